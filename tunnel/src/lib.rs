@@ -1,1 +1,71 @@
-//! .
+//! The wire between a hub and its agents: QUIC tunnels, the streams in them, and the join conversation.
+//!
+//! An agent dials out to the hub's UDP port; everything below happens inside that one QUIC connection (RFC 9000).
+//! QUIC multiplexes, controls flow, keeps alive and carries reasons, so there is no frame multiplexer, no connection
+//! id table and no pending-dial map here.
+//!
+//! # ALPN `cluster-proxy/1`: a tunnel
+//!
+//! Both ends have shown a certificate. The hub reads the agent's cluster from it, never from a message.
+//!
+//! ```text
+//! agent                                   hub
+//!   │ control stream (bidirectional, opened by the agent, lives as long as the tunnel)
+//!   ├─ Hello ─────────────────────────────►│ version, capabilities
+//!   │◄──────────────────────────── Welcome ┤ server id
+//!   ├─ Renew ─────────────────────────────►│ a CSR made with the same key
+//!   │◄──────────────────────────── Renewed ┤ the new chain
+//!   ├─ Drain ─────────────────────────────►│ open no more streams to me
+//!   │◄────────────────────────────── Drain ┤ I am about to stop: dial another hub
+//!   │
+//!   │ one stream per proxied connection (bidirectional, opened by the hub)
+//!   │◄─────────────────────────────── Dial ┤ target, kind, deadline, who asks, trace id
+//!   ├─ DialReply: Dialed or Refused ──────►│ a typed reason and a sentence
+//!   │◄════════════ bytes, both ways ══════►│ FIN is a half-close, RESET_STREAM and STOP_SENDING are resets
+//! ```
+//!
+//! The hub sends nothing on a stream between `Dial` and its reply. Dropping a stream before the reply cancels the dial.
+//!
+//! # ALPN `cluster-proxy-join/1`: a join
+//!
+//! The agent has no certificate yet; it knows the hub by the pin of its CA. On one stream: [`JoinRequest`] up, then
+//! [`JoinReply`]s down: any number of `Pending`, then `Issued` or `Refused`.
+//!
+//! # Messages
+//!
+//! Protocol Buffers behind a 4-byte big-endian length, at most [`MESSAGE_LIMIT`] bytes. Unknown fields and unknown
+//! variants are skipped, so either end may be newer. Field numbers and enum values are never reused.
+
+mod agent;
+mod code;
+mod connection;
+mod control;
+mod endpoint;
+mod hub;
+mod join;
+mod message;
+mod relay;
+mod stream;
+mod transport;
+mod wire;
+
+pub use agent::{AcceptError, AgentControl, AgentTunnel, DialRequest, PendingDial};
+pub use code::{CloseReason, ResetReason};
+pub use connection::{Connection, Loss, Protocol};
+pub use control::ControlError;
+pub use endpoint::{BindError, ConnectError, HandshakeError, Incoming, Listener, RESET_KEY_LENGTH, connect};
+pub use hub::{DialError, EstablishError, HubControl, HubTunnel};
+pub use join::{JoinAnswers, JoinError, JoinSession};
+pub use message::{
+    AgentMessage, Dial, Dialed, Drain, Hello, HubMessage, Issued, JoinReply, JoinRequest, Pending, Reason, Refusal,
+    Renew, Renewed, TargetKind, Welcome,
+};
+pub use relay::{RelayEnd, Traffic, relay};
+pub use stream::{ReceiveHalf, SendHalf, Stream};
+pub use wire::{MESSAGE_LIMIT, WireError};
+
+/// ALPN of a tunnel (RFC 7301).
+pub const ALPN_TUNNEL: &[u8] = b"cluster-proxy/1";
+
+/// ALPN of a join.
+pub const ALPN_JOIN: &[u8] = b"cluster-proxy-join/1";

@@ -1,0 +1,184 @@
+//! The agent's end of a tunnel: the dials that the hub sends, and the control stream.
+
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::{
+    code::{CloseReason, ResetReason},
+    connection::{Connection, Loss},
+    control::{Channel, ControlError},
+    hub::EstablishError,
+    message::{
+        AgentMessage, Dial, DialOutcome, DialReply, Dialed, FromAgent, FromHub, Hello, HubMessage, Refusal, Welcome,
+    },
+    stream::Stream,
+    wire::{self, WireError},
+};
+
+/// The agent's handle of its tunnel. Clones are the same tunnel.
+#[derive(Clone, Debug)]
+pub struct AgentTunnel {
+    connection: Connection,
+}
+
+/// The agent's end of the control stream.
+#[derive(Debug)]
+pub struct AgentControl {
+    channel: Channel<FromHub, FromAgent>,
+}
+
+/// A stream whose [`Dial`] has not been read yet.
+#[derive(Debug)]
+pub struct PendingDial {
+    stream: Stream,
+}
+
+/// A dial that waits for its answer. Dropping it resets the stream.
+#[derive(Debug)]
+pub struct DialRequest {
+    /// What the hub asks for.
+    pub dial: Dial,
+    stream: Stream,
+}
+
+/// Why a dial could not be read or answered.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    #[error("the hub did not say within the deadline what to dial")]
+    TimedOut,
+    #[error("the hub's dial was not understood, or it went away")]
+    Wire(#[source] WireError),
+}
+
+impl AgentTunnel {
+    /// Opens the control stream, says `hello` and waits for the `Welcome`, at most `limit`.
+    pub async fn establish(
+        connection: Connection,
+        hello: Hello,
+        limit: Duration,
+    ) -> Result<(Self, AgentControl, Welcome), EstablishError> {
+        let deadline = Instant::now() + limit;
+        let opened = tokio::time::timeout_at(deadline, connection.quic.open_bi()).await;
+        let (send, receive) = match opened {
+            Err(_) => return Err(EstablishError::TimedOut),
+            Ok(Err(error)) => return Err(EstablishError::Lost(error.into())),
+            Ok(Ok(stream)) => stream,
+        };
+        let mut control = AgentControl {
+            channel: Channel::new(connection.quic.clone(), send, receive),
+        };
+        control
+            .send(AgentMessage::Hello(hello))
+            .await
+            .map_err(EstablishError::Control)?;
+        let first = tokio::time::timeout_at(deadline, control.receive()).await;
+        match first
+            .map_err(|_| EstablishError::TimedOut)?
+            .map_err(EstablishError::Control)?
+        {
+            HubMessage::Welcome(welcome) => Ok((Self { connection }, control, welcome)),
+            HubMessage::Renewed(_) | HubMessage::Drain(_) => Err(EstablishError::NoHello),
+        }
+    }
+
+    /// The next dial. Read it in a task of its own: the hub may be slow to say what it wants.
+    pub async fn accept(&self) -> Result<PendingDial, Loss> {
+        let (send, receive) = self.connection.quic.accept_bi().await?;
+        Ok(PendingDial {
+            stream: Stream::new(send, receive),
+        })
+    }
+
+    /// The hub's address.
+    pub fn remote_address(&self) -> SocketAddr {
+        self.connection.remote_address()
+    }
+
+    /// Smoothed round-trip time.
+    pub fn rtt(&self) -> Duration {
+        self.connection.rtt()
+    }
+
+    /// Closes the tunnel, and waits at most `limit` for the hub to hear of it.
+    pub async fn close(&self, reason: CloseReason, text: &str, limit: Duration) {
+        self.connection.close(reason, text);
+        self.connection.flush(limit).await;
+    }
+
+    /// Waits until the tunnel is gone.
+    pub async fn closed(&self) -> Loss {
+        self.connection.closed().await
+    }
+}
+
+impl AgentControl {
+    /// Sends one message.
+    pub async fn send(&mut self, message: AgentMessage) -> Result<(), ControlError> {
+        self.channel.send(&FromAgent { message: Some(message) }).await
+    }
+
+    /// The next message that this version knows. Safe to cancel.
+    pub async fn receive(&mut self) -> Result<HubMessage, ControlError> {
+        loop {
+            if let Some(message) = self.channel.receive().await?.message {
+                return Ok(message);
+            }
+        }
+    }
+}
+
+impl PendingDial {
+    /// Reads what to dial, within `limit`.
+    pub async fn read(mut self, limit: Duration) -> Result<DialRequest, AcceptError> {
+        let (_, receive) = self.stream.quic();
+        match tokio::time::timeout(limit, wire::receive(receive)).await {
+            Ok(Ok(dial)) => Ok(DialRequest {
+                dial,
+                stream: self.stream,
+            }),
+            Ok(Err(error)) => {
+                self.stream.reset(ResetReason::ProtocolError);
+                Err(AcceptError::Wire(error))
+            }
+            Err(_) => {
+                self.stream.reset(ResetReason::ProtocolError);
+                Err(AcceptError::TimedOut)
+            }
+        }
+    }
+}
+
+impl DialRequest {
+    /// Resolves when the hub gives the dial up (its client left, or the tunnel is gone).
+    pub fn cancelled(&self) -> impl Future<Output = ()> + Send + 'static {
+        let broken = self.stream.send.broken();
+        async move {
+            broken.await;
+        }
+    }
+
+    /// Says that the target at `address` is connected; the target's bytes may follow.
+    pub async fn accept(mut self, address: SocketAddr) -> Result<Stream, AcceptError> {
+        let dialed = Dialed {
+            address: address.to_string(),
+        };
+        self.answer(DialOutcome::Dialed(dialed)).await?;
+        Ok(self.stream)
+    }
+
+    /// Says why not.
+    pub async fn refuse(mut self, refusal: Refusal) -> Result<(), AcceptError> {
+        self.answer(DialOutcome::Refused(refusal)).await?;
+        // The hub stops reading once it has the answer: that is no failure.
+        let _ = self.stream.send.finish().await;
+        Ok(())
+    }
+
+    async fn answer(&mut self, outcome: DialOutcome) -> Result<(), AcceptError> {
+        let (send, _) = self.stream.quic();
+        wire::send(send, &DialReply { outcome: Some(outcome) })
+            .await
+            .map_err(AcceptError::Wire)
+    }
+}

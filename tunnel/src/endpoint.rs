@@ -1,0 +1,204 @@
+//! The UDP sockets: the hub's [`Listener`] with its incoming handshakes, and the agent's [`connect`].
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::{
+    code::CloseReason,
+    connection::{Connection, Loss},
+    transport,
+};
+
+/// Length of the hub's reset key, in bytes.
+pub const RESET_KEY_LENGTH: usize = 64;
+
+/// Room for bursts of a whole congestion window; with the kernel's default of 212 KiB, quinn loses about a thousand
+/// datagrams a second at full speed on loopback.
+const SOCKET_BUFFER: usize = 4 << 20;
+
+/// The hub's UDP port.
+#[derive(Debug)]
+pub struct Listener {
+    endpoint: quinn::Endpoint,
+}
+
+/// Why the hub's port could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error("cannot open UDP port {address}")]
+    Socket { address: SocketAddr, source: io::Error },
+    #[error("the TLS configuration cannot carry QUIC")]
+    Tls(#[source] quinn::crypto::rustls::NoInitialCipherSuite),
+}
+
+/// A handshake that has begun.
+#[derive(Debug)]
+pub struct Incoming {
+    incoming: quinn::Incoming,
+}
+
+/// Why an incoming handshake failed.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    #[error("the handshake was not complete within its deadline")]
+    TimedOut,
+    #[error("the handshake failed")]
+    Failed(#[source] Loss),
+}
+
+/// Why dialling a hub failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("cannot open a UDP socket")]
+    Socket(#[source] io::Error),
+    #[error("the hub's address or the TLS configuration cannot carry QUIC: {0}")]
+    Config(String),
+    #[error("{0} does not answer: is the hub running, and does UDP reach it?")]
+    TimedOut(SocketAddr),
+    #[error("the handshake with {address} failed")]
+    Handshake { address: SocketAddr, source: Loss },
+}
+
+impl Listener {
+    /// Opens `address` (port 0 for any; `[::]` serves IPv4 too). `tls` must be TLS 1.3 with this crate's ALPNs.
+    ///
+    /// `reset_key` must outlive a restart: with it the hub answers packets of connections that an earlier process
+    /// had, so that their agents come back at once instead of after the idle time-out (RFC 9000 section 10.3).
+    pub fn bind(
+        address: SocketAddr,
+        tls: Arc<rustls::ServerConfig>,
+        reset_key: &[u8; RESET_KEY_LENGTH],
+    ) -> Result<Self, BindError> {
+        let crypto = QuicServerConfig::try_from(tls).map_err(BindError::Tls)?;
+        let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+        server.transport_config(transport::hub());
+        let reset_key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, reset_key);
+        let endpoint = quinn::EndpointConfig::new(Arc::new(reset_key));
+        let endpoint = socket(address)
+            .and_then(|socket| quinn::Endpoint::new(endpoint, Some(server), socket, Arc::new(quinn::TokioRuntime)))
+            .map_err(|source| BindError::Socket { address, source })?;
+        Ok(Self { endpoint })
+    }
+
+    /// The address really bound.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.endpoint.local_addr()
+    }
+
+    /// The next handshake; `None` when the listener is closed.
+    pub async fn accept(&self) -> Option<Incoming> {
+        self.endpoint.accept().await.map(|incoming| Incoming { incoming })
+    }
+
+    /// Closes every connection with `reason`, and waits at most `limit` for the peers to hear of it.
+    pub async fn close(&self, reason: CloseReason, text: &str, limit: Duration) {
+        self.endpoint.close(reason.varint(), text.as_bytes());
+        // Peers that are gone do not answer; they are not waited for.
+        let _ = tokio::time::timeout(limit, self.endpoint.wait_idle()).await;
+    }
+}
+
+impl Incoming {
+    /// Where the handshake comes from; may be forged unless [`Self::validated`].
+    pub fn remote_address(&self) -> SocketAddr {
+        self.incoming.remote_address()
+    }
+
+    /// The peer has shown that it receives what is sent to its address.
+    pub fn validated(&self) -> bool {
+        self.incoming.remote_address_validated()
+    }
+
+    /// Makes the peer show that its address is its own (Retry, RFC 9000 section 8.1.2): costs it one round trip, and
+    /// the hub no state.
+    pub fn retry(self) {
+        // A peer that was asked before and cannot be asked again is dropped.
+        let _ = self.incoming.retry();
+    }
+
+    /// Refuses without more work.
+    pub fn refuse(self) {
+        self.incoming.refuse();
+    }
+
+    /// Completes the handshake within `limit`.
+    pub async fn accept(self, limit: Duration) -> Result<Connection, HandshakeError> {
+        let connecting = self
+            .incoming
+            .accept()
+            .map_err(|error| HandshakeError::Failed(error.into()))?;
+        let connected = tokio::time::timeout(limit, connecting)
+            .await
+            .map_err(|_| HandshakeError::TimedOut)?;
+        let quic = connected.map_err(|error| HandshakeError::Failed(error.into()))?;
+        Ok(Connection { quic, endpoint: None })
+    }
+}
+
+/// Dials the hub at `address` from a socket of its own, within `limit`. The certificate is verified by `tls` for
+/// `server_name`, whatever the address.
+pub async fn connect(
+    address: SocketAddr,
+    tls: Arc<rustls::ClientConfig>,
+    server_name: &str,
+    limit: Duration,
+) -> Result<Connection, ConnectError> {
+    let crypto = QuicClientConfig::try_from(tls).map_err(|error| ConnectError::Config(error.to_string()))?;
+    let mut client = quinn::ClientConfig::new(Arc::new(crypto));
+    client.transport_config(transport::agent());
+    let any: IpAddr = if address.is_ipv4() {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()
+    };
+    let socket = socket(SocketAddr::new(any, 0)).map_err(ConnectError::Socket)?;
+    let endpoint = quinn::Endpoint::new(
+        quinn::EndpointConfig::default(),
+        None,
+        socket,
+        Arc::new(quinn::TokioRuntime),
+    )
+    .map_err(ConnectError::Socket)?;
+    let connecting = endpoint
+        .connect_with(client, address, server_name)
+        .map_err(|error| ConnectError::Config(error.to_string()))?;
+    match tokio::time::timeout(limit, connecting).await {
+        Err(_) | Ok(Err(quinn::ConnectionError::TimedOut)) => Err(ConnectError::TimedOut(address)),
+        Ok(Err(error)) => Err(ConnectError::Handshake {
+            address,
+            source: error.into(),
+        }),
+        Ok(Ok(quic)) => Ok(Connection {
+            quic,
+            endpoint: Some(endpoint),
+        }),
+    }
+}
+
+fn socket(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.set_recv_buffer_size(SOCKET_BUFFER)?;
+    socket.set_send_buffer_size(SOCKET_BUFFER)?;
+    // The kernel reports twice what it grants (socket(7)).
+    let granted = socket.recv_buffer_size()? / 2;
+    if granted < SOCKET_BUFFER {
+        tracing::warn!(
+            granted,
+            wanted = SOCKET_BUFFER,
+            "small UDP buffers will lose datagrams at speed; set sysctl net.core.rmem_max and net.core.wmem_max"
+        );
+    }
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}

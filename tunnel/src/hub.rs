@@ -1,0 +1,171 @@
+//! The hub's end of a tunnel: opening streams, and the control stream.
+
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::{
+    code::{CloseReason, ResetReason},
+    connection::{Connection, Loss},
+    control::{Channel, ControlError},
+    message::{AgentMessage, Dial, DialOutcome, DialReply, Dialed, FromAgent, FromHub, Hello, HubMessage, Refusal},
+    stream::Stream,
+    wire::{self, WireError},
+};
+
+/// The hub's handle of one agent's tunnel. Clones are the same tunnel.
+#[derive(Clone, Debug)]
+pub struct HubTunnel {
+    connection: Connection,
+}
+
+/// The hub's end of the control stream.
+#[derive(Debug)]
+pub struct HubControl {
+    channel: Channel<FromAgent, FromHub>,
+}
+
+/// Why a connection became no tunnel.
+#[derive(Debug, thiserror::Error)]
+pub enum EstablishError {
+    #[error("the peer said no Hello within its deadline")]
+    TimedOut,
+    #[error("the peer's first message on the control stream was no Hello")]
+    NoHello,
+    #[error("the control stream failed")]
+    Control(#[source] ControlError),
+    #[error("the connection was lost")]
+    Lost(#[source] Loss),
+}
+
+/// Why a dial brought no stream.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The agent answered no.
+    #[error("the agent refused the dial: {}", .0.message)]
+    Refused(Refusal),
+    /// The agent has all the streams open that it allows.
+    #[error("the agent allows no more streams")]
+    NoMoreStreams,
+    /// The agent did not answer before the deadline.
+    #[error("the agent did not answer in time")]
+    TimedOut,
+    /// The tunnel was lost before the agent answered.
+    #[error("the tunnel was lost before the agent answered")]
+    Lost(#[source] Loss),
+    /// The agent answered something that is no answer.
+    #[error("the agent broke the protocol")]
+    Protocol(#[source] WireError),
+}
+
+impl HubTunnel {
+    /// Waits for the control stream and its `Hello`, at most `limit`.
+    pub async fn establish(
+        connection: Connection,
+        limit: Duration,
+    ) -> Result<(Self, HubControl, Hello), EstablishError> {
+        let deadline = Instant::now() + limit;
+        let accepted = tokio::time::timeout_at(deadline, connection.quic.accept_bi()).await;
+        let (send, receive) = match accepted {
+            Err(_) => return Err(EstablishError::TimedOut),
+            Ok(Err(error)) => return Err(EstablishError::Lost(error.into())),
+            Ok(Ok(stream)) => stream,
+        };
+        let mut control = HubControl {
+            channel: Channel::new(connection.quic.clone(), send, receive),
+        };
+        let first = tokio::time::timeout_at(deadline, control.receive()).await;
+        match first
+            .map_err(|_| EstablishError::TimedOut)?
+            .map_err(EstablishError::Control)?
+        {
+            AgentMessage::Hello(hello) => Ok((Self { connection }, control, hello)),
+            AgentMessage::Renew(_) | AgentMessage::Drain(_) => Err(EstablishError::NoHello),
+        }
+    }
+
+    /// Opens a stream and has the agent dial. Dropping the future cancels the dial at the agent.
+    pub async fn open(&self, dial: &Dial, deadline: Instant) -> Result<(Stream, Dialed), DialError> {
+        let opened = tokio::time::timeout_at(deadline, self.connection.quic.open_bi()).await;
+        let (send, receive) = match opened {
+            Err(_) => return Err(DialError::NoMoreStreams),
+            Ok(Err(error)) => return Err(DialError::Lost(error.into())),
+            Ok(Ok(stream)) => stream,
+        };
+        let mut stream = Undialled(Some(Stream::new(send, receive)));
+        let answered = tokio::time::timeout_at(deadline, stream.ask(dial)).await;
+        match answered.map_err(|_| DialError::TimedOut)?.map_err(dial_error)?.outcome {
+            Some(DialOutcome::Dialed(dialed)) => Ok((stream.dialled(), dialed)),
+            Some(DialOutcome::Refused(refusal)) => Err(DialError::Refused(refusal)),
+            None => Err(DialError::Protocol(WireError::Empty)),
+        }
+    }
+
+    /// The agent's address as seen here.
+    pub fn remote_address(&self) -> SocketAddr {
+        self.connection.remote_address()
+    }
+
+    /// Smoothed round-trip time.
+    pub fn rtt(&self) -> Duration {
+        self.connection.rtt()
+    }
+
+    /// Closes the tunnel at once; its streams are lost.
+    pub fn close(&self, reason: CloseReason, text: &str) {
+        self.connection.close(reason, text);
+    }
+
+    /// Waits until the tunnel is gone.
+    pub async fn closed(&self) -> Loss {
+        self.connection.closed().await
+    }
+}
+
+impl HubControl {
+    /// Sends one message.
+    pub async fn send(&mut self, message: HubMessage) -> Result<(), ControlError> {
+        self.channel.send(&FromHub { message: Some(message) }).await
+    }
+
+    /// The next message that this version knows. Safe to cancel.
+    pub async fn receive(&mut self) -> Result<AgentMessage, ControlError> {
+        loop {
+            if let Some(message) = self.channel.receive().await?.message {
+                return Ok(message);
+            }
+        }
+    }
+}
+
+/// A stream whose dial has no answer yet: dropped, it tells the agent to give up.
+struct Undialled(Option<Stream>);
+
+impl Undialled {
+    async fn ask(&mut self, dial: &Dial) -> Result<DialReply, WireError> {
+        let (send, receive) = self.0.as_mut().expect("present until dialled").quic();
+        wire::send(send, dial).await?;
+        wire::receive(receive).await
+    }
+
+    fn dialled(mut self) -> Stream {
+        self.0.take().expect("present until dialled")
+    }
+}
+
+impl Drop for Undialled {
+    fn drop(&mut self) {
+        if let Some(stream) = self.0.take() {
+            stream.reset(ResetReason::Cancelled);
+        }
+    }
+}
+
+fn dial_error(error: WireError) -> DialError {
+    match error {
+        WireError::Lost(loss) => DialError::Lost(loss),
+        WireError::TooLong | WireError::Malformed(_) | WireError::Empty | WireError::Ended | WireError::Reset => {
+            DialError::Protocol(error)
+        }
+    }
+}

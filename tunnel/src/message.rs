@@ -1,0 +1,284 @@
+//! The messages of the wire. Field numbers and enum values are part of the protocol: never reuse one.
+
+/// What the hub asks an agent to connect to. First message of a stream.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Dial {
+    /// How `host` and `port` are to be read.
+    #[prost(enumeration = "TargetKind", tag = "1")]
+    pub kind: i32,
+    /// Host name, IPv4 or IPv6 address without brackets; resolved in the spoke. Empty for [`TargetKind::KubeApi`].
+    #[prost(string, tag = "2")]
+    pub host: String,
+    /// TCP port, 1..=65535. 0 for [`TargetKind::KubeApi`].
+    #[prost(uint32, tag = "3")]
+    pub port: u32,
+    /// How long the agent may take to answer, in milliseconds.
+    #[prost(uint32, tag = "4")]
+    pub timeout_ms: u32,
+    /// The hub's name for who asks; for the agent's log.
+    #[prost(string, tag = "5")]
+    pub user: String,
+    /// W3C trace id, 32 lower-case hex digits; the same in the hub's audit event and the agent's log.
+    #[prost(string, tag = "6")]
+    pub trace_id: String,
+}
+
+/// What `host` and `port` of a [`Dial`] mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, prost::Enumeration)]
+#[repr(i32)]
+pub enum TargetKind {
+    /// A TCP service, `host:port`.
+    Tcp = 0,
+    /// The spoke's own kube-apiserver, wherever the agent knows it to be.
+    KubeApi = 1,
+}
+
+/// The agent's answer to a [`Dial`].
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct DialReply {
+    #[prost(oneof = "DialOutcome", tags = "1, 2")]
+    pub(crate) outcome: Option<DialOutcome>,
+}
+
+/// How a dial ended.
+#[derive(Clone, PartialEq, Eq, prost::Oneof)]
+pub(crate) enum DialOutcome {
+    #[prost(message, tag = "1")]
+    Dialed(Dialed),
+    #[prost(message, tag = "2")]
+    Refused(Refusal),
+}
+
+/// The target is connected; its bytes follow.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Dialed {
+    /// The address really dialled, `ip:port`; for the audit event.
+    #[prost(string, tag = "1")]
+    pub address: String,
+}
+
+/// A typed reason and one sentence for the person who asked.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Refusal {
+    #[prost(enumeration = "Reason", tag = "1")]
+    pub reason: i32,
+    #[prost(string, tag = "2")]
+    pub message: String,
+}
+
+impl Refusal {
+    /// A refusal for `reason`, explained by `message`.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+            message: message.into(),
+        }
+    }
+}
+
+/// Why a dial or a join was refused. A value of a newer peer reads as [`Reason::Unspecified`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum Reason {
+    Unspecified = 0,
+    /// The spoke's target policy denies the address.
+    PolicyDenied = 1,
+    /// The name does not resolve in the spoke.
+    NameNotFound = 2,
+    /// The target answered with RST.
+    ConnectionRefused = 3,
+    /// No route to the target, or the network said so.
+    Unreachable = 4,
+    /// The target did not answer before the deadline.
+    TimedOut = 5,
+    /// The agent has no file descriptors or stream slots left.
+    Overloaded = 6,
+    /// The target is no host and port.
+    BadTarget = 7,
+    /// The agent does not know this kind of target, or has none configured.
+    KindNotSupported = 8,
+    /// The agent is stopping.
+    Draining = 9,
+    /// A join token that the hub does not know.
+    UnknownToken = 20,
+    /// The join token's life is over.
+    ExpiredToken = 21,
+    /// A single-use join token was used by another agent.
+    UsedToken = 22,
+    /// The join token is bound to another cluster name.
+    WrongName = 23,
+    /// Neither the token nor the agent names a cluster.
+    NoName = 24,
+    /// The cluster has been denied.
+    Denied = 25,
+    /// The cluster has an agent of this name with another key.
+    AgentNameTaken = 26,
+    /// The join request is malformed: a name or the CSR.
+    BadRequest = 27,
+    /// The hub failed; trying again may help.
+    Internal = 28,
+}
+
+impl Reason {
+    /// The reason as a label for metrics and audit events.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Unspecified => "unspecified",
+            Self::PolicyDenied => "policy_denied",
+            Self::NameNotFound => "name_not_found",
+            Self::ConnectionRefused => "connection_refused",
+            Self::Unreachable => "unreachable",
+            Self::TimedOut => "timed_out",
+            Self::Overloaded => "agent_overloaded",
+            Self::BadTarget => "bad_target",
+            Self::KindNotSupported => "kind_not_supported",
+            Self::Draining => "agent_draining",
+            Self::UnknownToken => "unknown_token",
+            Self::ExpiredToken => "expired_token",
+            Self::UsedToken => "used_token",
+            Self::WrongName => "wrong_name",
+            Self::NoName => "no_name",
+            Self::Denied => "denied",
+            Self::AgentNameTaken => "agent_name_taken",
+            Self::BadRequest => "bad_request",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+/// A message on the control stream from the agent. An unknown kind decodes to `None`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct FromAgent {
+    #[prost(oneof = "AgentMessage", tags = "1, 2, 3")]
+    pub(crate) message: Option<AgentMessage>,
+}
+
+/// What an agent says on the control stream.
+#[derive(Clone, PartialEq, Eq, prost::Oneof)]
+pub enum AgentMessage {
+    /// First, once.
+    #[prost(message, tag = "1")]
+    Hello(Hello),
+    #[prost(message, tag = "2")]
+    Renew(Renew),
+    #[prost(message, tag = "3")]
+    Drain(Drain),
+}
+
+/// A message on the control stream from the hub. An unknown kind decodes to `None`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct FromHub {
+    #[prost(oneof = "HubMessage", tags = "1, 2, 3")]
+    pub(crate) message: Option<HubMessage>,
+}
+
+/// What a hub says on the control stream.
+#[derive(Clone, PartialEq, Eq, prost::Oneof)]
+pub enum HubMessage {
+    /// First, once, in answer to [`Hello`].
+    #[prost(message, tag = "1")]
+    Welcome(Welcome),
+    #[prost(message, tag = "2")]
+    Renewed(Renewed),
+    #[prost(message, tag = "3")]
+    Drain(Drain),
+}
+
+/// The agent introduces itself. Who it is, its certificate says.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Hello {
+    /// The agent's version, like `0.1.0`.
+    #[prost(string, tag = "1")]
+    pub version: String,
+    /// What this agent can do beyond the first version of the protocol.
+    #[prost(string, repeated, tag = "2")]
+    pub capabilities: Vec<String>,
+}
+
+/// The hub admits the agent.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Welcome {
+    /// Which hub process this is; changes at each start.
+    #[prost(string, tag = "1")]
+    pub server_id: String,
+    /// The hub's version.
+    #[prost(string, tag = "2")]
+    pub version: String,
+}
+
+/// The sender is about to stop: open no new streams, let the open ones end.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Drain {}
+
+/// The agent asks for a new certificate before the old one ends.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Renew {
+    /// PKCS#10 (RFC 2986), DER, signed with the key that the cluster knows.
+    #[prost(bytes = "vec", tag = "1")]
+    pub csr: Vec<u8>,
+}
+
+/// The agent's new certificate.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Renewed {
+    /// PEM: the leaf, then the hub's CA.
+    #[prost(string, tag = "1")]
+    pub chain_pem: String,
+}
+
+/// An agent asks to join. Only message from the agent on a join's stream.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct JoinRequest {
+    /// The join token, `cpj-<id>.<secret>`.
+    #[prost(string, tag = "1")]
+    pub token: String,
+    /// The cluster's name; may be empty when the token is bound to one.
+    #[prost(string, tag = "2")]
+    pub cluster: String,
+    /// The agent's name, unique in its cluster.
+    #[prost(string, tag = "3")]
+    pub agent: String,
+    /// PKCS#10, DER; only its public key is used.
+    #[prost(bytes = "vec", tag = "4")]
+    pub csr: Vec<u8>,
+    /// The agent's version.
+    #[prost(string, tag = "5")]
+    pub version: String,
+}
+
+/// The hub's answer to a join; an unknown kind decodes to `None`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct FromJoin {
+    #[prost(oneof = "JoinReply", tags = "1, 2, 3")]
+    pub(crate) reply: Option<JoinReply>,
+}
+
+/// What a hub answers to a join: any number of `Pending`, then one of the others.
+#[derive(Clone, PartialEq, Eq, prost::Oneof)]
+pub enum JoinReply {
+    #[prost(message, tag = "1")]
+    Pending(Pending),
+    #[prost(message, tag = "2")]
+    Issued(Issued),
+    #[prost(message, tag = "3")]
+    Refused(Refusal),
+}
+
+/// The join waits for an administrator of the hub.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Pending {
+    /// The cluster's name as the hub knows it.
+    #[prost(string, tag = "1")]
+    pub cluster: String,
+}
+
+/// The join is granted.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Issued {
+    /// The cluster's name as the hub knows it.
+    #[prost(string, tag = "1")]
+    pub cluster: String,
+    /// PEM: the agent's leaf, then the hub's CA.
+    #[prost(string, tag = "2")]
+    pub chain_pem: String,
+}
