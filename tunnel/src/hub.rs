@@ -16,7 +16,7 @@ use crate::{
 /// The hub's handle of one agent's tunnel. Clones are the same tunnel.
 #[derive(Clone, Debug)]
 pub struct HubTunnel {
-    connection: Connection,
+    pub(crate) connection: Connection,
 }
 
 /// The hub's end of the control stream.

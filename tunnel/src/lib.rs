@@ -46,6 +46,8 @@ mod join;
 mod message;
 mod relay;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod transport;
 mod wire;
 

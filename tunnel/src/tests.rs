@@ -1,0 +1,482 @@
+//! Both ends over a real UDP socket on loopback; and every message as bytes.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use proptest::prelude::*;
+use prost::Message;
+use rustls::pki_types::PrivateKeyDer;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    time::{Instant, timeout},
+};
+
+use crate::{
+    message::{DialOutcome, DialReply, FromAgent, FromHub, FromJoin},
+    *,
+};
+
+const SOON: Duration = Duration::from_secs(10);
+
+struct Pair {
+    listener: Listener,
+    hub: HubTunnel,
+    hub_control: HubControl,
+    agent: AgentTunnel,
+    agent_control: AgentControl,
+}
+
+fn tls() -> (Arc<rustls::ServerConfig>, Arc<rustls::ClientConfig>) {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["hub".into()])
+        .unwrap()
+        .self_signed(&key)
+        .unwrap();
+    let mut server = rustls::ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            PrivateKeyDer::Pkcs8(key.serialize_der().into()),
+        )
+        .unwrap();
+    server.alpn_protocols = vec![ALPN_TUNNEL.to_vec(), ALPN_JOIN.to_vec()];
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate.der().clone()).unwrap();
+    let mut client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    client.alpn_protocols = vec![ALPN_TUNNEL.to_vec()];
+    (Arc::new(server), Arc::new(client))
+}
+
+async fn pair() -> Pair {
+    let (server, client) = tls();
+    let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)), server, &[7; RESET_KEY_LENGTH]).unwrap();
+    let address = listener.local_address().unwrap();
+    let dialling = async {
+        let connection = connect(address, client, "hub", SOON).await.unwrap();
+        let hello = Hello {
+            version: "1".into(),
+            capabilities: vec![],
+        };
+        AgentTunnel::establish(connection, hello, SOON).await.unwrap()
+    };
+    let accepting = async {
+        let connection = listener.accept().await.unwrap().accept(SOON).await.unwrap();
+        assert_eq!(connection.protocol(), Some(Protocol::Tunnel));
+        let (tunnel, mut control, hello) = HubTunnel::establish(connection, SOON).await.unwrap();
+        assert_eq!(hello.version, "1");
+        control
+            .send(HubMessage::Welcome(Welcome {
+                server_id: "s".into(),
+                version: "1".into(),
+            }))
+            .await
+            .unwrap();
+        (tunnel, control)
+    };
+    let ((agent, agent_control, welcome), (hub, hub_control)) = tokio::join!(dialling, accepting);
+    assert_eq!(welcome.server_id, "s");
+    Pair {
+        listener,
+        hub,
+        hub_control,
+        agent,
+        agent_control,
+    }
+}
+
+fn dial() -> Dial {
+    Dial {
+        host: "target".into(),
+        port: 80,
+        timeout_ms: 1000,
+        ..Dial::default()
+    }
+}
+
+/// A relayed connection: what the client holds, and what the target holds.
+async fn relayed(pair: &Pair) -> (DuplexStream, DuplexStream, tokio::task::JoinSet<RelayEnd>) {
+    let answering = async {
+        let request = pair.agent.accept().await.unwrap().read(SOON).await.unwrap();
+        assert_eq!(request.dial, dial());
+        request.accept("192.0.2.1:80".parse().unwrap()).await.unwrap()
+    };
+    let deadline = Instant::now() + SOON;
+    let (opened, far) = tokio::join!(async { pair.hub.open(&dial(), deadline).await }, answering);
+    let (near, dialed) = opened.unwrap();
+    assert_eq!(dialed.address, "192.0.2.1:80");
+    let mut relays = tokio::task::JoinSet::new();
+    let [client, target] = [near, far].map(|stream| {
+        let (outside, inside) = tokio::io::duplex(1024);
+        let (reader, writer) = tokio::io::split(inside);
+        relays.spawn(async move { relay(stream, reader, writer, &Traffic::default()).await });
+        outside
+    });
+    (client, target, relays)
+}
+
+#[tokio::test]
+async fn a_half_close_leaves_the_other_direction_open() {
+    let pair = pair().await;
+    let (mut client, mut target, mut relays) = relayed(&pair).await;
+    client.write_all(b"question").await.unwrap();
+    client.shutdown().await.unwrap();
+    let mut question = String::new();
+    timeout(SOON, target.read_to_string(&mut question))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(question, "question");
+    target.write_all(b"answer").await.unwrap();
+    target.shutdown().await.unwrap();
+    let mut answer = String::new();
+    timeout(SOON, client.read_to_string(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(answer, "answer");
+    while let Some(end) = relays.join_next().await {
+        assert_eq!(end.unwrap(), RelayEnd::Complete);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_is_a_reset_at_the_other_end() {
+    let pair = pair().await;
+    let (client, target, mut relays) = relayed(&pair).await;
+    // A duplex whose other half is gone reads as an end and fails to write: the write is what breaks.
+    drop(target);
+    let (mut reader, mut writer) = tokio::io::split(client);
+    // Breaks off itself once the reset has come back.
+    let _ = timeout(SOON, writer.write_all(&[0; 4096])).await.unwrap();
+    let _ = timeout(SOON, reader.read_to_end(&mut Vec::new())).await.unwrap();
+    let mut ends = Vec::new();
+    while let Some(end) = relays.join_next().await {
+        ends.push(end.unwrap());
+    }
+    assert!(ends.contains(&RelayEnd::LocalReset), "{ends:?}");
+    assert!(
+        ends.contains(&RelayEnd::RemoteReset(ResetReason::ConnectionReset)),
+        "{ends:?}"
+    );
+}
+
+#[tokio::test]
+async fn losing_the_tunnel_ends_a_relay_as_lost() {
+    let pair = pair().await;
+    let (_client, _target, mut relays) = relayed(&pair).await;
+    pair.agent.close(CloseReason::AgentStopping, "bye", SOON).await;
+    while let Some(end) = timeout(SOON, relays.join_next()).await.unwrap() {
+        assert_eq!(end.unwrap(), RelayEnd::TunnelLost);
+    }
+    assert_eq!(
+        pair.hub.closed().await,
+        Loss::Closed {
+            reason: CloseReason::AgentStopping,
+            text: "bye".into()
+        }
+    );
+}
+
+#[tokio::test]
+async fn dropping_a_dial_cancels_it_at_the_agent() {
+    let pair = pair().await;
+    let deadline = Instant::now() + SOON;
+    let asked = dial();
+    let request = tokio::select! {
+        _ = pair.hub.open(&asked, deadline) => panic!("nobody answered"),
+        request = async { pair.agent.accept().await.unwrap().read(SOON).await.unwrap() } => request,
+    };
+    timeout(SOON, request.cancelled()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refusal_carries_its_reason_and_sentence() {
+    let pair = pair().await;
+    let refusing = async {
+        let request = pair.agent.accept().await.unwrap().read(SOON).await.unwrap();
+        request
+            .refuse(Refusal::new(Reason::PolicyDenied, "denied by policy"))
+            .await
+            .unwrap();
+    };
+    let (opened, ()) = tokio::join!(async { pair.hub.open(&dial(), Instant::now() + SOON).await }, refusing);
+    let DialError::Refused(refusal) = opened.unwrap_err() else {
+        panic!("refused")
+    };
+    assert_eq!(
+        (refusal.reason(), refusal.message.as_str()),
+        (Reason::PolicyDenied, "denied by policy")
+    );
+}
+
+#[tokio::test]
+async fn a_dial_that_is_never_answered_ends_at_its_deadline() {
+    let pair = pair().await;
+    let error = pair
+        .hub
+        .open(&dial(), Instant::now() + Duration::from_millis(50))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, DialError::TimedOut), "{error}");
+}
+
+#[tokio::test]
+async fn messages_cross_the_control_stream_both_ways_and_unknown_ones_are_skipped() {
+    let Pair {
+        mut hub_control,
+        mut agent_control,
+        listener,
+        ..
+    } = pair().await;
+    agent_control
+        .send(AgentMessage::Renew(Renew { csr: vec![1, 2] }))
+        .await
+        .unwrap();
+    assert_eq!(
+        hub_control.receive().await.unwrap(),
+        AgentMessage::Renew(Renew { csr: vec![1, 2] })
+    );
+    hub_control.send(HubMessage::Drain(Drain {})).await.unwrap();
+    assert_eq!(agent_control.receive().await.unwrap(), HubMessage::Drain(Drain {}));
+    listener.close(CloseReason::HubStopping, "stop", SOON).await;
+    let error = agent_control.receive().await.unwrap_err();
+    assert!(
+        matches!(
+            &error,
+            ControlError::Lost(Loss::Closed {
+                reason: CloseReason::HubStopping,
+                ..
+            })
+        ),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_join_is_asked_once_and_answered_until_decided() {
+    let (server, client) = tls();
+    let mut client = (*client).clone();
+    client.alpn_protocols = vec![ALPN_JOIN.to_vec()];
+    let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)), server, &[7; RESET_KEY_LENGTH]).unwrap();
+    let address = listener.local_address().unwrap();
+    let asked = JoinRequest {
+        token: "t".into(),
+        cluster: "c1".into(),
+        ..JoinRequest::default()
+    };
+    let hub = async {
+        let connection = listener.accept().await.unwrap().accept(SOON).await.unwrap();
+        assert_eq!(connection.protocol(), Some(Protocol::Join));
+        let (mut session, request) = JoinSession::accept(connection, SOON).await.unwrap();
+        assert_eq!(request, asked);
+        session
+            .answer(JoinReply::Pending(Pending { cluster: "c1".into() }))
+            .await
+            .unwrap();
+        let issued = Issued {
+            cluster: "c1".into(),
+            chain_pem: "pem".into(),
+        };
+        session.conclude(JoinReply::Issued(issued), SOON).await.unwrap();
+    };
+    let agent = async {
+        let connection = connect(address, Arc::new(client), "hub", SOON).await.unwrap();
+        let mut answers = JoinAnswers::ask(connection, &asked, SOON).await.unwrap();
+        let mut replies = vec![answers.next().await.unwrap()];
+        replies.push(answers.next().await.unwrap());
+        answers.close(SOON).await;
+        replies
+    };
+    let ((), replies) = tokio::join!(hub, agent);
+    assert!(matches!(&replies[..], [JoinReply::Pending(_), JoinReply::Issued(issued)] if issued.chain_pem == "pem"));
+}
+
+#[tokio::test]
+async fn a_first_message_that_is_too_long_or_garbage_is_refused() {
+    let pair = pair().await;
+    for (bytes, long) in [
+        (&[0xff, 0xff, 0xff, 0xff][..], true),
+        (&[0, 0, 0, 2, 0xff, 0xff][..], false),
+    ] {
+        let Connection { quic, .. } = &pair.hub.connection;
+        let (mut send, _receive) = quic.open_bi().await.unwrap();
+        send.write_all(bytes).await.unwrap();
+        let error = pair.agent.accept().await.unwrap().read(SOON).await.unwrap_err();
+        match error {
+            AcceptError::Wire(WireError::TooLong) => assert!(long),
+            AcceptError::Wire(WireError::Malformed(_)) => assert!(!long),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn hex(message: &impl Message) -> String {
+    message
+        .encode_to_vec()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+fn refusal() -> Refusal {
+    Refusal::new(Reason::TimedOut, "late")
+}
+
+#[test]
+fn the_bytes_of_every_message_stay_as_they_are() {
+    let asked = Dial {
+        kind: TargetKind::KubeApi.into(),
+        host: "h".into(),
+        port: 443,
+        timeout_ms: 10_000,
+        user: "u".into(),
+        trace_id: "t".into(),
+    };
+    let join = JoinRequest {
+        token: "t".into(),
+        cluster: "c".into(),
+        agent: "a".into(),
+        csr: vec![9],
+        version: "1".into(),
+    };
+    let hello = Hello {
+        version: "1".into(),
+        capabilities: vec!["x".into()],
+    };
+    let welcome = Welcome {
+        server_id: "s".into(),
+        version: "1".into(),
+    };
+    let dialed = Dialed { address: "a".into() };
+    let issued = Issued {
+        cluster: "c".into(),
+        chain_pem: "p".into(),
+    };
+    let golden = [
+        (hex(&asked), "080112016818bb0320904e2a01753201 74".replace(' ', "")),
+        (
+            hex(&DialReply {
+                outcome: Some(DialOutcome::Dialed(dialed)),
+            }),
+            "0a030a0161".into(),
+        ),
+        (
+            hex(&DialReply {
+                outcome: Some(DialOutcome::Refused(refusal())),
+            }),
+            "1208080512046c617465".into(),
+        ),
+        (
+            hex(&FromAgent {
+                message: Some(AgentMessage::Hello(hello)),
+            }),
+            "0a060a0131120178".into(),
+        ),
+        (
+            hex(&FromAgent {
+                message: Some(AgentMessage::Renew(Renew { csr: vec![9] })),
+            }),
+            "12030a0109".into(),
+        ),
+        (
+            hex(&FromAgent {
+                message: Some(AgentMessage::Drain(Drain {})),
+            }),
+            "1a00".into(),
+        ),
+        (
+            hex(&FromHub {
+                message: Some(HubMessage::Welcome(welcome)),
+            }),
+            "0a060a0173120131".into(),
+        ),
+        (
+            hex(&FromHub {
+                message: Some(HubMessage::Renewed(Renewed { chain_pem: "p".into() })),
+            }),
+            "12030a0170".into(),
+        ),
+        (
+            hex(&FromHub {
+                message: Some(HubMessage::Drain(Drain {})),
+            }),
+            "1a00".into(),
+        ),
+        (hex(&join), "0a017412016 31a01612201092a0131".replace(' ', "")),
+        (
+            hex(&FromJoin {
+                reply: Some(JoinReply::Pending(Pending { cluster: "c".into() })),
+            }),
+            "0a030a0163".into(),
+        ),
+        (
+            hex(&FromJoin {
+                reply: Some(JoinReply::Issued(issued)),
+            }),
+            "12060a0163120170".into(),
+        ),
+        (
+            hex(&FromJoin {
+                reply: Some(JoinReply::Refused(refusal())),
+            }),
+            "1a08080512046c617465".into(),
+        ),
+    ];
+    for (encoded, golden) in golden {
+        assert_eq!(encoded, golden);
+    }
+}
+
+#[test]
+fn a_kind_of_message_from_a_newer_peer_decodes_to_nothing() {
+    // Field 15, length 1.
+    let newer = [0x7a, 1, 0];
+    assert_eq!(FromAgent::decode(&newer[..]).unwrap().message, None);
+    assert_eq!(FromHub::decode(&newer[..]).unwrap().message, None);
+    assert_eq!(FromJoin::decode(&newer[..]).unwrap().reply, None);
+    assert_eq!(
+        Refusal {
+            reason: 999,
+            message: String::new()
+        }
+        .reason(),
+        Reason::Unspecified
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn a_dial_survives_the_wire(kind in 0..2, host in ".{0,300}", port in 0..70_000_u32, timeout_ms: u32, user in ".{0,40}") {
+        let dial = Dial { kind, host, port, timeout_ms, user, trace_id: "0".repeat(32) };
+        prop_assert_eq!(Dial::decode(&wire::frame(&dial)[4..]).unwrap(), dial);
+    }
+
+    #[test]
+    fn a_join_survives_the_wire(token in ".{0,80}", cluster in ".{0,70}", csr in prop::collection::vec(any::<u8>(), 0..600)) {
+        let join = JoinRequest { token, cluster, csr, agent: "a".into(), version: "1".into() };
+        prop_assert_eq!(JoinRequest::decode(&wire::frame(&join)[4..]).unwrap(), join);
+    }
+
+    #[test]
+    fn mutated_bytes_of_any_message_never_panic(at: prop::sample::Index, to: u8, cut: prop::sample::Index) {
+        let hello = Hello { version: "1.2.3".into(), capabilities: vec!["x".into(), "y".into()] };
+        let mut bytes = FromAgent { message: Some(AgentMessage::Hello(hello)) }.encode_to_vec();
+        let at = at.index(bytes.len());
+        bytes[at] = to;
+        bytes.truncate(cut.index(bytes.len() + 1));
+        let _ = FromAgent::decode(bytes.as_slice());
+        let _ = FromHub::decode(bytes.as_slice());
+        let _ = FromJoin::decode(bytes.as_slice());
+        let _ = DialReply::decode(bytes.as_slice());
+        let _ = Dial::decode(bytes.as_slice());
+        let _ = JoinRequest::decode(bytes.as_slice());
+    }
+}
