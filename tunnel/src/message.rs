@@ -193,6 +193,10 @@ pub struct Hello {
     /// What this agent can do beyond the first version of the protocol.
     #[prost(string, repeated, tag = "2")]
     pub capabilities: Vec<String>,
+    /// Random at each start of the agent. A tunnel of the same agent from another instance is one that the hub has not
+    /// noticed to be dead yet.
+    #[prost(string, tag = "3")]
+    pub instance: String,
 }
 
 /// The hub admits the agent.

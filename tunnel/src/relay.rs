@@ -189,11 +189,12 @@ async fn write_all(writer: &mut (impl AsyncWrite + Unpin), chunks: &mut [Bytes])
 }
 
 fn local(error: io::Error) -> RelayEnd {
-    match error.kind() {
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => {
-            RelayEnd::LocalReset
-        }
-        kind => RelayEnd::LocalFailed(kind),
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    let kind = error.kind();
+    if matches!(kind, ConnectionReset | BrokenPipe | ConnectionAborted) {
+        RelayEnd::LocalReset
+    } else {
+        RelayEnd::LocalFailed(kind)
     }
 }
 

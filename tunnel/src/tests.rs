@@ -61,7 +61,7 @@ async fn pair() -> Pair {
         let connection = connect(address, client, "hub", SOON).await.unwrap();
         let hello = Hello {
             version: "1".into(),
-            capabilities: vec![],
+            ..Hello::default()
         };
         AgentTunnel::establish(connection, hello, SOON).await.unwrap()
     };
@@ -308,11 +308,16 @@ async fn a_first_message_that_is_too_long_or_garbage_is_refused() {
         let (mut send, _receive) = quic.open_bi().await.unwrap();
         send.write_all(bytes).await.unwrap();
         let error = pair.agent.accept().await.unwrap().read(SOON).await.unwrap_err();
-        match error {
-            AcceptError::Wire(WireError::TooLong) => assert!(long),
-            AcceptError::Wire(WireError::Malformed(_)) => assert!(!long),
-            other => panic!("{other:?}"),
-        }
+        assert_eq!(
+            matches!(error, AcceptError::Wire(WireError::TooLong)),
+            long,
+            "{error:?}"
+        );
+        assert_eq!(
+            matches!(error, AcceptError::Wire(WireError::Malformed(_))),
+            !long,
+            "{error:?}"
+        );
     }
 }
 
@@ -348,6 +353,7 @@ fn the_bytes_of_every_message_stay_as_they_are() {
     let hello = Hello {
         version: "1".into(),
         capabilities: vec!["x".into()],
+        instance: "i".into(),
     };
     let welcome = Welcome {
         server_id: "s".into(),
@@ -376,7 +382,7 @@ fn the_bytes_of_every_message_stay_as_they_are() {
             hex(&FromAgent {
                 message: Some(AgentMessage::Hello(hello)),
             }),
-            "0a060a0131120178".into(),
+            "0a090a01311201781a0169".into(),
         ),
         (
             hex(&FromAgent {
@@ -467,7 +473,7 @@ proptest! {
 
     #[test]
     fn mutated_bytes_of_any_message_never_panic(at: prop::sample::Index, to: u8, cut: prop::sample::Index) {
-        let hello = Hello { version: "1.2.3".into(), capabilities: vec!["x".into(), "y".into()] };
+        let hello = Hello { version: "1.2.3".into(), capabilities: vec!["x".into(), "y".into()], instance: "z".into() };
         let mut bytes = FromAgent { message: Some(AgentMessage::Hello(hello)) }.encode_to_vec();
         let at = at.index(bytes.len());
         bytes[at] = to;
