@@ -65,18 +65,10 @@ impl AgentTunnel {
             Ok(Err(error)) => return Err(EstablishError::Lost(error.into())),
             Ok(Ok(stream)) => stream,
         };
-        let mut control = AgentControl {
-            channel: Channel::new(connection.quic.clone(), send, receive),
-        };
-        control
-            .send(AgentMessage::Hello(hello))
-            .await
-            .map_err(EstablishError::Control)?;
+        let mut control = AgentControl { channel: Channel::new(connection.quic.clone(), send, receive) };
+        control.send(AgentMessage::Hello(hello)).await.map_err(EstablishError::Control)?;
         let first = tokio::time::timeout_at(deadline, control.receive()).await;
-        match first
-            .map_err(|_| EstablishError::TimedOut)?
-            .map_err(EstablishError::Control)?
-        {
+        match first.map_err(|_| EstablishError::TimedOut)?.map_err(EstablishError::Control)? {
             HubMessage::Welcome(welcome) => Ok((Self { connection }, control, welcome)),
             HubMessage::Renewed(_) | HubMessage::Drain(_) => Err(EstablishError::NoHello),
         }
@@ -85,9 +77,7 @@ impl AgentTunnel {
     /// The next dial. Read it in a task of its own: the hub may be slow to say what it wants.
     pub async fn accept(&self) -> Result<PendingDial, Loss> {
         let (send, receive) = self.connection.quic.accept_bi().await?;
-        Ok(PendingDial {
-            stream: Stream::new(send, receive),
-        })
+        Ok(PendingDial { stream: Stream::new(send, receive) })
     }
 
     /// The hub's address.
@@ -133,10 +123,7 @@ impl PendingDial {
     pub async fn read(mut self, limit: Duration) -> Result<DialRequest, AcceptError> {
         let (_, receive) = self.stream.quic();
         match tokio::time::timeout(limit, wire::receive(receive)).await {
-            Ok(Ok(dial)) => Ok(DialRequest {
-                dial,
-                stream: self.stream,
-            }),
+            Ok(Ok(dial)) => Ok(DialRequest { dial, stream: self.stream }),
             Ok(Err(error)) => {
                 self.stream.reset(ResetReason::ProtocolError);
                 Err(AcceptError::Wire(error))
@@ -160,9 +147,7 @@ impl DialRequest {
 
     /// Says that the target at `address` is connected; the target's bytes may follow.
     pub async fn accept(mut self, address: SocketAddr) -> Result<Stream, AcceptError> {
-        let dialed = Dialed {
-            address: address.to_string(),
-        };
+        let dialed = Dialed { address: address.to_string() };
         self.answer(DialOutcome::Dialed(dialed)).await?;
         Ok(self.stream)
     }
@@ -177,8 +162,6 @@ impl DialRequest {
 
     async fn answer(&mut self, outcome: DialOutcome) -> Result<(), AcceptError> {
         let (send, _) = self.stream.quic();
-        wire::send(send, &DialReply { outcome: Some(outcome) })
-            .await
-            .map_err(AcceptError::Wire)
+        wire::send(send, &DialReply { outcome: Some(outcome) }).await.map_err(AcceptError::Wire)
     }
 }

@@ -42,11 +42,7 @@ pub enum Loss {
 impl Connection {
     /// What was agreed by ALPN.
     pub fn protocol(&self) -> Option<Protocol> {
-        let data = self
-            .quic
-            .handshake_data()?
-            .downcast::<quinn::crypto::rustls::HandshakeData>()
-            .ok()?;
+        let data = self.quic.handshake_data()?.downcast::<quinn::crypto::rustls::HandshakeData>().ok()?;
         match data.protocol.as_deref() {
             Some(ALPN_TUNNEL) => Some(Protocol::Tunnel),
             Some(ALPN_JOIN) => Some(Protocol::Join),
@@ -56,10 +52,7 @@ impl Connection {
 
     /// The chain that the peer showed, leaf first; TLS has verified it. Empty when it showed none.
     pub fn peer_certificates(&self) -> Vec<CertificateDer<'static>> {
-        let chain = self
-            .quic
-            .peer_identity()
-            .and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
+        let chain = self.quic.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
         chain.map(|chain| *chain).unwrap_or_default()
     }
 

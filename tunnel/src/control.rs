@@ -33,12 +33,7 @@ pub(crate) struct Channel<I, O> {
 impl<I: Message + Default, O: Message> Channel<I, O> {
     pub(crate) fn new(connection: quinn::Connection, send: quinn::SendStream, receive: quinn::RecvStream) -> Self {
         let receive = FramedRead::new(receive, wire::codec());
-        Self {
-            connection,
-            send,
-            receive,
-            messages: PhantomData,
-        }
+        Self { connection, send, receive, messages: PhantomData }
     }
 
     pub(crate) async fn send(&mut self, message: &O) -> Result<(), ControlError> {

@@ -130,13 +130,8 @@ impl Incoming {
 
     /// Completes the handshake within `limit`.
     pub async fn accept(self, limit: Duration) -> Result<Connection, HandshakeError> {
-        let connecting = self
-            .incoming
-            .accept()
-            .map_err(|error| HandshakeError::Failed(error.into()))?;
-        let connected = tokio::time::timeout(limit, connecting)
-            .await
-            .map_err(|_| HandshakeError::TimedOut)?;
+        let connecting = self.incoming.accept().map_err(|error| HandshakeError::Failed(error.into()))?;
+        let connected = tokio::time::timeout(limit, connecting).await.map_err(|_| HandshakeError::TimedOut)?;
         let quic = connected.map_err(|error| HandshakeError::Failed(error.into()))?;
         Ok(Connection { quic, endpoint: None })
     }
@@ -153,32 +148,16 @@ pub async fn connect(
     let crypto = QuicClientConfig::try_from(tls).map_err(|error| ConnectError::Config(error.to_string()))?;
     let mut client = quinn::ClientConfig::new(Arc::new(crypto));
     client.transport_config(transport::agent());
-    let any: IpAddr = if address.is_ipv4() {
-        Ipv4Addr::UNSPECIFIED.into()
-    } else {
-        Ipv6Addr::UNSPECIFIED.into()
-    };
+    let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = socket(SocketAddr::new(any, 0)).map_err(ConnectError::Socket)?;
-    let endpoint = quinn::Endpoint::new(
-        quinn::EndpointConfig::default(),
-        None,
-        socket,
-        Arc::new(quinn::TokioRuntime),
-    )
-    .map_err(ConnectError::Socket)?;
-    let connecting = endpoint
-        .connect_with(client, address, server_name)
-        .map_err(|error| ConnectError::Config(error.to_string()))?;
+    let endpoint = quinn::Endpoint::new(quinn::EndpointConfig::default(), None, socket, Arc::new(quinn::TokioRuntime))
+        .map_err(ConnectError::Socket)?;
+    let connecting =
+        endpoint.connect_with(client, address, server_name).map_err(|error| ConnectError::Config(error.to_string()))?;
     match tokio::time::timeout(limit, connecting).await {
         Err(_) | Ok(Err(quinn::ConnectionError::TimedOut)) => Err(ConnectError::TimedOut(address)),
-        Ok(Err(error)) => Err(ConnectError::Handshake {
-            address,
-            source: error.into(),
-        }),
-        Ok(Ok(quic)) => Ok(Connection {
-            quic,
-            endpoint: Some(endpoint),
-        }),
+        Ok(Err(error)) => Err(ConnectError::Handshake { address, source: error.into() }),
+        Ok(Ok(quic)) => Ok(Connection { quic, endpoint: Some(endpoint) }),
     }
 }
 

@@ -71,14 +71,9 @@ impl HubTunnel {
             Ok(Err(error)) => return Err(EstablishError::Lost(error.into())),
             Ok(Ok(stream)) => stream,
         };
-        let mut control = HubControl {
-            channel: Channel::new(connection.quic.clone(), send, receive),
-        };
+        let mut control = HubControl { channel: Channel::new(connection.quic.clone(), send, receive) };
         let first = tokio::time::timeout_at(deadline, control.receive()).await;
-        match first
-            .map_err(|_| EstablishError::TimedOut)?
-            .map_err(EstablishError::Control)?
-        {
+        match first.map_err(|_| EstablishError::TimedOut)?.map_err(EstablishError::Control)? {
             AgentMessage::Hello(hello) => Ok((Self { connection }, control, hello)),
             AgentMessage::Renew(_) | AgentMessage::Drain(_) => Err(EstablishError::NoHello),
         }

@@ -40,28 +40,20 @@ impl JoinSession {
     /// Waits for the agent's request, at most `limit`.
     pub async fn accept(connection: Connection, limit: Duration) -> Result<(Self, JoinRequest), JoinError> {
         let request = async {
-            let (send, receive) = connection
-                .quic
-                .accept_bi()
-                .await
-                .map_err(|error| JoinError::Lost(error.into()))?;
+            let (send, receive) = connection.quic.accept_bi().await.map_err(|error| JoinError::Lost(error.into()))?;
             let mut stream = Stream::new(send, receive);
             let (_, receive) = stream.quic();
             let request = wire::receive(receive).await.map_err(wire_error)?;
             Ok((stream, request))
         };
-        let (stream, request) = tokio::time::timeout(limit, request)
-            .await
-            .map_err(|_| JoinError::TimedOut)??;
+        let (stream, request) = tokio::time::timeout(limit, request).await.map_err(|_| JoinError::TimedOut)??;
         Ok((Self { connection, stream }, request))
     }
 
     /// Says something and goes on waiting.
     pub async fn answer(&mut self, reply: JoinReply) -> Result<(), JoinError> {
         let (send, _) = self.stream.quic();
-        wire::send(send, &FromJoin { reply: Some(reply) })
-            .await
-            .map_err(wire_error)
+        wire::send(send, &FromJoin { reply: Some(reply) }).await.map_err(wire_error)
     }
 
     /// Gives the last answer, and waits at most `limit` until the agent has it.
@@ -69,8 +61,7 @@ impl JoinSession {
         self.answer(reply).await?;
         // The agent closes the connection once it has the answer.
         if tokio::time::timeout(limit, self.connection.closed()).await.is_err() {
-            self.connection
-                .close(CloseReason::DeadlineExceeded, "the join is decided");
+            self.connection.close(CloseReason::DeadlineExceeded, "the join is decided");
         }
         Ok(())
     }
@@ -85,18 +76,12 @@ impl JoinAnswers {
     /// Sends `request` on a connection that was agreed to be a join, within `limit`.
     pub async fn ask(connection: Connection, request: &JoinRequest, limit: Duration) -> Result<Self, JoinError> {
         let asked = async {
-            let (send, receive) = connection
-                .quic
-                .open_bi()
-                .await
-                .map_err(|error| JoinError::Lost(error.into()))?;
+            let (send, receive) = connection.quic.open_bi().await.map_err(|error| JoinError::Lost(error.into()))?;
             let mut channel = Channel::new(connection.quic.clone(), send, receive);
             channel.send(request).await.map_err(control_error)?;
             Ok(channel)
         };
-        let channel = tokio::time::timeout(limit, asked)
-            .await
-            .map_err(|_| JoinError::TimedOut)??;
+        let channel = tokio::time::timeout(limit, asked).await.map_err(|_| JoinError::TimedOut)??;
         Ok(Self { connection, channel })
     }
 

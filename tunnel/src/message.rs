@@ -69,10 +69,7 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal for `reason`, explained by `message`.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self {
-            reason: reason.into(),
-            message: message.into(),
-        }
+        Self { reason: reason.into(), message: message.into() }
     }
 }
 

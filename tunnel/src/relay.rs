@@ -52,10 +52,7 @@ pub enum RelayEnd {
 impl Traffic {
     /// Counts into itself and into `parent`.
     pub fn child(parent: Arc<Self>) -> Self {
-        Self {
-            parent: Some(parent),
-            ..Self::default()
-        }
+        Self { parent: Some(parent), ..Self::default() }
     }
 
     /// Bytes read here and sent into the tunnel.
@@ -97,10 +94,7 @@ pub async fn relay(
 ) -> RelayEnd {
     let Stream { mut send, mut receive } = stream;
     // Not select!: the first direction to end must not take the other with it. try_join! leaves only on an error.
-    let both = tokio::try_join!(
-        upload(&mut send, reader, traffic),
-        download(&mut receive, writer, traffic)
-    );
+    let both = tokio::try_join!(upload(&mut send, reader, traffic), download(&mut receive, writer, traffic));
     let end = both.err().unwrap_or(RelayEnd::Complete);
     match end {
         RelayEnd::Complete | RelayEnd::TunnelLost => {}

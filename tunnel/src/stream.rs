@@ -47,16 +47,7 @@ pub(crate) enum Broken {
 
 impl Stream {
     pub(crate) fn new(send: quinn::SendStream, receive: quinn::RecvStream) -> Self {
-        Self {
-            send: SendHalf {
-                stream: send,
-                ended: false,
-            },
-            receive: ReceiveHalf {
-                stream: receive,
-                ended: false,
-            },
-        }
+        Self { send: SendHalf { stream: send, ended: false }, receive: ReceiveHalf { stream: receive, ended: false } }
     }
 
     pub(crate) fn quic(&mut self) -> (&mut quinn::SendStream, &mut quinn::RecvStream) {

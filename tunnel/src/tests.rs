@@ -28,18 +28,12 @@ struct Pair {
 fn tls() -> (Arc<rustls::ServerConfig>, Arc<rustls::ClientConfig>) {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let key = rcgen::KeyPair::generate().unwrap();
-    let certificate = rcgen::CertificateParams::new(vec!["hub".into()])
-        .unwrap()
-        .self_signed(&key)
-        .unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["hub".into()]).unwrap().self_signed(&key).unwrap();
     let mut server = rustls::ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(
-            vec![certificate.der().clone()],
-            PrivateKeyDer::Pkcs8(key.serialize_der().into()),
-        )
+        .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
         .unwrap();
     server.alpn_protocols = vec![ALPN_TUNNEL.to_vec(), ALPN_JOIN.to_vec()];
     let mut roots = rustls::RootCertStore::empty();
@@ -59,10 +53,7 @@ async fn pair() -> Pair {
     let address = listener.local_address().unwrap();
     let dialling = async {
         let connection = connect(address, client, "hub", SOON).await.unwrap();
-        let hello = Hello {
-            version: "1".into(),
-            ..Hello::default()
-        };
+        let hello = Hello { version: "1".into(), ..Hello::default() };
         AgentTunnel::establish(connection, hello, SOON).await.unwrap()
     };
     let accepting = async {
@@ -70,33 +61,16 @@ async fn pair() -> Pair {
         assert_eq!(connection.protocol(), Some(Protocol::Tunnel));
         let (tunnel, mut control, hello) = HubTunnel::establish(connection, SOON).await.unwrap();
         assert_eq!(hello.version, "1");
-        control
-            .send(HubMessage::Welcome(Welcome {
-                server_id: "s".into(),
-                version: "1".into(),
-            }))
-            .await
-            .unwrap();
+        control.send(HubMessage::Welcome(Welcome { server_id: "s".into(), version: "1".into() })).await.unwrap();
         (tunnel, control)
     };
     let ((agent, agent_control, welcome), (hub, hub_control)) = tokio::join!(dialling, accepting);
     assert_eq!(welcome.server_id, "s");
-    Pair {
-        listener,
-        hub,
-        hub_control,
-        agent,
-        agent_control,
-    }
+    Pair { listener, hub, hub_control, agent, agent_control }
 }
 
 fn dial() -> Dial {
-    Dial {
-        host: "target".into(),
-        port: 80,
-        timeout_ms: 1000,
-        ..Dial::default()
-    }
+    Dial { host: "target".into(), port: 80, timeout_ms: 1000, ..Dial::default() }
 }
 
 /// A relayed connection: what the client holds, and what the target holds.
@@ -127,18 +101,12 @@ async fn a_half_close_leaves_the_other_direction_open() {
     client.write_all(b"question").await.unwrap();
     client.shutdown().await.unwrap();
     let mut question = String::new();
-    timeout(SOON, target.read_to_string(&mut question))
-        .await
-        .unwrap()
-        .unwrap();
+    timeout(SOON, target.read_to_string(&mut question)).await.unwrap().unwrap();
     assert_eq!(question, "question");
     target.write_all(b"answer").await.unwrap();
     target.shutdown().await.unwrap();
     let mut answer = String::new();
-    timeout(SOON, client.read_to_string(&mut answer))
-        .await
-        .unwrap()
-        .unwrap();
+    timeout(SOON, client.read_to_string(&mut answer)).await.unwrap().unwrap();
     assert_eq!(answer, "answer");
     while let Some(end) = relays.join_next().await {
         assert_eq!(end.unwrap(), RelayEnd::Complete);
@@ -160,10 +128,7 @@ async fn a_connection_that_breaks_is_a_reset_at_the_other_end() {
         ends.push(end.unwrap());
     }
     assert!(ends.contains(&RelayEnd::LocalReset), "{ends:?}");
-    assert!(
-        ends.contains(&RelayEnd::RemoteReset(ResetReason::ConnectionReset)),
-        "{ends:?}"
-    );
+    assert!(ends.contains(&RelayEnd::RemoteReset(ResetReason::ConnectionReset)), "{ends:?}");
 }
 
 #[tokio::test]
@@ -174,13 +139,7 @@ async fn losing_the_tunnel_ends_a_relay_as_lost() {
     while let Some(end) = timeout(SOON, relays.join_next()).await.unwrap() {
         assert_eq!(end.unwrap(), RelayEnd::TunnelLost);
     }
-    assert_eq!(
-        pair.hub.closed().await,
-        Loss::Closed {
-            reason: CloseReason::AgentStopping,
-            text: "bye".into()
-        }
-    );
+    assert_eq!(pair.hub.closed().await, Loss::Closed { reason: CloseReason::AgentStopping, text: "bye".into() });
 }
 
 #[tokio::test]
@@ -200,62 +159,30 @@ async fn a_refusal_carries_its_reason_and_sentence() {
     let pair = pair().await;
     let refusing = async {
         let request = pair.agent.accept().await.unwrap().read(SOON).await.unwrap();
-        request
-            .refuse(Refusal::new(Reason::PolicyDenied, "denied by policy"))
-            .await
-            .unwrap();
+        request.refuse(Refusal::new(Reason::PolicyDenied, "denied by policy")).await.unwrap();
     };
     let (opened, ()) = tokio::join!(async { pair.hub.open(&dial(), Instant::now() + SOON).await }, refusing);
-    let DialError::Refused(refusal) = opened.unwrap_err() else {
-        panic!("refused")
-    };
-    assert_eq!(
-        (refusal.reason(), refusal.message.as_str()),
-        (Reason::PolicyDenied, "denied by policy")
-    );
+    let DialError::Refused(refusal) = opened.unwrap_err() else { panic!("refused") };
+    assert_eq!((refusal.reason(), refusal.message.as_str()), (Reason::PolicyDenied, "denied by policy"));
 }
 
 #[tokio::test]
 async fn a_dial_that_is_never_answered_ends_at_its_deadline() {
     let pair = pair().await;
-    let error = pair
-        .hub
-        .open(&dial(), Instant::now() + Duration::from_millis(50))
-        .await
-        .unwrap_err();
+    let error = pair.hub.open(&dial(), Instant::now() + Duration::from_millis(50)).await.unwrap_err();
     assert!(matches!(error, DialError::TimedOut), "{error}");
 }
 
 #[tokio::test]
 async fn messages_cross_the_control_stream_both_ways_and_unknown_ones_are_skipped() {
-    let Pair {
-        mut hub_control,
-        mut agent_control,
-        listener,
-        ..
-    } = pair().await;
-    agent_control
-        .send(AgentMessage::Renew(Renew { csr: vec![1, 2] }))
-        .await
-        .unwrap();
-    assert_eq!(
-        hub_control.receive().await.unwrap(),
-        AgentMessage::Renew(Renew { csr: vec![1, 2] })
-    );
+    let Pair { mut hub_control, mut agent_control, listener, .. } = pair().await;
+    agent_control.send(AgentMessage::Renew(Renew { csr: vec![1, 2] })).await.unwrap();
+    assert_eq!(hub_control.receive().await.unwrap(), AgentMessage::Renew(Renew { csr: vec![1, 2] }));
     hub_control.send(HubMessage::Drain(Drain {})).await.unwrap();
     assert_eq!(agent_control.receive().await.unwrap(), HubMessage::Drain(Drain {}));
     listener.close(CloseReason::HubStopping, "stop", SOON).await;
     let error = agent_control.receive().await.unwrap_err();
-    assert!(
-        matches!(
-            &error,
-            ControlError::Lost(Loss::Closed {
-                reason: CloseReason::HubStopping,
-                ..
-            })
-        ),
-        "{error:?}"
-    );
+    assert!(matches!(&error, ControlError::Lost(Loss::Closed { reason: CloseReason::HubStopping, .. })), "{error:?}");
 }
 
 #[tokio::test]
@@ -265,24 +192,14 @@ async fn a_join_is_asked_once_and_answered_until_decided() {
     client.alpn_protocols = vec![ALPN_JOIN.to_vec()];
     let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)), server, &[7; RESET_KEY_LENGTH]).unwrap();
     let address = listener.local_address().unwrap();
-    let asked = JoinRequest {
-        token: "t".into(),
-        cluster: "c1".into(),
-        ..JoinRequest::default()
-    };
+    let asked = JoinRequest { token: "t".into(), cluster: "c1".into(), ..JoinRequest::default() };
     let hub = async {
         let connection = listener.accept().await.unwrap().accept(SOON).await.unwrap();
         assert_eq!(connection.protocol(), Some(Protocol::Join));
         let (mut session, request) = JoinSession::accept(connection, SOON).await.unwrap();
         assert_eq!(request, asked);
-        session
-            .answer(JoinReply::Pending(Pending { cluster: "c1".into() }))
-            .await
-            .unwrap();
-        let issued = Issued {
-            cluster: "c1".into(),
-            chain_pem: "pem".into(),
-        };
+        session.answer(JoinReply::Pending(Pending { cluster: "c1".into() })).await.unwrap();
+        let issued = Issued { cluster: "c1".into(), chain_pem: "pem".into() };
         session.conclude(JoinReply::Issued(issued), SOON).await.unwrap();
     };
     let agent = async {
@@ -300,33 +217,18 @@ async fn a_join_is_asked_once_and_answered_until_decided() {
 #[tokio::test]
 async fn a_first_message_that_is_too_long_or_garbage_is_refused() {
     let pair = pair().await;
-    for (bytes, long) in [
-        (&[0xff, 0xff, 0xff, 0xff][..], true),
-        (&[0, 0, 0, 2, 0xff, 0xff][..], false),
-    ] {
+    for (bytes, long) in [(&[0xff, 0xff, 0xff, 0xff][..], true), (&[0, 0, 0, 2, 0xff, 0xff][..], false)] {
         let Connection { quic, .. } = &pair.hub.connection;
         let (mut send, _receive) = quic.open_bi().await.unwrap();
         send.write_all(bytes).await.unwrap();
         let error = pair.agent.accept().await.unwrap().read(SOON).await.unwrap_err();
-        assert_eq!(
-            matches!(error, AcceptError::Wire(WireError::TooLong)),
-            long,
-            "{error:?}"
-        );
-        assert_eq!(
-            matches!(error, AcceptError::Wire(WireError::Malformed(_))),
-            !long,
-            "{error:?}"
-        );
+        assert_eq!(matches!(error, AcceptError::Wire(WireError::TooLong)), long, "{error:?}");
+        assert_eq!(matches!(error, AcceptError::Wire(WireError::Malformed(_))), !long, "{error:?}");
     }
 }
 
 fn hex(message: &impl Message) -> String {
-    message
-        .encode_to_vec()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    message.encode_to_vec().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn refusal() -> Refusal {
@@ -343,96 +245,26 @@ fn the_bytes_of_every_message_stay_as_they_are() {
         user: "u".into(),
         trace_id: "t".into(),
     };
-    let join = JoinRequest {
-        token: "t".into(),
-        cluster: "c".into(),
-        agent: "a".into(),
-        csr: vec![9],
-        version: "1".into(),
-    };
-    let hello = Hello {
-        version: "1".into(),
-        capabilities: vec!["x".into()],
-        instance: "i".into(),
-    };
-    let welcome = Welcome {
-        server_id: "s".into(),
-        version: "1".into(),
-    };
+    let join =
+        JoinRequest { token: "t".into(), cluster: "c".into(), agent: "a".into(), csr: vec![9], version: "1".into() };
+    let hello = Hello { version: "1".into(), capabilities: vec!["x".into()], instance: "i".into() };
+    let welcome = Welcome { server_id: "s".into(), version: "1".into() };
     let dialed = Dialed { address: "a".into() };
-    let issued = Issued {
-        cluster: "c".into(),
-        chain_pem: "p".into(),
-    };
+    let issued = Issued { cluster: "c".into(), chain_pem: "p".into() };
     let golden = [
         (hex(&asked), "080112016818bb0320904e2a01753201 74".replace(' ', "")),
-        (
-            hex(&DialReply {
-                outcome: Some(DialOutcome::Dialed(dialed)),
-            }),
-            "0a030a0161".into(),
-        ),
-        (
-            hex(&DialReply {
-                outcome: Some(DialOutcome::Refused(refusal())),
-            }),
-            "1208080512046c617465".into(),
-        ),
-        (
-            hex(&FromAgent {
-                message: Some(AgentMessage::Hello(hello)),
-            }),
-            "0a090a01311201781a0169".into(),
-        ),
-        (
-            hex(&FromAgent {
-                message: Some(AgentMessage::Renew(Renew { csr: vec![9] })),
-            }),
-            "12030a0109".into(),
-        ),
-        (
-            hex(&FromAgent {
-                message: Some(AgentMessage::Drain(Drain {})),
-            }),
-            "1a00".into(),
-        ),
-        (
-            hex(&FromHub {
-                message: Some(HubMessage::Welcome(welcome)),
-            }),
-            "0a060a0173120131".into(),
-        ),
-        (
-            hex(&FromHub {
-                message: Some(HubMessage::Renewed(Renewed { chain_pem: "p".into() })),
-            }),
-            "12030a0170".into(),
-        ),
-        (
-            hex(&FromHub {
-                message: Some(HubMessage::Drain(Drain {})),
-            }),
-            "1a00".into(),
-        ),
+        (hex(&DialReply { outcome: Some(DialOutcome::Dialed(dialed)) }), "0a030a0161".into()),
+        (hex(&DialReply { outcome: Some(DialOutcome::Refused(refusal())) }), "1208080512046c617465".into()),
+        (hex(&FromAgent { message: Some(AgentMessage::Hello(hello)) }), "0a090a01311201781a0169".into()),
+        (hex(&FromAgent { message: Some(AgentMessage::Renew(Renew { csr: vec![9] })) }), "12030a0109".into()),
+        (hex(&FromAgent { message: Some(AgentMessage::Drain(Drain {})) }), "1a00".into()),
+        (hex(&FromHub { message: Some(HubMessage::Welcome(welcome)) }), "0a060a0173120131".into()),
+        (hex(&FromHub { message: Some(HubMessage::Renewed(Renewed { chain_pem: "p".into() })) }), "12030a0170".into()),
+        (hex(&FromHub { message: Some(HubMessage::Drain(Drain {})) }), "1a00".into()),
         (hex(&join), "0a017412016 31a01612201092a0131".replace(' ', "")),
-        (
-            hex(&FromJoin {
-                reply: Some(JoinReply::Pending(Pending { cluster: "c".into() })),
-            }),
-            "0a030a0163".into(),
-        ),
-        (
-            hex(&FromJoin {
-                reply: Some(JoinReply::Issued(issued)),
-            }),
-            "12060a0163120170".into(),
-        ),
-        (
-            hex(&FromJoin {
-                reply: Some(JoinReply::Refused(refusal())),
-            }),
-            "1a08080512046c617465".into(),
-        ),
+        (hex(&FromJoin { reply: Some(JoinReply::Pending(Pending { cluster: "c".into() })) }), "0a030a0163".into()),
+        (hex(&FromJoin { reply: Some(JoinReply::Issued(issued)) }), "12060a0163120170".into()),
+        (hex(&FromJoin { reply: Some(JoinReply::Refused(refusal())) }), "1a08080512046c617465".into()),
     ];
     for (encoded, golden) in golden {
         assert_eq!(encoded, golden);
@@ -446,14 +278,7 @@ fn a_kind_of_message_from_a_newer_peer_decodes_to_nothing() {
     assert_eq!(FromAgent::decode(&newer[..]).unwrap().message, None);
     assert_eq!(FromHub::decode(&newer[..]).unwrap().message, None);
     assert_eq!(FromJoin::decode(&newer[..]).unwrap().reply, None);
-    assert_eq!(
-        Refusal {
-            reason: 999,
-            message: String::new()
-        }
-        .reason(),
-        Reason::Unspecified
-    );
+    assert_eq!(Refusal { reason: 999, message: String::new() }.reason(), Reason::Unspecified);
 }
 
 proptest! {

@@ -43,9 +43,7 @@ pub(crate) fn agent() -> Arc<TransportConfig> {
 fn both() -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport
-        .max_idle_timeout(Some(
-            IdleTimeout::try_from(IDLE_TIMEOUT).expect("15 s fits a QUIC variable-length integer"),
-        ))
+        .max_idle_timeout(Some(IdleTimeout::try_from(IDLE_TIMEOUT).expect("15 s fits a QUIC variable-length integer")))
         .max_concurrent_uni_streams(0_u32.into())
         .datagram_receive_buffer_size(None)
         .stream_receive_window(STREAM_WINDOW.into())

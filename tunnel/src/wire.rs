@@ -28,10 +28,7 @@ pub enum WireError {
 
 /// The codec of both the control stream and the first messages of the others.
 pub(crate) fn codec() -> LengthDelimitedCodec {
-    LengthDelimitedCodec::builder()
-        .length_field_length(4)
-        .max_frame_length(MESSAGE_LIMIT)
-        .new_codec()
+    LengthDelimitedCodec::builder().length_field_length(4).max_frame_length(MESSAGE_LIMIT).new_codec()
 }
 
 /// `message` with its length in front.
