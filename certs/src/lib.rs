@@ -1,1 +1,33 @@
-//! .
+//! Identities and certificates of hubs, agents and users.
+//!
+//! The hub owns one [`Authority`]. Everything that speaks TLS here speaks TLS 1.3 with a certificate under it:
+//!
+//! | leaf | subject | SAN | EKU |
+//! |---|---|---|---|
+//! | hub | CN [`HUB_SERVER_NAME`] | [`HUB_SERVER_NAME`], `localhost`, loopback, its own names | serverAuth |
+//! | agent | CN `system:open-cluster-management:<cluster>:<agent>`, O `system:open-cluster-management:<cluster>` and `system:open-cluster-management:managed-clusters` | `spiffe://cluster-proxy.internal/cluster/<cluster>/agent/<agent>` | clientAuth |
+//! | user | CN the user, O its groups | – | clientAuth |
+//!
+//! [`Identity::from_certificate`] is the only place where a certificate becomes a name.
+
+mod authority;
+mod client_tls;
+mod credentials;
+mod file;
+mod identity;
+mod key;
+mod name;
+mod pin;
+mod reload;
+mod server_tls;
+
+pub use authority::{Authority, AuthorityError, HUB_SERVER_NAME, IssueError, Issued, TRUST_DOMAIN};
+pub use client_tls::{ClientTls, PinMismatch, pinned_client_config};
+pub use credentials::{Credentials, CredentialsError, HubEntry};
+pub use file::{write_public, write_secret};
+pub use identity::{Identity, IdentityError};
+pub use key::{CsrError, PrivateKey, PrivateKeyError};
+pub use name::{AgentName, ClusterName, NameError, UserName};
+pub use pin::{FingerprintError, KeyFingerprint, Pin};
+pub use reload::{Reload, ReloadOutcome};
+pub use server_tls::{ServerCredentials, ServerTls, TlsError, provider};

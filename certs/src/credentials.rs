@@ -1,0 +1,160 @@
+//! A user's credentials as a folder: what the hub's commands and any other client need to be that user.
+//!
+//! | file | what |
+//! |---|---|
+//! | `hub.toml` | the user's name, the hub's addresses and its pin |
+//! | `ca.crt` | the hub's CA, PEM |
+//! | `tls.crt`, `tls.key` | the user's certificate chain and its key, PEM |
+//! | `token` | the user's token; may be absent |
+//!
+//! The folder is its owner's alone (0700), and so is every file (0600).
+
+use std::{
+    fs, io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+
+use crate::{client_tls::ClientTls, file::write_secret, name::UserName, pin::Pin, server_tls::TlsError};
+
+/// A user's credentials.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    pub hub: HubEntry,
+    pub ca_pem: String,
+    pub chain_pem: String,
+    pub key_pem: SecretString,
+    pub token: Option<SecretString>,
+}
+
+/// Where the hub is, and who one is there: `hub.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HubEntry {
+    pub user: UserName,
+    /// The hub's API, `https://host:8443`.
+    pub api: String,
+    /// The hub's proxy port, `host:8090`.
+    pub proxy: String,
+    pub pin: Pin,
+}
+
+/// Why credentials cannot be kept or used.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialsError {
+    #[error("cannot read or write {path}; check that it exists and is yours")]
+    File { path: PathBuf, source: io::Error },
+    #[error("{path} cannot be understood; make new credentials with 'cluster-proxy user create'")]
+    Damaged { path: PathBuf, source: toml::de::Error },
+    #[error("hub.toml cannot be written")]
+    Write(#[source] toml::ser::Error),
+    #[error("{0} holds no PEM; make new credentials with 'cluster-proxy user create'")]
+    Pem(&'static str),
+    #[error("the credentials cannot be used for TLS")]
+    Tls(#[source] TlsError),
+}
+
+impl Credentials {
+    /// Reads the folder.
+    pub fn load(folder: &Path) -> Result<Self, CredentialsError> {
+        let read = |name: &str| {
+            let path = folder.join(name);
+            fs::read_to_string(&path).map_err(|source| CredentialsError::File { path, source })
+        };
+        let damaged = |source| CredentialsError::Damaged { path: folder.join("hub.toml"), source };
+        let hub = toml::from_str(&read("hub.toml")?).map_err(damaged)?;
+        let token = match read("token") {
+            Ok(token) => Some(SecretString::from(token.trim())),
+            Err(CredentialsError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let key_pem = SecretString::from(read("tls.key")?);
+        Ok(Self { hub, ca_pem: read("ca.crt")?, chain_pem: read("tls.crt")?, key_pem, token })
+    }
+
+    /// Writes the folder, which is made when it is not there.
+    pub fn save(&self, folder: &Path) -> Result<(), CredentialsError> {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.map_err(|source| CredentialsError::File { path: folder.to_owned(), source })?;
+        let write = |name: &str, contents: &str| {
+            let path = folder.join(name);
+            write_secret(&path, contents).map_err(|source| CredentialsError::File { path, source })
+        };
+        write("hub.toml", &toml::to_string(&self.hub).map_err(CredentialsError::Write)?)?;
+        write("ca.crt", &self.ca_pem)?;
+        write("tls.crt", &self.chain_pem)?;
+        write("tls.key", self.key_pem.expose_secret())?;
+        if let Some(token) = &self.token {
+            write("token", token.expose_secret())?;
+        }
+        Ok(())
+    }
+
+    /// The client's side of TLS with these credentials.
+    pub fn tls(&self) -> Result<ClientTls, CredentialsError> {
+        let certificates = |pem: &str, name| {
+            let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+            parsed.ok().filter(|chain| !chain.is_empty()).ok_or(CredentialsError::Pem(name))
+        };
+        let key = PrivateKeyDer::from_pem_slice(self.key_pem.expose_secret().as_bytes())
+            .map_err(|_| CredentialsError::Pem("tls.key"))?;
+        let chain = certificates(&self.chain_pem, "tls.crt")?;
+        ClientTls::new(certificates(&self.ca_pem, "ca.crt")?, Some((chain, key))).map_err(CredentialsError::Tls)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::fs::PermissionsExt, time::Duration};
+
+    use super::*;
+    use crate::{Authority, PrivateKey};
+
+    fn credentials() -> Credentials {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::load_or_create(folder.path()).unwrap();
+        let key = PrivateKey::generate();
+        let user: UserName = "alice".parse().unwrap();
+        let issued = authority.issue_user(&key.csr_der().unwrap(), &user, Duration::from_secs(3600)).unwrap();
+        let hub = HubEntry { user, api: "https://hub:8443".into(), proxy: "hub:8090".into(), pin: authority.pin() };
+        Credentials {
+            hub,
+            ca_pem: authority.certificate_pem().into(),
+            chain_pem: issued.chain_pem,
+            key_pem: key.to_pem().into(),
+            token: Some("cpu-x.secret".into()),
+        }
+    }
+
+    #[test]
+    fn credentials_are_read_back_and_are_their_owners() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("alice");
+        let saved = credentials();
+        saved.save(&folder).unwrap();
+        let loaded = Credentials::load(&folder).unwrap();
+        assert_eq!(loaded.hub, saved.hub);
+        assert_eq!(loaded.token.as_ref().unwrap().expose_secret(), "cpu-x.secret");
+        loaded.tls().unwrap();
+        assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+        for file in fs::read_dir(&folder).unwrap() {
+            assert_eq!(file.unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        let shown = format!("{loaded:?}");
+        assert!(!shown.contains("secret") && !shown.contains("PRIVATE"), "{shown}");
+    }
+
+    #[test]
+    fn a_folder_without_a_token_is_complete_and_one_without_a_key_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        Credentials { token: None, ..credentials() }.save(folder.path()).unwrap();
+        assert!(Credentials::load(folder.path()).unwrap().token.is_none());
+        fs::remove_file(folder.path().join("tls.key")).unwrap();
+        let error = Credentials::load(folder.path()).unwrap_err();
+        assert!(error.to_string().contains("tls.key"), "{error}");
+    }
+}

@@ -1,0 +1,139 @@
+//! The names of clusters, agents and users: what they may consist of, checked once where they come in.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+/// Why a text is no name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    #[error("{0:?} is no DNS label (RFC 1123): 1 to 63 lower-case letters, digits and '-', with no '-' at its ends")]
+    Label(String),
+    #[error("{0:?} is no user name: 1 to 253 letters, digits, '.', '_', '-' and '@', not beginning with \"system:\"")]
+    User(String),
+}
+
+macro_rules! name {
+    ($(#[$meta:meta])* $name:ident, $valid:ident, $error:ident) => {
+        $(#[$meta])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Arc<str>);
+
+        impl FromStr for $name {
+            type Err = NameError;
+
+            fn from_str(text: &str) -> Result<Self, NameError> {
+                if $valid(text) { Ok(Self(text.into())) } else { Err(NameError::$error(shown(text))) }
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = NameError;
+
+            fn try_from(text: String) -> Result<Self, NameError> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0.as_ref().into()
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::ops::Deref for $name {
+            type Target = str;
+
+            fn deref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+    };
+}
+
+name! {
+    /// A cluster's name: a DNS label (RFC 1123), since Open Cluster Management makes a namespace of it.
+    ClusterName, is_label, Label
+}
+
+name! {
+    /// An agent's name, unique in its cluster: a DNS label (RFC 1123).
+    AgentName, is_label, Label
+}
+
+name! {
+    /// A user's name. It holds no ':', which ends the name in Basic authentication (RFC 7617), and is none of
+    /// Kubernetes' own (`system:…`).
+    UserName, is_user, User
+}
+
+fn is_label(text: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=63).contains(&text.len()) && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-')
+}
+
+fn is_user(text: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"._-@".contains(&byte);
+    (1..=253).contains(&text.len()) && text.bytes().all(inner)
+}
+
+/// Enough of a bad name to recognise it.
+fn shown(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn labels_are_taken_and_everything_else_is_not() {
+        for good in ["a", "c1", "a-b", "1", &"a".repeat(63)] {
+            assert_eq!(good.parse::<ClusterName>().unwrap().to_string(), good);
+            assert_eq!(good.parse::<AgentName>().unwrap().as_ref(), good);
+        }
+        for bad in ["", "-a", "a-", "A", "a.b", "a_b", "a b", "a:b", "\u{e9}", "a\n", &"a".repeat(64)] {
+            assert!(bad.parse::<ClusterName>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn users_are_no_system_names() {
+        for good in ["alice", "alice@example.com", "A.b_c-d"] {
+            assert_eq!(good.parse::<UserName>().unwrap().as_ref(), good);
+        }
+        for bad in ["", "system:admin", "a:b", "a b", "a/b", &"a".repeat(254)] {
+            assert!(bad.parse::<UserName>().is_err(), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_name_is_its_text(text in "\\PC{0,70}") {
+            if let Ok(name) = text.parse::<ClusterName>() {
+                prop_assert_eq!(name.as_ref(), text.as_str());
+            }
+        }
+    }
+}
