@@ -20,7 +20,7 @@ pub fn write_public(path: &Path, contents: impl AsRef<[u8]>) -> io::Result<()> {
 /// A reader sees the old contents or the new; so does the next start after a crash.
 fn write(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-    let folder = path.parent().unwrap_or(Path::new(""));
+    let folder = path.parent().unwrap_or_else(|| Path::new(""));
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let temporary = folder.join(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
     // Left over from a crash: its mode might be another.

@@ -1,0 +1,301 @@
+//! The agents' port: handshakes, who an agent is, its tunnel's control stream, and joins.
+
+use std::{sync::Arc, time::Duration};
+
+use certs::{AgentName, Authority, ClusterName, Identity, KeyFingerprint};
+use jiff::Timestamp;
+use registry::{AgentRefusal, Registry};
+use rustls::pki_types::CertificateDer;
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{Instrument, info_span};
+use tunnel::{
+    AgentMessage, CloseReason, Connection, Drain, HandshakeError, HubControl, HubMessage, HubTunnel, Incoming, Listener,
+    Loss, Protocol, Renew, Renewed, Welcome,
+};
+
+use crate::{
+    joins::Joins,
+    metrics::Metrics,
+    tunnels::{Joining, Registered, Tunnels},
+};
+
+/// How long a peer may take to shake hands, and then to say Hello.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Handshakes at a time. 5,000 agents that come back at once need about 2 s of one core; more in parallel only makes
+/// all of them time out.
+const HANDSHAKES: usize = 512;
+
+/// From this many on, a peer must first show that its address is its own.
+const HANDSHAKES_UNVERIFIED: usize = 128;
+
+/// An agent's certificate lives this long and is renewed at two thirds of it.
+pub(crate) const AGENT_VALIDITY: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// What serves the agents' port.
+#[derive(Debug)]
+pub(crate) struct Agents {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) tunnels: Arc<Tunnels>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) joins: Joins,
+    pub(crate) server_id: String,
+    pub(crate) tasks: TaskTracker,
+    /// Cancelled when the hub begins to stop: agents are told to drain.
+    pub(crate) drain: CancellationToken,
+}
+
+/// An agent as its certificate names it.
+#[derive(Clone, Debug)]
+struct Known {
+    cluster: ClusterName,
+    agent: AgentName,
+    key: KeyFingerprint,
+}
+
+/// Why a peer gets no tunnel: the code and the sentence that it is told.
+#[derive(Debug)]
+struct Refused {
+    reason: CloseReason,
+    text: String,
+}
+
+impl Agents {
+    /// Accepts connections until the listener is closed.
+    pub(crate) async fn serve(self: Arc<Self>, listener: Arc<Listener>) {
+        let room = Arc::new(Semaphore::new(HANDSHAKES));
+        while let Some(incoming) = listener.accept().await {
+            if !incoming.validated() && room.available_permits() < HANDSHAKES - HANDSHAKES_UNVERIFIED {
+                incoming.retry();
+                continue;
+            }
+            let Ok(permit) = room.clone().try_acquire_owned() else {
+                incoming.refuse();
+                self.metrics.handshake_failed("tunnel", "overloaded");
+                continue;
+            };
+            let peer = incoming.remote_address();
+            let agents = self.clone();
+            let task = async move {
+                let connection = agents.handshake(incoming).await;
+                drop(permit);
+                if let Some(connection) = connection {
+                    agents.converse(connection).await;
+                }
+            };
+            self.tasks.spawn(task.instrument(info_span!("agent", %peer)));
+        }
+    }
+
+    async fn handshake(&self, incoming: Incoming) -> Option<Connection> {
+        match incoming.accept(HANDSHAKE_TIMEOUT).await {
+            Ok(connection) => Some(connection),
+            Err(error) => {
+                let reason = match &error {
+                    HandshakeError::TimedOut => "timed_out",
+                    HandshakeError::Failed(loss) => loss_label(loss),
+                };
+                self.metrics.handshake_failed("tunnel", reason);
+                tracing::info!(error = &error as &dyn std::error::Error, "an agent's handshake failed");
+                None
+            }
+        }
+    }
+
+    async fn converse(self: Arc<Self>, connection: Connection) {
+        match connection.protocol() {
+            Some(Protocol::Join) => self.joins.serve(connection).await,
+            Some(Protocol::Tunnel) => self.serve_tunnel(connection).await,
+            None => connection.close(CloseReason::ProtocolError, "no known protocol was agreed"),
+        }
+    }
+
+    async fn serve_tunnel(&self, connection: Connection) {
+        let known = match self.identify(&connection.peer_certificates()) {
+            Ok(known) => known,
+            Err(Refused { reason, text }) => {
+                tracing::warn!(%reason, text, "refused a tunnel");
+                self.metrics.handshake_failed("tunnel", close_label(reason));
+                connection.close(reason, &text);
+                return;
+            }
+        };
+        let (tunnel, control, hello) = match HubTunnel::establish(connection.clone(), HANDSHAKE_TIMEOUT).await {
+            Ok(established) => established,
+            Err(error) => {
+                tracing::info!(cluster = %known.cluster, error = &error as &dyn std::error::Error, "no tunnel");
+                self.metrics.handshake_failed("tunnel", "no_hello");
+                connection.close(CloseReason::ProtocolError, "no Hello");
+                return;
+            }
+        };
+        let registered = self.tunnels.register(Joining {
+            cluster: known.cluster.clone(),
+            agent: known.agent.clone(),
+            key: known.key.clone(),
+            version: hello.version,
+            instance: hello.instance,
+            since: Timestamp::now(),
+            tunnel,
+        });
+        self.hold(&known, registered, control).await;
+    }
+
+    /// Who the peer is, and whether the registry admits it.
+    fn identify(&self, chain: &[CertificateDer<'static>]) -> Result<Known, Refused> {
+        let wrong = |text: String| Refused { reason: CloseReason::WrongIdentity, text };
+        let Some(leaf) = chain.first() else {
+            return Err(wrong("a tunnel needs an agent's certificate; run 'proxy-agent join' first".into()));
+        };
+        let (cluster, agent) = match Identity::from_certificate(leaf) {
+            Ok(Identity::Agent { cluster, agent }) => (cluster, agent),
+            Ok(Identity::User { .. }) => return Err(wrong("a user's certificate opens no tunnel".into())),
+            Err(error) => return Err(wrong(format!("the certificate is no agent's: {error}"))),
+        };
+        let key = KeyFingerprint::of_certificate(leaf).map_err(|error| wrong(error.to_string()))?;
+        let known = Known { cluster, agent, key };
+        self.admit(&known)?;
+        Ok(known)
+    }
+
+    fn admit(&self, known: &Known) -> Result<(), Refused> {
+        self.registry
+            .admit_agent(&known.cluster, &known.agent, &known.key)
+            .map_err(|refusal| Refused { reason: close_reason(&refusal), text: refusal.to_string() })
+    }
+
+    /// Keeps the tunnel from its Welcome to its end.
+    async fn hold(&self, known: &Known, registered: Registered, mut control: HubControl) {
+        let member = &registered.member;
+        // Who was denied between the check and the registration must not slip through: the registry's changes are
+        // looked at for registered tunnels only.
+        if let Err(Refused { reason, text }) = self.admit(known) {
+            member.close(reason, &text);
+            return;
+        }
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let welcome = Welcome { server_id: self.server_id.clone(), version };
+        if control.send(HubMessage::Welcome(welcome)).await.is_err() {
+            return;
+        }
+        self.metrics.tunnel_opened(&known.cluster);
+        tracing::info!(cluster = %known.cluster, agent = %known.agent, version = member.version, "tunnel opened");
+        self.seen(known, &member.version).await;
+        self.listen(known, &registered, control).await;
+        let loss = member.tunnel.closed().await;
+        self.metrics.tunnel_closed(&known.cluster, loss_label(&loss));
+        tracing::info!(cluster = %known.cluster, agent = %known.agent, reason = %loss, "tunnel closed");
+        self.seen(known, &member.version).await;
+    }
+
+    async fn seen(&self, known: &Known, version: &str) {
+        let recorded = self.registry.record_seen(&known.cluster, &known.agent, version, Timestamp::now()).await;
+        if let Err(error) = recorded {
+            tracing::warn!(cluster = %known.cluster, error = &error as &dyn std::error::Error, "cannot record");
+        }
+    }
+
+    /// Serves the control stream until the tunnel is gone.
+    async fn listen(&self, known: &Known, registered: &Registered, mut control: HubControl) {
+        let member = &registered.member;
+        let mut told = false;
+        loop {
+            let message = tokio::select! {
+                message = control.receive() => message,
+                () = self.drain.cancelled(), if !told => {
+                    told = true;
+                    // A tunnel that is gone needs not be told.
+                    let _ = control.send(HubMessage::Drain(Drain {})).await;
+                    continue;
+                }
+            };
+            match message {
+                Ok(AgentMessage::Renew(renew)) => self.renew(known, &renew, &mut control).await,
+                Ok(AgentMessage::Drain(Drain {})) => member.drain(),
+                Ok(AgentMessage::Hello(_)) => {}
+                Err(tunnel::ControlError::Lost(_)) => return,
+                Err(error @ tunnel::ControlError::Protocol(_)) => {
+                    member.close(CloseReason::ProtocolError, &error.to_string());
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Issues a new certificate for the key that the cluster knows, and for no other.
+    async fn renew(&self, known: &Known, renew: &Renew, control: &mut HubControl) {
+        let same_key = KeyFingerprint::of_csr(&renew.csr).is_ok_and(|key| key == known.key);
+        if !same_key || self.admit(known).is_err() {
+            tracing::warn!(cluster = %known.cluster, agent = %known.agent, same_key, "refused to renew a certificate");
+            return;
+        }
+        match self.authority.issue_agent(&renew.csr, &known.cluster, &known.agent, AGENT_VALIDITY) {
+            Ok(issued) => {
+                tracing::info!(cluster = %known.cluster, agent = %known.agent, "renewed a certificate");
+                // A tunnel that is gone asks again on the next.
+                let _ = control.send(HubMessage::Renewed(Renewed { chain_pem: issued.chain_pem })).await;
+            }
+            Err(error) => {
+                tracing::warn!(cluster = %known.cluster, error = &error as &dyn std::error::Error, "cannot renew");
+            }
+        }
+    }
+
+    /// Closes the tunnels that the registry does not admit any more; says how many.
+    pub(crate) fn recheck(&self) -> usize {
+        let mut closed = 0;
+        for cluster in self.tunnels.clusters() {
+            for member in self.tunnels.members(&cluster) {
+                let known = Known { cluster: cluster.clone(), agent: member.agent.clone(), key: member.key.clone() };
+                if let Err(Refused { reason, text }) = self.admit(&known) {
+                    member.close(reason, &text);
+                    closed += 1;
+                }
+            }
+            if self.registry.cluster(&cluster).is_none() {
+                self.tunnels.forget(&cluster);
+            }
+        }
+        closed
+    }
+}
+
+fn close_reason(refusal: &AgentRefusal) -> CloseReason {
+    match refusal {
+        AgentRefusal::UnknownCluster { .. } => CloseReason::UnknownCluster,
+        AgentRefusal::NotAccepted { .. } | AgentRefusal::AgentNotAccepted { .. } => CloseReason::NotAccepted,
+        AgentRefusal::Denied { .. } => CloseReason::Denied,
+        AgentRefusal::UnknownAgent { .. } | AgentRefusal::OtherKey { .. } => CloseReason::UnknownAgent,
+    }
+}
+
+fn close_label(reason: CloseReason) -> &'static str {
+    match reason {
+        CloseReason::Done => "done",
+        CloseReason::HubStopping => "hub_stopping",
+        CloseReason::AgentStopping => "agent_stopping",
+        CloseReason::WrongIdentity => "wrong_identity",
+        CloseReason::UnknownCluster => "unknown_cluster",
+        CloseReason::NotAccepted => "not_accepted",
+        CloseReason::Denied => "denied",
+        CloseReason::UnknownAgent => "unknown_agent",
+        CloseReason::ProtocolError => "protocol_error",
+        CloseReason::Overloaded => "overloaded",
+        CloseReason::DeadlineExceeded => "deadline_exceeded",
+        CloseReason::Other(_) => "other",
+    }
+}
+
+/// A lost connection's reason as a label.
+fn loss_label(loss: &Loss) -> &'static str {
+    match loss {
+        Loss::Closed { reason, .. } => close_label(*reason),
+        Loss::CertificateRefused(_) => "certificate_refused",
+        Loss::TimedOut => "timed_out",
+        Loss::Forgotten => "forgotten",
+        Loss::ClosedHere => "closed_here",
+        Loss::Transport(_) => "transport",
+    }
+}

@@ -1,0 +1,177 @@
+//! Who asks: the user that a certificate, a token or a Unix socket's permissions stand for.
+
+use std::{fmt, sync::Arc};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use certs::Identity;
+use registry::{Registry, User};
+use rustls::pki_types::CertificateDer;
+use secrecy::{ExposeSecret, SecretString};
+
+/// An authenticated client.
+#[derive(Clone, Debug)]
+pub(crate) enum Caller {
+    /// A registered user.
+    User(Arc<User>),
+    /// A process that may open the hub's Unix socket: the hub's own machine trusts it with every cluster.
+    Socket { uid: u32 },
+}
+
+/// What a client has shown.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shown {
+    /// The leaf of its TLS certificate, verified under the hub's CA.
+    pub(crate) certificate: Option<CertificateDer<'static>>,
+    /// The user id behind its Unix socket.
+    pub(crate) uid: Option<u32>,
+    pub(crate) credentials: Credentials,
+}
+
+/// What a client said in its request.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Credentials {
+    /// The proxy user name, if not empty.
+    pub(crate) name: Option<String>,
+    pub(crate) token: Option<SecretString>,
+}
+
+/// Why a client is nobody.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum CallerError {
+    #[error(
+        "credentials are required: a user token as the proxy password or as Bearer, or a user certificate over TLS; \
+         an administrator makes them with 'cluster-proxy user create NAME'"
+    )]
+    Missing,
+    #[error("the token is not known here; ask an administrator for a new one ('cluster-proxy user create NAME')")]
+    UnknownToken,
+    #[error("the credentials cannot be read; send 'Basic' with CLUSTER:TOKEN, or 'Bearer' with the token")]
+    Malformed,
+    #[error("user {0} is not registered here any more; ask an administrator for new credentials")]
+    UnknownUser(String),
+    #[error("an agent's certificate opens tunnels only; use a user's certificate or token here")]
+    Agent,
+    #[error("the certificate is no user's: {0}")]
+    NoUser(String),
+}
+
+impl CallerError {
+    /// The reason as a label.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::Missing => "no_credentials",
+            Self::UnknownToken => "unknown_user_token",
+            Self::Malformed => "malformed_credentials",
+            Self::UnknownUser(_) => "unknown_user",
+            Self::Agent => "agent_certificate",
+            Self::NoUser(_) => "no_user_certificate",
+        }
+    }
+}
+
+impl Credentials {
+    /// Reads a `Proxy-Authorization` or `Authorization` value: `Basic` (RFC 7617) with the token as password, or
+    /// `Bearer` (RFC 6750).
+    pub(crate) fn parse(value: &[u8]) -> Result<Self, CallerError> {
+        let value = std::str::from_utf8(value).map_err(|_| CallerError::Malformed)?;
+        let (scheme, rest) = value.trim().split_once(' ').ok_or(CallerError::Malformed)?;
+        let rest = rest.trim();
+        if scheme.eq_ignore_ascii_case("bearer") {
+            return Ok(Self { name: None, token: some_secret(rest) });
+        }
+        if !scheme.eq_ignore_ascii_case("basic") {
+            return Err(CallerError::Malformed);
+        }
+        let decoded = BASE64_STANDARD.decode(rest).map_err(|_| CallerError::Malformed)?;
+        let decoded = String::from_utf8(decoded).map_err(|_| CallerError::Malformed)?;
+        let (name, token) = decoded.split_once(':').ok_or(CallerError::Malformed)?;
+        Ok(Self::of(name, token))
+    }
+
+    /// A user name and a password, either of which may be empty.
+    pub(crate) fn of(name: &str, token: &str) -> Self {
+        Self { name: (!name.is_empty()).then(|| name.to_owned()), token: some_secret(token) }
+    }
+}
+
+fn some_secret(token: &str) -> Option<SecretString> {
+    (!token.is_empty()).then(|| SecretString::from(token))
+}
+
+impl Caller {
+    /// Who has shown this. A token speaks louder than a certificate, and that louder than the socket's permissions: it
+    /// is what the client said last. A token that is wrong is never passed over.
+    pub(crate) fn authenticate(shown: &Shown, registry: &Registry) -> Result<Self, CallerError> {
+        if let Some(certificate) = &shown.certificate {
+            let user = Self::of_certificate(certificate, registry)?;
+            if shown.credentials.token.is_none() {
+                return Ok(Self::User(user));
+            }
+        }
+        if let Some(token) = &shown.credentials.token {
+            return registry.authenticate(token.expose_secret()).map(Self::User).ok_or(CallerError::UnknownToken);
+        }
+        shown.uid.map(|uid| Self::Socket { uid }).ok_or(CallerError::Missing)
+    }
+
+    fn of_certificate(certificate: &CertificateDer<'_>, registry: &Registry) -> Result<Arc<User>, CallerError> {
+        match Identity::from_certificate(certificate) {
+            Ok(Identity::User { user, .. }) => {
+                registry.user(&user).ok_or_else(|| CallerError::UnknownUser(user.to_string()))
+            }
+            Ok(Identity::Agent { .. }) => Err(CallerError::Agent),
+            Err(error) => Err(CallerError::NoUser(error.to_string())),
+        }
+    }
+
+    /// The user's name in decisions and limits.
+    pub(crate) fn name(&self) -> String {
+        self.to_string()
+    }
+
+    /// The cluster that a proxy user name names: none, when it is the caller's own name.
+    pub(crate) fn cluster_named<'a>(&self, proxy_user: Option<&'a str>) -> Option<&'a str> {
+        proxy_user.filter(|name| match self {
+            Self::User(user) => user.name.as_ref() != *name,
+            Self::Socket { .. } => true,
+        })
+    }
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(user) => write!(f, "{}", user.name),
+            Self::Socket { uid } => write!(f, "uid:{uid}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(value: &str) -> Result<(Option<String>, Option<String>), CallerError> {
+        Credentials::parse(value.as_bytes())
+            .map(|credentials| (credentials.name, credentials.token.map(|token| token.expose_secret().to_owned())))
+    }
+
+    #[test]
+    fn basic_names_a_cluster_and_bearer_does_not() {
+        let some = |text: &str| Some(text.to_owned());
+        let basic = |text: &str| format!("Basic {}", BASE64_STANDARD.encode(text));
+        assert_eq!(parsed(&basic("c1:tok")), Ok((some("c1"), some("tok"))));
+        assert_eq!(parsed(&basic(":tok")), Ok((None, some("tok"))));
+        assert_eq!(parsed(&basic("c1:")), Ok((some("c1"), None)));
+        assert_eq!(parsed(&basic("c1:a:b")), Ok((some("c1"), some("a:b"))));
+        assert_eq!(parsed("bEARER  tok "), Ok((None, some("tok"))));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_malformed_and_no_panic() {
+        for value in ["", "Basic", "Basic !!!", "Basic YWJj", "Digest x=y", "Negotiate abc", "Basic /w=="] {
+            assert_eq!(parsed(value), Err(CallerError::Malformed), "{value:?}");
+        }
+        assert_eq!(Credentials::parse(&[0xff, b' ', 1]).unwrap_err(), CallerError::Malformed);
+    }
+}

@@ -1,0 +1,254 @@
+//! One accepted connection of a client: TCP, TLS over TCP, or Unix, with the bytes read ahead of their use.
+
+use std::{
+    fmt,
+    io::{self, Cursor, IoSlice},
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Buf, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    net::{TcpStream, UnixStream},
+};
+use tokio_rustls::server::TlsStream;
+use tunnel::{RelayEnd, Stream, Traffic};
+
+/// Bytes a client may send ahead of being asked: a request head, or what it pipelines behind one.
+pub(crate) const READ_AHEAD: usize = 64 * 1024;
+
+/// What one read ahead takes at most beyond what is there.
+const READ_SIZE: usize = 4 * 1024;
+
+/// How long the target's first bytes wait for the client's. kube-apiserver takes bytes that arrive together with the
+/// answer to its CONNECT for an error (egress_selector.go); where the client speaks first nothing waits.
+const ANSWER_ALONE: Duration = Duration::from_millis(5);
+
+/// How long a refused client may take to read its answer.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How the client reached the hub.
+#[derive(Debug)]
+pub(crate) enum Transport {
+    Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+    Unix(UnixStream),
+}
+
+/// A client's connection. Reading returns what was read ahead first.
+#[derive(Debug)]
+pub(crate) struct Client {
+    transport: Transport,
+    ahead: BytesMut,
+    /// The end of our direction was said.
+    ended: bool,
+}
+
+/// Where a client comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Peer {
+    Tcp(SocketAddr),
+    /// The user id of the process behind a Unix socket.
+    Unix(u32),
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(uid) => write!(f, "unix:uid={uid}"),
+        }
+    }
+}
+
+impl Client {
+    pub(crate) fn new(transport: Transport) -> Self {
+        Self { transport, ahead: BytesMut::new(), ended: false }
+    }
+
+    /// What was read ahead.
+    pub(crate) fn ahead(&mut self) -> &mut BytesMut {
+        &mut self.ahead
+    }
+
+    /// Reads more ahead; 0 at the end. Safe to cancel.
+    pub(crate) async fn read_ahead(&mut self) -> io::Result<usize> {
+        if self.ahead.len() >= READ_AHEAD {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.ahead.reserve(READ_SIZE);
+        self.transport.read_buf(&mut self.ahead).await
+    }
+
+    /// Resolves when the client has left while it was to wait for an answer: it reset the connection, or closed its
+    /// direction without having said anything that an answer could be for. A client that has sent data and then FIN is
+    /// half-open and still waits.
+    pub(crate) async fn left(&mut self) {
+        loop {
+            match self.read_ahead().await {
+                Ok(0) if self.ahead.is_empty() => return,
+                // Half-open, or as far ahead as it may be: only the relay can tell more.
+                Ok(0) => std::future::pending().await,
+                Err(error) if error.kind() == io::ErrorKind::FileTooLarge => std::future::pending().await,
+                Err(_) => return,
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Sends `bytes` and goes on talking.
+    pub(crate) async fn say(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.transport.write_all(bytes).await?;
+        self.transport.flush().await
+    }
+
+    /// Sends a last answer and closes. What the client still sends is read away for a moment: closing a TCP socket
+    /// with unread data resets it, and the client would lose the answer.
+    pub(crate) async fn conclude(&mut self, answer: &[u8]) {
+        let concluding = async {
+            self.say(answer).await?;
+            self.transport.shutdown().await?;
+            self.ended = true;
+            let mut sink = [0; 4096];
+            while self.transport.read(&mut sink).await? > 0 {}
+            io::Result::Ok(())
+        };
+        // A client that does not listen loses no more than the answer.
+        let _ = tokio::time::timeout(LINGER, concluding).await;
+    }
+
+    /// Sends `answer` alone: no byte of the target can arrive with it.
+    pub(crate) async fn answer(&mut self, answer: &[u8]) -> io::Result<()> {
+        self.say(answer).await?;
+        if self.ahead.is_empty() {
+            // Either the client speaks first, or the answer has a head start. An error shows again in the relay.
+            let _ = tokio::time::timeout(ANSWER_ALONE, self.read_ahead()).await;
+        }
+        Ok(())
+    }
+
+    /// Joins the client to `stream` until both are done.
+    pub(crate) async fn relay(mut self, stream: Stream, traffic: &Traffic) -> RelayEnd {
+        let ahead = Cursor::new(std::mem::take(&mut self.ahead));
+        let end = match &mut self.transport {
+            Transport::Tcp(tcp) => {
+                let (reader, writer) = tcp.split();
+                tunnel::relay(stream, ahead.chain(reader), writer, traffic).await
+            }
+            Transport::Unix(unix) => {
+                let (reader, writer) = unix.split();
+                tunnel::relay(stream, ahead.chain(reader), writer, traffic).await
+            }
+            Transport::Tls(tls) => {
+                let (reader, writer) = tokio::io::split(tls);
+                tunnel::relay(stream, ahead.chain(reader), writer, traffic).await
+            }
+        };
+        self.ended = end == RelayEnd::Complete;
+        end
+    }
+}
+
+/// A connection that is dropped before its end was said is reset: its client sees an error, not an end.
+impl Drop for Client {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        let tcp = match &self.transport {
+            Transport::Tcp(tcp) => tcp,
+            // Without close_notify: a truncation shows as one.
+            Transport::Tls(tls) => tls.get_ref().0,
+            // A Unix socket knows no reset; where data is unread, closing it is one (unix(7)).
+            Transport::Unix(_) => return,
+        };
+        // The socket may be gone already.
+        let _ = tcp.set_zero_linger();
+    }
+}
+
+macro_rules! each {
+    ($transport:expr, $io:ident => $call:expr) => {
+        match $transport {
+            Transport::Tcp($io) => $call,
+            Transport::Tls($io) => $call,
+            Transport::Unix($io) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        each!(self.get_mut(), io => Pin::new(io).poll_read(cx, buffer))
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        each!(self.get_mut(), io => Pin::new(io).poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        each!(self.get_mut(), io => Pin::new(io).poll_write_vectored(cx, slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        each!(self, io => io.is_write_vectored())
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self.get_mut(), io => Pin::new(io).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self.get_mut(), io => Pin::new(io).poll_shutdown(cx))
+    }
+}
+
+impl AsyncRead for Client {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let client = self.get_mut();
+        if client.ahead.is_empty() {
+            return Pin::new(&mut client.transport).poll_read(cx, buffer);
+        }
+        let count = client.ahead.len().min(buffer.remaining());
+        buffer.put_slice(&client.ahead[..count]);
+        client.ahead.advance(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Client {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().transport).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().transport).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.transport.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().transport).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let client = self.get_mut();
+        client.ended = true;
+        Pin::new(&mut client.transport).poll_shutdown(cx)
+    }
+}

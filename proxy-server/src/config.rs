@@ -1,0 +1,426 @@
+//! The hub's configuration: flags, then `CLUSTER_PROXY_*` environment, then one TOML file; parsed once, all errors
+//! at once, before any socket opens.
+
+use std::{
+    ffi::OsString,
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use clap::{Args, Parser};
+use serde::{Deserialize, Deserializer, de};
+
+pub use crate::limits::Caps;
+
+/// Exit code of a wrong command line or configuration (sysexits.h).
+pub const EX_USAGE: u8 = 64;
+
+/// Everything that a hub needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Folder of the CA, the registry and the administrator's credentials.
+    pub state: PathBuf,
+    /// Names and addresses under which agents and clients reach this hub.
+    pub advertise: Vec<String>,
+    /// Where clients connect.
+    pub proxy_listen: SocketAddr,
+    /// The same on a Unix socket.
+    pub proxy_socket: Option<PathBuf>,
+    /// Where agents connect (UDP).
+    pub tunnel_listen: SocketAddr,
+    /// Where the HTTPS API is.
+    pub api_listen: SocketAddr,
+    /// Where `/metrics`, `/healthz` and `/readyz` are.
+    pub metrics_listen: SocketAddr,
+    pub plaintext: Plaintext,
+    /// The domain under which clusters are named.
+    pub clusters_domain: String,
+    pub dial_timeout: Duration,
+    /// How long a client may take to say what it wants.
+    pub head_timeout: Duration,
+    /// How long connections may go on once the hub is told to stop.
+    pub drain_timeout: Duration,
+    pub log_format: LogFormat,
+    /// Audit events go here as JSON lines instead of into the log.
+    pub audit_log: Option<PathBuf>,
+    pub caps: Caps,
+    /// Print the bound addresses on standard output, as one line of JSON.
+    pub print_addresses: bool,
+}
+
+/// From where clients may speak without TLS: their credentials cross that network in clear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plaintext {
+    /// From this machine.
+    Loopback,
+    Any,
+    Never,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Why there is no configuration.
+#[derive(Debug)]
+pub enum ConfigError {
+    /// Help, version or a command line that clap refuses; it says itself what.
+    CommandLine(clap::Error),
+    /// Everything that is wrong, a sentence each.
+    Problems(Vec<String>),
+}
+
+/// The hub: takes agents' tunnels, and proxies clients through them.
+#[derive(Debug, Parser)]
+#[command(
+    name = "proxy-server",
+    version,
+    after_help = "Example:\n  proxy-server --advertise hub.example.com\n\nThe administrator's credentials are \
+                  written to the state folder's admin/; 'cluster-proxy status' on the same machine finds them."
+)]
+struct CommandLine {
+    /// TOML file with the same names as these flags, without the dashes in front
+    #[arg(long, value_name = "FILE", env = "CLUSTER_PROXY_CONFIG")]
+    config: Option<PathBuf>,
+    /// Print the bound addresses on standard output, as one line of JSON
+    #[arg(long)]
+    print_addresses: bool,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// What flags, environment and file may all say; text until it is parsed.
+#[derive(Debug, Default, Args, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+struct Settings {
+    /// Folder of the CA, the registry and the administrator's credentials [default: /var/lib/cluster-proxy for root]
+    #[arg(long, value_name = "DIR", env = "CLUSTER_PROXY_STATE")]
+    state: Option<PathBuf>,
+    /// Name or address under which agents and clients reach this hub; may be given several times
+    #[arg(long, value_name = "HOST", env = "CLUSTER_PROXY_ADVERTISE", value_delimiter = ',')]
+    advertise: Vec<String>,
+    /// Where clients connect [default: [::]:8090]
+    #[arg(long, value_name = "ADDR", env = "CLUSTER_PROXY_PROXY_LISTEN")]
+    proxy_listen: Option<String>,
+    /// Where clients of this machine may connect without credentials: whoever may open the socket reaches every cluster
+    #[arg(long, value_name = "PATH", env = "CLUSTER_PROXY_PROXY_SOCKET")]
+    proxy_socket: Option<PathBuf>,
+    /// Where agents connect, over UDP [default: [::]:8091]
+    #[arg(long, value_name = "ADDR", env = "CLUSTER_PROXY_TUNNEL_LISTEN")]
+    tunnel_listen: Option<String>,
+    /// Where the HTTPS API is [default: [::]:8443]
+    #[arg(long, value_name = "ADDR", env = "CLUSTER_PROXY_API_LISTEN")]
+    api_listen: Option<String>,
+    /// Where /metrics, /healthz and /readyz are [default: 127.0.0.1:8095]
+    #[arg(long, value_name = "ADDR", env = "CLUSTER_PROXY_METRICS_LISTEN")]
+    metrics_listen: Option<String>,
+    /// From where clients may speak without TLS: loopback, any or never [default: loopback]
+    #[arg(long, value_name = "WHERE", env = "CLUSTER_PROXY_PLAINTEXT")]
+    plaintext: Option<String>,
+    /// The domain under which clusters are named [default: clusters.internal]
+    #[arg(long, value_name = "DOMAIN", env = "CLUSTER_PROXY_CLUSTERS_DOMAIN")]
+    clusters_domain: Option<String>,
+    /// How long a dial may take [default: 10s]
+    #[arg(long, value_name = "DURATION", env = "CLUSTER_PROXY_DIAL_TIMEOUT")]
+    dial_timeout: Option<String>,
+    /// How long a client may take to say what it wants [default: 15s]
+    #[arg(long, value_name = "DURATION", env = "CLUSTER_PROXY_HEAD_TIMEOUT")]
+    head_timeout: Option<String>,
+    /// How long connections may go on once the hub is told to stop [default: 30s]
+    #[arg(long, value_name = "DURATION", env = "CLUSTER_PROXY_DRAIN_TIMEOUT")]
+    drain_timeout: Option<String>,
+    /// How the log is written: text or json [default: text]
+    #[arg(long, value_name = "FORMAT", env = "CLUSTER_PROXY_LOG_FORMAT")]
+    log_format: Option<String>,
+    /// Audit events go here as JSON lines instead of into the log
+    #[arg(long, value_name = "FILE", env = "CLUSTER_PROXY_AUDIT_LOG")]
+    audit_log: Option<PathBuf>,
+    /// Connections to one cluster at a time [default: 4000]
+    #[arg(long, value_name = "N", env = "CLUSTER_PROXY_MAX_CONNECTIONS_PER_CLUSTER")]
+    #[serde(deserialize_with = "number_or_text")]
+    max_connections_per_cluster: Option<String>,
+    /// Unanswered dials to one cluster at a time [default: 1024]
+    #[arg(long, value_name = "N", env = "CLUSTER_PROXY_MAX_PENDING_PER_CLUSTER")]
+    #[serde(deserialize_with = "number_or_text")]
+    max_pending_per_cluster: Option<String>,
+    /// Connections of one user at a time [default: 8000]
+    #[arg(long, value_name = "N", env = "CLUSTER_PROXY_MAX_CONNECTIONS_PER_USER")]
+    #[serde(deserialize_with = "number_or_text")]
+    max_connections_per_user: Option<String>,
+    /// Unanswered dials of one user at a time [default: 2048]
+    #[arg(long, value_name = "N", env = "CLUSTER_PROXY_MAX_PENDING_PER_USER")]
+    #[serde(deserialize_with = "number_or_text")]
+    max_pending_per_user: Option<String>,
+}
+
+impl Config {
+    /// Parses the command line (program name first), the environment and the file that they name.
+    pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, ConfigError> {
+        let line = CommandLine::try_parse_from(arguments).map_err(ConfigError::CommandLine)?;
+        let mut problems = Problems::default();
+        let file = line.config.as_deref().map(|path| read(path, &mut problems)).unwrap_or_default();
+        let config = Self::resolve(line.settings, file, line.print_addresses, &mut problems);
+        match config {
+            Some(config) if problems.0.is_empty() => Ok(config),
+            _ => Err(ConfigError::Problems(problems.0)),
+        }
+    }
+
+    /// A hub on loopback with every port chosen by the system; for tests and demonstrations.
+    pub fn on_loopback(state: PathBuf) -> Self {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self {
+            state,
+            advertise: vec!["127.0.0.1".into()],
+            proxy_listen: any,
+            proxy_socket: None,
+            tunnel_listen: any,
+            api_listen: any,
+            metrics_listen: any,
+            plaintext: Plaintext::Loopback,
+            clusters_domain: "clusters.internal".into(),
+            dial_timeout: Duration::from_secs(10),
+            head_timeout: Duration::from_secs(15),
+            drain_timeout: Duration::from_secs(30),
+            log_format: LogFormat::Text,
+            audit_log: None,
+            caps: Caps::default(),
+            print_addresses: false,
+        }
+    }
+
+    fn resolve(flags: Settings, file: Settings, print_addresses: bool, problems: &mut Problems) -> Option<Self> {
+        let caps = Caps::default();
+        let duration = |text: &str| match text.parse::<jiff::SignedDuration>() {
+            Ok(duration) if duration.is_positive() => Ok(duration.unsigned_abs()),
+            Ok(_) => Err("must be longer than nothing".to_owned()),
+            Err(error) => Err(error.to_string()),
+        };
+        let mut address = |name, flag: Option<String>, file: Option<String>, default: &str| {
+            problems.value(name, flag.or(file).unwrap_or_else(|| default.into()), |text| parsed(text))
+        };
+        let proxy_listen = address("proxy-listen", flags.proxy_listen, file.proxy_listen, "[::]:8090");
+        let tunnel_listen = address("tunnel-listen", flags.tunnel_listen, file.tunnel_listen, "[::]:8091");
+        let api_listen = address("api-listen", flags.api_listen, file.api_listen, "[::]:8443");
+        let metrics_listen = address("metrics-listen", flags.metrics_listen, file.metrics_listen, "127.0.0.1:8095");
+        let mut time = |name, flag: Option<String>, file: Option<String>, default: &str| {
+            problems.value(name, flag.or(file).unwrap_or_else(|| default.into()), duration)
+        };
+        let dial_timeout = time("dial-timeout", flags.dial_timeout, file.dial_timeout, "10s");
+        let head_timeout = time("head-timeout", flags.head_timeout, file.head_timeout, "15s");
+        let drain_timeout = time("drain-timeout", flags.drain_timeout, file.drain_timeout, "30s");
+        let mut cap = |name, flag: Option<String>, file: Option<String>, default: usize| {
+            problems.value(name, flag.or(file).unwrap_or_else(|| default.to_string()), |text| match parsed(text)? {
+                0 => Err("must be at least 1".to_owned()),
+                cap => Ok(cap),
+            })
+        };
+        let (in_flags, in_file) = (flags.max_connections_per_cluster, file.max_connections_per_cluster);
+        let per_cluster = cap("max-connections-per-cluster", in_flags, in_file, caps.connections_per_cluster);
+        let (in_flags, in_file) = (flags.max_pending_per_cluster, file.max_pending_per_cluster);
+        let pending_per_cluster = cap("max-pending-per-cluster", in_flags, in_file, caps.pending_per_cluster);
+        let (in_flags, in_file) = (flags.max_connections_per_user, file.max_connections_per_user);
+        let per_user = cap("max-connections-per-user", in_flags, in_file, caps.connections_per_user);
+        let (in_flags, in_file) = (flags.max_pending_per_user, file.max_pending_per_user);
+        let pending_per_user = cap("max-pending-per-user", in_flags, in_file, caps.pending_per_user);
+        let plaintext = flags.plaintext.or(file.plaintext).unwrap_or_else(|| "loopback".into());
+        let plaintext = problems.value("plaintext", plaintext, parsed);
+        let log_format = flags.log_format.or(file.log_format).unwrap_or_else(|| "text".into());
+        let log_format = problems.value("log-format", log_format, parsed);
+        let domain = flags.clusters_domain.or(file.clusters_domain).unwrap_or_else(|| "clusters.internal".into());
+        let clusters_domain = problems.value("clusters-domain", domain, domain_name);
+        let state = flags.state.or(file.state).or_else(default_state);
+        if state.is_none() {
+            problems.0.push("state: no home folder to keep it in; name one with --state DIR".into());
+        }
+        Some(Self {
+            state: state?,
+            advertise: if flags.advertise.is_empty() { file.advertise } else { flags.advertise },
+            proxy_listen: proxy_listen?,
+            proxy_socket: flags.proxy_socket.or(file.proxy_socket),
+            tunnel_listen: tunnel_listen?,
+            api_listen: api_listen?,
+            metrics_listen: metrics_listen?,
+            plaintext: plaintext?,
+            clusters_domain: clusters_domain?,
+            dial_timeout: dial_timeout?,
+            head_timeout: head_timeout?,
+            drain_timeout: drain_timeout?,
+            log_format: log_format?,
+            audit_log: flags.audit_log.or(file.audit_log),
+            caps: Caps {
+                connections_per_cluster: per_cluster?,
+                pending_per_cluster: pending_per_cluster?,
+                connections_per_user: per_user?,
+                pending_per_user: pending_per_user?,
+            },
+            print_addresses,
+        })
+    }
+}
+
+/// Where a hub keeps its state unless told otherwise: `/var/lib/cluster-proxy` for root, else under
+/// `$XDG_STATE_HOME` or `~/.local/state`.
+#[expect(clippy::disallowed_methods, reason = "this is the file that reads the environment")]
+pub fn default_state() -> Option<PathBuf> {
+    let home = std::env::var("HOME").ok().filter(|home| !home.is_empty());
+    if home.as_deref() == Some("/root") {
+        return Some("/var/lib/cluster-proxy".into());
+    }
+    let states = std::env::var("XDG_STATE_HOME").ok().filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    states.or_else(|| home.map(|home| Path::new(&home).join(".local/state"))).map(|states| states.join("cluster-proxy"))
+}
+
+fn read(path: &Path, problems: &mut Problems) -> Settings {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => {
+            problems.0.push(format!("config: cannot read {}: {error}", path.display()));
+            return Settings::default();
+        }
+    };
+    toml::from_str(&text).unwrap_or_else(|error| {
+        problems.0.push(format!("config: {}: {error}", path.display()));
+        Settings::default()
+    })
+}
+
+/// What is wrong so far.
+#[derive(Default)]
+struct Problems(Vec<String>);
+
+impl Problems {
+    fn value<T>(&mut self, name: &str, text: String, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        match parse(&text) {
+            Ok(value) => Some(value),
+            Err(problem) => {
+                self.0.push(format!("{name}: {text:?}: {problem}"));
+                None
+            }
+        }
+    }
+}
+
+fn parsed<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: T::Err| error.to_string())
+}
+
+fn domain_name(text: &str) -> Result<String, String> {
+    let label = |label: &str| {
+        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') && label.len() < 64
+    };
+    let domain = text.trim_matches('.').to_ascii_lowercase();
+    if domain.split('.').all(label) { Ok(domain) } else { Err("is no DNS domain".into()) }
+}
+
+fn number_or_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Value {
+        Number(i64),
+        Text(String),
+    }
+    match Value::deserialize(deserializer).map_err(|_| de::Error::custom("expected a number"))? {
+        Value::Number(number) => Ok(Some(number.to_string())),
+        Value::Text(text) => Ok(Some(text)),
+    }
+}
+
+impl Plaintext {
+    /// Whether a client at `address` may speak without TLS.
+    pub(crate) fn allows(self, address: std::net::IpAddr) -> bool {
+        match self {
+            Self::Loopback => address.to_canonical().is_loopback(),
+            Self::Any => true,
+            Self::Never => false,
+        }
+    }
+}
+
+impl FromStr for Plaintext {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "loopback" => Ok(Self::Loopback),
+            "any" => Ok(Self::Any),
+            "never" => Ok(Self::Never),
+            _ => Err("must be loopback, any or never"),
+        }
+    }
+}
+
+impl FromStr for LogFormat {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err("must be text or json"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Config, ConfigError> {
+        Config::parse(std::iter::once("proxy-server").chain(arguments.iter().copied()).map(OsString::from))
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_the_defaults() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hub.toml");
+        let text = "dial-timeout = \"3s\"\nplaintext = \"never\"\nmax-pending-per-user = 7\nadvertise = [\"hub\"]\n";
+        std::fs::write(&path, text).unwrap();
+        let config = parse(&["--state", "/s", "--config", path.to_str().unwrap(), "--plaintext", "any"]).unwrap();
+        assert_eq!(config.dial_timeout, Duration::from_secs(3));
+        assert_eq!(config.plaintext, Plaintext::Any);
+        assert_eq!(config.caps.pending_per_user, 7);
+        assert_eq!(config.advertise, ["hub"]);
+        assert_eq!(config.drain_timeout, Duration::from_secs(30));
+        assert_eq!(config.proxy_listen, "[::]:8090".parse().unwrap());
+    }
+
+    #[test]
+    fn every_problem_is_told_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hub.toml");
+        std::fs::write(&path, "surprise = 1\n").unwrap();
+        let arguments = [
+            "--config",
+            path.to_str().unwrap(),
+            "--proxy-listen",
+            "nowhere",
+            "--dial-timeout",
+            "0s",
+            "--log-format",
+            "xml",
+            "--max-pending-per-user",
+            "0",
+            "--clusters-domain",
+            "a..b",
+        ];
+        let Err(ConfigError::Problems(problems)) = parse(&arguments) else { panic!("problems") };
+        let all = problems.join("\n");
+        for name in ["surprise", "proxy-listen", "dial-timeout", "log-format", "max-pending-per-user", "clusters-domain"] {
+            assert!(all.contains(name), "{name} in {all}");
+        }
+    }
+
+    #[test]
+    fn clear_text_is_for_this_machine_by_default() {
+        let plaintext = parse(&["--state", "/s"]).unwrap().plaintext;
+        assert!(plaintext.allows("::ffff:127.0.0.1".parse().unwrap()));
+        assert!(!plaintext.allows("192.0.2.1".parse().unwrap()));
+    }
+}

@@ -1,0 +1,74 @@
+//! The live proxied connections: each can be cut when the right it was opened with goes.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use certs::ClusterName;
+use dashmap::DashMap;
+use tokio_util::sync::CancellationToken;
+
+use crate::caller::Caller;
+
+/// Every live connection, dialling ones included.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    live: DashMap<u64, Live>,
+    next: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Live {
+    caller: Caller,
+    cluster: ClusterName,
+    cut: CancellationToken,
+}
+
+/// A connection's entry; leaves when dropped.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    connections: Arc<Connections>,
+    id: u64,
+    cut: CancellationToken,
+}
+
+impl Connections {
+    /// Adds a connection of `caller` to `cluster`.
+    pub(crate) fn enter(self: &Arc<Self>, caller: Caller, cluster: ClusterName) -> Entry {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let cut = CancellationToken::new();
+        self.live.insert(id, Live { caller, cluster, cut: cut.clone() });
+        Entry { connections: self.clone(), id, cut }
+    }
+
+    /// Cuts every connection that `keep` does not want to keep; says how many.
+    pub(crate) fn retain(&self, keep: impl Fn(&Caller, &ClusterName) -> bool) -> usize {
+        let mut cut = 0;
+        for live in &self.live {
+            if !keep(&live.caller, &live.cluster) {
+                live.cut.cancel();
+                cut += 1;
+            }
+        }
+        cut
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.live.len()
+    }
+}
+
+impl Entry {
+    /// Cancelled when the connection must end now.
+    pub(crate) fn cut(&self) -> &CancellationToken {
+        &self.cut
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.connections.live.remove(&self.id);
+    }
+}

@@ -1,0 +1,219 @@
+//! The clients' port: one listener on which TLS, SOCKS5 and HTTP are told apart by their first bytes.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use http::StatusCode;
+use tokio::{
+    net::{TcpListener, TcpStream, UnixListener},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{Instrument, info_span};
+
+use crate::{
+    caller::Shown,
+    client::{Client, Peer, Transport},
+    config::Plaintext,
+    connect, forward,
+    head::{self, Head},
+    metrics::Metrics,
+    proxy::Proxy,
+    socks5,
+};
+
+/// First byte of a TLS handshake record (RFC 8446 section 5.1).
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// Client connections at a time, before they are known to be anyone's. Two file descriptors are not needed each: the
+/// far side is a stream.
+const CONNECTIONS: usize = 16 * 1024;
+
+/// A client that is gone without a word is noticed by the kernel.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// How long accepting pauses after an error (no more file descriptors): it would fail again at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What serves the clients' connections.
+#[derive(Debug)]
+pub(crate) struct Frontends {
+    proxy: Arc<Proxy>,
+    metrics: Arc<Metrics>,
+    tls: Arc<rustls::ServerConfig>,
+    plaintext: Plaintext,
+    /// How long a client may take to show its certificate, its head or its SOCKS5 request.
+    head_timeout: Duration,
+    room: Arc<Semaphore>,
+    tasks: TaskTracker,
+    /// Cancelled when no more connections are accepted, and idle ones end.
+    stop: CancellationToken,
+}
+
+impl Frontends {
+    pub(crate) fn new(
+        proxy: Arc<Proxy>,
+        tls: Arc<rustls::ServerConfig>,
+        plaintext: Plaintext,
+        head_timeout: Duration,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
+        let metrics = proxy.metrics.clone();
+        let room = Arc::new(Semaphore::new(CONNECTIONS));
+        Arc::new(Self { proxy, metrics, tls, plaintext, head_timeout, room, tasks, stop })
+    }
+
+    /// Accepts TCP connections until stopped.
+    pub(crate) async fn serve_tcp(self: Arc<Self>, listener: TcpListener) {
+        while let Some((permit, accepted)) = self.next(|| listener.accept()).await {
+            match accepted {
+                Ok((tcp, address)) => {
+                    let serving = self.clone().serve_one(tcp, address);
+                    self.spawn(permit, Peer::Tcp(address), serving);
+                }
+                Err(error) => pause(&error).await,
+            }
+        }
+    }
+
+    /// Accepts Unix connections until stopped.
+    pub(crate) async fn serve_unix(self: Arc<Self>, listener: UnixListener) {
+        while let Some((permit, accepted)) = self.next(|| listener.accept()).await {
+            let accepted = accepted.and_then(|(unix, _)| Ok((unix.peer_cred()?.uid(), unix)));
+            match accepted {
+                Ok((uid, unix)) => {
+                    let shown = Shown { uid: Some(uid), ..Shown::default() };
+                    let client = Client::new(Transport::Unix(unix));
+                    let serving = self.clone().serve_client(client, Peer::Unix(uid), shown);
+                    self.spawn(permit, Peer::Unix(uid), serving);
+                }
+                Err(error) => pause(&error).await,
+            }
+        }
+    }
+
+    /// Room for a connection, then the connection; `None` when stopped.
+    async fn next<T, F: Future<Output = io::Result<T>>>(
+        &self,
+        accept: impl Fn() -> F,
+    ) -> Option<(OwnedSemaphorePermit, io::Result<T>)> {
+        let next = async {
+            // The semaphore is never closed.
+            let permit = self.room.clone().acquire_owned().await.ok()?;
+            Some((permit, accept().await))
+        };
+        tokio::select! {
+            next = next => next,
+            () = self.stop.cancelled() => None,
+        }
+    }
+
+    fn spawn(&self, permit: OwnedSemaphorePermit, peer: Peer, serving: impl Future<Output = ()> + Send + 'static) {
+        let task = async move {
+            serving.await;
+            drop(permit);
+        };
+        self.tasks.spawn(task.instrument(info_span!("client", %peer)));
+    }
+
+    async fn serve_one(self: Arc<Self>, tcp: TcpStream, address: SocketAddr) {
+        prepare(&tcp);
+        let mut first = [0];
+        match tokio::time::timeout(self.head_timeout, tcp.peek(&mut first)).await {
+            Ok(Ok(1)) => {}
+            _ => return,
+        }
+        let peer = Peer::Tcp(address);
+        if first[0] == TLS_HANDSHAKE {
+            let Some((client, shown)) = self.handshake(tcp).await else { return };
+            return self.serve_client(client, peer, shown).await;
+        }
+        let client = Client::new(Transport::Tcp(tcp));
+        if self.plaintext.allows(address.ip()) {
+            self.serve_client(client, peer, Shown::default()).await;
+        } else {
+            refuse_plaintext(client, first[0]).await;
+        }
+    }
+
+    async fn handshake(&self, tcp: TcpStream) -> Option<(Client, Shown)> {
+        let accepting = TlsAcceptor::from(self.tls.clone()).accept(tcp);
+        let reason = match tokio::time::timeout(self.head_timeout, accepting).await {
+            Ok(Ok(tls)) => {
+                let certificate = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first().cloned());
+                let shown = Shown { certificate: certificate.map(|leaf| leaf.into_owned()), ..Shown::default() };
+                return Some((Client::new(Transport::Tls(Box::new(tls))), shown));
+            }
+            Ok(Err(error)) => handshake_reason(&error),
+            Err(_) => "timed_out",
+        };
+        self.metrics.handshake_failed("frontend", reason);
+        tracing::debug!(reason, "TLS handshake failed");
+        None
+    }
+
+    async fn serve_client(self: Arc<Self>, mut client: Client, peer: Peer, shown: Shown) {
+        let limit = self.head_timeout;
+        let first = tokio::time::timeout(limit, async {
+            if client.ahead().is_empty() && !matches!(client.read_ahead().await, Ok(1..)) {
+                return None;
+            }
+            client.ahead().first().copied()
+        });
+        match first.await {
+            Ok(Some(socks5::VERSION)) => return socks5::serve(&self.proxy, client, peer, shown, limit).await,
+            Ok(Some(_)) => {}
+            Ok(None) | Err(_) => return,
+        }
+        match tokio::time::timeout(limit, head::read(&mut client)).await {
+            Ok(Ok(Head::Connect { authority, authorization })) => {
+                connect::serve(&self.proxy, client, peer, shown, &authority, authorization).await;
+            }
+            Ok(Ok(Head::Other)) => {
+                let (proxy, tasks, stop) = (self.proxy.clone(), self.tasks.clone(), self.stop.clone());
+                forward::serve(proxy, client, peer, shown, limit, tasks, stop).await;
+            }
+            Ok(Err(error)) => connect::refuse_head(&mut client, &error).await,
+            Err(_) => {
+                let sentence = "the request's head did not arrive in time; send it at once";
+                connect::answer(&mut client, StatusCode::REQUEST_TIMEOUT, sentence).await;
+            }
+        }
+    }
+}
+
+fn prepare(tcp: &TcpStream) {
+    // A socket that takes no option is about to fail anyway, and says why then.
+    let _ = tcp.set_nodelay(true);
+    let keepalive = socket2::TcpKeepalive::new().with_time(TCP_KEEPALIVE).with_interval(TCP_KEEPALIVE / 4);
+    let _ = socket2::SockRef::from(tcp).set_tcp_keepalive(&keepalive);
+}
+
+async fn refuse_plaintext(mut client: Client, first: u8) {
+    if first == socks5::VERSION {
+        client.conclude(&socks5::NO_METHOD).await;
+        return;
+    }
+    let sentence = "credentials would cross the network in clear; use TLS (https:// as the proxy's scheme), \
+                    or start the hub with --plaintext any";
+    connect::answer(&mut client, StatusCode::FORBIDDEN, sentence).await;
+}
+
+async fn pause(error: &io::Error) {
+    tracing::warn!(%error, "cannot accept connections; raise the limit of open files if it is reached");
+    tokio::time::sleep(ACCEPT_PAUSE).await;
+}
+
+/// A handshake's failure as a label.
+pub(crate) fn handshake_reason(error: &io::Error) -> &'static str {
+    use rustls::{CertificateError as C, Error as E};
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<E>());
+    match cause {
+        Some(E::InvalidCertificate(C::Expired | C::ExpiredContext { .. })) => "certificate_expired",
+        Some(E::InvalidCertificate(C::UnknownIssuer)) => "certificate_unknown_issuer",
+        Some(E::InvalidCertificate(_)) => "certificate_invalid",
+        Some(_) => "tls",
+        None => "connection",
+    }
+}

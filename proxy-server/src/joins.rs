@@ -1,0 +1,162 @@
+//! Joins: a token and a CSR become a registered agent with a certificate, once an administrator (or the token) says so.
+
+use std::{sync::Arc, time::Duration};
+
+use certs::{AgentName, Authority, ClusterName, KeyFingerprint};
+use jiff::Timestamp;
+use registry::{AgentRefusal, Change, JoinAsk, JoinRefusal, Joined, Registry};
+use secrecy::SecretString;
+use tokio::sync::{Semaphore, broadcast::error::RecvError};
+use tunnel::{Connection, Issued, JoinReply, JoinRequest, JoinSession, Pending, Reason, Refusal};
+
+use crate::{agents::AGENT_VALIDITY, metrics::Metrics};
+
+/// How long a joiner may take to say its request, and to take its answer.
+const TALK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Joins that wait at a time: each holds a connection, and anyone with a token may make one.
+const WAITING: usize = 4096;
+
+/// How long a join waits for its administrator before the agent has to ask again.
+const DECISION_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+
+/// What serves joins.
+#[derive(Debug)]
+pub(crate) struct Joins {
+    registry: Arc<Registry>,
+    authority: Arc<Authority>,
+    metrics: Arc<Metrics>,
+    room: Semaphore,
+}
+
+/// A join that the registry took.
+#[derive(Debug)]
+struct Taken {
+    cluster: ClusterName,
+    agent: AgentName,
+    key: KeyFingerprint,
+    csr: Vec<u8>,
+}
+
+impl Joins {
+    pub(crate) fn new(registry: Arc<Registry>, authority: Arc<Authority>, metrics: Arc<Metrics>) -> Self {
+        Self { registry, authority, metrics, room: Semaphore::new(WAITING) }
+    }
+
+    /// Serves one join to its end.
+    pub(crate) async fn serve(&self, connection: Connection) {
+        let Ok(_permit) = self.room.try_acquire() else {
+            connection.close(tunnel::CloseReason::Overloaded, "too many joins wait; try again later");
+            return;
+        };
+        let (mut session, request) = match JoinSession::accept(connection, TALK_TIMEOUT).await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::info!(error = &error as &dyn std::error::Error, "a join broke off");
+                return;
+            }
+        };
+        // Subscribed before the registry is asked: an acceptance in between is not missed.
+        let mut changes = self.registry.changes();
+        let answer = match self.take(request).await {
+            Ok(taken) => {
+                let waiting = self.wait(&mut session, &taken, &mut changes);
+                match tokio::time::timeout(DECISION_TIMEOUT, waiting).await {
+                    Ok(Some(answer)) => answer,
+                    Ok(None) => return,
+                    Err(_) => refused(Reason::TimedOut, "nobody decided about the join; run 'proxy-agent join' again"),
+                }
+            }
+            Err(refusal) => JoinReply::Refused(refusal),
+        };
+        self.metrics.joined(match &answer {
+            JoinReply::Refused(refusal) => refusal.reason().label(),
+            JoinReply::Issued(_) | JoinReply::Pending(_) => "issued",
+        });
+        if let JoinReply::Refused(refusal) = &answer {
+            tracing::warn!(reason = refusal.reason().label(), message = refusal.message, "refused a join");
+        }
+        if let Err(error) = session.conclude(answer, TALK_TIMEOUT).await {
+            tracing::info!(error = &error as &dyn std::error::Error, "a joiner left before its answer");
+        }
+    }
+
+    async fn take(&self, request: JoinRequest) -> Result<Taken, Refusal> {
+        let bad = |message: String| Refusal::new(Reason::BadRequest, message);
+        let JoinRequest { token, cluster, agent, csr, version } = request;
+        let agent: AgentName = agent.parse().map_err(|error| bad(format!("the agent's name: {error}")))?;
+        let cluster = match cluster.as_str() {
+            "" => None,
+            name => Some(name.parse().map_err(|error| bad(format!("the cluster's name: {error}")))?),
+        };
+        let key = KeyFingerprint::of_csr(&csr).map_err(|error| bad(format!("the CSR: {error}")))?;
+        let ask = JoinAsk { token: SecretString::from(token), cluster, agent: agent.clone(), key: key.clone(), version };
+        let joined = self.registry.request_join(ask, Timestamp::now()).await.map_err(|error| refusal(&error))?;
+        let (Joined::Accepted { cluster } | Joined::Pending { cluster }) = joined;
+        tracing::info!(%cluster, %agent, %key, "a join was asked for");
+        Ok(Taken { cluster, agent, key, csr })
+    }
+
+    /// Waits for the decision; `None` when the joiner has left.
+    async fn wait(
+        &self,
+        session: &mut JoinSession,
+        taken: &Taken,
+        changes: &mut tokio::sync::broadcast::Receiver<Change>,
+    ) -> Option<JoinReply> {
+        let mut told = false;
+        loop {
+            match self.registry.admit_agent(&taken.cluster, &taken.agent, &taken.key) {
+                Ok(()) => return Some(self.issue(taken)),
+                Err(AgentRefusal::NotAccepted { .. } | AgentRefusal::AgentNotAccepted { .. }) => {}
+                Err(refusal @ AgentRefusal::Denied { .. }) => {
+                    return Some(refused(Reason::Denied, &refusal.to_string()));
+                }
+                Err(
+                    refusal @ (AgentRefusal::UnknownCluster { .. }
+                    | AgentRefusal::UnknownAgent { .. }
+                    | AgentRefusal::OtherKey { .. }),
+                ) => return Some(refused(Reason::Denied, &format!("{refusal}; the join was withdrawn"))),
+            }
+            if !std::mem::replace(&mut told, true) {
+                let pending = Pending { cluster: taken.cluster.to_string() };
+                session.answer(JoinReply::Pending(pending)).await.ok()?;
+            }
+            tokio::select! {
+                change = changes.recv() => match change {
+                    Ok(_) | Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return None,
+                },
+                _ = session.gone() => return None,
+            }
+        }
+    }
+
+    fn issue(&self, taken: &Taken) -> JoinReply {
+        match self.authority.issue_agent(&taken.csr, &taken.cluster, &taken.agent, AGENT_VALIDITY) {
+            Ok(issued) => {
+                tracing::info!(cluster = %taken.cluster, agent = %taken.agent, "issued an agent's certificate");
+                JoinReply::Issued(Issued { cluster: taken.cluster.to_string(), chain_pem: issued.chain_pem })
+            }
+            Err(error) => refused(Reason::BadRequest, &format!("no certificate could be issued: {error}")),
+        }
+    }
+}
+
+fn refused(reason: Reason, message: &str) -> JoinReply {
+    JoinReply::Refused(Refusal::new(reason, message))
+}
+
+fn refusal(refusal: &JoinRefusal) -> Refusal {
+    let reason = match refusal {
+        JoinRefusal::UnknownToken => Reason::UnknownToken,
+        JoinRefusal::ExpiredToken { .. } => Reason::ExpiredToken,
+        JoinRefusal::UsedToken => Reason::UsedToken,
+        JoinRefusal::WrongName { .. } => Reason::WrongName,
+        JoinRefusal::NoName => Reason::NoName,
+        JoinRefusal::DeniedCluster { .. } => Reason::Denied,
+        JoinRefusal::AgentNameTaken { .. } => Reason::AgentNameTaken,
+        JoinRefusal::Store(_) => Reason::Internal,
+    };
+    Refusal::new(reason, refusal.to_string())
+}

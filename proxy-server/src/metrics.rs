@@ -1,0 +1,171 @@
+//! The hub's metrics. Label values come from enums, fixed strings and registered clusters, never from a client.
+
+use std::{sync::Arc, time::Duration};
+
+use certs::ClusterName;
+use prometheus::{
+    Histogram, HistogramOpts, IntCounterVec, IntGaugeVec, Opts, Registry,
+    core::{Collector, Desc},
+    proto::MetricFamily,
+};
+
+use crate::{connections::Connections, tunnels::Tunnels};
+
+/// Where a client came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Frontend {
+    /// HTTP CONNECT.
+    Connect,
+    /// HTTP with an absolute-form target.
+    Http,
+    Socks5,
+}
+
+/// The counters that the hub moves; the gauges are read when they are scraped.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    opened: IntCounterVec,
+    closed: IntCounterVec,
+    refused: IntCounterVec,
+    dials: IntCounterVec,
+    dial_duration: Histogram,
+    tunnels_opened: IntCounterVec,
+    tunnels_closed: IntCounterVec,
+    handshakes_failed: IntCounterVec,
+    joins: IntCounterVec,
+}
+
+impl Frontend {
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Http => "http",
+            Self::Socks5 => "socks5",
+        }
+    }
+}
+
+impl Metrics {
+    /// Makes the metrics known to `registry`.
+    pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            let counter = IntCounterVec::new(Opts::new(format!("proxy_server_{name}"), help), labels)?;
+            registry.register(Box::new(counter.clone()))?;
+            prometheus::Result::Ok(counter)
+        };
+        let dial_duration = Histogram::with_opts(
+            HistogramOpts::new("proxy_server_dial_duration_seconds", "From a dial's start to its answer")
+                .buckets(vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]),
+        )?;
+        registry.register(Box::new(dial_duration.clone()))?;
+        Ok(Self {
+            opened: counter("connections_opened_total", "Connections proxied", &["frontend"])?,
+            closed: counter("connections_closed_total", "Proxied connections that ended", &["frontend", "result"])?,
+            refused: counter("connections_refused_total", "Connections refused", &["frontend", "reason"])?,
+            dials: counter("dials_total", "Dials answered, by cluster and result", &["cluster", "result"])?,
+            dial_duration,
+            tunnels_opened: counter("tunnels_opened_total", "Tunnels established", &["cluster"])?,
+            tunnels_closed: counter("tunnels_closed_total", "Tunnels lost or closed", &["cluster", "reason"])?,
+            handshakes_failed: counter("handshakes_failed_total", "Handshakes that failed", &["listener", "reason"])?,
+            joins: counter("joins_total", "Joins decided", &["result"])?,
+        })
+    }
+
+    pub(crate) fn opened(&self, frontend: Frontend) {
+        self.opened.with_label_values(&[frontend.label()]).inc();
+    }
+
+    pub(crate) fn closed(&self, frontend: Frontend, result: &str) {
+        self.closed.with_label_values(&[frontend.label(), result]).inc();
+    }
+
+    pub(crate) fn refused(&self, frontend: Frontend, reason: &str) {
+        self.refused.with_label_values(&[frontend.label(), reason]).inc();
+    }
+
+    pub(crate) fn dialled(&self, cluster: &ClusterName, result: &str, took: Duration) {
+        self.dials.with_label_values(&[cluster.as_ref(), result]).inc();
+        self.dial_duration.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn tunnel_opened(&self, cluster: &ClusterName) {
+        self.tunnels_opened.with_label_values(&[cluster.as_ref()]).inc();
+    }
+
+    pub(crate) fn tunnel_closed(&self, cluster: &ClusterName, reason: &str) {
+        self.tunnels_closed.with_label_values(&[cluster.as_ref(), reason]).inc();
+    }
+
+    pub(crate) fn handshake_failed(&self, listener: &str, reason: &str) {
+        self.handshakes_failed.with_label_values(&[listener, reason]).inc();
+    }
+
+    pub(crate) fn joined(&self, result: &str) {
+        self.joins.with_label_values(&[result]).inc();
+    }
+}
+
+/// What is read from the live tunnels and connections at each scrape.
+pub(crate) struct LiveCollector {
+    tunnels: Arc<Tunnels>,
+    connections: Arc<Connections>,
+    open: IntGaugeVec,
+    by_cluster: IntGaugeVec,
+    streams: IntGaugeVec,
+    rtt: prometheus::GaugeVec,
+    bytes: IntCounterVec,
+}
+
+impl LiveCollector {
+    pub(crate) fn new(tunnels: Arc<Tunnels>, connections: Arc<Connections>) -> prometheus::Result<Self> {
+        let gauge = |name: &str, help: &str, labels: &[&str]| {
+            IntGaugeVec::new(Opts::new(format!("proxy_server_{name}"), help), labels)
+        };
+        let rtt = Opts::new("proxy_server_tunnel_rtt_seconds", "Smallest round-trip time of a cluster's tunnels");
+        let bytes = Opts::new("proxy_server_bytes_total", "Bytes relayed to and from a cluster's targets");
+        Ok(Self {
+            tunnels,
+            connections,
+            open: gauge("connections", "Connections open, dialling ones included", &[])?,
+            by_cluster: gauge("tunnels", "Tunnels of a cluster", &["cluster"])?,
+            streams: gauge("streams", "Streams open in a cluster's tunnels", &["cluster"])?,
+            rtt: prometheus::GaugeVec::new(rtt, &["cluster"])?,
+            bytes: IntCounterVec::new(bytes, &["cluster", "direction"])?,
+        })
+    }
+
+    fn families(&self) -> [&dyn Collector; 5] {
+        [&self.open, &self.by_cluster, &self.streams, &self.rtt, &self.bytes]
+    }
+}
+
+impl Collector for LiveCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        self.families().into_iter().flat_map(Collector::desc).collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        // A cluster that is deleted must leave no series behind.
+        self.by_cluster.reset();
+        self.streams.reset();
+        self.rtt.reset();
+        self.bytes.reset();
+        self.open.with_label_values::<&str>(&[]).set(to_i64(self.connections.count()));
+        for cluster in self.tunnels.clusters() {
+            let summary = self.tunnels.summary(&cluster);
+            let label = [cluster.as_ref()];
+            self.by_cluster.with_label_values(&label).set(to_i64(summary.tunnels));
+            self.streams.with_label_values(&label).set(to_i64(summary.streams));
+            if let Some(rtt) = summary.rtt {
+                self.rtt.with_label_values(&label).set(rtt.as_secs_f64());
+            }
+            self.bytes.with_label_values(&[cluster.as_ref(), "to_cluster"]).inc_by(summary.bytes_to_cluster);
+            self.bytes.with_label_values(&[cluster.as_ref(), "from_cluster"]).inc_by(summary.bytes_from_cluster);
+        }
+        self.families().into_iter().flat_map(Collector::collect).collect()
+    }
+}
+
+fn to_i64(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

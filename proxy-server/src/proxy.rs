@@ -1,0 +1,316 @@
+//! From an ask to a proxied connection: route, authorize, admit, dial; and the record that each leaves.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use certs::ClusterName;
+use jiff::Timestamp;
+use registry::{Registry, Standing};
+use tokio_util::sync::CancellationToken;
+use tunnel::{Dial, DialError, Dialed, Reason, RelayEnd, Stream, TargetKind, Traffic};
+
+use crate::{
+    caller::{Caller, CallerError},
+    client::{Client, Peer},
+    connections::{Connections, Entry},
+    limits::{Limits, Permit},
+    metrics::{Frontend, Metrics},
+    refusal::OpenError,
+    route::{Naming, Target, route},
+    tunnels::{Counted, Tunnels},
+};
+
+/// What opening a connection needs to know.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) tunnels: Arc<Tunnels>,
+    pub(crate) connections: Arc<Connections>,
+    pub(crate) limits: Limits,
+    pub(crate) metrics: Arc<Metrics>,
+    /// The domain under which clusters are named.
+    pub(crate) domain: String,
+    /// How long a dial may take.
+    pub(crate) dial_timeout: Duration,
+}
+
+/// What a client asks for.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    pub(crate) frontend: Frontend,
+    pub(crate) peer: Peer,
+    pub(crate) proxy_user: Option<String>,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+}
+
+/// A connection that is open. It leaves its audit event when it is closed, or dropped.
+#[derive(Debug)]
+pub(crate) struct Proxied {
+    record: Option<Record>,
+    traffic: Arc<Traffic>,
+    metrics: Arc<Metrics>,
+    entry: Entry,
+    _permit: Permit,
+    _counted: Counted,
+}
+
+/// What the audit event tells.
+#[derive(Debug)]
+struct Record {
+    frontend: Frontend,
+    peer: Peer,
+    user: String,
+    cluster: String,
+    target: String,
+    address: String,
+    rule: String,
+    trace_id: String,
+    started: Instant,
+}
+
+impl Proxy {
+    /// Opens what `caller` asks for. Dropping the future cancels the dial. Success and refusal are both recorded.
+    pub(crate) async fn open(
+        &self,
+        caller: Result<Caller, CallerError>,
+        ask: Ask,
+    ) -> Result<(Stream, Proxied), OpenError> {
+        let mut record = Record::new(&caller, &ask);
+        match self.try_open(caller, ask, &mut record).await {
+            Ok((stream, traffic, entry, permit, counted)) => {
+                self.metrics.opened(record.frontend);
+                let record = Some(record);
+                let metrics = self.metrics.clone();
+                let proxied = Proxied { record, traffic, metrics, entry, _permit: permit, _counted: counted };
+                Ok((stream, proxied))
+            }
+            Err(error) => {
+                self.metrics.refused(record.frontend, error.label());
+                record.write(error.label(), 0, 0);
+                Err(error)
+            }
+        }
+    }
+
+    async fn try_open(
+        &self,
+        caller: Result<Caller, CallerError>,
+        ask: Ask,
+        record: &mut Record,
+    ) -> Result<(Stream, Arc<Traffic>, Entry, Permit, Counted), OpenError> {
+        let caller = caller.map_err(OpenError::Caller)?;
+        let proxy_user = caller.cluster_named(ask.proxy_user.as_deref());
+        let naming = Naming { proxy_user, host: &ask.host, port: ask.port };
+        let route = route(naming, &self.domain).map_err(OpenError::Route)?;
+        record.cluster = route.cluster.to_string();
+        record.rule = self.authorize(&caller, &route.cluster)?;
+        self.check_registered(&route.cluster)?;
+        let mut permit = self.limits.admit(&route.cluster, &caller.name()).map_err(OpenError::Overloaded)?;
+        let entry = self.connections.enter(caller.clone(), route.cluster.clone());
+        let dial = self.message(&caller, route.target, &record.trace_id);
+        let dialling = self.dial(&route.cluster, &dial);
+        let (stream, dialed, counted) = tokio::select! {
+            dialled = dialling => dialled?,
+            () = entry.cut().cancelled() => return Err(OpenError::Cut),
+        };
+        permit.dialled();
+        record.address = dialed.address;
+        let traffic = Arc::new(Traffic::child(self.tunnels.traffic(&route.cluster)));
+        Ok((stream, traffic, entry, permit, counted))
+    }
+
+    /// The rule that lets `caller` reach `cluster`.
+    pub(crate) fn authorize(&self, caller: &Caller, cluster: &ClusterName) -> Result<String, OpenError> {
+        let Caller::User(user) = caller else { return Ok("permissions of the Unix socket".into()) };
+        match self.registry.authorize(user, cluster) {
+            Ok(rule) => Ok(rule.to_string()),
+            Err(denied) => {
+                let reachable = self.reachable(caller);
+                Err(OpenError::Forbidden { user: user.name.to_string(), missing: denied.to_string(), reachable })
+            }
+        }
+    }
+
+    /// The registered clusters that `caller` may reach.
+    fn reachable(&self, caller: &Caller) -> Vec<ClusterName> {
+        let clusters = self.registry.clusters().into_iter().map(|cluster| cluster.name().clone());
+        clusters
+            .filter(|cluster| match caller {
+                Caller::User(user) => self.registry.authorize(user, cluster).is_ok(),
+                Caller::Socket { .. } => true,
+            })
+            .collect()
+    }
+
+    fn check_registered(&self, name: &ClusterName) -> Result<(), OpenError> {
+        let Some(cluster) = self.registry.cluster(name) else {
+            let known = self.registry.clusters().into_iter().map(|cluster| cluster.name().clone()).collect();
+            return Err(OpenError::UnknownCluster { cluster: name.clone(), known });
+        };
+        match cluster.standing() {
+            Standing::Accepted => Ok(()),
+            Standing::Pending => Err(OpenError::NotAccepted(name.clone())),
+            Standing::Denied => Err(OpenError::ClusterDenied(name.clone())),
+        }
+    }
+
+    fn message(&self, caller: &Caller, target: Target, trace_id: &str) -> Dial {
+        let (kind, host, port) = match target {
+            Target::KubeApi => (TargetKind::KubeApi, String::new(), 0),
+            Target::Tcp { host, port } => (TargetKind::Tcp, host, port.into()),
+        };
+        // A twentieth less than the hub waits, so that the agent can still say what it was that took so long.
+        let timeout = self.dial_timeout.mul_f64(0.95).as_millis();
+        Dial {
+            kind: kind.into(),
+            host,
+            port,
+            timeout_ms: u32::try_from(timeout).unwrap_or(u32::MAX),
+            user: caller.name(),
+            trace_id: trace_id.to_owned(),
+        }
+    }
+
+    /// Dials on the best tunnel, and once more on another when the first goes away, or is about to, unanswered.
+    async fn dial(&self, cluster: &ClusterName, dial: &Dial) -> Result<(Stream, Dialed, Counted), OpenError> {
+        let started = Instant::now();
+        let deadline = tokio::time::Instant::now() + self.dial_timeout;
+        let mut tried = Vec::new();
+        let mut last = None;
+        while let Some(member) = self.tunnels.pick(cluster, &tried) {
+            let counted = member.count();
+            let error = match member.tunnel.open(dial, deadline).await {
+                Ok((stream, dialed)) => {
+                    member.answered(true);
+                    self.metrics.dialled(cluster, "ok", started.elapsed());
+                    return Ok((stream, dialed, counted));
+                }
+                Err(error) => error,
+            };
+            member.answered(!matches!(error, DialError::TimedOut));
+            let leaving = match &error {
+                DialError::Lost(_) => true,
+                DialError::Refused(refusal) => refusal.reason() == Reason::Draining,
+                DialError::NoMoreStreams | DialError::TimedOut | DialError::Protocol(_) => false,
+            };
+            tried.push(member.id());
+            last = Some(OpenError::Dial(error));
+            if !leaving || tried.len() > 1 {
+                break;
+            }
+        }
+        let error = last.unwrap_or_else(|| self.away(cluster));
+        self.metrics.dialled(cluster, error.label(), started.elapsed());
+        Err(error)
+    }
+
+    fn away(&self, cluster: &ClusterName) -> OpenError {
+        let seen = self.registry.cluster(cluster).and_then(|cluster| cluster.last_seen());
+        OpenError::Away { cluster: cluster.clone(), last_seen: seen.map(|seen| (seen, Timestamp::now())) }
+    }
+
+    /// Cuts the connections whose right has gone; says how many.
+    pub(crate) fn recheck(&self) -> usize {
+        self.connections.retain(|caller, cluster| {
+            let registered = self.registry.cluster(cluster).is_some_and(|cluster| cluster.standing() == Standing::Accepted);
+            registered && self.still_allowed(caller, cluster)
+        })
+    }
+
+    fn still_allowed(&self, caller: &Caller, cluster: &ClusterName) -> bool {
+        let Caller::User(user) = caller else { return true };
+        // The user as registered now, not as it was when the connection was opened.
+        let current = self.registry.user(&user.name);
+        current.is_some_and(|user| self.registry.authorize(&user, cluster).is_ok())
+    }
+}
+
+impl Proxied {
+    /// Where the connection's bytes are counted.
+    pub(crate) fn traffic(&self) -> &Arc<Traffic> {
+        &self.traffic
+    }
+
+    /// Cancelled when the connection must end now.
+    pub(crate) fn cut(&self) -> &CancellationToken {
+        self.entry.cut()
+    }
+
+    /// Relays `client` until it is done or cut.
+    pub(crate) async fn relay(self, client: Client, stream: Stream) {
+        let relay = client.relay(stream, &self.traffic);
+        let result = tokio::select! {
+            end = relay => relay_label(end),
+            // Dropping the relay resets both its ends.
+            () = self.cut().cancelled() => "cut",
+        };
+        self.close(result);
+    }
+
+    /// Records how it ended.
+    pub(crate) fn close(mut self, result: &'static str) {
+        self.record(result);
+    }
+
+    fn record(&mut self, result: &'static str) {
+        if let Some(record) = self.record.take() {
+            self.metrics.closed(record.frontend, result);
+            record.write(result, self.traffic.into_tunnel(), self.traffic.out_of_tunnel());
+        }
+    }
+}
+
+impl Drop for Proxied {
+    fn drop(&mut self) {
+        self.record("abandoned");
+    }
+}
+
+fn relay_label(end: RelayEnd) -> &'static str {
+    match end {
+        RelayEnd::Complete => "complete",
+        RelayEnd::LocalReset => "client_reset",
+        RelayEnd::LocalFailed(_) => "client_failed",
+        RelayEnd::RemoteReset(_) => "target_reset",
+        RelayEnd::TunnelLost => "tunnel_lost",
+    }
+}
+
+impl Record {
+    fn new(caller: &Result<Caller, CallerError>, ask: &Ask) -> Self {
+        Self {
+            frontend: ask.frontend,
+            peer: ask.peer,
+            user: caller.as_ref().map(Caller::name).unwrap_or_default(),
+            cluster: String::new(),
+            target: format!("{}:{}", ask.host, ask.port),
+            address: String::new(),
+            rule: String::new(),
+            trace_id: format!("{:032x}", rand::random::<u128>()),
+            started: Instant::now(),
+        }
+    }
+
+    /// The one audit event of a connection.
+    fn write(&self, result: &'static str, bytes_to_target: u64, bytes_from_target: u64) {
+        tracing::info!(
+            target: "audit",
+            user = %self.user,
+            peer = %self.peer,
+            frontend = self.frontend.label(),
+            cluster = %self.cluster,
+            target = %self.target,
+            address = %self.address,
+            rule = %self.rule,
+            result,
+            bytes_to_target,
+            bytes_from_target,
+            duration_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            trace_id = %self.trace_id,
+            "connection"
+        );
+    }
+}

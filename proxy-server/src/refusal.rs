@@ -1,0 +1,143 @@
+//! Why a connection was not proxied: the status, the label and the sentence of each reason.
+
+use certs::ClusterName;
+use http::StatusCode;
+use jiff::{SignedDuration, Timestamp, Unit};
+use tunnel::{DialError, Reason};
+
+use crate::{caller::CallerError, limits::Overload, route::RouteError};
+
+/// Why nothing was opened. `Display` is one sentence that tells the client what to do next.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    #[error(transparent)]
+    Caller(CallerError),
+    #[error(transparent)]
+    Route(RouteError),
+    #[error("user {user} has no right to {missing}; {}", reachable(.reachable))]
+    Forbidden { user: String, missing: String, reachable: Vec<ClusterName> },
+    #[error("no cluster named {cluster} is registered here; {}", reachable(.known))]
+    UnknownCluster { cluster: ClusterName, known: Vec<ClusterName> },
+    #[error("cluster {0} waits to be accepted; an administrator runs 'cluster-proxy accept {0}'")]
+    NotAccepted(ClusterName),
+    #[error("cluster {0} has been denied; an administrator may run 'cluster-proxy accept {0}'")]
+    ClusterDenied(ClusterName),
+    #[error("cluster {cluster} has no agent connected{}; start its proxy-agent, or wait for it", seen(.last_seen))]
+    Away { cluster: ClusterName, last_seen: Option<(Timestamp, Timestamp)> },
+    #[error("{0}")]
+    Overloaded(Overload),
+    #[error("{}", dial_sentence(.0))]
+    Dial(DialError),
+    #[error("the right to this connection was withdrawn while it was dialled")]
+    Cut,
+    #[error("this hub is stopping; try again in a moment")]
+    Stopping,
+}
+
+impl OpenError {
+    /// The HTTP status of the reason; konnectivity's where it has one (pkg/server/tunnel.go).
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::Caller(CallerError::Agent | CallerError::NoUser(_) | CallerError::UnknownUser(_)) => {
+                StatusCode::FORBIDDEN
+            }
+            Self::Caller(CallerError::Missing | CallerError::UnknownToken | CallerError::Malformed) => {
+                StatusCode::PROXY_AUTHENTICATION_REQUIRED
+            }
+            Self::Route(_) => StatusCode::BAD_REQUEST,
+            Self::Forbidden { .. } | Self::Cut => StatusCode::FORBIDDEN,
+            Self::UnknownCluster { .. } => StatusCode::NOT_FOUND,
+            Self::NotAccepted(_) | Self::ClusterDenied(_) | Self::Away { .. } | Self::Overloaded(_) | Self::Stopping => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::Dial(error) => dial_status(error),
+        }
+    }
+
+    /// The reason as a label for metrics and audit events.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::Caller(error) => error.label(),
+            Self::Route(_) => "bad_target",
+            Self::Forbidden { .. } => "forbidden",
+            Self::UnknownCluster { .. } => "unknown_cluster",
+            Self::NotAccepted(_) => "cluster_not_accepted",
+            Self::ClusterDenied(_) => "cluster_denied",
+            Self::Away { .. } => "agent_away",
+            Self::Overloaded(_) => "overloaded",
+            Self::Dial(error) => dial_label(error),
+            Self::Cut => "cut",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+fn dial_status(error: &DialError) -> StatusCode {
+    match error {
+        DialError::Refused(refusal) => match refusal.reason() {
+            Reason::PolicyDenied => StatusCode::FORBIDDEN,
+            Reason::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+            Reason::Overloaded | Reason::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Reason::BadTarget => StatusCode::BAD_REQUEST,
+            Reason::NameNotFound
+            | Reason::ConnectionRefused
+            | Reason::Unreachable
+            | Reason::KindNotSupported
+            | Reason::Unspecified
+            | Reason::UnknownToken
+            | Reason::ExpiredToken
+            | Reason::UsedToken
+            | Reason::WrongName
+            | Reason::NoName
+            | Reason::Denied
+            | Reason::AgentNameTaken
+            | Reason::BadRequest
+            | Reason::Internal => StatusCode::BAD_GATEWAY,
+        },
+        DialError::NoMoreStreams => StatusCode::SERVICE_UNAVAILABLE,
+        DialError::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+        DialError::Lost(_) | DialError::Protocol(_) => StatusCode::BAD_GATEWAY,
+    }
+}
+
+fn dial_label(error: &DialError) -> &'static str {
+    match error {
+        DialError::Refused(refusal) => refusal.reason().label(),
+        DialError::NoMoreStreams => "no_more_streams",
+        DialError::TimedOut => "agent_silent",
+        DialError::Lost(_) => "tunnel_lost",
+        DialError::Protocol(_) => "agent_protocol",
+    }
+}
+
+fn dial_sentence(error: &DialError) -> String {
+    match error {
+        DialError::Refused(refusal) => refusal.message.clone(),
+        DialError::NoMoreStreams => "the agent has as many streams open as it allows; try again, or add an agent".into(),
+        DialError::TimedOut => {
+            "the agent did not answer before the dial's deadline; 'cluster-proxy clusters' shows whether it lives".into()
+        }
+        DialError::Lost(_) => "the agent's tunnel was lost while it dialled; try again".into(),
+        DialError::Protocol(_) => {
+            "the agent broke off the dial; try again, and look into its log if it happens again".into()
+        }
+    }
+}
+
+fn reachable(clusters: &[ClusterName]) -> String {
+    const SHOWN: usize = 10;
+    if clusters.is_empty() {
+        return "ask an administrator ('cluster-proxy clusters' lists the clusters)".into();
+    }
+    let names: Vec<&str> = clusters.iter().take(SHOWN).map(AsRef::as_ref).collect();
+    let more = clusters.len().saturating_sub(SHOWN);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("reachable: {}{more}", names.join(", "))
+}
+
+fn seen(last_seen: &Option<(Timestamp, Timestamp)>) -> String {
+    let Some((seen, now)) = last_seen else { return " and never had one".into() };
+    // Rounding a duration to seconds cannot fail for instants that jiff can hold.
+    let ago = now.duration_since(*seen).round(Unit::Second).unwrap_or(SignedDuration::ZERO);
+    format!(" (last seen {} , {ago:#} ago)", seen.strftime("%Y-%m-%dT%H:%M:%SZ")).replace(" ,", ",")
+}

@@ -1,0 +1,176 @@
+//! SOCKS5 (RFC 1928) with user name and password (RFC 1929): CONNECT only, names resolved in the spoke.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use bytes::Buf;
+use http::StatusCode;
+
+use crate::{
+    caller::{Caller, Credentials, Shown},
+    client::{Client, Peer},
+    metrics::Frontend,
+    proxy::{Ask, Proxy},
+    refusal::OpenError,
+};
+
+/// First byte of every SOCKS5 message but the password's.
+pub(crate) const VERSION: u8 = 5;
+
+const NO_AUTHENTICATION: u8 = 0x00;
+const PASSWORD: u8 = 0x02;
+const NO_ACCEPTABLE_METHOD: u8 = 0xff;
+const PASSWORD_VERSION: u8 = 1;
+const CONNECT: u8 = 1;
+
+/// Says that no authentication method is acceptable.
+pub(crate) const NO_METHOD: [u8; 2] = [VERSION, NO_ACCEPTABLE_METHOD];
+
+/// Replies (RFC 1928 section 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Reply {
+    Succeeded = 0,
+    GeneralFailure = 1,
+    NotAllowed = 2,
+    NetworkUnreachable = 3,
+    HostUnreachable = 4,
+    ConnectionRefused = 5,
+    TimedOut = 6,
+    CommandNotSupported = 7,
+    AddressTypeNotSupported = 8,
+}
+
+/// Why the conversation broke off: the client is gone, or what it says is no SOCKS5.
+#[derive(Debug)]
+struct Broken;
+
+/// Serves one SOCKS5 connection to its end. `limit` bounds the conversation before the dial.
+pub(crate) async fn serve(
+    proxy: &Proxy,
+    mut client: Client,
+    peer: Peer,
+    mut shown: Shown,
+    limit: std::time::Duration,
+) {
+    let conversation = tokio::time::timeout(limit, converse(&mut client, &mut shown));
+    let Ok(Ok((host, port))) = conversation.await else { return };
+    let caller = Caller::authenticate(&shown, &proxy.registry);
+    let proxy_user = shown.credentials.name.take();
+    let ask = Ask { frontend: Frontend::Socks5, peer, proxy_user, host, port };
+    let opened = tokio::select! {
+        opened = proxy.open(caller, ask) => opened,
+        () = client.left() => return,
+    };
+    match opened {
+        Ok((stream, proxied)) => match client.answer(&reply(Reply::Succeeded)).await {
+            Ok(()) => proxied.relay(client, stream).await,
+            Err(_) => proxied.close("client_reset"),
+        },
+        Err(error) => client.conclude(&reply(reply_of(&error))).await,
+    }
+}
+
+/// Method, password and request; the host and port asked for.
+async fn converse(client: &mut Client, shown: &mut Shown) -> Result<(String, u16), Broken> {
+    // Version, number of methods, methods.
+    let count = usize::from(take(client, 2).await?[1]);
+    let methods = take(client, count).await?;
+    // Whoever has shown who it is by certificate or socket needs no password.
+    let known = shown.certificate.is_some() || shown.uid.is_some();
+    if methods.contains(&PASSWORD) {
+        say(client, &[VERSION, PASSWORD]).await?;
+        shown.credentials = password(client).await?;
+        // A wrong token is answered by the request's reply, which the audit event can tell the target of.
+        say(client, &[PASSWORD_VERSION, 0]).await?;
+    } else if known && methods.contains(&NO_AUTHENTICATION) {
+        say(client, &[VERSION, NO_AUTHENTICATION]).await?;
+    } else {
+        client.conclude(&NO_METHOD).await;
+        return Err(Broken);
+    }
+    request(client).await
+}
+
+/// RFC 1929: version, user name, password, each with its length in front.
+async fn password(client: &mut Client) -> Result<Credentials, Broken> {
+    let head = take(client, 2).await?;
+    if head[0] != PASSWORD_VERSION {
+        return Err(Broken);
+    }
+    let name = take(client, head[1].into()).await?;
+    let length = take(client, 1).await?[0];
+    let token = take(client, length.into()).await?;
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| Broken);
+    Ok(Credentials::of(&text(name)?, &text(token)?))
+}
+
+/// Version, command, reserved, address type, address, port.
+async fn request(client: &mut Client) -> Result<(String, u16), Broken> {
+    let head = take(client, 4).await?;
+    if head[0] != VERSION {
+        return Err(Broken);
+    }
+    let host = match head[3] {
+        1 => {
+            let octets: [u8; 4] = array(&take(client, 4).await?)?;
+            Ipv4Addr::from(octets).to_string()
+        }
+        3 => {
+            let length = take(client, 1).await?[0];
+            // Bytes that are no host name are refused by routing, with a sentence.
+            String::from_utf8_lossy(&take(client, length.into()).await?).into_owned()
+        }
+        4 => {
+            let octets: [u8; 16] = array(&take(client, 16).await?)?;
+            Ipv6Addr::from(octets).to_string()
+        }
+        _ => {
+            client.conclude(&reply(Reply::AddressTypeNotSupported)).await;
+            return Err(Broken);
+        }
+    };
+    let port = u16::from_be_bytes(array(&take(client, 2).await?)?);
+    if head[1] != CONNECT {
+        client.conclude(&reply(Reply::CommandNotSupported)).await;
+        return Err(Broken);
+    }
+    Ok((host, port))
+}
+
+async fn take(client: &mut Client, count: usize) -> Result<Vec<u8>, Broken> {
+    while client.ahead().len() < count {
+        if !matches!(client.read_ahead().await, Ok(1..)) {
+            return Err(Broken);
+        }
+    }
+    let bytes = client.ahead()[..count].to_vec();
+    client.ahead().advance(count);
+    Ok(bytes)
+}
+
+fn array<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Broken> {
+    bytes.try_into().map_err(|_| Broken)
+}
+
+async fn say(client: &mut Client, bytes: &[u8]) -> Result<(), Broken> {
+    client.say(bytes).await.map_err(|_| Broken)
+}
+
+/// A reply; the bound address is not told, as nobody uses it.
+fn reply(reply: Reply) -> [u8; 10] {
+    [VERSION, reply as u8, 0, 1, 0, 0, 0, 0, 0, 0]
+}
+
+fn reply_of(error: &OpenError) -> Reply {
+    match error.label() {
+        "connection_refused" => return Reply::ConnectionRefused,
+        "unreachable" => return Reply::NetworkUnreachable,
+        "name_not_found" | "unknown_cluster" | "agent_away" => return Reply::HostUnreachable,
+        _ => {}
+    }
+    match error.status() {
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED | StatusCode::FORBIDDEN => Reply::NotAllowed,
+        StatusCode::GATEWAY_TIMEOUT => Reply::TimedOut,
+        _ => Reply::GeneralFailure,
+    }
+}

@@ -1,0 +1,205 @@
+//! The live tunnels by cluster, and which of them a dial takes.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use certs::{AgentName, ClusterName, KeyFingerprint};
+use dashmap::DashMap;
+use jiff::Timestamp;
+use tunnel::{CloseReason, HubTunnel, Traffic};
+
+/// Every live tunnel.
+#[derive(Debug, Default)]
+pub(crate) struct Tunnels {
+    by_cluster: DashMap<ClusterName, Cluster>,
+    next: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Cluster {
+    members: Vec<Arc<Member>>,
+    /// Survives the tunnels: a cluster's bytes are counted from the hub's start.
+    traffic: Arc<Traffic>,
+}
+
+/// One tunnel and what is known of it.
+#[derive(Debug)]
+pub(crate) struct Member {
+    id: u64,
+    pub(crate) agent: AgentName,
+    pub(crate) key: KeyFingerprint,
+    pub(crate) version: String,
+    pub(crate) since: Timestamp,
+    pub(crate) tunnel: HubTunnel,
+    instance: String,
+    streams: AtomicUsize,
+    /// The agent is stopping.
+    draining: AtomicBool,
+    /// A dial's deadline has passed without an answer; cleared by the next answer.
+    silent: AtomicBool,
+    /// A later instance of the same agent has a tunnel: this one's process is gone, or it shares its identity.
+    superseded: AtomicBool,
+}
+
+/// A tunnel's place among the live ones; leaves when dropped.
+#[derive(Debug)]
+pub(crate) struct Registered {
+    tunnels: Arc<Tunnels>,
+    cluster: ClusterName,
+    pub(crate) member: Arc<Member>,
+}
+
+/// A stream's place in its tunnel's count; leaves when dropped.
+#[derive(Debug)]
+pub(crate) struct Counted(Arc<Member>);
+
+/// What a cluster's tunnels amount to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Summary {
+    pub(crate) tunnels: usize,
+    pub(crate) agents: Vec<AgentName>,
+    pub(crate) rtt: Option<Duration>,
+    pub(crate) streams: usize,
+    pub(crate) bytes_to_cluster: u64,
+    pub(crate) bytes_from_cluster: u64,
+}
+
+/// What makes a tunnel a member.
+pub(crate) struct Joining {
+    pub(crate) cluster: ClusterName,
+    pub(crate) agent: AgentName,
+    pub(crate) key: KeyFingerprint,
+    pub(crate) version: String,
+    pub(crate) instance: String,
+    pub(crate) since: Timestamp,
+    pub(crate) tunnel: HubTunnel,
+}
+
+impl Tunnels {
+    /// Adds a tunnel, ready to take dials.
+    pub(crate) fn register(self: &Arc<Self>, joining: Joining) -> Registered {
+        let Joining { cluster, agent, key, version, instance, since, tunnel } = joining;
+        let member = Arc::new(Member {
+            id: self.next.fetch_add(1, Ordering::Relaxed),
+            agent,
+            key,
+            version,
+            since,
+            tunnel,
+            instance,
+            streams: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
+            silent: AtomicBool::new(false),
+            superseded: AtomicBool::new(false),
+        });
+        let mut entry = self.by_cluster.entry(cluster.clone()).or_default();
+        for other in &entry.members {
+            if other.agent == member.agent && other.instance != member.instance {
+                other.superseded.store(true, Ordering::Relaxed);
+            }
+        }
+        entry.members.push(member.clone());
+        drop(entry);
+        Registered { tunnels: self.clone(), cluster, member }
+    }
+
+    /// The tunnel that the next dial takes: the ready one with the fewest streams, but none of `tried`. Tunnels that
+    /// drain, do not answer or are superseded are taken only where there is no other.
+    pub(crate) fn pick(&self, cluster: &ClusterName, tried: &[u64]) -> Option<Arc<Member>> {
+        let entry = self.by_cluster.get(cluster)?;
+        let candidates = entry.members.iter().filter(|member| !tried.contains(&member.id));
+        candidates.min_by_key(|member| member.preference()).cloned()
+    }
+
+    /// The tunnels of `cluster`.
+    pub(crate) fn members(&self, cluster: &ClusterName) -> Vec<Arc<Member>> {
+        self.by_cluster.get(cluster).map(|entry| entry.members.clone()).unwrap_or_default()
+    }
+
+    /// Every cluster that has, or had, a tunnel since the hub's start.
+    pub(crate) fn clusters(&self) -> Vec<ClusterName> {
+        self.by_cluster.iter().map(|entry| entry.key().clone()).collect()
+    }
+
+    /// Forgets a cluster that is not registered any more.
+    pub(crate) fn forget(&self, cluster: &ClusterName) {
+        self.by_cluster.remove_if(cluster, |_, entry| entry.members.is_empty());
+    }
+
+    /// Where the bytes of `cluster` are counted.
+    pub(crate) fn traffic(&self, cluster: &ClusterName) -> Arc<Traffic> {
+        self.by_cluster.entry(cluster.clone()).or_default().traffic.clone()
+    }
+
+    /// How many tunnels there are.
+    pub(crate) fn count(&self) -> usize {
+        self.by_cluster.iter().map(|entry| entry.members.len()).sum()
+    }
+
+    /// What the tunnels of `cluster` amount to.
+    pub(crate) fn summary(&self, cluster: &ClusterName) -> Summary {
+        let Some(entry) = self.by_cluster.get(cluster) else { return Summary::default() };
+        let mut agents: Vec<_> = entry.members.iter().map(|member| member.agent.clone()).collect();
+        agents.sort();
+        agents.dedup();
+        Summary {
+            tunnels: entry.members.len(),
+            agents,
+            rtt: entry.members.iter().map(|member| member.tunnel.rtt()).min(),
+            streams: entry.members.iter().map(|member| member.streams.load(Ordering::Relaxed)).sum(),
+            bytes_to_cluster: entry.traffic.into_tunnel(),
+            bytes_from_cluster: entry.traffic.out_of_tunnel(),
+        }
+    }
+}
+
+impl Member {
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Takes part in the count of streams.
+    pub(crate) fn count(self: &Arc<Self>) -> Counted {
+        self.streams.fetch_add(1, Ordering::Relaxed);
+        Counted(self.clone())
+    }
+
+    /// The agent asked to be left alone.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the agent answered the last dial in time.
+    pub(crate) fn answered(&self, in_time: bool) {
+        self.silent.store(!in_time, Ordering::Relaxed);
+    }
+
+    /// Closes the tunnel.
+    pub(crate) fn close(&self, reason: CloseReason, text: &str) {
+        self.tunnel.close(reason, text);
+    }
+
+    fn preference(&self) -> (bool, bool, bool, usize) {
+        let flag = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+        (flag(&self.superseded), flag(&self.silent), flag(&self.draining), self.streams.load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        if let Some(mut entry) = self.tunnels.by_cluster.get_mut(&self.cluster) {
+            entry.members.retain(|member| member.id != self.member.id);
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
