@@ -1,1 +1,29 @@
-//! .
+//! The hub's registry: which clusters exist, who let them in, and who may reach them.
+//!
+//! [`Registry`] is the way in: it keeps clusters, join tokens and users in a [`store`] and asks the pure rules (joining,
+//! admitting, [`authorize()`]) what may be done. [`api`] is the JSON that the hub and the command line speak about them.
+
+mod admit;
+pub mod api;
+mod authorize;
+mod cluster;
+pub mod condition;
+mod join;
+mod registry;
+mod secret;
+pub mod store;
+mod token;
+mod user;
+mod view;
+
+pub use admit::AgentRefusal;
+pub use authorize::{Denied, Rule, authorize};
+pub use cluster::{
+    AgentPhase, ClusterAgent, ClusterSpec, ClusterStatus, MAX_AGENTS, ManagedCluster, Metadata, Standing,
+};
+pub use join::{JoinAsk, JoinRefusal, Joined};
+pub use registry::{ClusterError, NewTokenError, NewUserError, Registry, TokenError, UserError};
+pub use secret::SecretHash;
+pub use token::{JoinToken, MAX_TIME_TO_LIVE, NewToken, TokenUse};
+pub use user::{NewUser, Reach, Role, User, UserToken};
+pub use view::Change;

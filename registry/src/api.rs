@@ -1,0 +1,317 @@
+//! The messages of the hub's HTTPS admin API, spoken by the server and the command line. JSON, camelCase.
+//!
+//! | method and path | body | answer |
+//! |---|---|---|
+//! | `GET /v1/clusters` | – | [`ClusterList`] |
+//! | `GET /v1/clusters/NAME` | – | [`ClusterView`] |
+//! | `POST /v1/clusters/NAME/accept`, `…/deny` | – | [`ClusterView`] |
+//! | `DELETE /v1/clusters/NAME` | – | – |
+//! | `POST /v1/tokens` | [`NewToken`] | [`TokenCreated`] |
+//! | `GET /v1/tokens` | – | [`TokenList`] |
+//! | `DELETE /v1/tokens/ID` | – | – |
+//! | `POST /v1/users` | [`NewUser`] | [`UserCreated`] |
+//! | `GET /v1/users` | – | [`UserList`] |
+//! | `DELETE /v1/users/NAME` | – | – |
+//! | `GET /v1/status` | – | [`HubStatus`] |
+//!
+//! Every other answer than 2xx has an [`ApiError`] as its body.
+
+use certs::{ClusterName, UserName};
+use jiff::Timestamp;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::ManagedCluster;
+use crate::token::{JoinToken, TokenUse};
+use crate::user::{Reach, Role, User};
+
+/// Every cluster, sorted by name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterList {
+    pub items: Vec<ClusterView>,
+}
+
+/// A cluster and its tunnel: the ManagedCluster's own fields with `tunnel` beside them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterView {
+    #[serde(flatten)]
+    pub cluster: ManagedCluster,
+    pub tunnel: TunnelView,
+}
+
+/// What the hub sees of a cluster's tunnels at this moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TunnelView {
+    /// Agents connected now.
+    pub agents: u32,
+    /// Round trip of the best tunnel; absent while none is up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_milliseconds: Option<f64>,
+    /// Proxied connections open now.
+    pub streams: u64,
+    /// Since the hub started.
+    pub bytes_to_cluster: u64,
+    /// Since the hub started.
+    pub bytes_from_cluster: u64,
+    /// Now while a tunnel is up, else when the last one ended; absent if there never was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seen: Option<Timestamp>,
+    /// Whether a connection to the cluster would find a tunnel.
+    pub available: bool,
+}
+
+/// Asks for a join token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewToken {
+    /// Binds the token to one cluster name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterName>,
+    #[serde(default)]
+    pub auto_accept: bool,
+    #[serde(default)]
+    pub reusable: bool,
+    /// From 1 to 31,536,000 (a year); an hour when left out.
+    #[serde(default = "default_ttl_seconds")]
+    pub ttl_seconds: u64,
+}
+
+/// A new join token. The only time its text is shown.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenCreated {
+    #[serde(flatten)]
+    pub view: TokenView,
+    /// `cpj-<id>.<secret>`
+    #[serde(with = "revealed")]
+    pub token: SecretString,
+}
+
+/// Every join token, without secrets, sorted by id.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenList {
+    pub items: Vec<TokenView>,
+}
+
+/// A join token without its secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenView {
+    pub id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterName>,
+    pub auto_accept: bool,
+    pub reusable: bool,
+    pub expires_at: Timestamp,
+    pub created_by: String,
+    pub created_at: Timestamp,
+    /// Who used a single-use token; always empty for a reusable one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub used_by: Vec<TokenUse>,
+}
+
+/// Asks for a user with a token and a certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewUser {
+    pub name: UserName,
+    #[serde(default)]
+    pub admin: bool,
+    #[serde(default)]
+    pub groups: Vec<String>,
+    /// `"*"`, or a list of names.
+    pub clusters: Reach,
+    /// A PKCS#10 request in DER, base64 in JSON: the user's key stays where it was made.
+    #[serde(with = "base64_bytes")]
+    pub csr: Vec<u8>,
+    /// How long the certificate is good for.
+    pub validity_seconds: u64,
+}
+
+/// A new user. The only time the token is shown.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UserCreated {
+    #[serde(flatten)]
+    pub view: UserView,
+    /// `cpu-<id>.<secret>`
+    #[serde(with = "revealed")]
+    pub token: SecretString,
+    /// The user's certificate, then the hub's CA.
+    pub certificate_chain_pem: String,
+    /// When the certificate ends. The token has no end.
+    pub not_after: Timestamp,
+}
+
+/// Every user, without secrets, sorted by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UserList {
+    pub items: Vec<UserView>,
+}
+
+/// A user without secrets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UserView {
+    pub name: UserName,
+    pub admin: bool,
+    pub groups: Vec<String>,
+    pub clusters: Reach,
+    pub created_at: Timestamp,
+}
+
+/// The hub at a glance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HubStatus {
+    pub version: String,
+    pub server_id: String,
+    pub started_at: Timestamp,
+    /// `sha256:<64 hex digits>` of the hub's CA: what agents are told to pin.
+    pub pin: String,
+    /// `host:port` that agents dial, the advertised ones first.
+    pub agent_addresses: Vec<String>,
+    pub proxy_address: String,
+    pub api_address: String,
+    pub clusters: ClusterCounts,
+    /// Proxied connections open now.
+    pub connections: u64,
+    /// Tunnels up now.
+    pub tunnels: u64,
+}
+
+/// How many clusters there are of each sort; `available` counts those with a tunnel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterCounts {
+    pub total: u64,
+    pub accepted: u64,
+    pub available: u64,
+    pub pending: u64,
+    pub denied: u64,
+}
+
+/// Why a request failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApiError {
+    /// One CamelCase word for programs.
+    pub reason: String,
+    /// One sentence that says what to do next.
+    pub message: String,
+}
+
+/// OCM's life time of a join token.
+pub const DEFAULT_TTL_SECONDS: u64 = 3600;
+
+fn default_ttl_seconds() -> u64 {
+    DEFAULT_TTL_SECONDS
+}
+
+impl From<&JoinToken> for TokenView {
+    fn from(token: &JoinToken) -> Self {
+        Self {
+            id: token.id.clone(),
+            cluster: token.cluster.clone(),
+            auto_accept: token.auto_accept,
+            reusable: token.reusable,
+            expires_at: token.expires_at,
+            created_by: token.created_by.clone(),
+            created_at: token.created_at,
+            used_by: token.used_by.clone(),
+        }
+    }
+}
+
+impl From<&User> for UserView {
+    fn from(user: &User) -> Self {
+        Self {
+            name: user.name.clone(),
+            admin: user.role == Role::Admin,
+            groups: user.groups.clone(),
+            clusters: user.clusters.clone(),
+            created_at: user.created_at,
+        }
+    }
+}
+
+/// A secret that this one message exists to hand over; it stays hidden from `Debug`.
+mod revealed {
+    use secrecy::{ExposeSecret, SecretString};
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(secret.expose_secret())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SecretString, D::Error> {
+        String::deserialize(deserializer).map(SecretString::from)
+    }
+}
+
+/// Bytes as standard padded base64, as Kubernetes writes `[]byte`.
+mod base64_bytes {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        STANDARD.decode(String::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_cluster_view_is_the_ocm_object_with_a_tunnel_beside_it() {
+        let view = ClusterView {
+            cluster: ManagedCluster::new("c1".parse().unwrap(), "u-1".to_owned(), Timestamp::UNIX_EPOCH),
+            tunnel: TunnelView { agents: 1, rtt_milliseconds: Some(1.5), ..TunnelView::default() },
+        };
+        let json = serde_json::to_value(&view).unwrap();
+        assert_eq!(json["kind"], "ManagedCluster");
+        assert_eq!(json["metadata"]["name"], "c1");
+        assert_eq!(json["tunnel"]["rttMilliseconds"], 1.5);
+        assert_eq!(json["tunnel"]["bytesToCluster"], 0);
+        assert_eq!(serde_json::from_value::<ClusterView>(json).unwrap(), view);
+    }
+
+    #[test]
+    fn a_new_token_needs_no_field_and_takes_no_unknown_one() {
+        let least: NewToken = serde_json::from_value(json!({})).unwrap();
+        assert_eq!((least.cluster, least.auto_accept, least.reusable, least.ttl_seconds), (None, false, false, 3600));
+        assert!(serde_json::from_value::<NewToken>(json!({"autoaccept": true})).is_err());
+    }
+
+    #[test]
+    fn a_csr_travels_as_base64() {
+        let json = json!({"name": "alice", "clusters": "*", "csr": "AQID", "validitySeconds": 60});
+        let new: NewUser = serde_json::from_value(json).unwrap();
+        assert_eq!(new.csr, [1, 2, 3]);
+        assert_eq!(serde_json::to_value(&new).unwrap()["csr"], "AQID");
+    }
+
+    #[test]
+    fn a_created_token_is_told_in_json_and_hidden_in_debug() {
+        let json = json!({
+            "id": "0123456789", "autoAccept": false, "reusable": false, "expiresAt": "2026-01-01T00:00:00Z",
+            "createdBy": "admin", "createdAt": "2025-12-31T23:00:00Z", "token": "cpj-0123456789.hush",
+        });
+        let created: TokenCreated = serde_json::from_value(json.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&created).unwrap(), json);
+        assert!(!format!("{created:?}").contains("hush"));
+    }
+}

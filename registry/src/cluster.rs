@@ -1,0 +1,271 @@
+//! The managed cluster: OCM's resource with our agents in its status, and what it says about itself.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use certs::{AgentName, ClusterName, KeyFingerprint};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::condition::{self, Condition, ConditionStatus, Fact};
+
+/// `cluster.open-cluster-management.io/v1` ManagedCluster, as OCM's clients read and write it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ManagedCluster {
+    pub api_version: String,
+    pub kind: String,
+    pub metadata: Metadata,
+    #[serde(default)]
+    pub spec: ClusterSpec,
+    #[serde(default)]
+    pub status: ClusterStatus,
+}
+
+/// The part of Kubernetes' ObjectMeta that is stored; `resourceVersion` is the store's revision and not repeated here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Metadata {
+    pub name: ClusterName,
+    /// A random UUID: tells a cluster from a later one of the same name.
+    pub uid: String,
+    pub creation_timestamp: Timestamp,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// What the hub's admin wants of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClusterSpec {
+    pub hub_accepts_client: bool,
+    /// Kept for OCM's clients. Liveness here comes from the tunnel, not from leases.
+    pub lease_duration_seconds: i32,
+}
+
+/// What is known of a cluster. The agents and `lastSeen` are our additions to OCM's status.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClusterStatus {
+    pub conditions: Vec<Condition>,
+    /// At most [`MAX_AGENTS`], in the order they asked to join.
+    pub agents: Vec<ClusterAgent>,
+    /// When an agent of the cluster last connected or disconnected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_seen: Option<Timestamp>,
+}
+
+/// One agent of a cluster: the name in its certificate and the only key that may carry it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterAgent {
+    pub name: AgentName,
+    pub key: KeyFingerprint,
+    pub phase: AgentPhase,
+    pub requested_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seen: Option<Timestamp>,
+    /// The agent's own version, as it last told it.
+    #[serde(default)]
+    pub version: String,
+}
+
+/// Whether an agent may serve its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AgentPhase {
+    /// It asked to join and waits for an admin.
+    Pending,
+    /// It may connect, as long as its cluster is accepted.
+    Accepted,
+}
+
+/// What the hub's admin decided about a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing yet.
+    Pending,
+    Accepted,
+    Denied,
+}
+
+/// More replicas than anybody runs; stops a reusable token from growing one object without end.
+pub const MAX_AGENTS: usize = 64;
+
+/// OCM's default, in seconds.
+const LEASE_DURATION_SECONDS: i32 = 60;
+
+impl Default for ClusterSpec {
+    fn default() -> Self {
+        Self { hub_accepts_client: false, lease_duration_seconds: LEASE_DURATION_SECONDS }
+    }
+}
+
+impl ManagedCluster {
+    /// A cluster that has just asked to join: not accepted, no agents, no conditions.
+    pub fn new(name: ClusterName, uid: String, now: Timestamp) -> Self {
+        Self {
+            api_version: "cluster.open-cluster-management.io/v1".to_owned(),
+            kind: "ManagedCluster".to_owned(),
+            metadata: Metadata {
+                name,
+                uid,
+                creation_timestamp: whole_second(now),
+                labels: BTreeMap::new(),
+                annotations: BTreeMap::new(),
+            },
+            spec: ClusterSpec::default(),
+            status: ClusterStatus::default(),
+        }
+    }
+
+    pub fn name(&self) -> &ClusterName {
+        &self.metadata.name
+    }
+
+    /// What the admin decided. `hubAcceptsClient` decides alone; the condition tells "denied" from "not yet".
+    pub fn standing(&self) -> Standing {
+        if self.spec.hub_accepts_client {
+            return Standing::Accepted;
+        }
+        match condition::find(&self.status.conditions, condition::HUB_ACCEPTED) {
+            Some(condition) if condition.status == ConditionStatus::False => Standing::Denied,
+            _ => Standing::Pending,
+        }
+    }
+
+    pub fn agent(&self, name: &AgentName) -> Option<&ClusterAgent> {
+        self.status.agents.iter().find(|agent| agent.name == *name)
+    }
+
+    /// Lets the cluster in; its agents keep their phase.
+    pub(crate) fn accept(&mut self, now: Timestamp) {
+        self.spec.hub_accepts_client = true;
+        condition::set(&mut self.status.conditions, Fact::Accepted, whole_second(now));
+    }
+
+    /// Lets in every agent that waits.
+    pub(crate) fn accept_agents(&mut self) {
+        for agent in &mut self.status.agents {
+            agent.phase = AgentPhase::Accepted;
+        }
+    }
+
+    /// Shuts the cluster out. Its agents stay listed, so that a later accept brings them back.
+    pub(crate) fn deny(&mut self, now: Timestamp) {
+        self.spec.hub_accepts_client = false;
+        condition::set(&mut self.status.conditions, Fact::Denied, whole_second(now));
+    }
+
+    /// Notes that an agent was connected at `at`; false when there is no such agent.
+    ///
+    /// Time never runs backwards here: a late report of an earlier moment changes nothing.
+    pub(crate) fn record_seen(&mut self, agent: &AgentName, version: &str, at: Timestamp) -> bool {
+        let at = whole_second(at);
+        let Some(agent) = self.status.agents.iter_mut().find(|known| known.name == *agent) else {
+            return false;
+        };
+        if agent.last_seen.is_none_or(|seen| seen <= at) {
+            agent.last_seen = Some(at);
+            version.clone_into(&mut agent.version);
+        }
+        self.status.last_seen = self.status.last_seen.max(Some(at));
+        condition::set(&mut self.status.conditions, Fact::Joined, at);
+        true
+    }
+
+    /// This cluster as it looks while its tunnel is up (or not), for showing: availability is the tunnel's truth
+    /// and never stored. `since` is when that began. A cluster nobody accepted says nothing about availability.
+    pub fn observed(self: &Arc<Self>, available: bool, since: Timestamp) -> Arc<Self> {
+        if self.standing() != Standing::Accepted {
+            return Arc::clone(self);
+        }
+        let fact = if available { Fact::Available } else { Fact::Unreachable };
+        let mut observed = Self::clone(self);
+        condition::set(&mut observed.status.conditions, fact, whole_second(since));
+        Arc::new(observed)
+    }
+}
+
+/// Kubernetes' times have no fraction of a second.
+pub(crate) fn whole_second(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn cluster() -> ManagedCluster {
+        let mut cluster = ManagedCluster::new("c1".parse().unwrap(), "u-1".to_owned(), at(0));
+        cluster.status.agents.push(ClusterAgent {
+            name: "a1".parse().unwrap(),
+            key: format!("sha256:{:064x}", 1).parse().unwrap(),
+            phase: AgentPhase::Pending,
+            requested_at: at(0),
+            last_seen: None,
+            version: String::new(),
+        });
+        cluster
+    }
+
+    #[test]
+    fn the_json_has_ocms_shape() {
+        let cluster =
+            ManagedCluster::new("c1".parse().unwrap(), "u-1".to_owned(), "2026-01-02T03:04:05.6Z".parse().unwrap());
+        assert_eq!(
+            serde_json::to_value(&cluster).unwrap(),
+            serde_json::json!({
+                "apiVersion": "cluster.open-cluster-management.io/v1",
+                "kind": "ManagedCluster",
+                "metadata": {"name": "c1", "uid": "u-1", "creationTimestamp": "2026-01-02T03:04:05Z"},
+                "spec": {"hubAcceptsClient": false, "leaseDurationSeconds": 60},
+                "status": {"conditions": [], "agents": []},
+            })
+        );
+    }
+
+    #[test]
+    fn standing_follows_accept_and_deny() {
+        let mut cluster = cluster();
+        assert_eq!(cluster.standing(), Standing::Pending);
+        cluster.accept(at(1));
+        assert_eq!(cluster.standing(), Standing::Accepted);
+        cluster.deny(at(2));
+        assert_eq!(cluster.standing(), Standing::Denied);
+        cluster.accept(at(3));
+        assert_eq!(cluster.standing(), Standing::Accepted);
+        assert_eq!(cluster.status.conditions.len(), 1);
+    }
+
+    #[test]
+    fn being_seen_marks_the_cluster_joined_and_never_runs_backwards() {
+        let mut cluster = cluster();
+        let agent = "a1".parse().unwrap();
+        assert!(cluster.record_seen(&agent, "0.2", at(20)));
+        assert!(cluster.record_seen(&agent, "0.1", at(10)));
+        assert_eq!(cluster.status.last_seen, Some(at(20)));
+        assert_eq!(cluster.agent(&agent).unwrap().last_seen, Some(at(20)));
+        assert_eq!(cluster.agent(&agent).unwrap().version, "0.2");
+        assert!(condition::find(&cluster.status.conditions, condition::JOINED).is_some());
+        assert!(!cluster.record_seen(&"other".parse().unwrap(), "0.2", at(30)));
+    }
+
+    #[test]
+    fn only_an_accepted_cluster_shows_availability() {
+        let mut cluster = cluster();
+        let shown = |cluster: &ManagedCluster, up| {
+            let observed = Arc::new(cluster.clone()).observed(up, at(9));
+            condition::find(&observed.status.conditions, condition::AVAILABLE).map(|condition| condition.status)
+        };
+        assert_eq!(shown(&cluster, true), None);
+        cluster.accept(at(1));
+        assert_eq!(shown(&cluster, true), Some(ConditionStatus::True));
+        assert_eq!(shown(&cluster, false), Some(ConditionStatus::Unknown));
+    }
+}

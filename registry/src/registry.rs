@@ -1,0 +1,420 @@
+//! The registry as the hub uses it: questions answered from memory, changes decided by the rules and then stored.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use certs::{AgentName, ClusterName, KeyFingerprint, UserName};
+use jiff::Timestamp;
+use parking_lot::RwLock;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use thiserror::Error;
+use tokio::sync::broadcast;
+
+use crate::admit::{AgentRefusal, admit};
+use crate::authorize::{self, Denied, Rule};
+use crate::cluster::{ManagedCluster, whole_second};
+use crate::join::{self, JoinAsk, JoinRefusal, Joined};
+use crate::secret::{DrawnToken, PresentedToken, TokenKind};
+use crate::store::{CommitError, Event, Observer, OpenError, Store, Txn, Versioned};
+use crate::token::{JoinToken, MAX_TIME_TO_LIVE, NewToken};
+use crate::user::{NewUser, Reach, User, UserToken};
+use crate::view::{Change, View};
+
+/// Clusters, join tokens and users. Cheap to ask from any task; share it in an `Arc`.
+///
+/// When a changing method returns, its change is on disk, visible to every reader, and announced by
+/// [`Registry::changes`]. When it fails, nothing changed.
+pub struct Registry {
+    store: Store,
+    /// Written by the store's writer alone.
+    view: Arc<RwLock<View>>,
+    changes: broadcast::Sender<Change>,
+}
+
+/// Why a cluster was not changed.
+#[derive(Debug, Error)]
+pub enum ClusterError {
+    #[error("no cluster {cluster} is registered; list them: cluster-proxy clusters")]
+    Unknown { cluster: ClusterName },
+    #[error("cluster {cluster} has no agent {agent}")]
+    UnknownAgent { cluster: ClusterName, agent: AgentName },
+    #[error("cluster {cluster} could not be changed; try again in a moment")]
+    Store {
+        cluster: ClusterName,
+        #[source]
+        source: CommitError,
+    },
+}
+
+/// Why a join token was not made.
+#[derive(Debug, Error)]
+pub enum NewTokenError {
+    #[error("a join token lives from one second to {} days; choose another life time", MAX_TIME_TO_LIVE.as_secs() / 86_400)]
+    TimeToLive,
+    #[error("the join token could not be stored; try again in a moment")]
+    Store(#[source] CommitError),
+}
+
+/// Why a join token was not deleted.
+#[derive(Debug, Error)]
+pub enum TokenError {
+    #[error("no join token has the id {id}")]
+    Unknown { id: String },
+    #[error("the join token could not be deleted; try again in a moment")]
+    Store(#[source] CommitError),
+}
+
+/// Why a user was not made.
+#[derive(Debug, Error)]
+pub enum NewUserError {
+    #[error("user {name} exists already; choose another name, or delete that user first")]
+    Exists { name: UserName },
+    #[error("the user could not be stored; try again in a moment")]
+    Store(#[source] CommitError),
+}
+
+/// Why a user was not changed.
+#[derive(Debug, Error)]
+pub enum UserError {
+    #[error("no user {name} is registered")]
+    Unknown { name: UserName },
+    #[error("the user could not be changed; try again in a moment")]
+    Store(#[source] CommitError),
+}
+
+/// How often a change is decided anew because somebody else changed the same object meanwhile. Each failed attempt means
+/// that another one got through, so even every agent of a cluster at once gets its turn.
+const ATTEMPTS: usize = 100;
+
+/// Changes a receiver may fall behind before it has to look at everything anew.
+const CHANGES: usize = 1024;
+
+impl Registry {
+    /// Opens the registry in the file `path`, making it if there is none. Blocks; meant for the start of a process.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        let path = path.as_ref();
+        let (changes, _) = broadcast::channel(CHANGES);
+        let view = Arc::new(RwLock::new(View::default()));
+        let store = Store::open_observed(path, observer(Arc::clone(&view), changes.clone()))?;
+        {
+            // Nobody can have committed yet, so the writer does not touch the view.
+            let mut view = view.write();
+            for (key, after) in store.list("").0 {
+                let event = Event { key, after: Some(after), before: None };
+                view.apply(&event)
+                    .map_err(|source| OpenError::Damaged { path: path.to_owned(), source: source.into() })?;
+            }
+        }
+        Ok(Self { store, view, changes })
+    }
+
+    /// Finishes what is being written and closes the file. Questions are still answered; changes end with an error.
+    pub async fn close(&self) {
+        self.store.close().await;
+    }
+
+    /// Announces every change after this call. A receiver that lags must look at everything anew.
+    pub fn changes(&self) -> broadcast::Receiver<Change> {
+        self.changes.subscribe()
+    }
+
+    /// What is beneath, for an API that needs revisions, lists and watches.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub fn cluster(&self, name: &ClusterName) -> Option<Arc<ManagedCluster>> {
+        value(self.view.read().clusters.get(name))
+    }
+
+    /// Every cluster, sorted by name.
+    pub fn clusters(&self) -> Vec<Arc<ManagedCluster>> {
+        values(&self.view.read().clusters)
+    }
+
+    /// Every join token, sorted by id, also those that have expired.
+    pub fn tokens(&self) -> Vec<Arc<JoinToken>> {
+        values(&self.view.read().tokens)
+    }
+
+    pub fn user(&self, name: &UserName) -> Option<Arc<User>> {
+        value(self.view.read().users.get(name))
+    }
+
+    /// Every user, sorted by name.
+    pub fn users(&self) -> Vec<Arc<User>> {
+        values(&self.view.read().users)
+    }
+
+    /// The user whose token `cpu-<id>.<secret>` this is.
+    pub fn authenticate(&self, token: &str) -> Option<Arc<User>> {
+        let presented = PresentedToken::parse(TokenKind::User, token)?;
+        let owner = self.view.read().owner(presented.id).cloned()?;
+        let kept = owner.tokens.iter().find(|kept| kept.id == presented.id)?;
+        presented.matches(&kept.hash).then_some(owner)
+    }
+
+    /// Whether `user` may open connections to `cluster`. See [`authorize()`](crate::authorize()).
+    pub fn authorize(&self, user: &User, cluster: &ClusterName) -> Result<Rule, Denied> {
+        authorize::authorize(user, cluster)
+    }
+
+    /// Whether an agent that showed a certificate for these names and this key may serve its cluster now.
+    pub fn admit_agent(
+        &self,
+        cluster: &ClusterName,
+        agent: &AgentName,
+        key: &KeyFingerprint,
+    ) -> Result<(), AgentRefusal> {
+        admit(self.cluster(cluster).as_deref(), cluster, agent, key)
+    }
+
+    /// Makes a join token. Its text is in the answer and nowhere else.
+    pub async fn create_token(
+        &self,
+        new: NewToken,
+        now: Timestamp,
+    ) -> Result<(JoinToken, SecretString), NewTokenError> {
+        if new.time_to_live.as_secs() == 0 || new.time_to_live > MAX_TIME_TO_LIVE {
+            return Err(NewTokenError::TimeToLive);
+        }
+        let expires_at = now.checked_add(new.time_to_live).map_err(|_| NewTokenError::TimeToLive)?;
+        let drawn = DrawnToken::draw(TokenKind::Join);
+        let token = JoinToken {
+            id: drawn.id,
+            hash: drawn.hash,
+            expires_at: whole_second(expires_at),
+            cluster: new.cluster,
+            auto_accept: new.auto_accept,
+            reusable: new.reusable,
+            created_by: new.created_by,
+            created_at: whole_second(now),
+            used_by: Vec::new(),
+        };
+        let key = Change::Token(token.id.clone()).key();
+        let txn = Txn::new().expect_absent(&key).put(key, json(&token));
+        self.store.commit(txn).await.map_err(NewTokenError::Store)?;
+        Ok((token, drawn.text))
+    }
+
+    /// Deletes a join token. Agents that joined with it stay.
+    pub async fn delete_token(&self, id: &str) -> Result<(), TokenError> {
+        let unknown = || TokenError::Unknown { id: id.to_owned() };
+        let change = self.view.read().tokens.get(id).map(|_| Change::Token(id.to_owned()));
+        let key = change.ok_or_else(unknown)?.key();
+        self.store.commit(Txn::new().delete(key)).await.map_err(TokenError::Store)?;
+        Ok(())
+    }
+
+    /// Decides what becomes of an agent that asks to join, and notes it. A refused join writes nothing.
+    pub async fn request_join(&self, ask: JoinAsk, now: Timestamp) -> Result<Joined, JoinRefusal> {
+        let mut attempts = ATTEMPTS;
+        loop {
+            let (txn, joined) = self.decide_join(&ask, now)?;
+            let Some(txn) = txn else {
+                return Ok(joined);
+            };
+            attempts -= 1;
+            match self.store.commit(txn).await {
+                Ok(_) => return Ok(joined),
+                Err(CommitError::Conflict { .. }) if attempts > 0 => {}
+                Err(error) => return Err(JoinRefusal::Store(error)),
+            }
+        }
+    }
+
+    /// Accepts a cluster and every agent of it that waits.
+    pub async fn accept(&self, cluster: &ClusterName, now: Timestamp) -> Result<(), ClusterError> {
+        self.update_cluster(cluster, |cluster| {
+            cluster.accept(now);
+            cluster.accept_agents();
+            Ok(())
+        })
+        .await
+    }
+
+    /// Shuts a cluster out until it is accepted (again).
+    pub async fn deny(&self, cluster: &ClusterName, now: Timestamp) -> Result<(), ClusterError> {
+        self.update_cluster(cluster, |cluster| {
+            cluster.deny(now);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Forgets a cluster and its agents. They come back only with a join token.
+    pub async fn delete_cluster(&self, cluster: &ClusterName) -> Result<(), ClusterError> {
+        if self.cluster(cluster).is_none() {
+            return Err(ClusterError::Unknown { cluster: cluster.clone() });
+        }
+        let key = Change::Cluster(cluster.clone()).key();
+        let committed = self.store.commit(Txn::new().delete(key)).await;
+        committed.map(|_| ()).map_err(|source| ClusterError::Store { cluster: cluster.clone(), source })
+    }
+
+    /// Notes that an agent connected or disconnected at `at`. Every call is a write, so never call it per heartbeat.
+    pub async fn record_seen(
+        &self,
+        cluster: &ClusterName,
+        agent: &AgentName,
+        version: &str,
+        at: Timestamp,
+    ) -> Result<(), ClusterError> {
+        self.update_cluster(cluster, |cluster| {
+            if cluster.record_seen(agent, version, at) {
+                return Ok(());
+            }
+            Err(ClusterError::UnknownAgent { cluster: cluster.name().clone(), agent: agent.clone() })
+        })
+        .await
+    }
+
+    /// Makes a user with one token. Its text is in the answer and nowhere else.
+    pub async fn create_user(&self, new: NewUser, now: Timestamp) -> Result<(User, SecretString), NewUserError> {
+        let drawn = DrawnToken::draw(TokenKind::User);
+        let user = User {
+            name: new.name,
+            role: new.role,
+            groups: new.groups,
+            clusters: new.clusters,
+            tokens: vec![UserToken { id: drawn.id, hash: drawn.hash }],
+            created_at: whole_second(now),
+        };
+        let key = Change::User(user.name.clone()).key();
+        match self.store.commit(Txn::new().expect_absent(&key).put(key, json(&user))).await {
+            Ok(_) => Ok((user, drawn.text)),
+            Err(CommitError::Conflict { .. }) => Err(NewUserError::Exists { name: user.name }),
+            Err(error) => Err(NewUserError::Store(error)),
+        }
+    }
+
+    /// Deletes a user: its token and its certificate are good for nothing any more.
+    pub async fn delete_user(&self, name: &UserName) -> Result<(), UserError> {
+        if self.user(name).is_none() {
+            return Err(UserError::Unknown { name: name.clone() });
+        }
+        let key = Change::User(name.clone()).key();
+        self.store.commit(Txn::new().delete(key)).await.map_err(UserError::Store)?;
+        Ok(())
+    }
+
+    /// Sets which clusters a user reaches. (An admin reaches every cluster whatever this says.)
+    pub async fn set_reach(&self, name: &UserName, clusters: Reach) -> Result<(), UserError> {
+        let key = Change::User(name.clone()).key();
+        let mut attempts = ATTEMPTS;
+        loop {
+            let found = self.view.read().users.get(name).cloned();
+            let found = found.ok_or_else(|| UserError::Unknown { name: name.clone() })?;
+            let user = User { clusters: clusters.clone(), ..User::clone(&found.value) };
+            attempts -= 1;
+            match self.store.commit(Txn::new().expect(&key, found.modified).put(&key, json(&user))).await {
+                Ok(_) => return Ok(()),
+                Err(CommitError::Conflict { .. }) if attempts > 0 => {}
+                Err(error) => return Err(UserError::Store(error)),
+            }
+        }
+    }
+
+    /// The join rule on what is registered now, and the transaction that writes its decision if nothing changed since.
+    fn decide_join(&self, ask: &JoinAsk, now: Timestamp) -> Result<(Option<Txn>, Joined), JoinRefusal> {
+        let presented =
+            PresentedToken::parse(TokenKind::Join, ask.token.expose_secret()).ok_or(JoinRefusal::UnknownToken)?;
+        let view = self.view.read();
+        let token = view.tokens.get(presented.id).ok_or(JoinRefusal::UnknownToken)?;
+        if !presented.matches(&token.value.hash) {
+            return Err(JoinRefusal::UnknownToken);
+        }
+        let name = join::cluster_name(&token.value, ask, now)?;
+        let cluster = view.clusters.get(&name);
+        let known = cluster.map(|cluster| &*cluster.value);
+        let decision = join::decide(&token.value, name.clone(), known, ask, random_uuid, now)?;
+        if decision.cluster.is_none() && decision.token.is_none() {
+            return Ok((None, decision.joined));
+        }
+        let (token_key, cluster_key) = (Change::Token(token.value.id.clone()).key(), Change::Cluster(name).key());
+        let mut txn = Txn::new().expect(&token_key, token.modified);
+        txn = match cluster {
+            Some(cluster) => txn.expect(&cluster_key, cluster.modified),
+            None => txn.expect_absent(&cluster_key),
+        };
+        if let Some(cluster) = &decision.cluster {
+            txn = txn.put(cluster_key, json(cluster));
+        }
+        if let Some(token) = &decision.token {
+            txn = txn.put(token_key, json(token));
+        }
+        Ok((Some(txn), decision.joined))
+    }
+
+    async fn update_cluster(
+        &self,
+        name: &ClusterName,
+        change: impl Fn(&mut ManagedCluster) -> Result<(), ClusterError>,
+    ) -> Result<(), ClusterError> {
+        let key = Change::Cluster(name.clone()).key();
+        let mut attempts = ATTEMPTS;
+        loop {
+            let found = self.view.read().clusters.get(name).cloned();
+            let found = found.ok_or_else(|| ClusterError::Unknown { cluster: name.clone() })?;
+            let mut new = ManagedCluster::clone(&found.value);
+            change(&mut new)?;
+            if new == *found.value {
+                return Ok(());
+            }
+            attempts -= 1;
+            match self.store.commit(Txn::new().expect(&key, found.modified).put(&key, json(&new))).await {
+                Ok(_) => return Ok(()),
+                Err(CommitError::Conflict { .. }) if attempts > 0 => {}
+                Err(source) => {
+                    return Err(ClusterError::Store { cluster: name.clone(), source });
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+/// Keeps the view and announces the changes, on the writer's thread, before the writer answers its callers.
+fn observer(view: Arc<RwLock<View>>, changes: broadcast::Sender<Change>) -> Observer {
+    Box::new(move |commit| {
+        for event in &commit.events {
+            let applied = view.write().apply(event);
+            match applied {
+                // Without receivers there is nobody to tell.
+                Ok(Some(change)) => drop(changes.send(change)),
+                Ok(None) => {}
+                Err(error) => tracing::error!(error = &error as &dyn Error, "a stored resource is ignored"),
+            }
+        }
+    })
+}
+
+fn value<T>(found: Option<&Versioned<Arc<T>>>) -> Option<Arc<T>> {
+    found.map(|versioned| Arc::clone(&versioned.value))
+}
+
+fn values<K, T>(resources: &BTreeMap<K, Versioned<Arc<T>>>) -> Vec<Arc<T>> {
+    resources.values().map(|versioned| Arc::clone(&versioned.value)).collect()
+}
+
+fn json(resource: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(resource).expect("resources have only string keys, and no serializer of theirs fails")
+}
+
+/// A random UUID (RFC 9562, version 4).
+fn random_uuid() -> String {
+    let mut bits: u128 = rand::random();
+    bits = bits & !(0xf << 76) | 4 << 76;
+    bits = bits & !(0b11 << 62) | 0b10 << 62;
+    let hex = format!("{bits:032x}");
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}

@@ -1,0 +1,225 @@
+//! The store: keys and values with revisions, compare-and-swap, list by prefix and watch, kept in one redb file.
+//!
+//! The whole content is also held in memory, so reads never wait for the disk and never fail. Writes go through one
+//! thread (`writer`) that owns the file and commits what has queued up as one group.
+//!
+//! Invariants, each with a test of its name in `store/tests.rs`:
+//!
+//! 1. What was acknowledged survives a `kill -9`.
+//! 2. What was refused is not applied, in memory or, once the disk works again, on it.
+//! 3. A revision is seen by readers and watchers only after it is on disk.
+//! 4. Revisions grow by one with each transaction that changes something, and never go back.
+
+mod digest;
+mod disk;
+mod log;
+mod state;
+#[cfg(test)]
+mod tests;
+mod txn;
+mod watch;
+mod writer;
+
+use std::error::Error;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot, watch as latest};
+use tokio::time::timeout;
+
+use self::disk::Disk;
+pub use self::log::{Commit, Event};
+use self::state::State;
+pub use self::txn::{Revision, Txn, Versioned};
+pub use self::watch::{Watch, WatchEnd};
+use self::writer::{Request, Writer};
+
+/// An open store. Dropping it finishes the queued commits and closes the file; so does [`Store::close`], without
+/// blocking the caller's thread.
+pub struct Store {
+    state: Arc<RwLock<State>>,
+    /// `None` once closed. Behind a lock, so that `close` needs no `&mut`.
+    requests: Mutex<Option<mpsc::Sender<Request>>>,
+    /// The newest published revision. Its sender lives in the writer: it goes when the writer ends.
+    published: latest::Receiver<Revision>,
+    writer: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+/// What the writer tells about each commit before it answers the callers. Runs on the writer's thread.
+pub(crate) type Observer = Box<dyn FnMut(&Commit) + Send>;
+
+/// Why a store did not open.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    #[error("the store {path} is in use by another process; stop that process, or use another state folder")]
+    InUse { path: PathBuf },
+    #[error(
+        "the store {path} is damaged; restore a copy of it, or move it away to start with an empty registry (all \
+         clusters must then join again)"
+    )]
+    Damaged {
+        path: PathBuf,
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    #[error("the store {path} was written by a newer version (format {found}); run that version, or restore a copy")]
+    Newer { path: PathBuf, found: u64 },
+    #[error("cannot open the store {path}; check that its folder exists, is writable and has free space")]
+    Io {
+        path: PathBuf,
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+}
+
+/// Why a transaction was refused. In every case it is not applied.
+#[derive(Clone, Debug, Error)]
+pub enum CommitError {
+    /// A precondition does not hold: read again and decide again.
+    #[error("{key} was changed by someone else (expected {expected}, found {found}); read it again and retry", 
+        expected = shown(*.expected), found = shown(*.found))]
+    Conflict {
+        key: String,
+        /// The modification revision the transaction asked for; `None` for absent.
+        expected: Option<Revision>,
+        found: Option<Revision>,
+    },
+    /// The disk refused. Reads go on, and commits work again as soon as the disk does. (If the process dies before
+    /// that, and what failed was the very last write of the commit, the commit may be found on disk at the next start.)
+    #[error(
+        "the registry cannot be written to disk, nothing was changed; check the disk's free space and health, then retry"
+    )]
+    Disk {
+        #[source]
+        source: Arc<dyn Error + Send + Sync>,
+    },
+    #[error("{what} is too large ({found}, at most {limit})")]
+    TooLarge { what: String, found: usize, limit: usize },
+    /// The queue stayed full.
+    #[error("the registry is overloaded; retry in a few seconds")]
+    Overloaded,
+    #[error("the registry is closed; the process is stopping")]
+    Closed,
+}
+
+/// Commits that may wait for the writer. Each group takes them all, so this bounds memory and not throughput.
+const QUEUE: usize = 256;
+
+/// How long a commit waits for a place in the queue. A group takes milliseconds; this is a disk that hangs.
+const QUEUE_DEADLINE: Duration = Duration::from_secs(10);
+
+impl Store {
+    /// Opens the store in the file `path`, making it if there is none. Reads the whole file, checking it, and starts
+    /// the writer's thread. Blocks; meant for the start of a process.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::open_observed(path.as_ref(), Box::new(|_| ()))
+    }
+
+    /// As `open`, with an observer of every commit to come.
+    pub(crate) fn open_observed(path: &Path, observer: Observer) -> Result<Self, OpenError> {
+        let (disk, state) = Disk::open(path)?;
+        Self::start(disk, state, observer)
+    }
+
+    /// Starts the writer on an opened disk.
+    fn start(disk: Disk, state: State, observer: Observer) -> Result<Self, OpenError> {
+        let path = disk.path().to_owned();
+        let (requests, queue) = mpsc::channel(QUEUE);
+        let (publish, published) = latest::channel(state.revision());
+        let state = Arc::new(RwLock::new(state));
+        let writer = Writer::new(disk, Arc::clone(&state), publish, observer);
+        let writer = std::thread::Builder::new()
+            .name("registry-writer".to_owned())
+            .spawn(move || writer.run(queue))
+            .map_err(|source| OpenError::Io { path, source: source.into() })?;
+        Ok(Self { state, requests: Mutex::new(Some(requests)), published, writer: Mutex::new(Some(writer)) })
+    }
+
+    /// The value of `key`.
+    pub fn get(&self, key: &str) -> Option<Versioned<Arc<[u8]>>> {
+        self.state.read().get(key).cloned()
+    }
+
+    /// Every key that starts with `prefix`, in order, and the revision at which that is so.
+    ///
+    /// `watch` from that revision tells everything that happens after.
+    pub fn list(&self, prefix: &str) -> (Vec<(Arc<str>, Versioned<Arc<[u8]>>)>, Revision) {
+        let state = self.state.read();
+        (state.list(prefix), state.revision())
+    }
+
+    /// The revision of the newest commit.
+    pub fn revision(&self) -> Revision {
+        self.state.read().revision()
+    }
+
+    /// Applies `txn` wholly or not at all; returns once it is on disk.
+    ///
+    /// The revision is the transaction's own, or the newest one when there was nothing to change. The wait for a place
+    /// in the queue has a deadline. The wait for the disk has none, because giving up on a commit that is being written
+    /// would leave its outcome open. Dropping the future does not take back a queued transaction.
+    pub async fn commit(&self, txn: Txn) -> Result<Revision, CommitError> {
+        txn.check_size()?;
+        let (answer, outcome) = oneshot::channel();
+        self.request(Request::Commit { txn, answer }).await?;
+        outcome.await.map_err(|_| CommitError::Closed)?
+    }
+
+    /// Tells every commit after the revision `after`, in order and without a gap.
+    pub fn watch(&self, after: Revision) -> Watch {
+        Watch::new(after, Arc::clone(&self.state), self.published.clone())
+    }
+
+    /// Forgets how the store came to be what it was at `revision`: watches can no longer start before it.
+    pub async fn compact(&self, revision: Revision) -> Result<(), CommitError> {
+        let (answer, outcome) = oneshot::channel();
+        self.request(Request::Compact { revision, answer }).await?;
+        outcome.await.map_err(|_| CommitError::Closed)?
+    }
+
+    /// Finishes the queued commits, closes the file and waits for that. Reads still work; commits end with `Closed`.
+    pub async fn close(&self) {
+        drop(self.requests.lock().take());
+        let mut published = self.published.clone();
+        // Ends when the writer drops its sender, which is the last thing it does.
+        while published.changed().await.is_ok() {}
+        self.join();
+    }
+
+    async fn request(&self, request: Request) -> Result<(), CommitError> {
+        let requests = self.requests.lock().clone().ok_or(CommitError::Closed)?;
+        match timeout(QUEUE_DEADLINE, requests.send(request)).await {
+            Ok(sent) => sent.map_err(|_| CommitError::Closed),
+            Err(_) => Err(CommitError::Overloaded),
+        }
+    }
+
+    fn join(&self) {
+        if let Some(writer) = self.writer.lock().take()
+            && writer.join().is_err()
+        {
+            tracing::error!("the registry's writer panicked");
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        drop(self.requests.get_mut().take());
+        self.join();
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("revision", &self.revision()).finish_non_exhaustive()
+    }
+}
+
+fn shown(revision: Option<Revision>) -> String {
+    revision.map_or_else(|| "none".to_owned(), |revision| format!("revision {revision}"))
+}
