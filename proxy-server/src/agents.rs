@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use certs::{AgentName, Authority, ClusterName, Identity, KeyFingerprint};
+use certs::{AgentName, ClusterName, Identity, KeyFingerprint};
 use jiff::Timestamp;
 use registry::{AgentRefusal, Registry};
 use rustls::pki_types::CertificateDer;
@@ -10,11 +10,12 @@ use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, info_span};
 use tunnel::{
-    AgentMessage, CloseReason, Connection, Drain, HandshakeError, HubControl, HubMessage, HubTunnel, Incoming, Listener,
-    Loss, Protocol, Renew, Renewed, Welcome,
+    AgentMessage, CloseReason, Connection, Drain, HandshakeError, HubControl, HubMessage, HubTunnel, Incoming,
+    Listener, Loss, Protocol, Renew, Renewed, Welcome,
 };
 
 use crate::{
+    authorities::Authorities,
     joins::Joins,
     metrics::Metrics,
     tunnels::{Joining, Registered, Tunnels},
@@ -37,7 +38,7 @@ pub(crate) const AGENT_VALIDITY: Duration = Duration::from_secs(30 * 24 * 3600);
 #[derive(Debug)]
 pub(crate) struct Agents {
     pub(crate) registry: Arc<Registry>,
-    pub(crate) authority: Arc<Authority>,
+    pub(crate) authorities: Arc<Authorities>,
     pub(crate) tunnels: Arc<Tunnels>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) joins: Joins,
@@ -231,7 +232,7 @@ impl Agents {
             tracing::warn!(cluster = %known.cluster, agent = %known.agent, same_key, "refused to renew a certificate");
             return;
         }
-        match self.authority.issue_agent(&renew.csr, &known.cluster, &known.agent, AGENT_VALIDITY) {
+        match self.authorities.current().issue_agent(&renew.csr, &known.cluster, &known.agent, AGENT_VALIDITY) {
             Ok(issued) => {
                 tracing::info!(cluster = %known.cluster, agent = %known.agent, "renewed a certificate");
                 // A tunnel that is gone asks again on the next.

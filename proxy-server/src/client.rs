@@ -136,15 +136,15 @@ impl Client {
         let end = match &mut self.transport {
             Transport::Tcp(tcp) => {
                 let (reader, writer) = tcp.split();
-                tunnel::relay(stream, ahead.chain(reader), writer, traffic).await
+                tunnel::relay(stream, AsyncReadExt::chain(ahead, reader), writer, traffic).await
             }
             Transport::Unix(unix) => {
                 let (reader, writer) = unix.split();
-                tunnel::relay(stream, ahead.chain(reader), writer, traffic).await
+                tunnel::relay(stream, AsyncReadExt::chain(ahead, reader), writer, traffic).await
             }
             Transport::Tls(tls) => {
                 let (reader, writer) = tokio::io::split(tls);
-                tunnel::relay(stream, ahead.chain(reader), writer, traffic).await
+                tunnel::relay(stream, AsyncReadExt::chain(ahead, reader), writer, traffic).await
             }
         };
         self.ended = end == RelayEnd::Complete;
@@ -220,7 +220,7 @@ impl AsyncRead for Client {
         }
         let count = client.ahead.len().min(buffer.remaining());
         buffer.put_slice(&client.ahead[..count]);
-        client.ahead.advance(count);
+        Buf::advance(&mut client.ahead, count);
         Poll::Ready(Ok(()))
     }
 }

@@ -412,7 +412,9 @@ mod tests {
         ];
         let Err(ConfigError::Problems(problems)) = parse(&arguments) else { panic!("problems") };
         let all = problems.join("\n");
-        for name in ["surprise", "proxy-listen", "dial-timeout", "log-format", "max-pending-per-user", "clusters-domain"] {
+        for name in
+            ["surprise", "proxy-listen", "dial-timeout", "log-format", "max-pending-per-user", "clusters-domain"]
+        {
             assert!(all.contains(name), "{name} in {all}");
         }
     }

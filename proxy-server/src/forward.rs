@@ -32,7 +32,6 @@ use crate::{
     head::HEAD_LIMIT,
     metrics::Frontend,
     proxy::{Ask, Proxied, Proxy},
-    refusal::OpenError,
 };
 
 /// What konnectivity says to everything but CONNECT (pkg/server/tunnel.go), and what to do about it.
@@ -133,8 +132,10 @@ impl Forwarder {
         &self,
         stream: Stream,
         proxied: Proxied,
-    ) -> Result<(hyper::client::conn::http1::SendRequest<Incoming>, oneshot::Sender<[OnUpgrade; 2]>), (StatusCode, String)>
-    {
+    ) -> Result<
+        (hyper::client::conn::http1::SendRequest<Incoming>, oneshot::Sender<[OnUpgrade; 2]>),
+        (StatusCode, String),
+    > {
         let metered = Metered { stream, traffic: proxied.traffic().clone() };
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(metered)).await;
         let (sender, connection) = handshake.map_err(|error| bad_gateway(&error))?;

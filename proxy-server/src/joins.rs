@@ -2,14 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use certs::{AgentName, Authority, ClusterName, KeyFingerprint};
+use certs::{AgentName, ClusterName, KeyFingerprint};
 use jiff::Timestamp;
 use registry::{AgentRefusal, Change, JoinAsk, JoinRefusal, Joined, Registry};
 use secrecy::SecretString;
 use tokio::sync::{Semaphore, broadcast::error::RecvError};
 use tunnel::{Connection, Issued, JoinReply, JoinRequest, JoinSession, Pending, Reason, Refusal};
 
-use crate::{agents::AGENT_VALIDITY, metrics::Metrics};
+use crate::{agents::AGENT_VALIDITY, authorities::Authorities, metrics::Metrics};
 
 /// How long a joiner may take to say its request, and to take its answer.
 const TALK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -24,7 +24,7 @@ const DECISION_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 #[derive(Debug)]
 pub(crate) struct Joins {
     registry: Arc<Registry>,
-    authority: Arc<Authority>,
+    authorities: Arc<Authorities>,
     metrics: Arc<Metrics>,
     room: Semaphore,
 }
@@ -39,8 +39,8 @@ struct Taken {
 }
 
 impl Joins {
-    pub(crate) fn new(registry: Arc<Registry>, authority: Arc<Authority>, metrics: Arc<Metrics>) -> Self {
-        Self { registry, authority, metrics, room: Semaphore::new(WAITING) }
+    pub(crate) fn new(registry: Arc<Registry>, authorities: Arc<Authorities>, metrics: Arc<Metrics>) -> Self {
+        Self { registry, authorities, metrics, room: Semaphore::new(WAITING) }
     }
 
     /// Serves one join to its end.
@@ -90,7 +90,8 @@ impl Joins {
             name => Some(name.parse().map_err(|error| bad(format!("the cluster's name: {error}")))?),
         };
         let key = KeyFingerprint::of_csr(&csr).map_err(|error| bad(format!("the CSR: {error}")))?;
-        let ask = JoinAsk { token: SecretString::from(token), cluster, agent: agent.clone(), key: key.clone(), version };
+        let ask =
+            JoinAsk { token: SecretString::from(token), cluster, agent: agent.clone(), key: key.clone(), version };
         let joined = self.registry.request_join(ask, Timestamp::now()).await.map_err(|error| refusal(&error))?;
         let (Joined::Accepted { cluster } | Joined::Pending { cluster }) = joined;
         tracing::info!(%cluster, %agent, %key, "a join was asked for");
@@ -133,7 +134,7 @@ impl Joins {
     }
 
     fn issue(&self, taken: &Taken) -> JoinReply {
-        match self.authority.issue_agent(&taken.csr, &taken.cluster, &taken.agent, AGENT_VALIDITY) {
+        match self.authorities.current().issue_agent(&taken.csr, &taken.cluster, &taken.agent, AGENT_VALIDITY) {
             Ok(issued) => {
                 tracing::info!(cluster = %taken.cluster, agent = %taken.agent, "issued an agent's certificate");
                 JoinReply::Issued(Issued { cluster: taken.cluster.to_string(), chain_pem: issued.chain_pem })
@@ -156,6 +157,7 @@ fn refusal(refusal: &JoinRefusal) -> Refusal {
         JoinRefusal::NoName => Reason::NoName,
         JoinRefusal::DeniedCluster { .. } => Reason::Denied,
         JoinRefusal::AgentNameTaken { .. } => Reason::AgentNameTaken,
+        JoinRefusal::TooManyAgents { .. } => Reason::Denied,
         JoinRefusal::Store(_) => Reason::Internal,
     };
     Refusal::new(reason, refusal.to_string())

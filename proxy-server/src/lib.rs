@@ -1,1 +1,38 @@
-//! .
+//! The hub: takes agents' tunnels, and proxies clients through them.
+//!
+//! ```text
+//! clients ─► frontend ─┬─ connect ─┐
+//!                      ├─ forward ─┼─► proxy: route ─► authorize ─► limits ─► tunnels ─► stream
+//!                      └─ socks5 ──┘
+//! agents  ─► agents ─► joins, tunnels           administrators ─► api ─► registry
+//! ```
+
+mod agents;
+mod api;
+mod authorities;
+mod caller;
+mod client;
+pub mod config;
+mod connect;
+mod connections;
+mod forward;
+mod frontend;
+mod head;
+mod health;
+mod http_port;
+mod hub;
+mod joins;
+mod limits;
+pub mod log;
+mod metrics;
+mod proxy;
+mod refusal;
+mod route;
+mod socks5;
+mod state;
+mod tunnels;
+
+pub use authorities::AuthoritiesError;
+pub use config::Config;
+pub use hub::{Addresses, Hub, RunError, StartError};
+pub use state::StateError;

@@ -149,7 +149,8 @@ impl fmt::Display for Overload {
             Of::Cluster => ("the cluster", "cluster"),
             Of::User => ("the user", "user"),
         };
-        let (what, flag_what) = if self.pending { ("unanswered dials", "pending") } else { ("connections", "connections") };
+        let (what, flag_what) =
+            if self.pending { ("unanswered dials", "pending") } else { ("connections", "connections") };
         write!(
             f,
             "{whose} has {} {what}, its cap; close some, or raise --max-{flag_what}-per-{flag} at the hub",

@@ -1,1 +1,88 @@
-fn main() {}
+//! The binary `proxy-server`: configuration, signals, exit codes.
+
+use std::{error::Error, process::ExitCode};
+
+use proxy_server::{
+    Addresses, Config, Hub,
+    config::{ConfigError, EX_USAGE},
+    log,
+};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+fn main() -> ExitCode {
+    let config = match Config::parse(std::env::args_os()) {
+        Ok(config) => config,
+        Err(ConfigError::CommandLine(error)) => {
+            // Help and version go to standard output; a closed pipe is the reader's choice.
+            let _ = error.print();
+            return if error.use_stderr() { EX_USAGE.into() } else { ExitCode::SUCCESS };
+        }
+        Err(ConfigError::Problems(problems)) => {
+            for problem in problems {
+                eprintln!("error: {problem}");
+            }
+            return EX_USAGE.into();
+        }
+    };
+    match run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let mut chain = format!("error: {error}");
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                chain.push_str(&format!(": {error}"));
+                cause = error.source();
+            }
+            eprintln!("{chain}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: Config) -> Result<(), Box<dyn Error>> {
+    log::init(&config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let terminate = signal(SignalKind::terminate())?;
+        let interrupt = signal(SignalKind::interrupt())?;
+        let print_addresses = config.print_addresses;
+        let hub = Hub::bind(config).await?;
+        if print_addresses {
+            print(hub.addresses());
+        }
+        let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
+        let running = hub.run(stop.clone(), abort.clone());
+        tokio::select! {
+            ended = running => ended?,
+            () = forward_signals(terminate, interrupt, stop, abort) => {}
+        }
+        Ok(())
+    })
+}
+
+/// The first signal drains, the second cuts. Never returns: the hub's own end does.
+async fn forward_signals(
+    mut terminate: Signal,
+    mut interrupt: Signal,
+    stop: CancellationToken,
+    abort: CancellationToken,
+) {
+    for token in [stop, abort] {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        token.cancel();
+    }
+    std::future::pending().await
+}
+
+#[expect(clippy::print_stdout, reason = "asked for by --print-addresses")]
+fn print(addresses: &Addresses) {
+    let Addresses { proxy, tunnel, api, metrics, pin, admin } = addresses;
+    let line = serde_json::json!({
+        "proxy": proxy, "tunnel": tunnel, "api": api, "metrics": metrics, "pin": pin, "admin": admin,
+    });
+    println!("{line}");
+}

@@ -129,7 +129,7 @@ impl Proxy {
             Ok(rule) => Ok(rule.to_string()),
             Err(denied) => {
                 let reachable = self.reachable(caller);
-                Err(OpenError::Forbidden { user: user.name.to_string(), missing: denied.to_string(), reachable })
+                Err(OpenError::Forbidden { denied, reachable })
             }
         }
     }
@@ -208,14 +208,15 @@ impl Proxy {
     }
 
     fn away(&self, cluster: &ClusterName) -> OpenError {
-        let seen = self.registry.cluster(cluster).and_then(|cluster| cluster.last_seen());
+        let seen = self.registry.cluster(cluster).and_then(|cluster| cluster.status.last_seen);
         OpenError::Away { cluster: cluster.clone(), last_seen: seen.map(|seen| (seen, Timestamp::now())) }
     }
 
     /// Cuts the connections whose right has gone; says how many.
     pub(crate) fn recheck(&self) -> usize {
         self.connections.retain(|caller, cluster| {
-            let registered = self.registry.cluster(cluster).is_some_and(|cluster| cluster.standing() == Standing::Accepted);
+            let registered =
+                self.registry.cluster(cluster).is_some_and(|cluster| cluster.standing() == Standing::Accepted);
             registered && self.still_allowed(caller, cluster)
         })
     }

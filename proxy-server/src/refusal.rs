@@ -3,6 +3,7 @@
 use certs::ClusterName;
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp, Unit};
+use registry::Denied;
 use tunnel::{DialError, Reason};
 
 use crate::{caller::CallerError, limits::Overload, route::RouteError};
@@ -14,9 +15,9 @@ pub(crate) enum OpenError {
     Caller(CallerError),
     #[error(transparent)]
     Route(RouteError),
-    #[error("user {user} has no right to {missing}; {}", reachable(.reachable))]
-    Forbidden { user: String, missing: String, reachable: Vec<ClusterName> },
-    #[error("no cluster named {cluster} is registered here; {}", reachable(.known))]
+    #[error("{denied}; {}", names(.reachable))]
+    Forbidden { denied: Denied, reachable: Vec<ClusterName> },
+    #[error("no cluster named {cluster} is registered here; {}", names(.known))]
     UnknownCluster { cluster: ClusterName, known: Vec<ClusterName> },
     #[error("cluster {0} waits to be accepted; an administrator runs 'cluster-proxy accept {0}'")]
     NotAccepted(ClusterName),
@@ -30,8 +31,6 @@ pub(crate) enum OpenError {
     Dial(DialError),
     #[error("the right to this connection was withdrawn while it was dialled")]
     Cut,
-    #[error("this hub is stopping; try again in a moment")]
-    Stopping,
 }
 
 impl OpenError {
@@ -47,7 +46,7 @@ impl OpenError {
             Self::Route(_) => StatusCode::BAD_REQUEST,
             Self::Forbidden { .. } | Self::Cut => StatusCode::FORBIDDEN,
             Self::UnknownCluster { .. } => StatusCode::NOT_FOUND,
-            Self::NotAccepted(_) | Self::ClusterDenied(_) | Self::Away { .. } | Self::Overloaded(_) | Self::Stopping => {
+            Self::NotAccepted(_) | Self::ClusterDenied(_) | Self::Away { .. } | Self::Overloaded(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Dial(error) => dial_status(error),
@@ -67,7 +66,6 @@ impl OpenError {
             Self::Overloaded(_) => "overloaded",
             Self::Dial(error) => dial_label(error),
             Self::Cut => "cut",
-            Self::Stopping => "stopping",
         }
     }
 }
@@ -113,9 +111,12 @@ fn dial_label(error: &DialError) -> &'static str {
 fn dial_sentence(error: &DialError) -> String {
     match error {
         DialError::Refused(refusal) => refusal.message.clone(),
-        DialError::NoMoreStreams => "the agent has as many streams open as it allows; try again, or add an agent".into(),
+        DialError::NoMoreStreams => {
+            "the agent has as many streams open as it allows; try again, or add an agent".into()
+        }
         DialError::TimedOut => {
-            "the agent did not answer before the dial's deadline; 'cluster-proxy clusters' shows whether it lives".into()
+            "the agent did not answer before the dial's deadline; 'cluster-proxy clusters' shows whether it lives"
+                .into()
         }
         DialError::Lost(_) => "the agent's tunnel was lost while it dialled; try again".into(),
         DialError::Protocol(_) => {
@@ -124,15 +125,15 @@ fn dial_sentence(error: &DialError) -> String {
     }
 }
 
-fn reachable(clusters: &[ClusterName]) -> String {
+fn names(clusters: &[ClusterName]) -> String {
     const SHOWN: usize = 10;
     if clusters.is_empty() {
-        return "ask an administrator ('cluster-proxy clusters' lists the clusters)".into();
+        return "reachable: none".into();
     }
-    let names: Vec<&str> = clusters.iter().take(SHOWN).map(AsRef::as_ref).collect();
+    let shown: Vec<&str> = clusters.iter().take(SHOWN).map(AsRef::as_ref).collect();
     let more = clusters.len().saturating_sub(SHOWN);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    format!("reachable: {}{more}", names.join(", "))
+    format!("reachable: {}{more}", shown.join(", "))
 }
 
 fn seen(last_seen: &Option<(Timestamp, Timestamp)>) -> String {

@@ -40,7 +40,9 @@ pub(crate) enum RouteError {
     BadHost,
     #[error("port 0 cannot be dialled; name a port from 1 to 65535")]
     BadPort,
-    #[error("the proxy user name is no cluster name (lower-case letters, digits and '-', at most 63); use the cluster's name")]
+    #[error(
+        "the proxy user name is no cluster name (lower-case letters, digits and '-', at most 63); use the cluster's name"
+    )]
     BadProxyUser,
     #[error("the proxy user name and the host name two different clusters, {user} and {host}; name one")]
     TwoClusters { user: ClusterName, host: ClusterName },

@@ -45,13 +45,7 @@ enum Reply {
 struct Broken;
 
 /// Serves one SOCKS5 connection to its end. `limit` bounds the conversation before the dial.
-pub(crate) async fn serve(
-    proxy: &Proxy,
-    mut client: Client,
-    peer: Peer,
-    mut shown: Shown,
-    limit: std::time::Duration,
-) {
+pub(crate) async fn serve(proxy: &Proxy, mut client: Client, peer: Peer, mut shown: Shown, limit: std::time::Duration) {
     let conversation = tokio::time::timeout(limit, converse(&mut client, &mut shown));
     let Ok(Ok((host, port))) = conversation.await else { return };
     let caller = Caller::authenticate(&shown, &proxy.registry);

@@ -1,0 +1,335 @@
+//! The hub's HTTPS API: what `cluster-proxy` asks of it, for administrators only.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use certs::ClusterName;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use jiff::Timestamp;
+use registry::{
+    ClusterError, ManagedCluster, NewTokenError, NewUserError, Registry, Role, Standing, TokenError, UserError,
+    api::{
+        ApiError, ClusterCounts, ClusterList, ClusterView, HubStatus, NewToken, NewUser, TokenCreated, TokenList,
+        TokenView, TunnelView, UserCreated, UserList, UserView,
+    },
+};
+use rustls::pki_types::CertificateDer;
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    authorities::Authorities,
+    caller::{Caller, CallerError, Credentials, Shown},
+    connections::Connections,
+    tunnels::Tunnels,
+};
+
+/// Longest request body, in bytes; a CSR is below one KiB.
+const BODY_LIMIT: usize = 64 * 1024;
+
+/// How long a request's body may take.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the API speaks about.
+#[derive(Debug)]
+pub(crate) struct Api {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) authorities: Arc<Authorities>,
+    pub(crate) tunnels: Arc<Tunnels>,
+    pub(crate) connections: Arc<Connections>,
+    pub(crate) about: About,
+}
+
+/// What does not change while the hub runs.
+#[derive(Clone, Debug)]
+pub(crate) struct About {
+    pub(crate) server_id: String,
+    pub(crate) started_at: Timestamp,
+    pub(crate) agent_addresses: Vec<String>,
+    pub(crate) proxy_address: String,
+    pub(crate) api_address: String,
+}
+
+/// An answer that is no success.
+#[derive(Debug)]
+struct Failure {
+    status: StatusCode,
+    error: ApiError,
+}
+
+type Answer = Result<Response<Full<Bytes>>, Failure>;
+
+impl Api {
+    /// Answers one request of a client that showed `certificate`.
+    pub(crate) async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        certificate: Option<CertificateDer<'static>>,
+    ) -> Response<Full<Bytes>> {
+        let answered = match self.administrator(&request, certificate) {
+            Ok(administrator) => self.route(&administrator, request).await,
+            Err(failure) => Err(failure),
+        };
+        answered.unwrap_or_else(|failure| {
+            let mut response = json(failure.status, &failure.error);
+            if failure.status == StatusCode::UNAUTHORIZED {
+                response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            response
+        })
+    }
+
+    /// Who asks, if it is an administrator.
+    fn administrator(
+        &self,
+        request: &Request<Incoming>,
+        certificate: Option<CertificateDer<'static>>,
+    ) -> Result<String, Failure> {
+        let credentials = request.headers().get(header::AUTHORIZATION);
+        let credentials = credentials.map_or(Ok(Credentials::default()), |value| Credentials::parse(value.as_bytes()));
+        let caller = credentials.and_then(|credentials| {
+            Caller::authenticate(&Shown { certificate, uid: None, credentials }, &self.registry)
+        });
+        match caller {
+            Ok(Caller::User(user)) if user.role == Role::Admin => Ok(user.name.to_string()),
+            Ok(caller) => {
+                let message = format!("{caller} is no administrator; use the credentials of one");
+                Err(failure(StatusCode::FORBIDDEN, "Forbidden", message))
+            }
+            Err(error @ (CallerError::Agent | CallerError::NoUser(_) | CallerError::UnknownUser(_))) => {
+                Err(failure(StatusCode::FORBIDDEN, "Forbidden", error.to_string()))
+            }
+            Err(error @ (CallerError::Missing | CallerError::UnknownToken | CallerError::Malformed)) => {
+                Err(failure(StatusCode::UNAUTHORIZED, "Unauthorized", error.to_string()))
+            }
+        }
+    }
+
+    async fn route(&self, administrator: &str, request: Request<Incoming>) -> Answer {
+        let path = request.uri().path().to_owned();
+        let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
+        let now = Timestamp::now();
+        match (request.method(), segments.as_slice()) {
+            (&Method::GET, ["v1", "status"]) => Ok(json(StatusCode::OK, &self.status())),
+            (&Method::GET, ["v1", "clusters"]) => Ok(json(StatusCode::OK, &self.clusters())),
+            (&Method::GET, ["v1", "clusters", name]) => self.cluster(name),
+            (&Method::DELETE, ["v1", "clusters", name]) => {
+                self.registry.delete_cluster(&cluster_name(name)?).await?;
+                tracing::info!(administrator, cluster = name, "cluster deleted");
+                Ok(nothing())
+            }
+            (&Method::POST, ["v1", "clusters", name, decision @ ("accept" | "deny")]) => {
+                let cluster = cluster_name(name)?;
+                match *decision {
+                    "accept" => self.registry.accept(&cluster, now).await?,
+                    _ => self.registry.deny(&cluster, now).await?,
+                }
+                tracing::info!(administrator, %cluster, decision, "cluster decided");
+                self.cluster(name)
+            }
+            (&Method::GET, ["v1", "tokens"]) => {
+                let items = self.registry.tokens().iter().map(|token| TokenView::from(token.as_ref())).collect();
+                Ok(json(StatusCode::OK, &TokenList { items }))
+            }
+            (&Method::POST, ["v1", "tokens"]) => self.create_token(administrator, body(request).await?, now).await,
+            (&Method::DELETE, ["v1", "tokens", id]) => {
+                self.registry.delete_token(id).await?;
+                Ok(nothing())
+            }
+            (&Method::GET, ["v1", "users"]) => {
+                let items = self.registry.users().iter().map(|user| UserView::from(user.as_ref())).collect();
+                Ok(json(StatusCode::OK, &UserList { items }))
+            }
+            (&Method::POST, ["v1", "users"]) => self.create_user(administrator, body(request).await?, now).await,
+            (&Method::DELETE, ["v1", "users", name]) => {
+                let name = name.parse().map_err(|error| bad_request(&error))?;
+                self.registry.delete_user(&name).await?;
+                tracing::info!(administrator, user = %name, "user deleted");
+                Ok(nothing())
+            }
+            (_, ["v1", "status" | "clusters" | "tokens" | "users", ..]) => {
+                let message = format!("{} is not served at {path}", request.method());
+                Err(failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message))
+            }
+            _ => Err(failure(StatusCode::NOT_FOUND, "NotFound", format!("nothing is served at {path}"))),
+        }
+    }
+
+    fn status(&self) -> HubStatus {
+        let mut counts = ClusterCounts::default();
+        for cluster in self.registry.clusters() {
+            counts.total += 1;
+            match cluster.standing() {
+                Standing::Accepted => counts.accepted += 1,
+                Standing::Pending => counts.pending += 1,
+                Standing::Denied => counts.denied += 1,
+            }
+            if self.tunnels.summary(cluster.name()).tunnels > 0 {
+                counts.available += 1;
+            }
+        }
+        HubStatus {
+            version: env!("CARGO_PKG_VERSION").into(),
+            server_id: self.about.server_id.clone(),
+            started_at: self.about.started_at,
+            pin: self.authorities.current().pin().to_string(),
+            agent_addresses: self.about.agent_addresses.clone(),
+            proxy_address: self.about.proxy_address.clone(),
+            api_address: self.about.api_address.clone(),
+            clusters: counts,
+            connections: self.connections.count() as u64,
+            tunnels: self.tunnels.count() as u64,
+        }
+    }
+
+    fn clusters(&self) -> ClusterList {
+        ClusterList { items: self.registry.clusters().iter().map(|cluster| self.view(cluster)).collect() }
+    }
+
+    fn cluster(&self, name: &str) -> Answer {
+        let name = cluster_name(name)?;
+        match self.registry.cluster(&name) {
+            Some(cluster) => Ok(json(StatusCode::OK, &self.view(&cluster))),
+            None => {
+                let message = format!("no cluster named {name} is registered; 'cluster-proxy clusters' lists them");
+                Err(failure(StatusCode::NOT_FOUND, "NotFound", message))
+            }
+        }
+    }
+
+    /// A cluster with what its tunnels say at this moment.
+    fn view(&self, cluster: &Arc<ManagedCluster>) -> ClusterView {
+        let summary = self.tunnels.summary(cluster.name());
+        let members = self.tunnels.members(cluster.name());
+        let available = !members.is_empty();
+        let now = Timestamp::now();
+        let since = members.iter().map(|member| member.since).min().or(cluster.status.last_seen).unwrap_or(now);
+        let tunnel = TunnelView {
+            agents: u32::try_from(summary.agents.len()).unwrap_or(u32::MAX),
+            rtt_milliseconds: summary.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
+            streams: summary.streams as u64,
+            bytes_to_cluster: summary.bytes_to_cluster,
+            bytes_from_cluster: summary.bytes_from_cluster,
+            last_seen: if available { Some(now) } else { cluster.status.last_seen },
+            available,
+        };
+        ClusterView { cluster: ManagedCluster::clone(&cluster.observed(available, since)), tunnel }
+    }
+
+    async fn create_token(&self, administrator: &str, new: NewToken, now: Timestamp) -> Answer {
+        let new = registry::NewToken {
+            cluster: new.cluster,
+            auto_accept: new.auto_accept,
+            reusable: new.reusable,
+            time_to_live: Duration::from_secs(new.ttl_seconds),
+            created_by: administrator.to_owned(),
+        };
+        let (token, text) = self.registry.create_token(new, now).await?;
+        tracing::info!(administrator, token = token.id, "join token created");
+        Ok(json(StatusCode::CREATED, &TokenCreated { view: TokenView::from(&token), token: text }))
+    }
+
+    async fn create_user(&self, administrator: &str, new: NewUser, now: Timestamp) -> Answer {
+        // The certificate first: a request that cannot be signed must leave no user behind.
+        let validity = Duration::from_secs(new.validity_seconds);
+        let issued = self.authorities.current().issue_user(&new.csr, &new.name, validity);
+        let issued = issued.map_err(|error| bad_request(&error))?;
+        let role = if new.admin { Role::Admin } else { Role::User };
+        let user = registry::NewUser { name: new.name, role, groups: new.groups, clusters: new.clusters };
+        let (user, token) = self.registry.create_user(user, now).await?;
+        tracing::info!(administrator, user = %user.name, "user created");
+        let created = UserCreated {
+            view: UserView::from(&user),
+            token,
+            certificate_chain_pem: issued.chain_pem,
+            not_after: Timestamp::try_from(issued.not_after).unwrap_or(Timestamp::MAX),
+        };
+        Ok(json(StatusCode::CREATED, &created))
+    }
+}
+
+fn cluster_name(name: &str) -> Result<ClusterName, Failure> {
+    name.parse().map_err(|error| bad_request(&error))
+}
+
+async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Failure> {
+    let collecting = tokio::time::timeout(BODY_TIMEOUT, Limited::new(request.into_body(), BODY_LIMIT).collect());
+    let late = |_| failure(StatusCode::REQUEST_TIMEOUT, "Timeout", "the body did not arrive in time".into());
+    let collected = collecting.await.map_err(late)?.map_err(|error| {
+        let message = format!("the body cannot be read ({error}); send at most {BODY_LIMIT} bytes");
+        failure(StatusCode::PAYLOAD_TOO_LARGE, "BadRequest", message)
+    })?;
+    serde_json::from_slice(&collected.to_bytes()).map_err(|error| bad_request(&error))
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
+    let text = serde_json::to_vec(value).expect("our own types have string keys and no failing serializers");
+    let mut response = Response::new(Full::from(text));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn nothing() -> Response<Full<Bytes>> {
+    json(StatusCode::OK, &HashMap::<String, String>::new())
+}
+
+fn failure(status: StatusCode, reason: &str, message: String) -> Failure {
+    Failure { status, error: ApiError { reason: reason.into(), message } }
+}
+
+fn bad_request(error: &dyn std::error::Error) -> Failure {
+    failure(StatusCode::BAD_REQUEST, "BadRequest", error.to_string())
+}
+
+fn store_failure(error: &dyn std::error::Error) -> Failure {
+    failure(StatusCode::SERVICE_UNAVAILABLE, "StoreUnavailable", error.to_string())
+}
+
+impl From<ClusterError> for Failure {
+    fn from(error: ClusterError) -> Self {
+        match error {
+            ClusterError::Unknown { .. } | ClusterError::UnknownAgent { .. } => {
+                failure(StatusCode::NOT_FOUND, "NotFound", error.to_string())
+            }
+            ClusterError::Store { .. } => store_failure(&error),
+        }
+    }
+}
+
+impl From<NewTokenError> for Failure {
+    fn from(error: NewTokenError) -> Self {
+        match error {
+            NewTokenError::TimeToLive => failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", error.to_string()),
+            NewTokenError::Store(_) => store_failure(&error),
+        }
+    }
+}
+
+impl From<TokenError> for Failure {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Unknown { .. } => failure(StatusCode::NOT_FOUND, "NotFound", error.to_string()),
+            TokenError::Store(_) => store_failure(&error),
+        }
+    }
+}
+
+impl From<NewUserError> for Failure {
+    fn from(error: NewUserError) -> Self {
+        match error {
+            NewUserError::Exists { .. } => failure(StatusCode::CONFLICT, "AlreadyExists", error.to_string()),
+            NewUserError::Store(_) => store_failure(&error),
+        }
+    }
+}
+
+impl From<UserError> for Failure {
+    fn from(error: UserError) -> Self {
+        match error {
+            UserError::Unknown { .. } => failure(StatusCode::NOT_FOUND, "NotFound", error.to_string()),
+            UserError::Store(_) => store_failure(&error),
+        }
+    }
+}

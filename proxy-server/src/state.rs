@@ -1,0 +1,124 @@
+//! The hub's state folder: its CA, its registry, its reset key and the first administrator's credentials.
+//!
+//! | file | what |
+//! |---|---|
+//! | `ca.crt`, `ca.key` | the CA; losing the key means that every agent joins again |
+//! | `registry.redb` | clusters, tokens, users |
+//! | `reset.key` | lets a restarted hub tell old tunnels that they are gone |
+//! | `admin/` | credentials of the user `admin`, for this machine's `cluster-proxy` |
+
+use std::{
+    fs, io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use certs::{Authority, AuthorityError, Credentials, CredentialsError, HubEntry, IssueError, PrivateKey, UserName};
+use jiff::Timestamp;
+use registry::{NewUser, NewUserError, Reach, Registry, Role, UserError, store::OpenError};
+use secrecy::SecretString;
+use tunnel::RESET_KEY_LENGTH;
+
+/// The first administrator.
+const ADMIN: &str = "admin";
+
+/// The administrator's certificate is made anew at each start.
+const ADMIN_VALIDITY: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// What the folder holds, open.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) folder: PathBuf,
+    pub(crate) authority: Authority,
+    pub(crate) registry: Registry,
+    pub(crate) reset_key: [u8; RESET_KEY_LENGTH],
+}
+
+/// Why the state cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    #[error("cannot use {path}; check its permissions, or name another folder with --state")]
+    File { path: PathBuf, source: io::Error },
+    #[error("{0} is damaged; delete it, and every agent takes a moment longer to come back once")]
+    ResetKey(PathBuf),
+    #[error("the hub's CA cannot be used")]
+    Authority(#[source] AuthorityError),
+    #[error("the registry cannot be opened")]
+    Registry(#[source] OpenError),
+    #[error("the administrator's credentials cannot be written")]
+    Credentials(#[source] CredentialsError),
+    #[error("the administrator's certificate cannot be issued")]
+    Issue(#[source] IssueError),
+    #[error("the administrator cannot be registered")]
+    Create(#[source] NewUserError),
+    #[error("the administrator cannot be registered anew")]
+    Replace(#[source] UserError),
+    #[error("the administrator's key cannot be used")]
+    Key(#[source] certs::PrivateKeyError),
+    #[error("the administrator's key signs nothing")]
+    Csr(#[source] certs::CsrError),
+}
+
+impl State {
+    /// Opens the folder, and makes in it what is missing.
+    pub(crate) fn open(folder: &Path) -> Result<Self, StateError> {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.map_err(|source| StateError::File { path: folder.to_owned(), source })?;
+        // First: it also makes sure that no other hub uses the folder.
+        let registry = Registry::open(folder.join("registry.redb")).map_err(StateError::Registry)?;
+        let authority = Authority::load_or_create(folder).map_err(StateError::Authority)?;
+        let reset_key = reset_key(&folder.join("reset.key"))?;
+        Ok(Self { folder: folder.to_owned(), authority, registry, reset_key })
+    }
+
+    /// Writes the administrator's credentials for a hub at these addresses. A user or a token that is there is kept.
+    pub(crate) async fn write_admin(&self, api: String, proxy: String) -> Result<PathBuf, StateError> {
+        let folder = self.folder.join(ADMIN);
+        let user: UserName = ADMIN.parse().expect("the name is a user's");
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+        made.map_err(|source| StateError::File { path: folder.clone(), source })?;
+        let token = self.admin_token(&user, &folder.join("token")).await?;
+        let key = PrivateKey::load_or_create(&folder.join("tls.key")).map_err(StateError::Key)?;
+        let csr = key.csr_der().map_err(StateError::Csr)?;
+        let issued = self.authority.issue_user(&csr, &user, ADMIN_VALIDITY).map_err(StateError::Issue)?;
+        let credentials = Credentials {
+            hub: HubEntry { user, api, proxy, pin: self.authority.pin() },
+            ca_pem: self.authority.certificate_pem().into(),
+            chain_pem: issued.chain_pem,
+            key_pem: key.to_pem().into(),
+            token: Some(token),
+        };
+        credentials.save(&folder).map_err(StateError::Credentials)?;
+        Ok(folder)
+    }
+
+    /// The token in the file if the registry knows it; else the administrator is registered anew. Whoever may write
+    /// this folder is the administrator anyway.
+    async fn admin_token(&self, user: &UserName, path: &Path) -> Result<SecretString, StateError> {
+        if let Ok(token) = fs::read_to_string(path) {
+            if self.registry.authenticate(token.trim()).is_some_and(|known| known.name == *user) {
+                return Ok(SecretString::from(token.trim()));
+            }
+        }
+        if self.registry.user(user).is_some() {
+            self.registry.delete_user(user).await.map_err(StateError::Replace)?;
+        }
+        let new = NewUser { name: user.clone(), role: Role::Admin, groups: Vec::new(), clusters: Reach::All };
+        let (_, token) = self.registry.create_user(new, Timestamp::now()).await.map_err(StateError::Create)?;
+        Ok(token)
+    }
+}
+
+fn reset_key(path: &Path) -> Result<[u8; RESET_KEY_LENGTH], StateError> {
+    let file = |source| StateError::File { path: path.to_owned(), source };
+    match fs::read(path) {
+        Ok(bytes) => bytes.try_into().map_err(|_| StateError::ResetKey(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let key = rand::random::<[u8; RESET_KEY_LENGTH]>();
+            certs::write_secret(path, key).map_err(file)?;
+            Ok(key)
+        }
+        Err(error) => Err(file(error)),
+    }
+}
