@@ -1,1 +1,22 @@
-//! .
+//! The harness of the scenarios: the real binaries as processes, stock clients, and targets that behave or misbehave.
+//!
+//! Everything runs on loopback with ports given by the kernel, owns its tasks, files and processes, and is gone when dropped.
+//! What cannot be set up is an error; what a scenario judges, it asserts.
+
+mod config;
+mod fetch;
+pub mod kubeconfig;
+pub mod metrics;
+pub mod pattern;
+mod process;
+mod program;
+pub mod prometheus;
+pub mod service;
+pub mod tool;
+mod wait;
+
+pub use fetch::{Answer, Fetch};
+pub use process::{Lines, Process};
+pub use program::{Finished, Program};
+pub use service::Service;
+pub use wait::{wait_for, wait_until};
