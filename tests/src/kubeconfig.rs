@@ -1,8 +1,10 @@
 //! A kubeconfig of one cluster and one user, as kubectl reads it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -22,9 +24,9 @@ pub struct KubeconfigFile {
 }
 
 impl Kubeconfig {
-    /// The API server at `server` (`https://HOST:PORT`), vouched for by the authority in the PEM file `authority`, and the user with this token.
-    pub fn new(server: impl Into<String>, authority: &Path, token: impl Into<String>) -> Self {
-        let cluster = json!({ "server": server.into(), "certificate-authority": authority });
+    /// The API server at `server` (`https://HOST:PORT`), vouched for by `authority` (PEM), and the user with this token.
+    pub fn new(server: impl Into<String>, authority: &str, token: impl Into<String>) -> Self {
+        let cluster = json!({ "server": server.into(), "certificate-authority-data": STANDARD.encode(authority) });
         Self { cluster, token: token.into() }
     }
 

@@ -123,7 +123,9 @@ impl Pattern {
         match read_full(from, &mut received).await {
             Ok(()) if received == checksum.0 => Ok(checksum),
             Ok(()) => Err(PatternError::Checksum { length: self.length }),
-            Err((read, None)) => Err(PatternError::Short { offset: self.length + read as u64, length: self.length + 32 }),
+            Err((read, None)) => {
+                Err(PatternError::Short { offset: self.length + read as u64, length: self.length + 32 })
+            }
             Err((read, Some(source))) => Err(PatternError::Io { offset: self.length + read as u64, source }),
         }
     }
@@ -147,10 +149,7 @@ fn piece_length(left: u64) -> usize {
 }
 
 /// Fills `buffer`; on failure says how much was read, and the error unless the stream just ended.
-async fn read_full(
-    from: &mut (impl AsyncRead + Unpin),
-    buffer: &mut [u8],
-) -> Result<(), (usize, Option<io::Error>)> {
+async fn read_full(from: &mut (impl AsyncRead + Unpin), buffer: &mut [u8]) -> Result<(), (usize, Option<io::Error>)> {
     let mut read = 0;
     while read < buffer.len() {
         match from.read(&mut buffer[read..]).await {

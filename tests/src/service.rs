@@ -1,6 +1,6 @@
 //! Targets: small services on loopback that behave, or misbehave, in one named way.
 
-// apiserver
+pub mod apiserver;
 pub mod authority;
 pub mod banner;
 pub mod black_hole;

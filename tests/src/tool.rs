@@ -1,14 +1,9 @@
 //! The stock clients the scenarios run. One that is missing is an error with the command that installs it, never a skip.
 
-use std::path::PathBuf;
-
 use anyhow::{Context as _, Result};
 
 use crate::Program;
 use crate::config;
-
-/// kubectl's minor versions of which the machine may have a copy as `kubectl.1.N` beside the default one.
-const KUBECTL_MINORS: std::ops::RangeInclusive<u32> = 20..=60;
 
 /// curl, silent but for errors, and without the configuration of the machine.
 pub fn curl() -> Result<Program> {
@@ -20,13 +15,17 @@ pub fn kubectl() -> Result<Program> {
     find("kubectl")
 }
 
-/// Every kubectl on the search path that names its minor version (`kubectl.1.N`), oldest first, with that minor version. There may be none.
+/// The kubectl of each other version that the machine has beside the default one as `kubectl.1.MINOR`, oldest first, with its
+/// minor version. There may be none.
 pub fn kubectls_by_minor() -> Result<Vec<(u32, Program)>> {
-    let found = KUBECTL_MINORS.map(|minor| {
-        let path = config::find_tool(&format!("kubectl.1.{minor}"))?;
-        Ok(path.map(|path: PathBuf| (minor, Program::at(path))))
+    let prefix = "kubectl.1.";
+    let found = config::siblings_of_tool("kubectl", prefix)?.into_iter().filter_map(|path| {
+        let minor = path.file_name()?.to_str()?.strip_prefix(prefix)?.parse().ok()?;
+        Some((minor, Program::at(path)))
     });
-    found.filter_map(Result::transpose).collect()
+    let mut found: Vec<(u32, Program)> = found.collect();
+    found.sort_by_key(|(minor, _)| *minor);
+    Ok(found)
 }
 
 /// Prometheus.

@@ -92,7 +92,8 @@ impl Site {
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let requests = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
         let path = request.uri().path().to_owned();
-        let (page, parameter) = path.trim_start_matches('/').split_once('/').unwrap_or((path.trim_matches('/'), ""));
+        let path = path.trim_start_matches('/');
+        let (page, parameter) = path.split_once('/').unwrap_or((path, ""));
         match (page, parameter.parse::<u64>()) {
             ("", _) => full(format!("{}\n", self.name)),
             ("metrics", _) => self.metrics(requests),
@@ -113,7 +114,9 @@ impl Site {
             self.name
         );
         let mut response = full(page);
-        response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain; version=0.0.4"));
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain; version=0.0.4"));
         response
     }
 }
@@ -131,7 +134,8 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, sit
 
 fn described(request: &Request<Incoming>) -> String {
     let fields = request.headers().iter();
-    let fields: Vec<_> = fields.map(|(name, value)| json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())])).collect();
+    let fields: Vec<_> =
+        fields.map(|(name, value)| json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())])).collect();
     json!({ "method": request.method().as_str(), "target": request.uri().to_string(), "headers": fields }).to_string()
 }
 
