@@ -3,8 +3,11 @@
 //! Everything runs on loopback with ports given by the kernel, owns its tasks, files and processes, and is gone when dropped.
 //! What cannot be set up is an error; what a scenario judges, it asserts.
 
+pub mod client;
 mod config;
+mod credentials;
 mod fetch;
+pub mod hub;
 pub mod kubeconfig;
 pub mod metrics;
 pub mod pattern;
@@ -12,11 +15,17 @@ mod process;
 mod program;
 pub mod prometheus;
 pub mod service;
+pub mod speed;
+mod spoke;
 pub mod tool;
 mod wait;
 
+pub use client::Client;
+pub use credentials::{Credentials, HUB_NAME};
 pub use fetch::{Answer, Fetch};
+pub use hub::Hub;
 pub use process::{Lines, Process};
 pub use program::{Finished, Program};
 pub use service::Service;
+pub use spoke::{Spoke, SpokeBuilder};
 pub use wait::{wait_for, wait_until};
