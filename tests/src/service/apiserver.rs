@@ -118,7 +118,7 @@ async fn serve(stream: TcpStream, acceptor: TlsAcceptor, state: Arc<State>) -> i
     server.timer(TokioTimer::new());
     server.serve_connection(TokioIo::new(stream), service).with_upgrades().await.map_err(io::Error::other)?;
     match upgraded.recv().await {
-        Some(session) => exec::Session::run(session).await.map_err(io::Error::other),
+        Some(session) => session.run().await.map_err(io::Error::other),
         None => Ok(()),
     }
 }

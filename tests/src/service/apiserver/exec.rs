@@ -18,6 +18,7 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper::{HeaderMap, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
@@ -140,14 +141,14 @@ impl Channels {
         self.0.send(Message::Binary([&[channel], bytes].concat().into())).await
     }
 
-    /// Says farewell and waits for the client's.
+    /// Says farewell, waits for the client's, and ends the stream below, TLS with its close_notify.
     async fn close(&mut self) -> Result<(), Error> {
         // kubectl takes any other code for a failure, also after a good status.
         self.0.close(Some(CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() })).await?;
         while let Some(message) = self.0.next().await {
             message?;
         }
-        Ok(())
+        Ok(self.0.get_mut().shutdown().await?)
     }
 }
 
@@ -163,4 +164,58 @@ fn status(code: i32) -> Value {
         "reason": "NonZeroExitCode",
         "details": { "causes": [{ "reason": "ExitCode", "message": code.to_string() }] },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::pki_types::ServerName;
+    use tokio::net::TcpStream;
+    use tokio_rustls::TlsConnector;
+    use tokio_tungstenite::client_async;
+    use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+
+    use super::*;
+    use crate::service::apiserver::{ApiServer, TOKEN};
+    use crate::service::authority::TargetAuthority;
+
+    /// Runs `echo hi` as a client that offers these subprotocols; gives the one chosen and the messages before the close.
+    async fn echo(offered: &str) -> anyhow::Result<(String, Vec<Vec<u8>>)> {
+        let authority = TargetAuthority::new()?;
+        let server = ApiServer::start(&authority, &[]).await?;
+        server.add_pod("first");
+        let stream = TcpStream::connect(server.address()).await?;
+        let connector = TlsConnector::from(authority.client_config()?);
+        let stream = connector.connect(ServerName::try_from("localhost")?, stream).await?;
+        let path = "api/v1/namespaces/default/pods/first/exec?command=echo&command=hi";
+        let mut request = format!("wss://localhost/{path}").into_client_request()?;
+        request.headers_mut().insert(header::AUTHORIZATION, format!("Bearer {TOKEN}").parse()?);
+        request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, offered.parse()?);
+        let (mut socket, response) = client_async(request, stream).await?;
+        let mut messages = Vec::new();
+        while let Some(message) = socket.next().await {
+            let message = message?;
+            if !message.is_close() {
+                messages.push(message.into_data().to_vec());
+            }
+        }
+        Ok((response.headers()[header::SEC_WEBSOCKET_PROTOCOL].to_str()?.to_owned(), messages))
+    }
+
+    #[tokio::test]
+    async fn output_and_status_come_on_their_channels_in_both_versions() -> anyhow::Result<()> {
+        let status = b"\x03{\"metadata\":{},\"status\":\"Success\"}".to_vec();
+        for (offered, chosen) in
+            [("v4.channel.k8s.io", "v4.channel.k8s.io"), ("v4.channel.k8s.io, v5.channel.k8s.io", "v5.channel.k8s.io")]
+        {
+            let (protocol, messages) = echo(offered).await?;
+            assert_eq!((protocol.as_str(), messages), (chosen, vec![b"\x01hi\n".to_vec(), status.clone()]));
+        }
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn an_unknown_subprotocol_is_refused() {
+        let error = echo("v9.channel.k8s.io").await.unwrap_err().to_string();
+        assert!(error.contains("400"), "{error}");
+    }
 }
