@@ -1,1 +1,33 @@
-//! .
+//! The harness of the scenarios: the real binaries as processes, stock clients, and targets that behave or misbehave.
+//!
+//! Everything runs on loopback with ports given by the kernel, owns its tasks, files and processes, and is gone when dropped.
+//! What cannot be set up is an error; what a scenario judges, it asserts.
+
+pub mod client;
+mod config;
+mod credentials;
+mod fetch;
+pub mod hub;
+pub mod kubeconfig;
+pub mod metrics;
+mod open_files;
+pub mod pattern;
+mod process;
+mod program;
+pub mod prometheus;
+pub mod service;
+pub mod speed;
+mod spoke;
+pub mod tool;
+mod wait;
+
+pub use client::Client;
+pub use credentials::{Credentials, HUB_NAME};
+pub use fetch::{Answer, Fetch};
+pub use hub::Hub;
+pub use open_files::allow_open_files;
+pub use process::{Lines, Process};
+pub use program::{Finished, Program};
+pub use service::Service;
+pub use spoke::{Spoke, SpokeBuilder};
+pub use wait::{wait_for, wait_until};

@@ -1,0 +1,211 @@
+//! A hub: a real `proxy-server` on ports of its own, with its state in a temporary folder.
+
+mod admin;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::client::{Client, Entry};
+use crate::credentials::Credentials;
+use crate::{Finished, Process, Program};
+
+pub use admin::{ClusterAccess, JoinTerms};
+
+/// How long a start may take on a loaded machine: keys and certificates are made at the first.
+const START: Duration = Duration::from_secs(30);
+/// How long a stop may take beyond what the scenario sets as its drain time-out.
+const STOP: Duration = Duration::from_secs(45);
+/// How long one command of the operator may take.
+const COMMAND: Duration = Duration::from_secs(30);
+
+/// A hub about to start.
+#[derive(Debug, Default)]
+pub struct HubBuilder {
+    arguments: Vec<String>,
+}
+
+/// A hub. It is killed and its state removed when dropped.
+#[derive(Debug)]
+pub struct Hub {
+    process: Process,
+    addresses: Addresses,
+    arguments: Vec<String>,
+    state: TempDir,
+}
+
+/// Where it listens, as it says itself.
+#[derive(Debug, Clone)]
+pub struct Addresses {
+    /// Proxy frontends, TCP.
+    pub proxy: SocketAddr,
+    /// Agents' tunnels, UDP.
+    pub tunnel: SocketAddr,
+    /// HTTPS API, TCP.
+    pub api: SocketAddr,
+    /// `/metrics /healthz /readyz`, TCP.
+    pub metrics: SocketAddr,
+    /// The pin of its CA, `sha256:…`.
+    pub pin: String,
+}
+
+impl HubBuilder {
+    /// Adds arguments of `proxy-server`, e.g. `["--dial-timeout", "2s"]`.
+    #[must_use]
+    pub fn args<A: Into<String>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    /// Starts it and waits until it is ready.
+    pub async fn start(self) -> Result<Hub> {
+        let state = TempDir::new().context("no temporary folder for the hub's state")?;
+        let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+        let (process, addresses) = launch(state.path(), &self.arguments, [any; 4]).await?;
+        Ok(Hub { process, addresses, arguments: self.arguments, state })
+    }
+}
+
+impl Hub {
+    /// A hub with defaults, or what [`HubBuilder::args`] adds.
+    pub fn builder() -> HubBuilder {
+        HubBuilder::default()
+    }
+
+    /// Starts one with defaults.
+    pub async fn start() -> Result<Self> {
+        Self::builder().start().await
+    }
+
+    /// Where it listens; the same over restarts.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// The Unix socket of its proxy frontends.
+    pub fn socket(&self) -> PathBuf {
+        socket_in(self.state.path())
+    }
+
+    /// Its state folder.
+    pub fn state(&self) -> &Path {
+        self.state.path()
+    }
+
+    /// Its process.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// The administrator's credentials, made at the first start.
+    pub fn credentials(&self) -> Credentials {
+        Credentials::at(self.state.path().join("admin"))
+    }
+
+    /// Asks it to stop and demands that it ends well.
+    pub async fn stop(&mut self) -> Result<()> {
+        self.process.signal(Signal::SIGTERM)?;
+        self.process.exits_with(0, STOP).await
+    }
+
+    /// Kills it at once.
+    pub async fn kill(&mut self) -> Result<()> {
+        self.process.kill().await
+    }
+
+    /// Starts it again after [`Self::stop`] or [`Self::kill`], with the same ports and state, and waits until it is ready.
+    pub async fn start_again(&mut self) -> Result<()> {
+        let Addresses { proxy, tunnel, api, metrics, .. } = self.addresses;
+        let listen = [proxy, tunnel, api, metrics];
+        (self.process, self.addresses) = launch(self.state.path(), &self.arguments, listen).await?;
+        Ok(())
+    }
+
+    /// Stops it well and starts it again, with the same ports and state.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.stop().await?;
+        self.start_again().await
+    }
+
+    /// Runs the operator's command `cluster-proxy` with the administrator's credentials, to its end.
+    pub async fn command<A: AsRef<str>>(&self, arguments: impl IntoIterator<Item = A>) -> Result<Finished> {
+        self.operator(&self.credentials())?
+            .args(arguments.into_iter().map(|a| a.as_ref().to_owned()))
+            .run(COMMAND)
+            .await
+    }
+
+    /// The operator's command with some credentials, for what does not end by itself.
+    pub fn operator(&self, credentials: &Credentials) -> Result<Program> {
+        Ok(Program::of_workspace("cluster-proxy")?.arg("--credentials").arg(credentials.folder()))
+    }
+
+    /// A client of its plain proxy port with the administrator's token, for targets in `cluster`; see [`Client`] for others.
+    pub fn client(&self, cluster: &str) -> Result<Client> {
+        Ok(Client::new(Entry::Plain(self.addresses.proxy)).cluster(cluster, &self.credentials().token()?))
+    }
+
+    /// `http://CLUSTER:TOKEN@HOST:PORT` for `user`, as curl's `-x`, kubectl's `proxy-url` and Prometheus' `proxy_url` take it.
+    pub fn proxy_url(&self, scheme: &str, cluster: &str, user: &Credentials) -> Result<String> {
+        Ok(format!("{scheme}://{cluster}:{}@{}", user.token()?, self.addresses.proxy))
+    }
+}
+
+/// Starts the server on `listen` (proxy, tunnel, API, metrics; port 0 for any) and reads where it really listens.
+async fn launch(state: &Path, arguments: &[String], listen: [SocketAddr; 4]) -> Result<(Process, Addresses)> {
+    let flags = ["--proxy-listen", "--tunnel-listen", "--api-listen", "--metrics-listen"];
+    let mut server = Program::of_workspace("proxy-server")?.arg("--print-addresses").arg("--state").arg(state);
+    for (flag, address) in flags.iter().zip(listen) {
+        server = server.arg(flag).arg(address.to_string());
+    }
+    let process = server.arg("--proxy-socket").arg(socket_in(state)).args(arguments).spawn()?;
+    let addresses = Addresses::parse(&process.stdout_json(START).await?)?;
+    let metrics = addresses.metrics;
+    crate::wait_for(START, "the hub to be ready", async || {
+        crate::Fetch::get("/readyz").plain(metrics).await?.success()
+    })
+    .await?;
+    Ok((process, addresses))
+}
+
+fn socket_in(state: &Path) -> PathBuf {
+    state.join("proxy.sock")
+}
+
+impl Addresses {
+    fn parse(line: &Value) -> Result<Self> {
+        let text = |field: &str| line[field].as_str().with_context(|| format!("no {field} in {line}"));
+        let address = |field| Ok::<_, anyhow::Error>(text(field)?.parse()?);
+        Ok(Self {
+            proxy: address("proxy")?,
+            tunnel: address("tunnel")?,
+            api: address("api")?,
+            metrics: address("metrics")?,
+            pin: text("pin")?.to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_printed_addresses_are_read() -> Result<()> {
+        let line = json!({
+            "proxy": "127.0.0.1:1", "tunnel": "[::1]:2", "api": "127.0.0.1:3", "metrics": "127.0.0.1:4", "pin": "sha256:00",
+        });
+        let addresses = Addresses::parse(&line)?;
+        assert_eq!((addresses.proxy.port(), addresses.tunnel.port(), addresses.pin.as_str()), (1, 2, "sha256:00"));
+        let error = Addresses::parse(&json!({ "proxy": "127.0.0.1:1" })).unwrap_err();
+        assert!(error.to_string().contains("no tunnel"), "{error}");
+        Ok(())
+    }
+}

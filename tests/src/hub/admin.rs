@@ -1,0 +1,118 @@
+//! What a scenario asks of the hub's HTTPS API, as the administrator. The operator's command has scenarios of its own.
+
+use anyhow::{Context as _, Result};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hyper::Method;
+use rcgen::{CertificateParams, KeyPair};
+use serde_json::{Value, json};
+
+use super::Hub;
+use crate::credentials::{Credentials, HUB_NAME};
+use crate::{Answer, Fetch};
+
+/// The terms of a join token.
+#[derive(Debug, Clone)]
+pub struct JoinTerms {
+    /// The one cluster name it is good for; none: any.
+    pub cluster: Option<String>,
+    /// Whether a join by it needs no accept.
+    pub auto_accept: bool,
+    /// Whether it is good more than once.
+    pub reusable: bool,
+    /// How long it is good.
+    pub ttl_seconds: u64,
+}
+
+/// Which clusters a user may reach.
+#[derive(Debug, Clone)]
+pub enum ClusterAccess {
+    /// Every one.
+    All,
+    /// These, by name.
+    Named(Vec<String>),
+}
+
+impl JoinTerms {
+    /// Good for an hour, once, for `cluster` only, and accepted by itself.
+    pub fn auto_accepted(cluster: &str) -> Self {
+        Self { cluster: Some(cluster.to_owned()), auto_accept: true, reusable: false, ttl_seconds: 3600 }
+    }
+}
+
+impl Hub {
+    /// Makes a join token and gives its text.
+    pub async fn create_token(&self, terms: &JoinTerms) -> Result<String> {
+        let JoinTerms { cluster, auto_accept, reusable, ttl_seconds } = terms;
+        let mut new = json!({ "autoAccept": auto_accept, "reusable": reusable, "ttlSeconds": ttl_seconds });
+        if let Some(cluster) = cluster {
+            new["cluster"] = json!(cluster);
+        }
+        let created = self.ask(Fetch::new(Method::POST, "/v1/tokens").json(&new)).await?.success()?.json()?;
+        text(&created, "token")
+    }
+
+    /// The cluster as the hub sees it: OCM's ManagedCluster with `tunnel` beside its fields.
+    pub async fn cluster(&self, name: &str) -> Result<Value> {
+        self.ask(Fetch::get(format!("/v1/clusters/{name}"))).await?.success()?.json()
+    }
+
+    /// The names of all clusters.
+    pub async fn cluster_names(&self) -> Result<Vec<String>> {
+        let list = self.ask(Fetch::get("/v1/clusters")).await?.success()?.json()?;
+        let items = list["items"].as_array().with_context(|| format!("no items in {list}"))?;
+        items.iter().map(|item| text(&item["metadata"], "name")).collect()
+    }
+
+    /// Whether a connection to the cluster would find a tunnel now. Not so for a cluster nobody knows.
+    pub async fn is_available(&self, cluster: &str) -> bool {
+        self.cluster(cluster).await.is_ok_and(|view| view["tunnel"]["available"] == true)
+    }
+
+    /// Accepts a cluster and the agents that wait.
+    pub async fn accept(&self, cluster: &str) -> Result<()> {
+        self.ask(Fetch::new(Method::POST, format!("/v1/clusters/{cluster}/accept"))).await?.success().map(drop)
+    }
+
+    /// Denies a cluster.
+    pub async fn deny(&self, cluster: &str) -> Result<()> {
+        self.ask(Fetch::new(Method::POST, format!("/v1/clusters/{cluster}/deny"))).await?.success().map(drop)
+    }
+
+    /// Deletes a cluster.
+    pub async fn delete_cluster(&self, cluster: &str) -> Result<()> {
+        self.ask(Fetch::new(Method::DELETE, format!("/v1/clusters/{cluster}"))).await?.success().map(drop)
+    }
+
+    /// Makes a user who is no administrator, good for a day, and gives the credentials.
+    pub async fn create_user(&self, name: &str, access: &ClusterAccess) -> Result<Credentials> {
+        let key = KeyPair::generate()?;
+        let request = CertificateParams::default().serialize_request(&key)?;
+        let clusters = match access {
+            ClusterAccess::All => json!("*"),
+            ClusterAccess::Named(names) => json!(names),
+        };
+        let new = json!({
+            "name": name,
+            "admin": false,
+            "groups": [],
+            "clusters": clusters,
+            "csr": STANDARD.encode(request.der()),
+            "validitySeconds": 86_400,
+        });
+        let created = self.ask(Fetch::new(Method::POST, "/v1/users").json(&new)).await?.success()?.json()?;
+        let authority = std::fs::read_to_string(self.credentials().authority_file())?;
+        let (chain, token) = (text(&created, "certificateChainPem")?, text(&created, "token")?);
+        Credentials::write(&authority, &chain, &key.serialize_pem(), &token)
+    }
+
+    /// Sends any request to the API with the administrator's token.
+    pub async fn ask(&self, request: Fetch) -> Result<Answer> {
+        let credentials = self.credentials();
+        request.bearer(&credentials.token()?).tls(self.addresses().api, HUB_NAME, credentials.tls()?).await
+    }
+}
+
+fn text(document: &Value, field: &str) -> Result<String> {
+    Ok(document[field].as_str().with_context(|| format!("no {field} in the hub's answer"))?.to_owned())
+}

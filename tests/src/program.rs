@@ -1,0 +1,164 @@
+//! A program about to be run: its arguments, its clean environment, and the two ways to run it.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use tempfile::TempDir;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::config;
+use crate::process::Process;
+
+/// A program with its arguments. It sees no variable of the caller's environment but `PATH`, and an empty home folder of its
+/// own, so that neither proxy settings nor configuration of the machine reach it.
+#[derive(Debug, Clone)]
+pub struct Program {
+    path: PathBuf,
+    arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+    stdin: bool,
+}
+
+/// What a program that ran to its end left.
+#[derive(Debug)]
+pub struct Finished {
+    name: String,
+    /// How it ended.
+    pub status: ExitStatus,
+    /// All it wrote to standard output, as it is.
+    pub stdout: Vec<u8>,
+    /// All it wrote to standard error, invalid UTF-8 replaced.
+    pub stderr: String,
+}
+
+impl Program {
+    /// The program at `path`.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), arguments: Vec::new(), environment: Vec::new(), stdin: false }
+    }
+
+    /// One of the workspace's own binaries, e.g. `proxy-server`; an error says to build it when it is missing.
+    pub fn of_workspace(name: &str) -> Result<Self> {
+        config::workspace_binary(name).map(Self::at)
+    }
+
+    /// Adds one argument.
+    #[must_use]
+    pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.arguments.push(argument.as_ref().to_owned());
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<A: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets one environment variable.
+    #[must_use]
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.environment.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Keeps standard input open for [`Process::write`]; without this it is empty.
+    #[must_use]
+    pub fn with_stdin(mut self) -> Self {
+        self.stdin = true;
+        self
+    }
+
+    /// The file name, for messages.
+    pub fn name(&self) -> String {
+        self.path.file_name().unwrap_or(self.path.as_os_str()).to_string_lossy().into_owned()
+    }
+
+    /// Starts the program; it is killed when the returned value is dropped.
+    pub fn spawn(&self) -> Result<Process> {
+        let home = TempDir::new().context("no temporary folder for the program's home")?;
+        let mut command = self.command(&home)?;
+        command.stdin(if self.stdin { Stdio::piped() } else { Stdio::null() });
+        let child = command.spawn().with_context(|| format!("{} does not start", self.path.display()))?;
+        Process::attach(self.name(), child, home)
+    }
+
+    /// Runs the program to its end, at most for `bound`; it is killed when that has passed.
+    pub async fn run(&self, bound: Duration) -> Result<Finished> {
+        let home = TempDir::new().context("no temporary folder for the program's home")?;
+        let mut command = self.command(&home)?;
+        let output = timeout(bound, command.stdin(Stdio::null()).output())
+            .await
+            .with_context(|| format!("{} did not end within {bound:?}: {:?}", self.name(), self.arguments))?
+            .with_context(|| format!("{} does not start", self.path.display()))?;
+        Ok(Finished {
+            name: self.name(),
+            status: output.status,
+            stdout: output.stdout,
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
+    fn command(&self, home: &TempDir) -> Result<Command> {
+        let mut command = Command::new(&self.path);
+        command.env_clear().env("PATH", config::search_path()?).env("HOME", home.path()).env("LANG", "C.UTF-8");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value))).args(&self.arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        Ok(command)
+    }
+}
+
+impl Finished {
+    /// Standard output as text, if the exit code was 0; otherwise an error with all the program said.
+    pub fn success(self) -> Result<String> {
+        self.exited_with(0)
+    }
+
+    /// Standard output as text, if the exit code was `code`; otherwise an error with all the program said.
+    pub fn exited_with(self, code: i32) -> Result<String> {
+        let stdout = String::from_utf8_lossy(&self.stdout).into_owned();
+        if self.status.code() != Some(code) {
+            bail!("{} ended with {}, not {code}\n{stdout}\n{}", self.name, self.status, self.stderr);
+        }
+        Ok(stdout)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUND: Duration = Duration::from_secs(10);
+
+    fn shell(script: &str) -> Program {
+        Program::at("/bin/sh").args(["-c", script])
+    }
+
+    #[tokio::test]
+    async fn a_program_sees_a_clean_environment() -> Result<()> {
+        let seen = shell("env; ls -A \"$HOME\"").env("GIVEN", "1").run(BOUND).await?.success()?;
+        let mut names: Vec<&str> = seen.lines().filter_map(|line| line.split('=').next()).collect();
+        names.retain(|name| !["PWD", "OLDPWD", "SHLVL", "_"].contains(name));
+        names.sort_unstable();
+        assert_eq!(names, ["GIVEN", "HOME", "LANG", "PATH"]);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_wrong_exit_code_shows_what_was_said() -> Result<()> {
+        let error = shell("echo out; echo err >&2; exit 3").run(BOUND).await?.success().unwrap_err().to_string();
+        assert!(error.contains("exit status: 3") && error.contains("out") && error.contains("err"), "{error}");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_program_that_does_not_end_is_an_error() {
+        let error = shell("exec sleep 60").run(Duration::from_millis(100)).await.unwrap_err();
+        assert!(error.to_string().contains("did not end within"), "{error}");
+    }
+}

@@ -1,0 +1,161 @@
+//! A spoke: a real `proxy-agent`, joined to a hub, that may reach this machine's loopback where the targets are.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::hub::JoinTerms;
+use crate::{Fetch, Hub, Process, Program, wait_for};
+
+/// How long a join that needs no accept, or a start, may take on a loaded machine.
+const START: Duration = Duration::from_secs(30);
+/// How long a stop may take beyond what the scenario sets as its drain time-out.
+const STOP: Duration = Duration::from_secs(45);
+/// The port of an agent's metrics; each agent of a run gets a loopback address of its own instead of a port.
+const METRICS_PORT: u16 = 8093;
+
+/// A spoke about to start.
+#[derive(Debug)]
+pub struct SpokeBuilder<'a> {
+    hub: &'a Hub,
+    cluster: String,
+    agent: Option<String>,
+    token: Option<String>,
+    policy: Vec<String>,
+    arguments: Vec<String>,
+}
+
+/// An agent of a cluster. It is killed and its state removed when dropped.
+#[derive(Debug)]
+pub struct Spoke {
+    process: Process,
+    cluster: String,
+    metrics: SocketAddr,
+    arguments: Vec<String>,
+    state: TempDir,
+}
+
+impl SpokeBuilder<'_> {
+    /// Names the agent, where a cluster has several.
+    #[must_use]
+    pub fn agent(mut self, name: &str) -> Self {
+        self.agent = Some(name.to_owned());
+        self
+    }
+
+    /// Joins with this token instead of one made for it.
+    #[must_use]
+    pub fn token(mut self, token: &str) -> Self {
+        self.token = Some(token.to_owned());
+        self
+    }
+
+    /// Replaces the target policy, which allows all of loopback: `["--allow", RULE, "--deny", RULE, …]`.
+    #[must_use]
+    pub fn policy<A: Into<String>>(mut self, flags: impl IntoIterator<Item = A>) -> Self {
+        self.policy = flags.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Adds arguments of `proxy-agent run`.
+    #[must_use]
+    pub fn args<A: Into<String>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    /// The `proxy-agent join` of this spoke with its state in `state`, for scenarios about joining itself.
+    pub async fn join(&self, state: &Path) -> Result<Program> {
+        let token = match &self.token {
+            Some(token) => token.clone(),
+            None => self.hub.create_token(&JoinTerms::auto_accepted(&self.cluster)).await?,
+        };
+        let addresses = self.hub.addresses();
+        let mut join = Program::of_workspace("proxy-agent")?.args(["join", "--hub", &addresses.tunnel.to_string()]);
+        join = join.args(["--token", &token, "--pin", &addresses.pin, "--cluster", &self.cluster]);
+        if let Some(agent) = &self.agent {
+            join = join.args(["--agent", agent]);
+        }
+        Ok(join.arg("--state").arg(state))
+    }
+
+    /// Joins, runs the agent, and waits until its tunnel is up.
+    pub async fn start(self) -> Result<Spoke> {
+        let state = TempDir::new().context("no temporary folder for the agent's state")?;
+        self.join(state.path()).await?.run(START).await?.success()?;
+        let (arguments, metrics) = ([self.policy, self.arguments].concat(), own_metrics_address());
+        let process = launch(state.path(), metrics, &arguments).await?;
+        Ok(Spoke { process, cluster: self.cluster, metrics, arguments, state })
+    }
+}
+
+impl Spoke {
+    /// An agent for `cluster`, to be started.
+    pub fn of<'a>(hub: &'a Hub, cluster: &str) -> SpokeBuilder<'a> {
+        SpokeBuilder {
+            hub,
+            cluster: cluster.to_owned(),
+            agent: None,
+            token: None,
+            policy: ["--allow", "127.0.0.0/8", "--allow", "::1/128"].map(str::to_owned).to_vec(),
+            arguments: Vec::new(),
+        }
+    }
+
+    /// Its cluster's name.
+    pub fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
+    /// Its `/metrics /healthz /readyz`.
+    pub fn metrics(&self) -> SocketAddr {
+        self.metrics
+    }
+
+    /// Its state folder.
+    pub fn state(&self) -> &Path {
+        self.state.path()
+    }
+
+    /// Its process.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Asks it to stop and demands that it ends well.
+    pub async fn stop(&mut self) -> Result<()> {
+        self.process.signal(Signal::SIGTERM)?;
+        self.process.exits_with(0, STOP).await
+    }
+
+    /// Kills it at once.
+    pub async fn kill(&mut self) -> Result<()> {
+        self.process.kill().await
+    }
+
+    /// Runs it again after [`Self::stop`] or [`Self::kill`], without joining anew, and waits until its tunnel is up.
+    pub async fn start_again(&mut self) -> Result<()> {
+        self.process = launch(self.state.path(), self.metrics, &self.arguments).await?;
+        Ok(())
+    }
+}
+
+/// Runs the agent and waits until it says that its tunnel is up.
+async fn launch(state: &Path, metrics: SocketAddr, arguments: &[String]) -> Result<Process> {
+    let agent = Program::of_workspace("proxy-agent")?.arg("run").arg("--state").arg(state);
+    let process = agent.args(["--metrics-listen", &metrics.to_string()]).args(arguments).spawn()?;
+    wait_for(START, "the agent's tunnel", async || Fetch::get("/readyz").plain(metrics).await?.success()).await?;
+    Ok(process)
+}
+
+/// A loopback address that no other agent of this run has: the next in 127.1.0.0/16, whose use is local to the machine.
+fn own_metrics_address() -> SocketAddr {
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    let [high, low] = TAKEN.fetch_add(1, Ordering::Relaxed).wrapping_add(1).to_be_bytes();
+    (Ipv4Addr::new(127, 1, high, low), METRICS_PORT).into()
+}

@@ -1,0 +1,50 @@
+//! The stock clients the scenarios run. One that is missing is an error with the command that installs it, never a skip.
+
+use anyhow::{Context as _, Result};
+
+use crate::Program;
+use crate::config;
+
+/// curl, silent but for errors, and without the configuration of the machine.
+pub fn curl() -> Result<Program> {
+    Ok(find("curl")?.args(["--disable", "--silent", "--show-error"]))
+}
+
+/// The default kubectl of the machine, or the one in `target/tools/bin`.
+pub fn kubectl() -> Result<Program> {
+    find("kubectl")
+}
+
+/// The kubectl of each other version that the machine has beside the default one as `kubectl.1.MINOR`, oldest first, with its
+/// minor version. There may be none.
+pub fn kubectls_by_minor() -> Result<Vec<(u32, Program)>> {
+    let prefix = "kubectl.1.";
+    let found = config::siblings_of_tool("kubectl", prefix)?.into_iter().filter_map(|path| {
+        let minor = path.file_name()?.to_str()?.strip_prefix(prefix)?.parse().ok()?;
+        Some((minor, Program::at(path)))
+    });
+    let mut found: Vec<(u32, Program)> = found.collect();
+    found.sort_by_key(|(minor, _)| *minor);
+    Ok(found)
+}
+
+/// Prometheus.
+pub fn prometheus() -> Result<Program> {
+    find("prometheus")
+}
+
+fn find(name: &str) -> Result<Program> {
+    let path = config::find_tool(name)?;
+    path.map(Program::at).with_context(|| format!("{name} is not installed: run `tests/install.sh`, which installs it"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_tool_names_the_command_that_installs_it() {
+        let error = find("no-such-tool").unwrap_err();
+        assert!(error.to_string().contains("run `tests/install.sh`"), "{error}");
+    }
+}

@@ -1,0 +1,4 @@
+//! Scenarios: what the whole shows to stock clients, each named for the behaviour.
+
+mod architecture;
+mod doubles;
