@@ -135,7 +135,7 @@ impl Agents {
         let registered = self.tunnels.register(Joining {
             cluster: known.cluster.clone(),
             agent: known.agent.clone(),
-            key: known.key.clone(),
+            key: known.key,
             version: hello.version,
             instance: hello.instance,
             since: Timestamp::now(),
@@ -249,7 +249,7 @@ impl Agents {
         let mut closed = 0;
         for cluster in self.tunnels.clusters() {
             for member in self.tunnels.members(&cluster) {
-                let known = Known { cluster: cluster.clone(), agent: member.agent.clone(), key: member.key.clone() };
+                let known = Known { cluster: cluster.clone(), agent: member.agent.clone(), key: member.key };
                 if let Err(Refused { reason, text }) = self.admit(&known) {
                     member.close(reason, &text);
                     closed += 1;

@@ -133,10 +133,7 @@ impl Hub {
             }));
         };
         let names = advertised(&config);
-        let admin = state.write_admin(
-            format!("https://{}", host_port(&names[0], api_address.port())),
-            host_port(&names[0], proxy_address.port()),
-        );
+        let admin = state.write_admin(format!("https://{}", near(api_address)), near(proxy_address));
         let admin = admin.await.map_err(StartError::State)?;
         let State { folder, authority, registry, reset_key } = state;
         let pin = authority.pin();
@@ -320,6 +317,12 @@ fn advertised(config: &Config) -> Vec<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim();
     vec![if name.is_empty() || name == "(none)" { "localhost".into() } else { name.to_owned() }]
+}
+
+/// `address` as this machine dials it.
+fn near(address: SocketAddr) -> String {
+    let everywhere = address.ip().is_unspecified();
+    if everywhere { host_port("localhost", address.port()) } else { address.to_string() }
 }
 
 fn host_port(host: &str, port: u16) -> String {
