@@ -243,12 +243,19 @@ impl Hub {
             port(ports.api, Some(TlsAcceptor::from(tls)), API_CONNECTIONS)
                 .serve(move |request, certificate| api.clone().answer(request, certificate)),
         );
+        let (watched, watching, watcher) = (registry.clone(), proxy.clone(), agents.clone());
+        let until = end.clone();
+        others.spawn(async move {
+            tokio::select! {
+                () = watch(&watched, &watching, &watcher) => {}
+                () = until.cancelled() => {}
+            }
+        });
         let renewal = end.clone();
         others.spawn(async move { authorities.keep_current(renewal).await });
         let ended = tokio::select! {
             () = frontends.serve_tcp(ports.proxy) => Some("frontend"),
             () = agents.clone().serve(ports.tunnel.clone()) => Some("tunnel endpoint"),
-            () = watch(&registry, &proxy, &agents) => Some("registry"),
             () = stop.cancelled() => None,
         };
         // Agents must still be answered while connections drain.
