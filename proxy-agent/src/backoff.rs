@@ -34,7 +34,7 @@ const LONG_OUTAGE: Phase = Phase { cap: Duration::from_secs(30), attempt: Durati
 
 /// The pace at which one hub address is dialled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     failures: u32,
 }
 
@@ -43,20 +43,20 @@ impl Backoff {
     ///
     /// Full jitter, uniform from 0 to the bound, spreads the agents that lost their hub at the same moment best
     /// (Amazon's "Exponential Backoff And Jitter").
-    pub fn failed(&mut self, outage: Duration, random: f64) -> Duration {
+    pub(crate) fn failed(&mut self, outage: Duration, random: f64) -> Duration {
         let bound = BASE.saturating_mul(1 << self.failures.min(20)).min(phase(outage).cap);
         self.failures = self.failures.saturating_add(1);
         bound.mul_f64(random.clamp(0.0, 1.0))
     }
 
     /// How long to wait after the hub has refused this agent: never less than half of the bound.
-    pub fn refused(&mut self, random: f64) -> Duration {
+    pub(crate) fn refused(&mut self, random: f64) -> Duration {
         self.failures = self.failures.saturating_add(1);
         REFUSED.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
     }
 
     /// A tunnel has ended after `life`; returns whether it counts as having worked, which ends the outage.
-    pub fn ended(&mut self, life: Duration) -> bool {
+    pub(crate) fn ended(&mut self, life: Duration) -> bool {
         let worked = life >= STABLE;
         if worked {
             *self = Self::default();
@@ -66,7 +66,7 @@ impl Backoff {
 }
 
 /// How long one attempt may take, when the hub has been away for `outage`.
-pub fn attempt_limit(outage: Duration) -> Duration {
+pub(crate) fn attempt_limit(outage: Duration) -> Duration {
     phase(outage).attempt
 }
 
