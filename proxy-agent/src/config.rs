@@ -78,14 +78,6 @@ pub struct JoinConfig {
     pub timeout: Duration,
 }
 
-/// How the process logs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogConfig {
-    pub format: LogFormat,
-    /// A filter of tracing-subscriber: `info`, `proxy_agent=debug`, …
-    pub level: String,
-}
-
 /// The shape of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum LogFormat {
@@ -184,9 +176,6 @@ struct RunArgs {
     /// 'text' or 'json' [default: text].
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
-    /// What to log: error, warn, info, debug, trace [default: info].
-    #[arg(long, value_name = "LEVEL")]
-    log_level: Option<String>,
     /// A TOML file with any of these settings.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -218,7 +207,7 @@ impl KubeApi {
 
 impl Cli {
     /// Reads the rest of the configuration from the process's environment and the file that it names.
-    pub fn resolve(self) -> Result<(Command, LogConfig), ConfigError> {
+    pub fn resolve(self) -> Result<(Command, LogFormat), ConfigError> {
         #[allow(clippy::disallowed_methods, reason = "this is the one place")]
         let environment = |name: &str| std::env::var(name).ok();
         self.resolve_with(&environment, nix::unistd::geteuid().is_root(), &host_name())
@@ -229,13 +218,13 @@ impl Cli {
         environment: &dyn Fn(&str) -> Option<String>,
         root: bool,
         host_name: &str,
-    ) -> Result<(Command, LogConfig), ConfigError> {
+    ) -> Result<(Command, LogFormat), ConfigError> {
         let (flags, file) = self.flags();
         let file = file.or_else(|| environment("CLUSTER_PROXY_CONFIG").map(PathBuf::from));
         let file = file.map(|path| load(&path)).transpose()?.unwrap_or_default();
         let joins = flags.contains_key("run");
         let mut settings = Settings::new(Sources { flags, environment: Environment(environment), file });
-        let log = read_log(&mut settings);
+        let log = settings.optional("log-format").unwrap_or_default();
         let config = read_run(&mut settings, environment, root);
         let command = if joins { read_join(&mut settings, config, host_name) } else { Some(Command::Run(config)) };
         settings.finish()?;
@@ -257,8 +246,7 @@ impl Cli {
                 rest
             }
         };
-        let RunArgs { hub, state, allow, deny, kube_api, metrics_listen, drain_timeout, log_format, log_level, config } =
-            rest;
+        let RunArgs { hub, state, allow, deny, kube_api, metrics_listen, drain_timeout, log_format, config } = rest;
         flags.extend([("hub", hub), ("allow", allow), ("deny", deny)]);
         flags.extend(
             [
@@ -267,7 +255,6 @@ impl Cli {
                 ("metrics-listen", metrics_listen),
                 ("drain-timeout", drain_timeout),
                 ("log-format", log_format),
-                ("log-level", log_level),
             ]
             .map(|(name, text)| (name, Vec::from_iter(text))),
         );
@@ -278,13 +265,6 @@ impl Cli {
 fn load(path: &Path) -> Result<toml::Table, ConfigError> {
     let text = fs::read_to_string(path).map_err(|source| ConfigError::File { path: path.to_owned(), source })?;
     text.parse().map_err(|source| ConfigError::Toml { path: path.to_owned(), source })
-}
-
-fn read_log(settings: &mut Settings<'_>) -> LogConfig {
-    LogConfig {
-        format: settings.optional("log-format").unwrap_or_default(),
-        level: settings.optional::<Level>("log-level").map_or_else(|| "info".into(), |level| level.0),
-    }
 }
 
 fn read_run(settings: &mut Settings<'_>, environment: &dyn Fn(&str) -> Option<String>, root: bool) -> Config {
@@ -364,20 +344,6 @@ impl FromStr for LogFormat {
             "text" => Ok(Self::Text),
             "json" => Ok(Self::Json),
             _ => Err(format!("{text:?} is no format; use 'text' or 'json'")),
-        }
-    }
-}
-
-/// A filter that tracing-subscriber can read.
-struct Level(String);
-
-impl FromStr for Level {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.parse::<tracing_subscriber::filter::Targets>() {
-            Ok(_) => Ok(Self(text.into())),
-            Err(_) => Err(format!("{text:?} is no level; use error, warn, info, debug or trace")),
         }
     }
 }

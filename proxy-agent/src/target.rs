@@ -30,7 +30,7 @@ pub enum Host {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
     /// There is no host.
-    #[error("the target has no host; name one, like web.default.svc:80")]
+    #[error("the host is missing; write HOST:PORT")]
     NoHost,
     /// The host is neither a name nor an address.
     #[error("{0:?} is neither a host name nor an IP address")]

@@ -6,7 +6,7 @@ use super::*;
 
 const PIN: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
-fn resolve(line: &str, environment: &[(&str, &str)]) -> Result<(Command, LogConfig), ConfigError> {
+fn resolve(line: &str, environment: &[(&str, &str)]) -> Result<(Command, LogFormat), ConfigError> {
     let cli = Cli::try_parse_from(std::iter::once("proxy-agent").chain(line.split_whitespace())).unwrap();
     let variable = |name: &str| environment.iter().find(|(own, _)| *own == name).map(|(_, value)| (*value).to_owned());
     cli.resolve_with(&variable, false, "Node_1.example")
@@ -65,7 +65,7 @@ fn every_setting_can_come_from_every_source() {
     assert_eq!(config.metrics_listen, None);
     assert_eq!(config.hubs.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a:8091", "b:1"]);
     assert_eq!(config.kube_api, KubeApi::Configured("api:6443".parse().unwrap()));
-    assert_eq!(log, LogConfig { format: LogFormat::Json, level: "info".into() });
+    assert_eq!(log, LogFormat::Json);
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_token_is_not_in_the_debug_output() {
 #[test]
 fn all_mistakes_are_told_at_once() {
     let line = "join --hub :1 --pin sha256:12 --cluster C_1 --agent a_ --timeout soon --drain-timeout=-1s \
-                --metrics-listen here --log-format xml --log-level [ --allow 10.0.*";
+                --metrics-listen here --log-format xml --allow 10.0.*";
     let errors = errors(line, &[]);
     for name in [
         "hub",
