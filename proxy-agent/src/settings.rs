@@ -95,18 +95,13 @@ impl<'s> Settings<'s> {
         if let Some(text) = (self.sources.environment.0)(&variable(name)).filter(|text| !text.is_empty()) {
             return Some((Origin::Environment, vec![text]));
         }
-        match self.sources.file.get(name)?.clone() {
-            toml::Value::Array(values) => {
-                let texts = values.iter().map(text).collect::<Option<Vec<_>>>();
-                texts.map(|texts| (Origin::File, texts)).or_else(|| self.no_text(name))
-            }
-            value => text(&value).map(|text| (Origin::File, vec![text])).or_else(|| self.no_text(name)),
+        let value = self.sources.file.get(name)?;
+        let values = value.as_array().map_or_else(|| std::slice::from_ref(value), Vec::as_slice);
+        let texts = values.iter().map(text).collect::<Option<Vec<_>>>();
+        if texts.is_none() {
+            self.wrong(&Origin::File, name, "write it as a text in quotes, or a list of texts");
         }
-    }
-
-    fn no_text<T>(&mut self, name: &str) -> Option<T> {
-        self.wrong(&Origin::File, name, "write it as a text in quotes, or a list of texts");
-        None
+        texts.map(|texts| (Origin::File, texts))
     }
 
     fn parse<T: FromStr<Err: fmt::Display>>(&mut self, origin: &Origin, name: &str, text: &str) -> Option<T> {

@@ -22,7 +22,7 @@ fn run(line: &str, environment: &[(&str, &str)]) -> Config {
 fn errors(line: &str, environment: &[(&str, &str)]) -> Vec<String> {
     match resolve(line, environment).unwrap_err() {
         ConfigError::Settings(errors) => errors.0,
-        other => panic!("{other}"),
+        other @ (ConfigError::File { .. } | ConfigError::Toml { .. }) => panic!("{other}"),
     }
 }
 
@@ -97,18 +97,8 @@ fn all_mistakes_are_told_at_once() {
     let line = "join --hub :1 --pin sha256:12 --cluster C_1 --agent a_ --timeout soon --drain-timeout=-1s \
                 --metrics-listen here --log-format xml --allow 10.0.*";
     let errors = errors(line, &[]);
-    for name in [
-        "hub",
-        "pin",
-        "cluster",
-        "agent",
-        "timeout",
-        "drain-timeout",
-        "metrics-listen",
-        "log-format",
-        "log-level",
-        "allow",
-    ] {
+    for name in ["hub", "pin", "cluster", "agent", "timeout", "drain-timeout", "metrics-listen", "log-format", "allow"]
+    {
         assert!(errors.iter().any(|error| error.starts_with(&format!("--{name}: "))), "{name}: {errors:#?}");
     }
     assert!(errors.iter().any(|error| error.starts_with("--token is missing")), "{errors:#?}");
