@@ -1,4 +1,5 @@
 //! Scenarios: what the whole shows to stock clients, each named for the behaviour.
 
 mod architecture;
+mod clients;
 mod doubles;
