@@ -1,5 +1,6 @@
 //! Scenarios: what the whole shows to stock clients, each named for the behaviour.
 
+mod answers;
 mod architecture;
 mod clients;
 mod doubles;
