@@ -33,6 +33,8 @@ pub(crate) async fn serve(
     let proxy_user = shown.credentials.name.take();
     let ask = Ask { frontend: Frontend::Connect, peer, proxy_user, host: host.to_owned(), port };
     let opened = tokio::select! {
+        // What needs no dial is answered even if the client has half-closed already.
+        biased;
         opened = proxy.open(caller, ask) => opened,
         // Nobody is left to be answered; dropping the dial cancels it.
         () = client.left() => return,
