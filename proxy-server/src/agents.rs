@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use certs::{AgentName, ClusterName, Identity, KeyFingerprint};
 use jiff::Timestamp;
-use registry::{AgentRefusal, Registry};
+use registry::{AgentRefusal, ClusterError, Registry};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -18,7 +18,7 @@ use crate::{
     authorities::Authorities,
     joins::Joins,
     metrics::Metrics,
-    tunnels::{Joining, Registered, Tunnels},
+    tunnels::{Joining, Member, Registered, Tunnels},
 };
 
 /// How long a peer may take to shake hands, and then to say Hello.
@@ -184,7 +184,8 @@ impl Agents {
         self.metrics.tunnel_opened(&known.cluster);
         tracing::info!(cluster = %known.cluster, agent = %known.agent, version = member.version, "tunnel opened");
         self.seen(known, &member.version).await;
-        self.listen(known, &registered, control).await;
+        self.listen(known, member, control).await;
+        let member = registered.leave();
         let loss = member.tunnel.closed().await;
         self.metrics.tunnel_closed(&known.cluster, loss_label(&loss));
         tracing::info!(cluster = %known.cluster, agent = %known.agent, reason = %loss, "tunnel closed");
@@ -193,14 +194,14 @@ impl Agents {
 
     async fn seen(&self, known: &Known, version: &str) {
         let recorded = self.registry.record_seen(&known.cluster, &known.agent, version, Timestamp::now()).await;
-        if let Err(error) = recorded {
+        // A cluster that was deleted meanwhile needs no record.
+        if let Err(error @ ClusterError::Store { .. }) = recorded {
             tracing::warn!(cluster = %known.cluster, error = &error as &dyn std::error::Error, "cannot record");
         }
     }
 
     /// Serves the control stream until the tunnel is gone.
-    async fn listen(&self, known: &Known, registered: &Registered, mut control: HubControl) {
-        let member = &registered.member;
+    async fn listen(&self, known: &Known, member: &Member, mut control: HubControl) {
         let mut told = false;
         loop {
             let message = tokio::select! {

@@ -31,7 +31,8 @@ pub(crate) async fn serve(
         Caller::authenticate(&shown, &proxy.registry)
     });
     let proxy_user = shown.credentials.name.take();
-    let ask = Ask { frontend: Frontend::Connect, peer, proxy_user, host: host.to_owned(), port };
+    let listener = shown.cluster;
+    let ask = Ask { frontend: Frontend::Connect, peer, proxy_user, listener, host: host.to_owned(), port };
     let opened = tokio::select! {
         // What needs no dial is answered even if the client has half-closed already.
         biased;

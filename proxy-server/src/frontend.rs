@@ -2,7 +2,9 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use certs::ClusterName;
 use http::StatusCode;
+use rustls::pki_types::CertificateDer;
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -78,12 +80,12 @@ impl Frontends {
     }
 
     /// Accepts Unix connections until stopped.
-    pub(crate) async fn serve_unix(self: Arc<Self>, listener: UnixListener) {
+    pub(crate) async fn serve_unix(self: Arc<Self>, listener: UnixListener, cluster: Option<ClusterName>) {
         while let Some((permit, accepted)) = self.next(|| listener.accept()).await {
             let accepted = accepted.and_then(|(unix, _)| Ok((unix.peer_cred()?.uid(), unix)));
             match accepted {
                 Ok((uid, unix)) => {
-                    let shown = Shown { uid: Some(uid), ..Shown::default() };
+                    let shown = Shown { uid: Some(uid), cluster: cluster.clone(), ..Shown::default() };
                     let client = Client::new(Transport::Unix(unix));
                     let serving = self.clone().serve_client(client, Peer::Unix(uid), shown);
                     self.spawn(permit, Peer::Unix(uid), serving);
@@ -120,10 +122,7 @@ impl Frontends {
     async fn serve_one(self: Arc<Self>, tcp: TcpStream, address: SocketAddr) {
         prepare(&tcp);
         let mut first = [0];
-        match tokio::time::timeout(self.head_timeout, tcp.peek(&mut first)).await {
-            Ok(Ok(1)) => {}
-            _ => return,
-        }
+        let Some(Ok(1)) = self.soon(tcp.peek(&mut first)).await else { return };
         let peer = Peer::Tcp(address);
         if first[0] == TLS_HANDSHAKE {
             let Some((client, shown)) = self.handshake(tcp).await else { return };
@@ -137,12 +136,23 @@ impl Frontends {
         }
     }
 
+    /// What a client that has not said anything yet says first; `None` when it is late, or the hub stops.
+    async fn soon<T>(&self, first: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            first = tokio::time::timeout(self.head_timeout, first) => first.ok(),
+            () = self.stop.cancelled() => None,
+        }
+    }
+
     async fn handshake(&self, tcp: TcpStream) -> Option<(Client, Shown)> {
         let accepting = TlsAcceptor::from(self.tls.clone()).accept(tcp);
         let reason = match tokio::time::timeout(self.head_timeout, accepting).await {
             Ok(Ok(tls)) => {
-                let certificate = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first().cloned());
-                let shown = Shown { certificate: certificate.map(|leaf| leaf.into_owned()), ..Shown::default() };
+                let session = tls.get_ref().1;
+                let certificate = session.peer_certificates().and_then(|chain| chain.first()).cloned();
+                let cluster = session.server_name().and_then(|name| self.proxy.cluster_of_server_name(name));
+                let certificate = certificate.map(CertificateDer::into_owned);
+                let shown = Shown { certificate, cluster, ..Shown::default() };
                 return Some((Client::new(Transport::Tls(Box::new(tls))), shown));
             }
             Ok(Err(error)) => handshake_reason(&error),
@@ -154,17 +164,12 @@ impl Frontends {
     }
 
     async fn serve_client(self: Arc<Self>, mut client: Client, peer: Peer, shown: Shown) {
+        if client.ahead().is_empty() && !matches!(self.soon(client.read_ahead()).await, Some(Ok(1..))) {
+            return;
+        }
         let limit = self.head_timeout;
-        let first = tokio::time::timeout(limit, async {
-            if client.ahead().is_empty() && !matches!(client.read_ahead().await, Ok(1..)) {
-                return None;
-            }
-            client.ahead().first().copied()
-        });
-        match first.await {
-            Ok(Some(socks5::VERSION)) => return socks5::serve(&self.proxy, client, peer, shown, limit).await,
-            Ok(Some(_)) => {}
-            Ok(None) | Err(_) => return,
+        if client.ahead().first() == Some(&socks5::VERSION) {
+            return socks5::serve(&self.proxy, client, peer, shown, limit).await;
         }
         match tokio::time::timeout(limit, head::read(&mut client)).await {
             Ok(Ok(Head::Connect { authority, authorization })) => {
