@@ -4,3 +4,4 @@ mod answers;
 mod architecture;
 mod clients;
 mod doubles;
+mod kubectl;
