@@ -18,7 +18,7 @@ use crate::{
     authorities::Authorities,
     joins::Joins,
     metrics::Metrics,
-    tunnels::{Joining, Registered, Tunnels},
+    tunnels::{Joining, Member, Registered, Tunnels},
 };
 
 /// How long a peer may take to shake hands, and then to say Hello.
@@ -184,7 +184,8 @@ impl Agents {
         self.metrics.tunnel_opened(&known.cluster);
         tracing::info!(cluster = %known.cluster, agent = %known.agent, version = member.version, "tunnel opened");
         self.seen(known, &member.version).await;
-        self.listen(known, &registered, control).await;
+        self.listen(known, member, control).await;
+        let member = registered.leave();
         let loss = member.tunnel.closed().await;
         self.metrics.tunnel_closed(&known.cluster, loss_label(&loss));
         tracing::info!(cluster = %known.cluster, agent = %known.agent, reason = %loss, "tunnel closed");
@@ -199,8 +200,7 @@ impl Agents {
     }
 
     /// Serves the control stream until the tunnel is gone.
-    async fn listen(&self, known: &Known, registered: &Registered, mut control: HubControl) {
-        let member = &registered.member;
+    async fn listen(&self, known: &Known, member: &Member, mut control: HubControl) {
         let mut told = false;
         loop {
             let message = tokio::select! {
