@@ -2,6 +2,7 @@
 
 use std::{fmt, fmt::Write, str::FromStr};
 
+use rcgen::CertificateSigningRequestParams;
 use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -26,7 +27,7 @@ pub enum FingerprintError {
     Text,
     #[error("the certificate cannot be decoded")]
     Certificate,
-    #[error("the certificate signing request cannot be decoded")]
+    #[error("the certificate signing request is malformed, asks for what is not issued, or is not signed with its own key")]
     Csr,
 }
 
@@ -39,8 +40,11 @@ impl KeyFingerprint {
         }
     }
 
-    /// Of the public key in a CSR (PKCS#10, DER). The CSR's signature is not checked here.
+    /// Of the public key in a CSR (PKCS#10, DER) for which a certificate could be issued: its signature has shown that
+    /// the sender holds the private key.
     pub fn of_csr(csr: &[u8]) -> Result<Self, FingerprintError> {
+        // As issuing reads it: whoever is registered by this fingerprint must not be refused a certificate afterwards.
+        CertificateSigningRequestParams::from_der(&csr.into()).map_err(|_| FingerprintError::Csr)?;
         match X509CertificationRequest::from_der(csr) {
             Ok(([], request)) => Ok(Self::of(&request.certification_request_info.subject_pki)),
             _ => Err(FingerprintError::Csr),
@@ -115,6 +119,13 @@ mod tests {
         let key = PrivateKey::generate();
         assert_eq!(KeyFingerprint::of_csr(&key.csr_der().unwrap()).unwrap(), key.fingerprint());
         assert_ne!(PrivateKey::generate().fingerprint(), key.fingerprint());
+    }
+
+    #[test]
+    fn a_request_that_is_not_signed_with_its_own_key_has_no_fingerprint() {
+        let mut csr = PrivateKey::generate().csr_der().unwrap();
+        *csr.last_mut().unwrap() ^= 1;
+        assert_eq!(KeyFingerprint::of_csr(&csr), Err(FingerprintError::Csr));
     }
 
     #[test]
