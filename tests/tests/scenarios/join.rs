@@ -207,6 +207,8 @@ async fn a_request_for_other_names_gets_none_of_them() -> Result<()> {
     names.distinguished_name.push(DnType::OrganizationName, "system:masters");
     let uri = Ia5String::try_from("spiffe://cluster-proxy.internal/cluster/b/agent/agent")?;
     names.subject_alt_names.push(SanType::URI(uri));
+    // CA:TRUE, which rcgen itself would not ask for.
+    names.custom_extensions.push(CustomExtension::from_oid_content(&[2, 5, 29, 19], vec![0x30, 3, 1, 1, 0xff]));
     let csr = names.serialize_request(&KeyPair::from_pem(&key.to_pem())?)?.der().to_vec();
     let request = JoinRequest { csr, ..join_request(&token, "a", "agent", &key)? };
     let issued = RawJoin::ask(&hub, &request).await?.issued().await?;
@@ -240,9 +242,9 @@ async fn a_malformed_request_is_refused_and_leaves_nothing_behind() -> Result<()
     assert_eq!(reason, Reason::BadRequest);
     let mut forged = good.csr.clone();
     *forged.last_mut().context("an empty CSR")? ^= 1;
-    let mut for_a_ca = CertificateParams::default();
-    for_a_ca.custom_extensions.push(CustomExtension::from_oid_content(&[2, 5, 29, 19], vec![0x30, 3, 1, 1, 0xff]));
-    let for_a_ca = for_a_ca.serialize_request(&KeyPair::from_pem(&key.to_pem())?)?.der().to_vec();
+    let mut strange = CertificateParams::default();
+    strange.custom_extensions.push(CustomExtension::from_oid_content(&[2, 5, 29, 14], vec![4, 1, 0]));
+    let strange = strange.serialize_request(&KeyPair::from_pem(&key.to_pem())?)?.der().to_vec();
     let trailing = [good.csr.clone(), vec![0]].concat();
     let cut = good.csr[..good.csr.len() / 2].to_vec();
     for (what, csr) in [
@@ -252,7 +254,7 @@ async fn a_malformed_request_is_refused_and_leaves_nothing_behind() -> Result<()
         ("cut", cut),
         ("trailing", trailing),
         ("not signed by its key", forged),
-        ("for a CA", for_a_ca),
+        ("an extension that is not issued", strange),
     ] {
         let (reason, message) = RawJoin::refused(&hub, &JoinRequest { csr, ..good.clone() }).await?;
         assert_eq!(reason, Reason::BadRequest, "{what}: {message}");
