@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use certs::ClusterName;
 use http::Request;
 use hyper::body::Incoming;
 use jiff::Timestamp;
@@ -81,7 +82,7 @@ pub struct Addresses {
 struct Ports {
     /// Each is taken by what serves it.
     proxy: Option<TcpListener>,
-    socket: Option<UnixListener>,
+    sockets: Vec<(UnixListener, Option<ClusterName>)>,
     api: Option<TcpListener>,
     metrics: Option<TcpListener>,
     tunnel: Arc<Listener>,
@@ -127,7 +128,9 @@ impl Hub {
         let proxy = listen("clients", config.proxy_listen).await?;
         let api = listen("the API", config.api_listen).await?;
         let metrics = listen("metrics", config.metrics_listen).await?;
-        let socket = config.proxy_socket.as_deref().map(listen_unix).transpose()?;
+        let sockets =
+            config.proxy_sockets.iter().map(|socket| Ok((listen_unix(&socket.path)?, socket.cluster.clone())));
+        let sockets = sockets.collect::<Result<Vec<_>, StartError>>()?;
         let bound = [&proxy, &api, &metrics].map(TcpListener::local_addr);
         let [Ok(proxy_address), Ok(api_address), Ok(metrics_address)] = bound else {
             return Err(StartError::Tunnel(BindError::Socket {
@@ -140,7 +143,10 @@ impl Hub {
         let admin = admin.await.map_err(StartError::State)?;
         let State { folder, authority, registry, reset_key } = state;
         let pin = authority.pin();
-        let authorities = Authorities::new(authority, folder, names.clone()).map_err(StartError::Authorities)?;
+        // A client may name its cluster by the server name in TLS.
+        let wildcard = format!("*.{}", config.clusters_domain);
+        let certified = names.iter().cloned().chain([wildcard]).collect();
+        let authorities = Authorities::new(authority, folder, certified).map_err(StartError::Authorities)?;
         let tls = authorities.tls(&[ALPN_TUNNEL, ALPN_JOIN]);
         let tunnel = Listener::bind(or_ipv4(config.tunnel_listen), tls, &reset_key).map_err(StartError::Tunnel)?;
         let tunnel_address = tunnel
@@ -155,7 +161,7 @@ impl Hub {
             admin,
         };
         let (proxy, api, metrics) = (Some(proxy), Some(api), Some(metrics));
-        let ports = Ports { proxy, socket, api, metrics, tunnel: Arc::new(tunnel) };
+        let ports = Ports { proxy, sockets, api, metrics, tunnel: Arc::new(tunnel) };
         Self::assemble(config, names, addresses, registry, authorities, ports).map_err(StartError::Metrics)
     }
 
@@ -218,8 +224,8 @@ impl Hub {
         tracing::info!(%proxy, %tunnel, %api, %metrics, %pin, %credentials, "hub ready");
         self.spawn_services(&stop);
         let frontends = self.frontends();
-        if let Some(socket) = self.ports.socket.take() {
-            self.phases.others.spawn(frontends.clone().serve_unix(socket));
+        for (listener, cluster) in self.ports.sockets.drain(..) {
+            self.phases.others.spawn(frontends.clone().serve_unix(listener, cluster));
         }
         let listener = self.ports.proxy.take().expect("taken here only");
         let ended = tokio::select! {
@@ -289,18 +295,18 @@ impl Hub {
             tracing::warn!(cut, "cut the connections that were left");
             let _ = tokio::time::timeout(CUT_TIMEOUT, clients.wait()).await;
         }
-        // 4. Agents hear that this is the end, and so does everything else.
-        ports.tunnel.close(CloseReason::HubStopping, "the hub is stopping", CUT_TIMEOUT).await;
+        // 4. This is the end for everything else, and agents hear of it.
         end.cancel();
+        ports.tunnel.close(CloseReason::HubStopping, "the hub is stopping", CUT_TIMEOUT).await;
         others.close();
         if tokio::time::timeout(CUT_TIMEOUT, others.wait()).await.is_err() {
             tracing::warn!(tasks = others.len(), "some tasks did not end in time");
         }
         // 5. The registry finishes writing.
         registry.close().await;
-        if let Some(path) = &config.proxy_socket {
+        for socket in &config.proxy_sockets {
             // Left behind, the next start would have to tell it from one in use.
-            let _ = std::fs::remove_file(path);
+            let _ = std::fs::remove_file(&socket.path);
         }
         tracing::info!("stopped");
     }
