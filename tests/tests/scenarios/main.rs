@@ -2,6 +2,10 @@
 
 mod answers;
 mod architecture;
+mod bad_input;
 mod clients;
 mod doubles;
+mod identity;
+mod join;
 mod kubectl;
+mod rights;
