@@ -63,8 +63,7 @@ pub(crate) enum CallError {
 
 impl Api {
     pub(crate) fn new(credentials: &Credentials) -> Result<Self, EntryError> {
-        let address =
-            address(&credentials.hub.api).ok_or_else(|| EntryError::Address(credentials.hub.api.clone()))?;
+        let address = address(&credentials.hub.api).ok_or_else(|| EntryError::Address(credentials.hub.api.clone()))?;
         let tls = credentials.tls().map_err(EntryError::Credentials)?.config(&[]).map_err(EntryError::Tls)?;
         Ok(Self { address, tls })
     }
@@ -131,8 +130,10 @@ impl Api {
 fn address(api: &str) -> Option<String> {
     let uri: Uri = api.parse().ok()?;
     let authority = uri.authority().filter(|_| uri.scheme_str() == Some("https") && uri.path() == "/")?;
-    let port = authority.port_u16().unwrap_or(443);
-    (!authority.host().is_empty()).then(|| format!("{}:{port}", authority.host()))
+    let host = authority.host();
+    // A port that is out of range is none to http, and must not become the default.
+    let port = if authority.as_str() == host { 443 } else { authority.port_u16()? };
+    (!host.is_empty()).then(|| format!("{host}:{port}"))
 }
 
 /// What came back.

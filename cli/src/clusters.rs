@@ -45,7 +45,16 @@ const HEADINGS: [&str; 9] =
     ["NAME", "ACCEPTED", "AVAILABLE", "AGENTS", "RTT", "STREAMS", "SENT", "RECEIVED", "LAST SEEN"];
 
 const WIDE_HEADINGS: [&str; 11] = [
-    "NAME", "ACCEPTED", "AVAILABLE", "AGENTS", "RTT", "STREAMS", "SENT", "RECEIVED", "LAST SEEN", "AGENT VERSIONS",
+    "NAME",
+    "ACCEPTED",
+    "AVAILABLE",
+    "AGENTS",
+    "RTT",
+    "STREAMS",
+    "SENT",
+    "RECEIVED",
+    "LAST SEEN",
+    "AGENT VERSIONS",
     "REASON",
 ];
 
@@ -117,8 +126,7 @@ struct Facts {
 
 impl Facts {
     fn of(view: &ClusterView) -> (String, Self) {
-        let facts =
-            Self { accepted: accepted(view).0, available: view.tunnel.available, agents: agent_versions(view) };
+        let facts = Self { accepted: accepted(view).0, available: view.tunnel.available, agents: agent_versions(view) };
         (view.cluster.name().to_string(), facts)
     }
 }

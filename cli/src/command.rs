@@ -121,7 +121,9 @@ mod tests {
 
     #[test]
     fn credentials_may_be_named_before_and_after_the_command() {
-        for line in [["cluster-proxy", "--credentials", "x", "status"], ["cluster-proxy", "status", "--credentials", "x"]] {
+        for line in
+            [["cluster-proxy", "--credentials", "x", "status"], ["cluster-proxy", "status", "--credentials", "x"]]
+        {
             assert_eq!(CommandLine::try_parse_from(line).unwrap().credentials, Some("x".into()));
         }
         let error = CommandLine::try_parse_from(["cluster-proxy", "accept"]).unwrap_err();

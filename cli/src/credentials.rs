@@ -18,7 +18,7 @@ pub(crate) enum FindError {
     #[error("there are no credentials in {}", listed(.0))]
     None(Vec<PathBuf>),
     #[error("the credentials in {} cannot be used", .folder.display())]
-    Unusable { folder: PathBuf, source: CredentialsError },
+    Unusable { folder: PathBuf, source: Box<CredentialsError> },
 }
 
 /// The credentials in `named`, or else in the first of the usual folders that has some.
@@ -30,7 +30,7 @@ pub(crate) fn find(named: Option<&Path>) -> Result<Credentials, FindError> {
 fn find_in(folders: Vec<PathBuf>) -> Result<Credentials, FindError> {
     match folders.iter().find(|folder| holds_some(folder)) {
         Some(folder) => Credentials::load(folder)
-            .map_err(|source| FindError::Unusable { folder: folder.clone(), source }),
+            .map_err(|source| FindError::Unusable { folder: folder.clone(), source: Box::new(source) }),
         None => Err(FindError::None(folders)),
     }
 }
@@ -52,7 +52,7 @@ impl From<FindError> for Failure {
                 "an administrator makes them with 'cluster-proxy user create NAME'; then --credentials DIR names their \
                  folder"
             }
-            FindError::Unusable { source: CredentialsError::File { .. }, .. } => {
+            FindError::Unusable { source, .. } if matches!(**source, CredentialsError::File { .. }) => {
                 "run the command as their owner, or name others with --credentials DIR"
             }
             FindError::Unusable { .. } => "",

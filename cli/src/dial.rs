@@ -49,10 +49,8 @@ pub(crate) async fn dial(address: &str, tls: &Arc<ClientConfig>) -> Result<TlsSt
 }
 
 fn prepare(tcp: &TcpStream) -> io::Result<()> {
-    let keepalive = TcpKeepalive::new()
-        .with_time(KEEPALIVE_AFTER)
-        .with_interval(KEEPALIVE_INTERVAL)
-        .with_retries(KEEPALIVE_PROBES);
+    let keepalive =
+        TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_PROBES);
     SockRef::from(tcp).set_tcp_keepalive(&keepalive)?;
     tcp.set_nodelay(true)
 }

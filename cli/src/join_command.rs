@@ -40,13 +40,9 @@ impl JoinCommand {
             let failure = Failure::new(Exit::Other, "the hub does not know under which address agents reach it");
             return Err(failure.next("start it with 'proxy-server --advertise HOST'"));
         }
-        let auto_accept = self.auto_accept.unwrap_or(self.cluster.is_some());
-        let new = NewToken {
-            cluster: self.cluster.clone(),
-            auto_accept,
-            reusable: false,
-            ttl_seconds: self.ttl.as_secs(),
-        };
+        let auto_accept = self.auto_accept.unwrap_or_else(|| self.cluster.is_some());
+        let new =
+            NewToken { cluster: self.cluster.clone(), auto_accept, reusable: false, ttl_seconds: self.ttl.as_secs() };
         let created = token::create(api, &new).await?;
         note("Paste in the cluster, on a machine that reaches the hub:");
         print(line(&status, &created.token, self.cluster.is_none()))?;

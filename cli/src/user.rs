@@ -94,8 +94,10 @@ pub(crate) enum CreateError {
     Key(#[source] CsrError),
     #[error("the hub's status names no pin of a hub")]
     Pin(#[source] certs::FingerprintError),
-    #[error("user {user} is made, but its credentials are not written; 'cluster-proxy user delete {user}' and try again")]
-    Save { user: UserName, source: CredentialsError },
+    #[error(
+        "user {user} is made, but its credentials are not written; 'cluster-proxy user delete {user}' and try again"
+    )]
+    Save { user: UserName, source: Box<CredentialsError> },
 }
 
 impl UserCommand {
@@ -154,7 +156,7 @@ impl Create {
             token: Some(created.token),
         };
         let saved = credentials.save(folder);
-        Ok(saved.map_err(|source| CreateError::Save { user: self.name.clone(), source })?)
+        Ok(saved.map_err(|source| CreateError::Save { user: self.name.clone(), source: Box::new(source) })?)
     }
 }
 
