@@ -18,7 +18,7 @@ use crate::{
     authorities::Authorities,
     joins::Joins,
     metrics::Metrics,
-    tunnels::{Joining, Registered, Tunnels},
+    tunnels::{Joining, Member, Registered, Tunnels},
 };
 
 /// How long a peer may take to shake hands, and then to say Hello.
@@ -135,7 +135,7 @@ impl Agents {
         let registered = self.tunnels.register(Joining {
             cluster: known.cluster.clone(),
             agent: known.agent.clone(),
-            key: known.key.clone(),
+            key: known.key,
             version: hello.version,
             instance: hello.instance,
             since: Timestamp::now(),
@@ -184,7 +184,8 @@ impl Agents {
         self.metrics.tunnel_opened(&known.cluster);
         tracing::info!(cluster = %known.cluster, agent = %known.agent, version = member.version, "tunnel opened");
         self.seen(known, &member.version).await;
-        self.listen(known, &registered, control).await;
+        self.listen(known, member, control).await;
+        let member = registered.leave();
         let loss = member.tunnel.closed().await;
         self.metrics.tunnel_closed(&known.cluster, loss_label(&loss));
         tracing::info!(cluster = %known.cluster, agent = %known.agent, reason = %loss, "tunnel closed");
@@ -199,8 +200,7 @@ impl Agents {
     }
 
     /// Serves the control stream until the tunnel is gone.
-    async fn listen(&self, known: &Known, registered: &Registered, mut control: HubControl) {
-        let member = &registered.member;
+    async fn listen(&self, known: &Known, member: &Member, mut control: HubControl) {
         let mut told = false;
         loop {
             let message = tokio::select! {
@@ -249,7 +249,7 @@ impl Agents {
         let mut closed = 0;
         for cluster in self.tunnels.clusters() {
             for member in self.tunnels.members(&cluster) {
-                let known = Known { cluster: cluster.clone(), agent: member.agent.clone(), key: member.key.clone() };
+                let known = Known { cluster: cluster.clone(), agent: member.agent.clone(), key: member.key };
                 if let Err(Refused { reason, text }) = self.admit(&known) {
                     member.close(reason, &text);
                     closed += 1;

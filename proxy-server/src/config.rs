@@ -203,7 +203,7 @@ impl Config {
             Err(error) => Err(error.to_string()),
         };
         let mut address = |name, flag: Option<String>, file: Option<String>, default: &str| {
-            problems.value(name, flag.or(file).unwrap_or_else(|| default.into()), |text| parsed(text))
+            problems.value(name, flag.or(file).unwrap_or_else(|| default.into()), parsed)
         };
         let proxy_listen = address("proxy-listen", flags.proxy_listen, file.proxy_listen, "[::]:8090");
         let tunnel_listen = address("tunnel-listen", flags.tunnel_listen, file.tunnel_listen, "[::]:8091");

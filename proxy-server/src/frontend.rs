@@ -120,10 +120,7 @@ impl Frontends {
     async fn serve_one(self: Arc<Self>, tcp: TcpStream, address: SocketAddr) {
         prepare(&tcp);
         let mut first = [0];
-        match tokio::time::timeout(self.head_timeout, tcp.peek(&mut first)).await {
-            Ok(Ok(1)) => {}
-            _ => return,
-        }
+        let Some(Ok(1)) = self.soon(tcp.peek(&mut first)).await else { return };
         let peer = Peer::Tcp(address);
         if first[0] == TLS_HANDSHAKE {
             let Some((client, shown)) = self.handshake(tcp).await else { return };
@@ -134,6 +131,14 @@ impl Frontends {
             self.serve_client(client, peer, Shown::default()).await;
         } else {
             refuse_plaintext(client, first[0]).await;
+        }
+    }
+
+    /// What a client that has not said anything yet says first; `None` when it is late, or the hub stops.
+    async fn soon<T>(&self, first: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            first = tokio::time::timeout(self.head_timeout, first) => first.ok(),
+            () = self.stop.cancelled() => None,
         }
     }
 
@@ -154,17 +159,12 @@ impl Frontends {
     }
 
     async fn serve_client(self: Arc<Self>, mut client: Client, peer: Peer, shown: Shown) {
+        if client.ahead().is_empty() && !matches!(self.soon(client.read_ahead()).await, Some(Ok(1..))) {
+            return;
+        }
         let limit = self.head_timeout;
-        let first = tokio::time::timeout(limit, async {
-            if client.ahead().is_empty() && !matches!(client.read_ahead().await, Ok(1..)) {
-                return None;
-            }
-            client.ahead().first().copied()
-        });
-        match first.await {
-            Ok(Some(socks5::VERSION)) => return socks5::serve(&self.proxy, client, peer, shown, limit).await,
-            Ok(Some(_)) => {}
-            Ok(None) | Err(_) => return,
+        if client.ahead().first() == Some(&socks5::VERSION) {
+            return socks5::serve(&self.proxy, client, peer, shown, limit).await;
         }
         match tokio::time::timeout(limit, head::read(&mut client)).await {
             Ok(Ok(Head::Connect { authority, authorization })) => {

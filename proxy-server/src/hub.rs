@@ -133,10 +133,7 @@ impl Hub {
             }));
         };
         let names = advertised(&config);
-        let admin = state.write_admin(
-            format!("https://{}", host_port(&names[0], api_address.port())),
-            host_port(&names[0], proxy_address.port()),
-        );
+        let admin = state.write_admin(format!("https://{}", near(api_address)), near(proxy_address));
         let admin = admin.await.map_err(StartError::State)?;
         let State { folder, authority, registry, reset_key } = state;
         let pin = authority.pin();
@@ -246,12 +243,19 @@ impl Hub {
             port(ports.api, Some(TlsAcceptor::from(tls)), API_CONNECTIONS)
                 .serve(move |request, certificate| api.clone().answer(request, certificate)),
         );
+        let (watched, watching, watcher) = (registry.clone(), proxy.clone(), agents.clone());
+        let until = end.clone();
+        others.spawn(async move {
+            tokio::select! {
+                () = watch(&watched, &watching, &watcher) => {}
+                () = until.cancelled() => {}
+            }
+        });
         let renewal = end.clone();
         others.spawn(async move { authorities.keep_current(renewal).await });
         let ended = tokio::select! {
             () = frontends.serve_tcp(ports.proxy) => Some("frontend"),
             () = agents.clone().serve(ports.tunnel.clone()) => Some("tunnel endpoint"),
-            () = watch(&registry, &proxy, &agents) => Some("registry"),
             () = stop.cancelled() => None,
         };
         // Agents must still be answered while connections drain.
@@ -320,6 +324,12 @@ fn advertised(config: &Config) -> Vec<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim();
     vec![if name.is_empty() || name == "(none)" { "localhost".into() } else { name.to_owned() }]
+}
+
+/// `address` as this machine dials it.
+fn near(address: SocketAddr) -> String {
+    let everywhere = address.ip().is_unspecified();
+    if everywhere { host_port("localhost", address.port()) } else { address.to_string() }
 }
 
 fn host_port(host: &str, port: u16) -> String {

@@ -90,8 +90,7 @@ impl Joins {
             name => Some(name.parse().map_err(|error| bad(format!("the cluster's name: {error}")))?),
         };
         let key = KeyFingerprint::of_csr(&csr).map_err(|error| bad(format!("the CSR: {error}")))?;
-        let ask =
-            JoinAsk { token: SecretString::from(token), cluster, agent: agent.clone(), key: key.clone(), version };
+        let ask = JoinAsk { token: SecretString::from(token), cluster, agent: agent.clone(), key, version };
         let joined = self.registry.request_join(ask, Timestamp::now()).await.map_err(|error| refusal(&error))?;
         let (Joined::Accepted { cluster } | Joined::Pending { cluster }) = joined;
         tracing::info!(%cluster, %agent, %key, "a join was asked for");

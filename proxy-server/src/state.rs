@@ -96,10 +96,9 @@ impl State {
     /// The token in the file if the registry knows it; else the administrator is registered anew. Whoever may write
     /// this folder is the administrator anyway.
     async fn admin_token(&self, user: &UserName, path: &Path) -> Result<SecretString, StateError> {
-        if let Ok(token) = fs::read_to_string(path) {
-            if self.registry.authenticate(token.trim()).is_some_and(|known| known.name == *user) {
-                return Ok(SecretString::from(token.trim()));
-            }
+        let known = |token: &str| self.registry.authenticate(token).is_some_and(|known| known.name == *user);
+        if let Some(token) = fs::read_to_string(path).ok().filter(|token| known(token.trim())) {
+            return Ok(SecretString::from(token.trim()));
         }
         if self.registry.user(user).is_some() {
             self.registry.delete_user(user).await.map_err(StateError::Replace)?;

@@ -194,3 +194,6 @@ impl JoinToken {
         used
     }
 }
+
+#[cfg(test)]
+mod tests;

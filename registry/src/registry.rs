@@ -309,6 +309,9 @@ impl Registry {
         loop {
             let found = self.view.read().users.get(name).cloned();
             let found = found.ok_or_else(|| UserError::Unknown { name: name.clone() })?;
+            if found.value.clusters == clusters {
+                return Ok(());
+            }
             let user = User { clusters: clusters.clone(), ..User::clone(&found.value) };
             attempts -= 1;
             match self.store.commit(Txn::new().expect(&key, found.modified).put(&key, json(&user))).await {
@@ -418,3 +421,6 @@ fn random_uuid() -> String {
     let hex = format!("{bits:032x}");
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,12 +3,19 @@
 //! The whole content is also held in memory, so reads never wait for the disk and never fail. Writes go through one
 //! thread (`writer`) that owns the file and commits what has queued up as one group.
 //!
-//! Invariants, each with a test of its name in `store/tests.rs`:
+//! Invariants, and the tests that hold them:
 //!
-//! 1. What was acknowledged survives a `kill -9`.
-//! 2. What was refused is not applied, in memory or, once the disk works again, on it.
-//! 3. A revision is seen by readers and watchers only after it is on disk.
-//! 4. Revisions grow by one with each transaction that changes something, and never go back.
+//! 1. What was acknowledged survives a `kill -9`: `a_killed_store_has_lost_nothing_it_acknowledged`.
+//! 2. What was refused is not applied, neither in memory nor, once the disk works again, on it:
+//!    `whichever_operation_fails_refused_is_not_applied_and_acknowledged_stays`.
+//! 3. A commit is on disk before anybody sees it, and can be seen before it is answered:
+//!    `a_revision_is_published_before_its_commit_is_answered`.
+//! 4. Revisions grow by one with each transaction that changes something, and never go back:
+//!    `revisions_grow_by_one_with_each_transaction_that_changes_something`.
+//! 5. A damaged file is never taken for an empty or an older store: `a_flipped_bit_is_noticed_or_harmless`.
+//!
+//! Beside the file `registry.redb` there is `registry.redb.lock`, which keeps other processes out and may be left behind,
+//! and, while the store is being made, `registry.redb.new`.
 
 mod digest;
 mod disk;

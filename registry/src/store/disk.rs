@@ -116,8 +116,12 @@ impl Disk {
 
     /// Opens the file anew and makes it equal to `state`.
     fn recover(&mut self, state: &State) -> Result<Database, DiskError> {
-        let (database, found, digest) = load(&self.reopen, &self.path)?;
-        self.digest = if found == *state { digest } else { guarded(|| rewrite(&database, state))? };
+        let (database, digest) = guarded(|| {
+            let (database, found, digest) = load(&self.reopen, &self.path)?;
+            let digest = if found == *state { digest } else { rewrite(&database, state)? };
+            Ok((database, digest))
+        })?;
+        self.digest = digest;
         tracing::info!(revision = state.revision().0, "the registry's file is open again");
         Ok(database)
     }
