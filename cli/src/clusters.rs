@@ -11,7 +11,7 @@ use registry::{
 };
 
 use crate::{
-    api::Api,
+    api::{Api, CallError},
     failure::{Failure, complain},
     output::{self, note, print, print_json},
     quantity,
@@ -89,7 +89,7 @@ impl Clusters {
         let mut shown: Option<BTreeMap<String, Facts>> = None;
         let mut away = false;
         loop {
-            match list(api).await {
+            match list(api).await.map_err(Failure::from) {
                 Ok(clusters) => {
                     away = false;
                     let facts = clusters.items.iter().map(Facts::of).collect();
@@ -112,8 +112,8 @@ impl Clusters {
 }
 
 /// Every cluster of the hub.
-pub(crate) async fn list(api: &Api) -> Result<ClusterList, Failure> {
-    Ok(api.get("/v1/clusters").await?)
+pub(crate) async fn list(api: &Api) -> Result<ClusterList, CallError> {
+    api.get("/v1/clusters").await
 }
 
 /// What `--watch` waits for a change of: not the numbers that always move.

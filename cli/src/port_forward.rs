@@ -23,7 +23,7 @@ pub(crate) use entry::Entry;
 pub(crate) use listen::{Address, bind};
 pub(crate) use pair::Pair;
 pub(crate) use serve::{Events, serve};
-pub(crate) use target::Target;
+pub(crate) use target::{Target, TargetError};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \

@@ -16,7 +16,7 @@ use registry::{
 };
 
 use crate::{
-    api::Api,
+    api::{Api, CallError},
     duration,
     failure::{Exit, Failure},
     output::{note, print, print_json},
@@ -83,6 +83,17 @@ pub(crate) struct Delete {
     names: Vec<UserName>,
 }
 
+/// A user to be made.
+#[derive(Clone, Debug)]
+pub(crate) struct New {
+    pub(crate) name: UserName,
+    pub(crate) admin: bool,
+    pub(crate) groups: Vec<String>,
+    pub(crate) clusters: Reach,
+    /// Of the certificate.
+    pub(crate) validity: Duration,
+}
+
 /// Why no credentials were written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CreateError {
@@ -90,6 +101,8 @@ pub(crate) enum CreateError {
     Exists(PathBuf),
     #[error("cannot make the folder {}; name another with --out DIR", .folder.display())]
     Folder { folder: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Call(CallError),
     #[error("the key cannot be used")]
     Key(#[source] CsrError),
     #[error("the hub's status names no pin of a hub")]
@@ -114,49 +127,54 @@ impl UserCommand {
 impl Create {
     async fn run(&self, api: &Api, own: &Credentials) -> Result<(), Failure> {
         let folder = self.out.clone().unwrap_or_else(|| Path::new(".").join(self.name.as_ref()));
-        // Before the hub is asked: a folder that cannot be made must leave no user behind.
-        make_folder(&folder)?;
-        match self.create(api, own, &folder).await {
-            Ok(()) => {
-                note(format!("credentials of user {} written; use them with --credentials or as", self.name));
-                note(format!("  export CLUSTER_PROXY_CREDENTIALS={}", folder.display()));
-                print(folder.display())
-            }
-            Err(failure) => {
-                // Only an empty folder is removed; one that cannot be removed is no second failure.
-                let _ = fs::remove_dir(&folder);
-                Err(failure)
-            }
-        }
-    }
-
-    async fn create(&self, api: &Api, own: &Credentials, folder: &Path) -> Result<(), Failure> {
-        let status: HubStatus = api.get("/v1/status").await?;
-        let pin = status.pin.parse().map_err(CreateError::Pin)?;
-        let key = PrivateKey::generate();
-        let new = NewUser {
+        let new = New {
             name: self.name.clone(),
             admin: self.reach.admin,
             groups: self.group.clone(),
             clusters: self.reach.reach(),
-            csr: key.csr_der().map_err(CreateError::Key)?,
-            validity_seconds: self.validity.as_secs(),
+            validity: self.validity,
         };
-        let created: UserCreated = api.post("/v1/users", &new).await?;
-        let credentials = Credentials {
-            hub: HubEntry {
-                user: self.name.clone(),
-                api: format!("https://{}", status.api_address),
-                proxy: status.proxy_address,
-                pin,
-            },
-            ca_pem: own.ca_pem.clone(),
-            chain_pem: created.certificate_chain_pem,
-            key_pem: key.to_pem().into(),
-            token: Some(created.token),
-        };
-        let saved = credentials.save(folder);
-        Ok(saved.map_err(|source| CreateError::Save { user: self.name.clone(), source: Box::new(source) })?)
+        create(api, own, new, &folder).await?;
+        note(format!("credentials of user {} written; use them with --credentials DIR or", self.name));
+        note(format!("  export CLUSTER_PROXY_CREDENTIALS={}", folder.display()));
+        print(folder.display())
+    }
+}
+
+/// Makes a user, and a new folder with its credentials. The key is made here and stays here.
+///
+/// On an error there is no folder, and no user either, but after [`CreateError::Save`].
+pub(crate) async fn create(api: &Api, own: &Credentials, new: New, folder: &Path) -> Result<Credentials, CreateError> {
+    // Before the hub is asked: a folder that cannot be made must leave no user behind.
+    make_folder(folder)?;
+    let created = create_into(api, own, new, folder).await;
+    if created.is_err() {
+        // Only an empty folder is removed; one that cannot be removed is no second failure.
+        let _ = fs::remove_dir(folder);
+    }
+    created
+}
+
+async fn create_into(api: &Api, own: &Credentials, new: New, folder: &Path) -> Result<Credentials, CreateError> {
+    let status: HubStatus = api.get("/v1/status").await.map_err(CreateError::Call)?;
+    let pin = status.pin.parse().map_err(CreateError::Pin)?;
+    let key = PrivateKey::generate();
+    let New { name: user, admin, groups, clusters, validity } = new;
+    let csr = key.csr_der().map_err(CreateError::Key)?;
+    let validity_seconds = validity.as_secs();
+    let asked = NewUser { name: user.clone(), admin, groups, clusters, csr, validity_seconds };
+    let created: UserCreated = api.post("/v1/users", &asked).await.map_err(CreateError::Call)?;
+    let api = format!("https://{}", status.api_address);
+    let credentials = Credentials {
+        hub: HubEntry { user: user.clone(), api, proxy: status.proxy_address, pin },
+        ca_pem: own.ca_pem.clone(),
+        chain_pem: created.certificate_chain_pem,
+        key_pem: key.to_pem().into(),
+        token: Some(created.token),
+    };
+    match credentials.save(folder) {
+        Ok(()) => Ok(credentials),
+        Err(source) => Err(CreateError::Save { user, source: Box::new(source) }),
     }
 }
 
@@ -219,7 +237,14 @@ fn table(users: &[UserView], now: Timestamp) -> Table {
 
 impl From<CreateError> for Failure {
     fn from(error: CreateError) -> Self {
-        Self::new(Exit::Other, error)
+        match error {
+            CreateError::Call(error) => error.into(),
+            CreateError::Exists(_)
+            | CreateError::Folder { .. }
+            | CreateError::Key(_)
+            | CreateError::Pin(_)
+            | CreateError::Save { .. } => Self::new(Exit::Other, error),
+        }
     }
 }
 
