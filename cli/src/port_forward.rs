@@ -18,6 +18,8 @@ mod listen;
 mod pair;
 mod serve;
 mod target;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use entry::Entry;
 pub(crate) use listen::{Address, bind};
@@ -76,7 +78,7 @@ impl PortForward {
 /// What the person at the terminal is told.
 fn tell() -> Events {
     Events {
-        opened: |local| note(format!("Handling connection for {}", local.port())),
+        accepted: |local| note(format!("Handling connection for {}", local.port())),
         failed: |local, failure| complain(&format!("connection to {} reset: {}", local.port(), failure.line())),
     }
 }

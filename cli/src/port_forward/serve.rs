@@ -23,7 +23,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Who is told what happens to connections of a local address.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Events {
-    pub(crate) opened: fn(SocketAddr),
+    pub(crate) accepted: fn(SocketAddr),
     pub(crate) failed: fn(SocketAddr, &Failure),
 }
 
@@ -80,7 +80,7 @@ impl Port {
     async fn forward(&self, local: TcpStream) {
         // Until there is a target, whatever ends this resets the client.
         let unopened = Unopened(Some(local));
-        (self.events.opened)(self.address);
+        (self.events.accepted)(self.address);
         match self.entry.open(&self.target, self.remote).await {
             Ok(opened) => {
                 if let Some(local) = unopened.take() {
