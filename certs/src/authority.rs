@@ -225,7 +225,8 @@ fn subject_name(name: &str) -> Result<SanType, IssueError> {
     }
     let bad = || IssueError::Name(name.to_owned());
     // rustls' own reading of a DNS name: what it would refuse as a client must not get into a certificate.
-    rustls::pki_types::DnsName::try_from(name).map_err(|_| bad())?;
+    let plain = name.strip_prefix("*.").unwrap_or(name);
+    rustls::pki_types::DnsName::try_from(plain).map_err(|_| bad())?;
     Ok(SanType::DnsName(name.try_into().map_err(|_| bad())?))
 }
 

@@ -1,1 +1,33 @@
-//! .
+//! The spoke's agent: dials out to its hubs, and serves their dials under its own policy.
+
+mod agent;
+mod backoff;
+pub mod config;
+mod connect;
+mod current;
+mod dial;
+mod health;
+pub mod hub;
+mod identity;
+mod join;
+mod keeper;
+pub mod log;
+mod metrics;
+pub mod policy;
+pub mod progress;
+mod race;
+mod resolve;
+mod session;
+mod settings;
+pub mod state;
+mod status;
+mod streams;
+pub mod target;
+
+pub use agent::{Agent, RunError, StartError, run};
+pub use config::{Config, JoinConfig};
+pub use connect::ConnectError;
+pub use identity::IdentityError;
+pub use join::{JoinError, JoinProgress, join};
+pub use settings::ConfigErrors;
+pub use status::Readiness;

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use certs::{AgentName, ClusterName, Identity, KeyFingerprint};
 use jiff::Timestamp;
-use registry::{AgentRefusal, Registry};
+use registry::{AgentRefusal, ClusterError, Registry};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -194,7 +194,8 @@ impl Agents {
 
     async fn seen(&self, known: &Known, version: &str) {
         let recorded = self.registry.record_seen(&known.cluster, &known.agent, version, Timestamp::now()).await;
-        if let Err(error) = recorded {
+        // A cluster that was deleted meanwhile needs no record.
+        if let Err(error @ ClusterError::Store { .. }) = recorded {
             tracing::warn!(cluster = %known.cluster, error = &error as &dyn std::error::Error, "cannot record");
         }
     }

@@ -89,7 +89,7 @@ impl Api {
         let credentials = request.headers().get(header::AUTHORIZATION);
         let credentials = credentials.map_or(Ok(Credentials::default()), |value| Credentials::parse(value.as_bytes()));
         let caller = credentials.and_then(|credentials| {
-            Caller::authenticate(&Shown { certificate, uid: None, credentials }, &self.registry)
+            Caller::authenticate(&Shown { certificate, credentials, ..Shown::default() }, &self.registry)
         });
         match caller {
             Ok(Caller::User(user)) if user.role == Role::Admin => Ok(user.name.to_string()),

@@ -4,7 +4,6 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use certs::{Authority, AuthorityError, IssueError, Reload, ServerTls, TlsError};
-use tokio_util::sync::CancellationToken;
 
 /// The hub's own certificate is never stored, and made anew long before it ends.
 const SERVER_VALIDITY: Duration = Duration::from_secs(90 * 24 * 3600);
@@ -53,8 +52,8 @@ impl Authorities {
         self.tls.config(alpn)
     }
 
-    /// Renews and reloads until `end`.
-    pub(crate) async fn keep_current(&self, end: CancellationToken) {
+    /// Renews and reloads for ever.
+    pub(crate) async fn keep_current(&self) {
         let mut reload = Reload::new(["ca.crt", "ca.key"].map(|name| self.folder.join(name)).into());
         let mut look = tokio::time::interval(LOOK);
         let mut renewal = tokio::time::interval_at(tokio::time::Instant::now() + SERVER_RENEWAL, SERVER_RENEWAL);
@@ -68,7 +67,6 @@ impl Authorities {
                         tracing::warn!(error = &error as &dyn std::error::Error, "cannot renew the hub's certificate");
                     }
                 }
-                () = end.cancelled() => return,
             }
         }
     }

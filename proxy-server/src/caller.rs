@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use certs::Identity;
+use certs::{ClusterName, Identity};
 use registry::{Registry, User};
 use rustls::pki_types::CertificateDer;
 use secrecy::{ExposeSecret, SecretString};
@@ -24,6 +24,8 @@ pub(crate) struct Shown {
     pub(crate) certificate: Option<CertificateDer<'static>>,
     /// The user id behind its Unix socket.
     pub(crate) uid: Option<u32>,
+    /// The cluster that the listener means: its TLS server name's, or its Unix socket's.
+    pub(crate) cluster: Option<ClusterName>,
     pub(crate) credentials: Credentials,
 }
 

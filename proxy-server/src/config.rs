@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use certs::ClusterName;
 use clap::{Args, Parser};
 use serde::{Deserialize, Deserializer, de};
 
@@ -27,8 +28,8 @@ pub struct Config {
     pub advertise: Vec<String>,
     /// Where clients connect.
     pub proxy_listen: SocketAddr,
-    /// The same on a Unix socket.
-    pub proxy_socket: Option<PathBuf>,
+    /// The same on Unix sockets.
+    pub proxy_sockets: Vec<ProxySocket>,
     /// Where agents connect (UDP).
     pub tunnel_listen: SocketAddr,
     /// Where the HTTPS API is.
@@ -49,6 +50,14 @@ pub struct Config {
     pub caps: Caps,
     /// Print the bound addresses on standard output, as one line of JSON.
     pub print_addresses: bool,
+}
+
+/// A Unix socket for clients of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxySocket {
+    pub path: PathBuf,
+    /// The cluster that is meant where a client names none, as kube-apiserver's egress selector does.
+    pub cluster: Option<ClusterName>,
 }
 
 /// From where clients may speak without TLS: their credentials cross that network in clear.
@@ -108,9 +117,10 @@ struct Settings {
     /// Where clients connect [default: [::]:8090]
     #[arg(long, value_name = "ADDR", env = "CLUSTER_PROXY_PROXY_LISTEN")]
     proxy_listen: Option<String>,
-    /// Where clients of this machine may connect without credentials: whoever may open the socket reaches every cluster
-    #[arg(long, value_name = "PATH", env = "CLUSTER_PROXY_PROXY_SOCKET")]
-    proxy_socket: Option<PathBuf>,
+    /// Unix socket for clients of this machine, which reach every cluster without credentials; with =CLUSTER, the one
+    /// that is meant where a client names none (kube-apiserver's egress selector); may be given several times
+    #[arg(long, value_name = "PATH[=CLUSTER]", env = "CLUSTER_PROXY_PROXY_SOCKET", value_delimiter = ',')]
+    proxy_socket: Vec<String>,
     /// Where agents connect, over UDP [default: [::]:8091]
     #[arg(long, value_name = "ADDR", env = "CLUSTER_PROXY_TUNNEL_LISTEN")]
     tunnel_listen: Option<String>,
@@ -179,7 +189,7 @@ impl Config {
             state,
             advertise: vec!["127.0.0.1".into()],
             proxy_listen: any,
-            proxy_socket: None,
+            proxy_sockets: Vec::new(),
             tunnel_listen: any,
             api_listen: any,
             metrics_listen: any,
@@ -235,6 +245,9 @@ impl Config {
         let log_format = problems.value("log-format", log_format, parsed);
         let domain = flags.clusters_domain.or(file.clusters_domain).unwrap_or_else(|| "clusters.internal".into());
         let clusters_domain = problems.value("clusters-domain", domain, domain_name);
+        let sockets = if flags.proxy_socket.is_empty() { file.proxy_socket } else { flags.proxy_socket };
+        let sockets = sockets.into_iter().map(|socket| problems.value("proxy-socket", socket, parsed));
+        let proxy_sockets = sockets.collect::<Vec<_>>().into_iter().flatten().collect();
         let state = flags.state.or(file.state).or_else(default_state);
         if state.is_none() {
             problems.0.push("state: no home folder to keep it in; name one with --state DIR".into());
@@ -243,7 +256,7 @@ impl Config {
             state: state?,
             advertise: if flags.advertise.is_empty() { file.advertise } else { flags.advertise },
             proxy_listen: proxy_listen?,
-            proxy_socket: flags.proxy_socket.or(file.proxy_socket),
+            proxy_sockets,
             tunnel_listen: tunnel_listen?,
             api_listen: api_listen?,
             metrics_listen: metrics_listen?,
@@ -340,6 +353,18 @@ impl Plaintext {
             Self::Any => true,
             Self::Never => false,
         }
+    }
+}
+
+impl FromStr for ProxySocket {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (path, cluster) = match text.rsplit_once('=') {
+            Some((path, cluster)) => (path, Some(parsed(cluster)?)),
+            None => (text, None),
+        };
+        if path.is_empty() { Err("has no path".into()) } else { Ok(Self { path: path.into(), cluster }) }
     }
 }
 

@@ -31,7 +31,8 @@ pub(crate) async fn serve(
         Caller::authenticate(&shown, &proxy.registry)
     });
     let proxy_user = shown.credentials.name.take();
-    let ask = Ask { frontend: Frontend::Connect, peer, proxy_user, host: host.to_owned(), port };
+    let listener = shown.cluster;
+    let ask = Ask { frontend: Frontend::Connect, peer, proxy_user, listener, host: host.to_owned(), port };
     let opened = tokio::select! {
         opened = proxy.open(caller, ask) => opened,
         // Nobody is left to be answered; dropping the dial cancels it.

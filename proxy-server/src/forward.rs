@@ -117,8 +117,8 @@ impl Forwarder {
             shown.credentials = credentials;
             Caller::authenticate(&shown, &self.proxy.registry)
         });
-        let ask =
-            Ask { frontend: Frontend::Http, peer: self.peer, proxy_user: shown.credentials.name.take(), host, port };
+        let (proxy_user, listener) = (shown.credentials.name.take(), shown.cluster);
+        let ask = Ask { frontend: Frontend::Http, peer: self.peer, proxy_user, listener, host, port };
         let opened = self.proxy.open(caller, ask).await;
         let (stream, proxied) = opened.map_err(|error| (error.status(), error.to_string()))?;
         let upgrade = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));

@@ -2,7 +2,9 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use certs::ClusterName;
 use http::StatusCode;
+use rustls::pki_types::CertificateDer;
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -78,12 +80,12 @@ impl Frontends {
     }
 
     /// Accepts Unix connections until stopped.
-    pub(crate) async fn serve_unix(self: Arc<Self>, listener: UnixListener) {
+    pub(crate) async fn serve_unix(self: Arc<Self>, listener: UnixListener, cluster: Option<ClusterName>) {
         while let Some((permit, accepted)) = self.next(|| listener.accept()).await {
             let accepted = accepted.and_then(|(unix, _)| Ok((unix.peer_cred()?.uid(), unix)));
             match accepted {
                 Ok((uid, unix)) => {
-                    let shown = Shown { uid: Some(uid), ..Shown::default() };
+                    let shown = Shown { uid: Some(uid), cluster: cluster.clone(), ..Shown::default() };
                     let client = Client::new(Transport::Unix(unix));
                     let serving = self.clone().serve_client(client, Peer::Unix(uid), shown);
                     self.spawn(permit, Peer::Unix(uid), serving);
@@ -146,8 +148,11 @@ impl Frontends {
         let accepting = TlsAcceptor::from(self.tls.clone()).accept(tcp);
         let reason = match tokio::time::timeout(self.head_timeout, accepting).await {
             Ok(Ok(tls)) => {
-                let certificate = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first().cloned());
-                let shown = Shown { certificate: certificate.map(|leaf| leaf.into_owned()), ..Shown::default() };
+                let session = tls.get_ref().1;
+                let certificate = session.peer_certificates().and_then(|chain| chain.first()).cloned();
+                let cluster = session.server_name().and_then(|name| self.proxy.cluster_of_server_name(name));
+                let certificate = certificate.map(CertificateDer::into_owned);
+                let shown = Shown { certificate, cluster, ..Shown::default() };
                 return Some((Client::new(Transport::Tls(Box::new(tls))), shown));
             }
             Ok(Err(error)) => handshake_reason(&error),

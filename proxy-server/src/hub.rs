@@ -5,11 +5,14 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
+    pin::Pin,
     sync::Arc,
     time::Duration,
 };
 
-use certs::Pin;
+use certs::ClusterName;
+use http::Request;
+use hyper::body::Incoming;
 use jiff::Timestamp;
 use prometheus::{Registry as MetricsRegistry, process_collector::ProcessCollector};
 use registry::Registry;
@@ -70,17 +73,18 @@ pub struct Addresses {
     pub api: SocketAddr,
     pub metrics: SocketAddr,
     /// The hub's pin.
-    pub pin: Pin,
+    pub pin: certs::Pin,
     /// Folder of the administrator's credentials.
     pub admin: PathBuf,
 }
 
 #[derive(Debug)]
 struct Ports {
-    proxy: TcpListener,
-    socket: Option<UnixListener>,
-    api: TcpListener,
-    metrics: TcpListener,
+    /// Each is taken by what serves it.
+    proxy: Option<TcpListener>,
+    sockets: Vec<(UnixListener, Option<ClusterName>)>,
+    api: Option<TcpListener>,
+    metrics: Option<TcpListener>,
     tunnel: Arc<Listener>,
 }
 
@@ -124,7 +128,9 @@ impl Hub {
         let proxy = listen("clients", config.proxy_listen).await?;
         let api = listen("the API", config.api_listen).await?;
         let metrics = listen("metrics", config.metrics_listen).await?;
-        let socket = config.proxy_socket.as_deref().map(listen_unix).transpose()?;
+        let sockets =
+            config.proxy_sockets.iter().map(|socket| Ok((listen_unix(&socket.path)?, socket.cluster.clone())));
+        let sockets = sockets.collect::<Result<Vec<_>, StartError>>()?;
         let bound = [&proxy, &api, &metrics].map(TcpListener::local_addr);
         let [Ok(proxy_address), Ok(api_address), Ok(metrics_address)] = bound else {
             return Err(StartError::Tunnel(BindError::Socket {
@@ -137,7 +143,10 @@ impl Hub {
         let admin = admin.await.map_err(StartError::State)?;
         let State { folder, authority, registry, reset_key } = state;
         let pin = authority.pin();
-        let authorities = Authorities::new(authority, folder, names.clone()).map_err(StartError::Authorities)?;
+        // A client may name its cluster by the server name in TLS.
+        let wildcard = format!("*.{}", config.clusters_domain);
+        let certified = names.iter().cloned().chain([wildcard]).collect();
+        let authorities = Authorities::new(authority, folder, certified).map_err(StartError::Authorities)?;
         let tls = authorities.tls(&[ALPN_TUNNEL, ALPN_JOIN]);
         let tunnel = Listener::bind(or_ipv4(config.tunnel_listen), tls, &reset_key).map_err(StartError::Tunnel)?;
         let tunnel_address = tunnel
@@ -151,7 +160,8 @@ impl Hub {
             pin,
             admin,
         };
-        let ports = Ports { proxy, socket, api, metrics, tunnel: Arc::new(tunnel) };
+        let (proxy, api, metrics) = (Some(proxy), Some(api), Some(metrics));
+        let ports = Ports { proxy, sockets, api, metrics, tunnel: Arc::new(tunnel) };
         Self::assemble(config, names, addresses, registry, authorities, ports).map_err(StartError::Metrics)
     }
 
@@ -207,89 +217,98 @@ impl Hub {
         &self.addresses
     }
 
-    /// Serves until `stop`, then drains; a second cancellation through `abort` cuts at once.
-    pub async fn run(self, stop: CancellationToken, abort: CancellationToken) -> Result<(), RunError> {
-        let Self { config, registry, authorities, metrics, proxy, agents, api, ports, phases, addresses } = self;
-        let Phases { drain, end, clients, others } = phases;
-        tracing::info!(
-            proxy = %addresses.proxy, tunnel = %addresses.tunnel, api = %addresses.api, metrics = %addresses.metrics,
-            pin = %addresses.pin, credentials = %addresses.admin.display(), "hub ready"
-        );
-        let tls = authorities.tls(&[b"http/1.1"]);
-        let frontends = Frontends::new(
-            proxy.clone(),
-            tls.clone(),
-            config.plaintext,
-            config.head_timeout,
-            clients.clone(),
-            drain.clone(),
-        );
-        if let Some(socket) = ports.socket {
-            others.spawn(frontends.clone().serve_unix(socket));
+    /// Serves until `stop`, then drains; `abort` cuts a drain short.
+    pub async fn run(mut self, stop: CancellationToken, abort: CancellationToken) -> Result<(), RunError> {
+        let Addresses { proxy, tunnel, api, metrics, pin, admin } = &self.addresses;
+        let credentials = admin.display();
+        tracing::info!(%proxy, %tunnel, %api, %metrics, %pin, %credentials, "hub ready");
+        self.spawn_services(&stop);
+        let frontends = self.frontends();
+        for (listener, cluster) in self.ports.sockets.drain(..) {
+            self.phases.others.spawn(frontends.clone().serve_unix(listener, cluster));
         }
-        let health = Health { metrics, stopping: stop.clone() };
-        let port = |listener, tls, connections| HttpPort {
-            listener,
+        let listener = self.ports.proxy.take().expect("taken here only");
+        let ended = tokio::select! {
+            () = frontends.serve_tcp(listener) => Err(RunError("frontend")),
+            () = stop.cancelled() => Ok(()),
+        };
+        self.stop(abort).await;
+        ended
+    }
+
+    /// Everything but the frontends: it goes on while connections drain.
+    fn spawn_services(&mut self, stop: &CancellationToken) {
+        let Phases { end, others, .. } = &self.phases;
+        let until = |service: Pin<Box<dyn Future<Output = ()> + Send>>| {
+            let end = end.clone();
+            others.spawn(async move {
+                tokio::select! {
+                    () = service => tracing::error!("a service of the hub ended by itself"),
+                    () = end.cancelled() => {}
+                }
+            });
+        };
+        until(Box::pin(self.agents.clone().serve(self.ports.tunnel.clone())));
+        let (registry, proxy, agents) = (self.registry.clone(), self.proxy.clone(), self.agents.clone());
+        until(Box::pin(async move { watch(&registry, &proxy, &agents).await }));
+        let authorities = self.authorities.clone();
+        until(Box::pin(async move { authorities.keep_current().await }));
+        let port = |listener: Option<TcpListener>, tls, connections| HttpPort {
+            listener: listener.expect("taken here only"),
             tls,
             connections,
             tasks: others.clone(),
             end: end.clone(),
         };
-        others.spawn(
-            port(ports.metrics, None, HEALTH_CONNECTIONS)
-                .serve(move |request, _| std::future::ready(health.answer(&request))),
-        );
-        others.spawn(
-            port(ports.api, Some(TlsAcceptor::from(tls)), API_CONNECTIONS)
-                .serve(move |request, certificate| api.clone().answer(request, certificate)),
-        );
-        let (watched, watching, watcher) = (registry.clone(), proxy.clone(), agents.clone());
-        let until = end.clone();
-        others.spawn(async move {
-            tokio::select! {
-                () = watch(&watched, &watching, &watcher) => {}
-                () = until.cancelled() => {}
-            }
-        });
-        let renewal = end.clone();
-        others.spawn(async move { authorities.keep_current(renewal).await });
-        let ended = tokio::select! {
-            () = frontends.serve_tcp(ports.proxy) => Some("frontend"),
-            () = agents.clone().serve(ports.tunnel.clone()) => Some("tunnel endpoint"),
-            () = stop.cancelled() => None,
-        };
-        // Agents must still be answered while connections drain.
-        others.spawn(agents.clone().serve(ports.tunnel.clone()));
-        // 1. Not ready any more (the health port sees `stop`). 2. Accept no clients; agents look for another hub.
+        let health = Health { metrics: self.metrics.clone(), stopping: stop.clone() };
+        let answer = move |request: Request<Incoming>, _| std::future::ready(health.answer(&request));
+        others.spawn(port(self.ports.metrics.take(), None, HEALTH_CONNECTIONS).serve(answer));
+        let (api, tls) = (self.api.clone(), TlsAcceptor::from(self.authorities.tls(&[b"http/1.1"])));
+        let answer = move |request, certificate| api.clone().answer(request, certificate);
+        others.spawn(port(self.ports.api.take(), Some(tls), API_CONNECTIONS).serve(answer));
+    }
+
+    fn frontends(&self) -> Arc<Frontends> {
+        let Phases { clients, drain, .. } = &self.phases;
+        let Config { plaintext, head_timeout, .. } = self.config;
+        let tls = self.authorities.tls(&[b"http/1.1"]);
+        Frontends::new(self.proxy.clone(), tls, plaintext, head_timeout, clients.clone(), drain.clone())
+    }
+
+    /// The readiness is off by now, and no client is accepted any more.
+    async fn stop(self, abort: CancellationToken) {
+        let Self { config, registry, proxy, ports, phases, .. } = self;
+        let Phases { drain, end, clients, others } = phases;
         tracing::info!(connections = proxy.connections.count(), "stopping");
+        // 1. Agents look for another hub; idle clients are let go.
         drain.cancel();
         clients.close();
-        // 3. Connections may end by themselves, up to the deadline.
+        // 2. Connections may end by themselves, up to the deadline.
         let drained = tokio::select! {
             () = clients.wait() => true,
             () = tokio::time::sleep(config.drain_timeout) => false,
             () = abort.cancelled() => false,
         };
-        // 4. The rest is cut.
+        // 3. The rest is cut.
         if !drained {
             let cut = proxy.connections.retain(|_, _| false);
             tracing::warn!(cut, "cut the connections that were left");
             let _ = tokio::time::timeout(CUT_TIMEOUT, clients.wait()).await;
         }
-        // 5. Tell the agents, end everything, and let the registry finish writing.
-        ports.tunnel.close(CloseReason::HubStopping, "the hub is stopping", CUT_TIMEOUT).await;
+        // 4. This is the end for everything else, and agents hear of it.
         end.cancel();
+        ports.tunnel.close(CloseReason::HubStopping, "the hub is stopping", CUT_TIMEOUT).await;
         others.close();
         if tokio::time::timeout(CUT_TIMEOUT, others.wait()).await.is_err() {
             tracing::warn!(tasks = others.len(), "some tasks did not end in time");
         }
+        // 5. The registry finishes writing.
         registry.close().await;
-        if let Some(path) = &config.proxy_socket {
-            // The next start would have to tell a stale socket from a used one.
-            let _ = std::fs::remove_file(path);
+        for socket in &config.proxy_sockets {
+            // Left behind, the next start would have to tell it from one in use.
+            let _ = std::fs::remove_file(&socket.path);
         }
         tracing::info!("stopped");
-        ended.map_or(Ok(()), |what| Err(RunError(what)))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{error::Error, process::ExitCode};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use proxy_server::{
     Addresses, Config, Hub,
     config::{ConfigError, EX_USAGE},
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
 
 fn run(config: Config) -> Result<(), Box<dyn Error>> {
     log::init(&config)?;
+    raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let terminate = signal(SignalKind::terminate())?;
@@ -59,6 +61,15 @@ fn run(config: Config) -> Result<(), Box<dyn Error>> {
         }
         Ok(())
     })
+}
+
+/// A hub holds a file for each client; the soft limit is there for programs that use select(2).
+fn raise_open_files() {
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
 }
 
 /// The first signal drains, the second cuts. Never returns: the hub's own end does.

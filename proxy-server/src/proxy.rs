@@ -42,6 +42,8 @@ pub(crate) struct Ask {
     pub(crate) frontend: Frontend,
     pub(crate) peer: Peer,
     pub(crate) proxy_user: Option<String>,
+    /// The cluster that the listener means.
+    pub(crate) listener: Option<ClusterName>,
     pub(crate) host: String,
     pub(crate) port: u16,
 }
@@ -103,7 +105,7 @@ impl Proxy {
     ) -> Result<(Stream, Arc<Traffic>, Entry, Permit, Counted), OpenError> {
         let caller = caller.map_err(OpenError::Caller)?;
         let proxy_user = caller.cluster_named(ask.proxy_user.as_deref());
-        let naming = Naming { proxy_user, host: &ask.host, port: ask.port };
+        let naming = Naming { proxy_user, listener: ask.listener.as_ref(), host: &ask.host, port: ask.port };
         let route = route(naming, &self.domain).map_err(OpenError::Route)?;
         record.cluster = route.cluster.to_string();
         record.rule = self.authorize(&caller, &route.cluster)?;
@@ -143,6 +145,11 @@ impl Proxy {
                 Caller::Socket { .. } => true,
             })
             .collect()
+    }
+
+    /// The cluster that a client means by dialling `<cluster>.<domain>` itself, as TLS tells.
+    pub(crate) fn cluster_of_server_name(&self, name: &str) -> Option<ClusterName> {
+        name.strip_suffix(&self.domain)?.strip_suffix('.')?.parse().ok()
     }
 
     fn check_registered(&self, name: &ClusterName) -> Result<(), OpenError> {

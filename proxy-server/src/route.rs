@@ -9,6 +9,9 @@ use certs::ClusterName;
 pub(crate) struct Naming<'a> {
     /// The proxy user name, unless it is empty or the authenticated user's own name: then it names a cluster.
     pub(crate) proxy_user: Option<&'a str>,
+    /// The cluster that the listener means: the server name in TLS, or the Unix socket's. kube-apiserver's egress
+    /// selector can say no more than this.
+    pub(crate) listener: Option<&'a ClusterName>,
     /// Host name or address as given; an IPv6 address with or without brackets.
     pub(crate) host: &'a str,
     /// Port as given.
@@ -44,8 +47,8 @@ pub(crate) enum RouteError {
         "the proxy user name is no cluster name (lower-case letters, digits and '-', at most 63); use the cluster's name"
     )]
     BadProxyUser,
-    #[error("the proxy user name and the host name two different clusters, {user} and {host}; name one")]
-    TwoClusters { user: ClusterName, host: ClusterName },
+    #[error("two different clusters are named, {one} and {other}; name one")]
+    TwoClusters { one: ClusterName, other: ClusterName },
     #[error(
         "no cluster is named: use the cluster's name as the proxy user, or <host>.<cluster>.{domain}:<port>, \
          or <cluster>.{domain} for its Kubernetes API"
@@ -63,14 +66,13 @@ pub(crate) fn route(naming: Naming<'_>, domain: &str) -> Result<Route, RouteErro
     }
     let tcp = |host: &str| Target::Tcp { host: host.to_owned(), port: naming.port };
     let by_host = in_domain(&host, domain);
-    if let Some(user) = naming.proxy_user {
-        let cluster: ClusterName = user.parse().map_err(|_| RouteError::BadProxyUser)?;
+    if let Some(cluster) = said_beside_the_target(naming)? {
         return match by_host {
             None => Ok(Route { cluster, target: tcp(&host) }),
             Some((named, inner)) if named == cluster => {
                 Ok(Route { cluster, target: inner.map_or(Target::KubeApi, tcp) })
             }
-            Some((named, _)) => Err(RouteError::TwoClusters { user: cluster, host: named }),
+            Some((named, _)) => Err(RouteError::TwoClusters { one: cluster, other: named }),
         };
     }
     if let Some((cluster, inner)) = by_host {
@@ -80,6 +82,15 @@ pub(crate) fn route(naming: Naming<'_>, domain: &str) -> Result<Route, RouteErro
     match host.parse::<ClusterName>() {
         Ok(cluster) if host.parse::<IpAddr>().is_err() => Ok(Route { cluster, target: Target::KubeApi }),
         _ => Err(RouteError::NoCluster { domain: domain.to_owned() }),
+    }
+}
+
+/// The cluster that the proxy user names, or the listener.
+fn said_beside_the_target(naming: Naming<'_>) -> Result<Option<ClusterName>, RouteError> {
+    let user = naming.proxy_user.map(str::parse).transpose().map_err(|_| RouteError::BadProxyUser)?;
+    match (user, naming.listener) {
+        (Some(one), Some(other)) if one != *other => Err(RouteError::TwoClusters { one, other: other.clone() }),
+        (user, listener) => Ok(user.or_else(|| listener.cloned())),
     }
 }
 
@@ -121,7 +132,7 @@ mod tests {
     const DOMAIN: &str = "clusters.internal";
 
     fn routed(user: Option<&str>, host: &str, port: u16) -> Result<(String, Option<String>), RouteError> {
-        route(Naming { proxy_user: user, host, port }, DOMAIN).map(|route| {
+        route(Naming { proxy_user: user, listener: None, host, port }, DOMAIN).map(|route| {
             let target = match route.target {
                 Target::KubeApi => None,
                 Target::Tcp { host, port } => Some(format!("{host} {port}")),
@@ -162,6 +173,19 @@ mod tests {
     }
 
     #[test]
+    fn a_listener_names_the_cluster_where_nothing_else_does() {
+        let (c1, c2) = ("c1".parse().unwrap(), "c2".parse().unwrap());
+        let naming = |proxy_user, host| Naming { proxy_user, listener: Some(&c1), host, port: 10250 };
+        for host in ["10.0.0.7", "node-1", "web.ns.svc"] {
+            let target = Target::Tcp { host: host.into(), port: 10250 };
+            assert_eq!(route(naming(None, host), DOMAIN), Ok(Route { cluster: c1.clone(), target }));
+        }
+        let two = Err(RouteError::TwoClusters { one: c2, other: c1.clone() });
+        assert_eq!(route(naming(Some("c2"), "10.0.0.7"), DOMAIN), two);
+        assert!(route(naming(None, "web.c2.clusters.internal"), DOMAIN).is_err());
+    }
+
+    #[test]
     fn naming_two_clusters_is_refused() {
         let error = routed(Some("c1"), "web.c2.clusters.internal", 80).unwrap_err();
         assert!(matches!(error, RouteError::TwoClusters { .. }));
@@ -183,7 +207,7 @@ mod tests {
         fn no_input_panics_and_no_route_leaves_the_named_cluster(
             user in prop::option::of("[a-c.]{1,3}"), host in "\\PC{0,40}|[a-c]{1,2}(\\.[a-c]{1,2}){0,2}(\\.clusters\\.internal)?", port: u16
         ) {
-            if let Ok(route) = route(Naming { proxy_user: user.as_deref(), host: &host, port }, DOMAIN) {
+            if let Ok(route) = route(Naming { proxy_user: user.as_deref(), listener: None, host: &host, port }, DOMAIN) {
                 match user {
                     Some(user) => prop_assert_eq!(route.cluster.as_ref(), user),
                     None => {

@@ -50,7 +50,7 @@ pub(crate) async fn serve(proxy: &Proxy, mut client: Client, peer: Peer, mut sho
     let Ok(Ok((host, port))) = conversation.await else { return };
     let caller = Caller::authenticate(&shown, &proxy.registry);
     let proxy_user = shown.credentials.name.take();
-    let ask = Ask { frontend: Frontend::Socks5, peer, proxy_user, host, port };
+    let ask = Ask { frontend: Frontend::Socks5, peer, proxy_user, listener: shown.cluster, host, port };
     let opened = tokio::select! {
         opened = proxy.open(caller, ask) => opened,
         () = client.left() => return,

@@ -1,0 +1,185 @@
+//! The agent put together: checked and bound first, run later, and stopped in a written order.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use prometheus::Registry;
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    config::Config,
+    current::CurrentIdentity,
+    dial::Dialer,
+    health::Health,
+    hub::HubAddress,
+    identity::IdentityError,
+    keeper::Keeper,
+    metrics::Metrics,
+    resolve::Resolver,
+    state::StateFolder,
+    status::{Readiness, Status},
+    streams::Streams,
+};
+
+/// How long tasks may take to end once they are cut.
+const CUT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// An agent whose identity is read and whose port is bound; it has spoken to nobody yet.
+#[derive(Debug)]
+pub struct Agent {
+    hubs: Vec<HubAddress>,
+    drain_timeout: Duration,
+    keeper: Keeper,
+    metrics: Registry,
+    listener: Option<TcpListener>,
+    metrics_address: Option<SocketAddr>,
+    cut: CancellationToken,
+}
+
+/// Why an agent cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the agent has no usable identity")]
+    Identity(#[source] IdentityError),
+    #[error("no hub is named; use --hub HOST:PORT")]
+    NoHub,
+    #[error("cannot listen on {address} for metrics; is another agent there? Choose with --metrics-listen")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("the metrics cannot be registered")]
+    Metrics(#[source] prometheus::Error),
+}
+
+/// Why an agent did not run to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("a part of the agent ended unexpectedly; look at the log before this line")]
+    Ended,
+}
+
+/// Runs an agent until `stop`, then drains it.
+pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError> {
+    Agent::bind(config).await?.run(stop, CancellationToken::new()).await
+}
+
+impl Agent {
+    /// Reads the identity and binds the metrics port.
+    pub async fn bind(config: Config) -> Result<Self, StartError> {
+        let Config { state, hubs, policy, kube_api, metrics_listen, drain_timeout } = config;
+        let registry = Registry::new();
+        let metrics = Arc::new(Metrics::register(&registry).map_err(StartError::Metrics)?);
+        let identity = CurrentIdentity::load(StateFolder::new(state), metrics.clone()).map_err(StartError::Identity)?;
+        let hubs = if hubs.is_empty() { identity.get().membership.hubs.clone() } else { hubs };
+        if hubs.is_empty() {
+            return Err(StartError::NoHub);
+        }
+        for hub in &hubs {
+            metrics.set_connected(hub, false);
+        }
+        let (listener, metrics_address) = match metrics_listen {
+            Some(address) => listen(address).await.map(|(listener, address)| (Some(listener), Some(address)))?,
+            None => (None, None),
+        };
+        let (drain, end, cut) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        let resolver = Resolver::new();
+        let dialer = Dialer::new(resolver.clone());
+        let streams = Streams::new(dialer, policy, &kube_api, metrics.clone(), drain.clone(), cut.clone());
+        let keeper = Keeper {
+            resolver,
+            identity: Arc::new(identity),
+            streams: Arc::new(streams),
+            status: Arc::new(Status::new(&hubs)),
+            metrics,
+            instance: format!("{:032x}", rand::random::<u128>()),
+            drain,
+            end,
+        };
+        Ok(Self { hubs, drain_timeout, keeper, metrics: registry, listener, metrics_address, cut })
+    }
+
+    /// Where `/metrics` and the probes are.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
+    }
+
+    /// To wait until the first tunnel is up.
+    pub fn readiness(&self) -> Readiness {
+        self.keeper.status.subscribe()
+    }
+
+    /// Runs until `stop`, then drains; `abort` ends the drain early.
+    pub async fn run(self, stop: CancellationToken, abort: CancellationToken) -> Result<(), RunError> {
+        let Self { hubs, drain_timeout, keeper, metrics, listener, metrics_address, cut } = self;
+        let Keeper { identity, streams, status, drain, end, .. } = keeper.clone();
+        // Streams have tasks of their own, which must not outlive a run that is dropped.
+        let _cut_when_dropped = cut.clone().drop_guard();
+        let membership = identity.get().membership.clone();
+        tracing::info!(
+            cluster = %membership.cluster,
+            agent = %membership.agent,
+            hubs = hubs.len(),
+            metrics = metrics_address.map(tracing::field::display),
+            "agent started"
+        );
+        // The parts that must outlive the agent's stop, and the tunnels, which end with it.
+        let (mut parts, mut tunnels) = (JoinSet::new(), JoinSet::new());
+        for hub in hubs {
+            tunnels.spawn(keeper.clone().keep(hub));
+        }
+        parts.spawn(async move { identity.follow_files(end).await });
+        let probes = TaskTracker::new();
+        let probes_end = CancellationToken::new();
+        if let Some(listener) = listener {
+            let health = Arc::new(Health { metrics, status, drain: drain.clone() });
+            parts.spawn(health.serve(listener, probes.clone(), probes_end.clone()));
+        }
+        tokio::select! {
+            () = stop.cancelled() => {}
+            ended = parts.join_next() => return Err(unexpected(ended)),
+            ended = tunnels.join_next() => return Err(unexpected(ended)),
+        }
+
+        // 1. Not ready any more; hubs are told, and new dials refused.
+        tracing::info!(streams = streams.count(), seconds = drain_timeout.as_secs(), "draining");
+        drain.cancel();
+        // 2. What is open may end by itself.
+        tokio::select! {
+            () = streams.wait() => {}
+            () = tokio::time::sleep(drain_timeout) => {}
+            () = abort.cancelled() => {}
+        }
+        // 3. The rest is cut.
+        let left = streams.count();
+        cut.cancel();
+        if left > 0 {
+            tracing::warn!(streams = left, "cut what was still open");
+        }
+        let _ = tokio::time::timeout(CUT_TIMEOUT, streams.wait()).await;
+        // 4. The tunnels are closed, and then the probes, which can see all of it.
+        keeper.end.cancel();
+        let _ = tokio::time::timeout(CUT_TIMEOUT, async { while tunnels.join_next().await.is_some() {} }).await;
+        probes_end.cancel();
+        probes.close();
+        let _ = tokio::time::timeout(CUT_TIMEOUT, probes.wait()).await;
+        tracing::info!("agent stopped");
+        Ok(())
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+/// A part that panicked takes the agent with it.
+fn unexpected(ended: Option<Result<(), tokio::task::JoinError>>) -> RunError {
+    if let Some(Err(error)) = ended
+        && let Ok(panic) = error.try_into_panic()
+    {
+        std::panic::resume_unwind(panic);
+    }
+    RunError::Ended
+}

@@ -1,0 +1,143 @@
+//! When to dial a hub again: exponential back-off with full jitter, bounded by how long the outage lasts. Pure: time and
+//! randomness are passed in.
+
+use std::time::Duration;
+
+/// Upper bound of the first delay.
+const BASE: Duration = Duration::from_millis(100);
+
+/// A tunnel that lived this long worked. One that ended sooner counts as another failure: a hub that admits agents and
+/// loses them at once must not be dialled in a tight loop.
+const STABLE: Duration = Duration::from_secs(10);
+
+/// Between two attempts at a hub that has said no. Nothing but an administrator changes its mind.
+const REFUSED: Duration = Duration::from_secs(20);
+
+/// What the length of an outage makes of the pace.
+struct Phase {
+    /// Upper bound of a delay.
+    cap: Duration,
+    /// How long one attempt may take.
+    attempt: Duration,
+}
+
+/// Most outages are restarts, which should be noticed within 2 s. QUIC sends its first packet again after 1 s and then
+/// after 3 s; giving up at 2 s and waiting at most 1 s keeps two packets from being more than 2 s apart.
+const RESTART: Phase = Phase { cap: Duration::from_secs(1), attempt: Duration::from_secs(2) };
+
+/// After a minute it is no restart. The attempt leaves room for a slow network, or a hub that all its agents want at
+/// once.
+const OUTAGE: Phase = Phase { cap: Duration::from_secs(10), attempt: Duration::from_secs(10) };
+
+/// After ten minutes somebody must do something that takes longer than half a minute.
+const LONG_OUTAGE: Phase = Phase { cap: Duration::from_secs(30), attempt: Duration::from_secs(10) };
+
+/// The pace at which one hub address is dialled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    /// How long to wait after a failure, when the hub has been away for `outage`. `random` is uniform in `0.0..1.0`.
+    ///
+    /// Full jitter, uniform from 0 to the bound, spreads the agents that lost their hub at the same moment best
+    /// (Amazon's "Exponential Backoff And Jitter").
+    pub(crate) fn failed(&mut self, outage: Duration, random: f64) -> Duration {
+        let bound = BASE.saturating_mul(1 << self.failures.min(20)).min(phase(outage).cap);
+        self.failures = self.failures.saturating_add(1);
+        bound.mul_f64(random.clamp(0.0, 1.0))
+    }
+
+    /// How long to wait after the hub has refused this agent: never less than half of the bound.
+    pub(crate) fn refused(&mut self, random: f64) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        REFUSED.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
+    }
+
+    /// A tunnel has ended after `life`; returns whether it counts as having worked, which ends the outage.
+    pub(crate) fn ended(&mut self, life: Duration) -> bool {
+        let worked = life >= STABLE;
+        if worked {
+            *self = Self::default();
+        }
+        worked
+    }
+}
+
+/// How long one attempt may take, when the hub has been away for `outage`.
+pub(crate) fn attempt_limit(outage: Duration) -> Duration {
+    phase(outage).attempt
+}
+
+fn phase(outage: Duration) -> Phase {
+    match outage.as_secs() {
+        0..60 => RESTART,
+        60..600 => OUTAGE,
+        _ => LONG_OUTAGE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ALMOST_ONE: f64 = 0.999_999;
+
+    #[test]
+    fn bounds_double_up_to_the_cap_of_the_first_minute() {
+        let mut backoff = Backoff::default();
+        let bounds: Vec<_> = (0..6).map(|_| backoff.failed(Duration::ZERO, 1.0).as_millis()).collect();
+        assert_eq!(bounds, [100, 200, 400, 800, 1000, 1000]);
+    }
+
+    #[test]
+    fn the_cap_grows_with_the_outage() {
+        let mut backoff = Backoff { failures: 30 };
+        for (outage, cap) in [(59, 1), (60, 10), (599, 10), (600, 30), (86_400, 30)] {
+            assert_eq!(backoff.failed(Duration::from_secs(outage), 1.0), Duration::from_secs(cap), "{outage}");
+        }
+    }
+
+    #[test]
+    fn only_a_tunnel_that_lived_starts_over() {
+        let mut backoff = Backoff { failures: 5 };
+        assert!(!backoff.ended(STABLE - Duration::from_millis(1)));
+        assert_eq!(backoff, Backoff { failures: 5 });
+        assert!(backoff.ended(STABLE));
+        assert_eq!(backoff, Backoff::default());
+    }
+
+    #[test]
+    fn a_restarted_hub_hears_of_the_agent_within_two_seconds() {
+        // Packets of an attempt leave at 0 s and 1 s; the next attempt begins when this one was given up and the delay
+        // is over.
+        let last_packet = Duration::from_secs(1);
+        let longest = attempt_limit(Duration::ZERO) - last_packet + RESTART.cap;
+        assert!(longest <= Duration::from_secs(2));
+    }
+
+    proptest! {
+        #[test]
+        fn a_delay_is_between_zero_and_the_cap(failures: u32, outage in 0_u64..100_000, random in 0.0..1.0_f64) {
+            let outage = Duration::from_secs(outage);
+            let delay = Backoff { failures }.failed(outage, random);
+            prop_assert!(delay <= phase(outage).cap);
+        }
+
+        #[test]
+        fn more_failures_never_shorten_the_bound(failures in 0_u32..100, outage in 0_u64..1000) {
+            let outage = Duration::from_secs(outage);
+            let bound = |failures| Backoff { failures }.failed(outage, ALMOST_ONE);
+            prop_assert!(bound(failures) <= bound(failures + 1));
+        }
+
+        #[test]
+        fn a_refused_agent_waits_at_least_ten_seconds(failures: u32, random in 0.0..1.0_f64) {
+            let delay = Backoff { failures }.refused(random);
+            prop_assert!(delay >= Duration::from_secs(10) && delay <= REFUSED);
+        }
+    }
+}

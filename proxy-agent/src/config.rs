@@ -1,0 +1,391 @@
+//! The configuration of both commands: flags, then `CLUSTER_PROXY_*`, then one TOML file; read once, before any socket
+//! opens. The only reader of the environment.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use certs::{AgentName, ClusterName, Pin};
+use clap::{Args, Parser, Subcommand};
+use secrecy::SecretString;
+
+use crate::{
+    hub::HubAddress,
+    policy::{Policy, Rule},
+    settings::{ConfigErrors, Environment, Settings, Sources},
+    target::Target,
+};
+
+/// Where the agent's `/metrics`, `/healthz` and `/readyz` are unless told otherwise.
+pub const DEFAULT_METRICS: &str = "127.0.0.1:8093";
+
+/// How long open streams may take to end when the agent stops.
+pub const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
+
+/// How long a join waits for an administrator of the hub.
+pub const DEFAULT_JOIN_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// The address of every cluster's own API server.
+const KUBERNETES_SERVICE: &str = "kubernetes.default.svc:443";
+
+/// How an agent runs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The state folder, which a join has filled.
+    pub state: PathBuf,
+    /// The hub's addresses; empty: those that the join has kept.
+    pub hubs: Vec<HubAddress>,
+    /// What the hub may reach.
+    pub policy: Policy,
+    /// The spoke's kube-apiserver.
+    pub kube_api: KubeApi,
+    /// Where `/metrics` and the probes are served; `None`: nowhere.
+    pub metrics_listen: Option<SocketAddr>,
+    /// How long open streams may take to end when the agent stops.
+    pub drain_timeout: Duration,
+}
+
+/// The spoke's kube-apiserver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KubeApi {
+    /// Named by the operator, and so allowed unless a `deny` rule says otherwise.
+    Configured(Target),
+    /// Where a pod finds it; bound by the whole policy.
+    Assumed(Target),
+}
+
+/// How an agent joins.
+#[derive(Clone, Debug)]
+pub struct JoinConfig {
+    /// The state folder; made if absent.
+    pub state: PathBuf,
+    /// The hub's addresses, at least one.
+    pub hubs: Vec<HubAddress>,
+    /// The join token.
+    pub token: SecretString,
+    /// The hub's pin.
+    pub pin: Pin,
+    /// The cluster's name; `None` when the token is bound to one.
+    pub cluster: Option<ClusterName>,
+    /// This agent's name in the cluster.
+    pub agent: AgentName,
+    /// How long to wait until the hub has decided.
+    pub timeout: Duration,
+}
+
+/// The shape of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// What the process was told to do.
+#[derive(Debug)]
+pub enum Command {
+    /// `proxy-agent join`; `then_run` with `--run`.
+    Join { join: JoinConfig, then_run: Option<Config> },
+    /// `proxy-agent run`.
+    Run(Config),
+}
+
+/// Why no command could be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read {}: check the path given with --config", path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error("{} is no TOML", path.display())]
+    Toml { path: PathBuf, source: toml::de::Error },
+    #[error(transparent)]
+    Settings(#[from] ConfigErrors),
+}
+
+/// The agent of a spoke: keeps a tunnel open to its hubs, so that they reach the services of this cluster.
+///
+/// Every flag can also be set as CLUSTER_PROXY_<FLAG> in the environment, or in the TOML file given with --config.
+#[derive(Debug, Parser)]
+#[command(name = "proxy-agent", version, subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: CliCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum CliCommand {
+    /// Asks a hub to take this agent in, and keeps the certificate it gives.
+    Join(JoinArgs),
+    /// Keeps tunnels to the hub open and serves what comes through them, until SIGTERM.
+    Run(RunArgs),
+}
+
+#[derive(Debug, Args)]
+struct JoinArgs {
+    /// The token from 'cluster-proxy token create'. Prefer CLUSTER_PROXY_TOKEN: other users see command lines.
+    #[arg(long)]
+    token: Option<String>,
+    /// The hub's pin, from 'cluster-proxy join-command'.
+    #[arg(long, value_name = "sha256:…")]
+    pin: Option<String>,
+    /// This cluster's name, unless the token is bound to one.
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
+    /// This agent's name in the cluster [default: the host's name].
+    #[arg(long, value_name = "NAME")]
+    agent: Option<String>,
+    /// How long to wait for the hub's administrator [default: 10m].
+    #[arg(long, value_name = "DURATION")]
+    timeout: Option<String>,
+    /// Go on with 'run' once joined.
+    #[arg(long)]
+    run: bool,
+    #[command(flatten)]
+    rest: RunArgs,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// The hub's address; several, each kept connected, with commas or by repeating the flag.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    hub: Vec<String>,
+    /// The state folder [default: /var/lib/cluster-proxy-agent for root, else ~/.local/state/cluster-proxy-agent].
+    #[arg(long, value_name = "FOLDER")]
+    state: Option<String>,
+    /// Let the hub reach only what such rules name: HOST_OR_CIDR[:PORT[-PORT]], like '*.svc:443'.
+    #[arg(long, value_name = "RULE")]
+    allow: Vec<String>,
+    /// Never let the hub reach what such rules name.
+    #[arg(long, value_name = "RULE")]
+    deny: Vec<String>,
+    /// This cluster's API server [default: as for any pod, else kubernetes.default.svc:443].
+    #[arg(long, value_name = "HOST:PORT")]
+    kube_api: Option<String>,
+    /// Where to serve /metrics, /healthz and /readyz; 'none' for nowhere [default: 127.0.0.1:8093].
+    #[arg(long, value_name = "ADDRESS")]
+    metrics_listen: Option<String>,
+    /// How long open connections may take to end when the agent stops [default: 30s].
+    #[arg(long, value_name = "DURATION")]
+    drain_timeout: Option<String>,
+    /// 'text' or 'json' [default: text].
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// A TOML file with any of these settings.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Config {
+    /// The defaults, for an agent that has joined into `state`.
+    pub fn new(state: impl Into<PathBuf>) -> Self {
+        let kube_api = KUBERNETES_SERVICE.parse().expect("a host and a port");
+        Self {
+            state: state.into(),
+            hubs: Vec::new(),
+            policy: Policy::default(),
+            kube_api: KubeApi::Assumed(kube_api),
+            metrics_listen: None,
+            drain_timeout: DEFAULT_DRAIN,
+        }
+    }
+}
+
+impl KubeApi {
+    /// Where it is.
+    pub fn target(&self) -> &Target {
+        match self {
+            Self::Configured(target) | Self::Assumed(target) => target,
+        }
+    }
+}
+
+impl Cli {
+    /// Reads the rest of the configuration from the process's environment and the file that it names.
+    pub fn resolve(self) -> Result<(Command, LogFormat), ConfigError> {
+        #[allow(clippy::disallowed_methods, reason = "this is the one place")]
+        let environment = |name: &str| std::env::var(name).ok();
+        self.resolve_with(&environment, nix::unistd::geteuid().is_root(), &host_name())
+    }
+
+    fn resolve_with(
+        self,
+        environment: &dyn Fn(&str) -> Option<String>,
+        root: bool,
+        host_name: &str,
+    ) -> Result<(Command, LogFormat), ConfigError> {
+        let (flags, file) = self.flags();
+        let file = file.or_else(|| environment("CLUSTER_PROXY_CONFIG").map(PathBuf::from));
+        let file = file.map(|path| load(&path)).transpose()?.unwrap_or_default();
+        let joins = flags.contains_key("run");
+        let mut settings = Settings::new(Sources { flags, environment: Environment(environment), file });
+        let log = settings.optional("log-format").unwrap_or_default();
+        let config = read_run(&mut settings, environment, root);
+        let command = if joins { read_join(&mut settings, config, host_name) } else { Some(Command::Run(config)) };
+        settings.finish()?;
+        // Whatever could not be read has been noted, so that `finish` has failed.
+        let command = command.ok_or_else(|| ConfigErrors(vec!["incomplete".into()]))?;
+        Ok((command, log))
+    }
+
+    /// The flags by name, and the file. Only a join has the flag `run`.
+    fn flags(self) -> (BTreeMap<&'static str, Vec<String>>, Option<PathBuf>) {
+        let mut flags = BTreeMap::new();
+        let rest = match self.command {
+            CliCommand::Run(rest) => rest,
+            CliCommand::Join(JoinArgs { token, pin, cluster, agent, timeout, run, rest }) => {
+                let once =
+                    [("token", token), ("pin", pin), ("cluster", cluster), ("agent", agent), ("timeout", timeout)];
+                flags.extend(once.map(|(name, text)| (name, Vec::from_iter(text))));
+                flags.insert("run", if run { vec!["true".into()] } else { Vec::new() });
+                rest
+            }
+        };
+        let RunArgs { hub, state, allow, deny, kube_api, metrics_listen, drain_timeout, log_format, config } = rest;
+        flags.extend([("hub", hub), ("allow", allow), ("deny", deny)]);
+        flags.extend(
+            [
+                ("state", state),
+                ("kube-api", kube_api),
+                ("metrics-listen", metrics_listen),
+                ("drain-timeout", drain_timeout),
+                ("log-format", log_format),
+            ]
+            .map(|(name, text)| (name, Vec::from_iter(text))),
+        );
+        (flags, config)
+    }
+}
+
+fn load(path: &Path) -> Result<toml::Table, ConfigError> {
+    let text = fs::read_to_string(path).map_err(|source| ConfigError::File { path: path.to_owned(), source })?;
+    text.parse().map_err(|source| ConfigError::Toml { path: path.to_owned(), source })
+}
+
+fn read_run(settings: &mut Settings<'_>, environment: &dyn Fn(&str) -> Option<String>, root: bool) -> Config {
+    let state = settings.optional::<PathBuf>("state").or_else(|| default_state(environment, root));
+    if state.is_none() {
+        settings.reject("--state is missing: neither XDG_STATE_HOME nor HOME is set to choose one".into());
+    }
+    let configured = settings.optional("kube-api").map(KubeApi::Configured);
+    Config {
+        state: state.unwrap_or_default(),
+        hubs: settings.list("hub"),
+        policy: Policy::new(settings.list::<Rule>("allow"), settings.list::<Rule>("deny")),
+        kube_api: configured.unwrap_or_else(|| KubeApi::Assumed(assumed_kube_api(environment))),
+        metrics_listen: settings.optional::<Listen>("metrics-listen").unwrap_or_default().0,
+        drain_timeout: settings.optional::<Span>("drain-timeout").map_or(DEFAULT_DRAIN, |span| span.0),
+    }
+}
+
+fn read_join(settings: &mut Settings<'_>, config: Config, host_name: &str) -> Option<Command> {
+    const COPY: &str = "copy it from 'cluster-proxy join-command' on the hub";
+    let token = settings.required::<String>("token", COPY).map(SecretString::from);
+    let pin = settings.required("pin", COPY);
+    let cluster = settings.optional("cluster");
+    let agent = match settings.optional("agent") {
+        None => agent_name(host_name),
+        named => named,
+    };
+    let timeout = settings.optional::<Span>("timeout").map_or(DEFAULT_JOIN_TIMEOUT, |span| span.0);
+    let then_run = settings.optional("run").unwrap_or(false);
+    if config.hubs.is_empty() {
+        settings.reject(format!("--hub is missing: {COPY}"));
+    }
+    if agent.is_none() {
+        settings.reject(format!("--agent is missing: the host's name {host_name:?} is no name for an agent"));
+    }
+    let (state, hubs) = (config.state.clone(), config.hubs.clone());
+    let join = JoinConfig { state, hubs, token: token?, pin: pin?, cluster, agent: agent?, timeout };
+    Some(Command::Join { join, then_run: then_run.then_some(config) })
+}
+
+/// Root's agent is a service of the machine; anyone else's is that user's (XDG Base Directory Specification).
+fn default_state(environment: &dyn Fn(&str) -> Option<String>, root: bool) -> Option<PathBuf> {
+    if root {
+        return Some("/var/lib/cluster-proxy-agent".into());
+    }
+    let absolute = |name: &str| environment(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")));
+    base.map(|base| base.join("cluster-proxy-agent"))
+}
+
+/// Every pod is told in these variables where its API server is.
+fn assumed_kube_api(environment: &dyn Fn(&str) -> Option<String>) -> Target {
+    let told = || {
+        let host = environment("KUBERNETES_SERVICE_HOST")?;
+        let port = environment("KUBERNETES_SERVICE_PORT").and_then(|port| port.parse().ok()).unwrap_or(443);
+        Target::new(&host, port).ok()
+    };
+    told().unwrap_or_else(|| KUBERNETES_SERVICE.parse().expect("a host and a port"))
+}
+
+/// The first label of the host's name, in the shape of a name.
+fn agent_name(host_name: &str) -> Option<AgentName> {
+    let label = host_name.split('.').next().unwrap_or_default().to_ascii_lowercase();
+    let shaped: String = label.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(63).collect();
+    shaped.trim_matches('-').parse().ok()
+}
+
+fn host_name() -> String {
+    nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+impl FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(format!("{text:?} is no format; use 'text' or 'json'")),
+        }
+    }
+}
+
+/// An address to listen on, or `none`.
+struct Listen(Option<SocketAddr>);
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self(Some(DEFAULT_METRICS.parse().expect("an address and a port")))
+    }
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self(None)),
+            text => text
+                .parse()
+                .map(|address| Self(Some(address)))
+                .map_err(|_| format!("{text:?} is no address and port; write it like {DEFAULT_METRICS}, or 'none'")),
+        }
+    }
+}
+
+/// A length of time.
+struct Span(Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let span = text.parse::<jiff::SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
+        // Longer than a year is a slip of the pen, and would overflow the clock.
+        match span.filter(|span| *span <= Duration::from_secs(365 * 24 * 3600)) {
+            Some(span) => Ok(Self(span)),
+            None => Err(format!("{text:?} is no length of time; write it like 30s, 10m or 1h30m")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

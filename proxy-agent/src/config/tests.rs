@@ -1,0 +1,140 @@
+//! The configuration as operators write it.
+
+use secrecy::ExposeSecret;
+
+use super::*;
+
+const PIN: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+fn resolve(line: &str, environment: &[(&str, &str)]) -> Result<(Command, LogFormat), ConfigError> {
+    let cli = Cli::try_parse_from(std::iter::once("proxy-agent").chain(line.split_whitespace())).unwrap();
+    let variable = |name: &str| environment.iter().find(|(own, _)| *own == name).map(|(_, value)| (*value).to_owned());
+    cli.resolve_with(&variable, false, "Node_1.example")
+}
+
+fn run(line: &str, environment: &[(&str, &str)]) -> Config {
+    match resolve(line, environment).unwrap().0 {
+        Command::Run(config) => config,
+        Command::Join { .. } => panic!("not a join"),
+    }
+}
+
+fn errors(line: &str, environment: &[(&str, &str)]) -> Vec<String> {
+    match resolve(line, environment).unwrap_err() {
+        ConfigError::Settings(errors) => errors.0,
+        other @ (ConfigError::File { .. } | ConfigError::Toml { .. }) => panic!("{other}"),
+    }
+}
+
+#[test]
+fn the_defaults_need_nothing_but_a_home() {
+    let config = run("run", &[("HOME", "/home/me")]);
+    assert_eq!(config.state, Path::new("/home/me/.local/state/cluster-proxy-agent"));
+    assert_eq!(config.metrics_listen, Some(DEFAULT_METRICS.parse().unwrap()));
+    assert_eq!(config.drain_timeout, DEFAULT_DRAIN);
+    assert_eq!(config.kube_api, KubeApi::Assumed("kubernetes.default.svc:443".parse().unwrap()));
+    assert!(config.hubs.is_empty());
+}
+
+#[test]
+fn the_state_folder_follows_the_user() {
+    let state = |environment: &[(&str, &str)], root| {
+        let lookup =
+            |name: &str| environment.iter().find(|(own, _)| *own == name).map(|(_, value)| (*value).to_owned());
+        default_state(&lookup, root)
+    };
+    assert_eq!(state(&[], true), Some("/var/lib/cluster-proxy-agent".into()));
+    assert_eq!(state(&[("XDG_STATE_HOME", "/x"), ("HOME", "/h")], false), Some("/x/cluster-proxy-agent".into()));
+    assert_eq!(
+        state(&[("XDG_STATE_HOME", "relative"), ("HOME", "/h")], false),
+        Some("/h/.local/state/cluster-proxy-agent".into())
+    );
+    assert_eq!(state(&[], false), None);
+}
+
+#[test]
+fn every_setting_can_come_from_every_source() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("agent.toml");
+    fs::write(&file, "hub = [\"a\", \"b:1\"]\nallow = [\"*.svc\"]\ndrain-timeout = \"1m\"\nstate = \"/file\"\nkube-api = \"api:6443\"\nlog-format = \"json\"").unwrap();
+    let line = format!("run --config {} --drain-timeout 5s --metrics-listen none", file.display());
+    let (command, log) = resolve(&line, &[("CLUSTER_PROXY_STATE", "/environment")]).unwrap();
+    let Command::Run(config) = command else { panic!("not a run") };
+    assert_eq!(config.state, Path::new("/environment"));
+    assert_eq!(config.drain_timeout, Duration::from_secs(5));
+    assert_eq!(config.metrics_listen, None);
+    assert_eq!(config.hubs.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a:8091", "b:1"]);
+    assert_eq!(config.kube_api, KubeApi::Configured("api:6443".parse().unwrap()));
+    assert_eq!(log, LogFormat::Json);
+}
+
+#[test]
+fn a_pod_knows_its_api_server() {
+    let environment = [("HOME", "/h"), ("KUBERNETES_SERVICE_HOST", "10.96.0.1"), ("KUBERNETES_SERVICE_PORT", "6443")];
+    assert_eq!(run("run", &environment).kube_api, KubeApi::Assumed("10.96.0.1:6443".parse().unwrap()));
+}
+
+#[test]
+fn a_join_takes_its_name_from_the_host_and_its_token_from_the_environment() {
+    let line = format!("join --hub h1,h2:1 --pin {PIN} --state /s --timeout 90s --run --deny *.prod");
+    let (command, _) = resolve(&line, &[("CLUSTER_PROXY_TOKEN", "cpj-id.secret")]).unwrap();
+    let Command::Join { join, then_run } = command else { panic!("not a join") };
+    assert_eq!(&*join.agent, "node-1");
+    assert_eq!((join.cluster, join.timeout, join.hubs.len()), (None, Duration::from_secs(90), 2));
+    assert_eq!(join.token.expose_secret(), "cpj-id.secret");
+    assert_eq!(then_run.unwrap().state, Path::new("/s"));
+}
+
+#[test]
+fn a_token_is_not_in_the_debug_output() {
+    let line = format!("join --hub h --pin {PIN} --state /s --token cpj-id.secret");
+    let (command, _) = resolve(&line, &[]).unwrap();
+    assert!(!format!("{command:?}").contains("secret\""));
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let line = "join --hub :1 --pin sha256:12 --cluster C_1 --agent a_ --timeout soon --drain-timeout=-1s \
+                --metrics-listen here --log-format xml --allow 10.0.*";
+    let errors = errors(line, &[]);
+    for name in ["hub", "pin", "cluster", "agent", "timeout", "drain-timeout", "metrics-listen", "log-format", "allow"]
+    {
+        assert!(errors.iter().any(|error| error.starts_with(&format!("--{name}: "))), "{name}: {errors:#?}");
+    }
+    assert!(errors.iter().any(|error| error.starts_with("--token is missing")), "{errors:#?}");
+    assert!(errors.iter().any(|error| error.starts_with("--state is missing")), "{errors:#?}");
+}
+
+#[test]
+fn a_missing_or_broken_file_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("agent.toml");
+    let line = format!("run --state /s --config {}", file.display());
+    assert!(resolve(&line, &[]).unwrap_err().to_string().contains("agent.toml"));
+    fs::write(&file, "hub = ").unwrap();
+    assert!(matches!(resolve(&line, &[]), Err(ConfigError::Toml { .. })));
+    fs::write(&file, "hubs = [\"a\"]").unwrap();
+    assert_eq!(errors(&line, &[]), ["'hubs' in the file of --config is no setting of this command"]);
+}
+
+#[test]
+fn lengths_of_time_are_written_as_usual() {
+    for (text, seconds) in [("30s", 30), ("10m", 600), ("1h30m", 5400), ("1m 30s", 90), ("0s", 0)] {
+        assert_eq!(text.parse::<Span>().unwrap().0, Duration::from_secs(seconds), "{text}");
+    }
+    for text in ["", "5", "-1s", "soon", "9999999999h"] {
+        assert!(text.parse::<Span>().is_err(), "{text}");
+    }
+}
+
+#[test]
+fn host_names_become_agent_names() {
+    for (host, agent) in [("node-1", Some("node-1")), ("Node_1.x", Some("node-1")), ("", None), ("-", None)] {
+        assert_eq!(agent_name(host).as_deref(), agent, "{host}");
+    }
+}
+
+#[test]
+fn the_command_line_is_well_formed() {
+    <Cli as clap::CommandFactory>::command().debug_assert();
+}

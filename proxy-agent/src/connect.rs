@@ -1,0 +1,161 @@
+//! One attempt to open a connection to a hub, and what to do about one that failed.
+
+use std::{io, sync::Arc, time::Duration};
+
+use certs::HUB_SERVER_NAME;
+use tokio::time::{Instant, timeout_at};
+use tunnel::{AgentControl, AgentTunnel, CloseReason, Connection, ControlError, EstablishError, Hello, Loss, Welcome};
+
+use crate::{hub::HubAddress, race::race, resolve::Resolver};
+
+/// Why there is no connection to a hub.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("the hub's name {hub} does not resolve; check --hub, and the DNS of this machine")]
+    NameNotFound { hub: HubAddress, source: io::Error },
+    #[error("the hub {hub} does not answer; check that it runs, and that UDP port {} is open", .hub.port())]
+    TimedOut { hub: HubAddress },
+    #[error("cannot connect to the hub {hub}")]
+    Connect { hub: HubAddress, source: tunnel::ConnectError },
+    #[error("the hub {hub} opened no tunnel")]
+    Establish { hub: HubAddress, source: EstablishError },
+}
+
+/// A hub's no to this agent, which stands until somebody does something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refused {
+    /// What the hub said.
+    pub(crate) why: String,
+    /// What to do about it.
+    pub(crate) remedy: &'static str,
+    /// As a metric's label.
+    pub(crate) label: &'static str,
+}
+
+/// Connects to `hub` by one of its addresses, resolved anew, within `limit`.
+pub(crate) async fn connect(
+    resolver: &Resolver,
+    hub: &HubAddress,
+    tls: &Arc<rustls::ClientConfig>,
+    limit: Duration,
+) -> Result<Connection, ConnectError> {
+    let deadline = Instant::now() + limit;
+    let timed_out = || ConnectError::TimedOut { hub: hub.clone() };
+    let resolved = timeout_at(deadline, resolver.resolve(hub.host(), hub.port())).await;
+    let resolved = resolved.map_err(|_| timed_out())?;
+    let addresses = resolved.map_err(|source| ConnectError::NameNotFound { hub: hub.clone(), source })?;
+    let dial = |address| tunnel::connect(address, tls.clone(), HUB_SERVER_NAME, limit);
+    match timeout_at(deadline, race(&addresses, dial, telling)).await {
+        Ok(Ok(connection)) => Ok(connection),
+        Err(_) | Ok(Err(Some(tunnel::ConnectError::TimedOut(_)))) => Err(timed_out()),
+        Ok(Err(Some(source))) => Err(ConnectError::Connect { hub: hub.clone(), source }),
+        Ok(Err(None)) => Err(ConnectError::NameNotFound { hub: hub.clone(), source: io::ErrorKind::NotFound.into() }),
+    }
+}
+
+/// Turns a connection into a tunnel, within `limit`.
+pub(crate) async fn establish(
+    connection: Connection,
+    hub: &HubAddress,
+    hello: Hello,
+    limit: Duration,
+) -> Result<(AgentTunnel, AgentControl, Welcome), ConnectError> {
+    let established = AgentTunnel::establish(connection.clone(), hello, limit).await;
+    established.map_err(|source| {
+        // A hub that took the connection and says nothing need not keep it.
+        connection.close(CloseReason::DeadlineExceeded, "no Welcome");
+        ConnectError::Establish { hub: hub.clone(), source }
+    })
+}
+
+impl ConnectError {
+    /// The hub's no, if that is what it is.
+    pub(crate) fn refused(&self) -> Option<Refused> {
+        Refused::of(self.loss()?)
+    }
+
+    /// As a metric's label.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::NameNotFound { .. } => "name_not_found",
+            Self::TimedOut { .. } | Self::Establish { source: EstablishError::TimedOut, .. } => "timed_out",
+            Self::Connect { .. } | Self::Establish { .. } => self.refused().map_or("failed", |refused| refused.label),
+        }
+    }
+
+    /// Why the connection was lost, if there was one.
+    pub(crate) fn loss(&self) -> Option<&Loss> {
+        match self {
+            Self::Connect { source: tunnel::ConnectError::Handshake { source, .. }, .. } => Some(source),
+            Self::Establish { source: EstablishError::Lost(loss), .. }
+            | Self::Establish { source: EstablishError::Control(ControlError::Lost(loss)), .. } => Some(loss),
+            Self::NameNotFound { .. } | Self::TimedOut { .. } | Self::Connect { .. } | Self::Establish { .. } => None,
+        }
+    }
+}
+
+impl Refused {
+    /// `None` when the connection was lost for a reason that may pass by itself.
+    pub(crate) fn of(loss: &Loss) -> Option<Self> {
+        const JOIN: &str = "join it again with 'proxy-agent join'";
+        let (remedy, label) = match loss {
+            Loss::Closed { reason, .. } => match reason {
+                CloseReason::NotAccepted => ("run 'cluster-proxy accept' for this cluster on the hub", "not_accepted"),
+                CloseReason::Denied => ("'cluster-proxy accept' on the hub lets this cluster in again", "denied"),
+                CloseReason::UnknownCluster => (JOIN, "unknown_cluster"),
+                CloseReason::UnknownAgent => (JOIN, "unknown_agent"),
+                CloseReason::WrongIdentity => (JOIN, "wrong_identity"),
+                CloseReason::Done
+                | CloseReason::HubStopping
+                | CloseReason::AgentStopping
+                | CloseReason::ProtocolError
+                | CloseReason::Overloaded
+                | CloseReason::DeadlineExceeded
+                | CloseReason::Other(_) => return None,
+            },
+            Loss::CertificateRefused(_) => (JOIN, "certificate_refused"),
+            // What rustls says about the hub's certificate; quinn hands it on as a text.
+            Loss::Transport(text) if text.contains("invalid peer certificate") => {
+                ("this is not the hub that the agent has joined; check --hub, or join this one", "hub_not_trusted")
+            }
+            Loss::Transport(_) | Loss::TimedOut | Loss::Forgotten | Loss::ClosedHere => return None,
+        };
+        Some(Self { why: loss.to_string(), remedy, label })
+    }
+}
+
+/// Of several addresses' errors, a handshake that failed says more than silence.
+fn telling(error: &tunnel::ConnectError) -> u8 {
+    match error {
+        tunnel::ConnectError::Handshake { .. } => 2,
+        tunnel::ConnectError::TimedOut(_) => 1,
+        tunnel::ConnectError::Socket(_) | tunnel::ConnectError::Config(_) => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hubs_no_is_told_from_what_passes() {
+        let closed = |reason| Loss::Closed { reason, text: "because".into() };
+        for (loss, label) in [
+            (closed(CloseReason::Denied), Some("denied")),
+            (closed(CloseReason::NotAccepted), Some("not_accepted")),
+            (closed(CloseReason::UnknownCluster), Some("unknown_cluster")),
+            (closed(CloseReason::UnknownAgent), Some("unknown_agent")),
+            (closed(CloseReason::WrongIdentity), Some("wrong_identity")),
+            (Loss::CertificateRefused("certificate expired"), Some("certificate_refused")),
+            (Loss::Transport("invalid peer certificate: UnknownIssuer".into()), Some("hub_not_trusted")),
+            (closed(CloseReason::HubStopping), None),
+            (closed(CloseReason::Overloaded), None),
+            (closed(CloseReason::Other(4711)), None),
+            (Loss::TimedOut, None),
+            (Loss::Forgotten, None),
+            (Loss::Transport("the network is down".into()), None),
+        ] {
+            assert_eq!(Refused::of(&loss).map(|refused| refused.label), label, "{loss}");
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Keeps one hub address connected: attempt, serve, wait, again; until the agent stops.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, info_span};
+use tunnel::{AgentControl, AgentTunnel, Hello};
+
+use crate::{
+    backoff::{Backoff, attempt_limit},
+    connect::{ConnectError, Refused, connect, establish},
+    current::CurrentIdentity,
+    hub::HubAddress,
+    log::chain,
+    metrics::{CONNECTED, Metrics},
+    resolve::Resolver,
+    session::{Session, SessionEnd},
+    status::{HubState, Status},
+    streams::Streams,
+};
+
+/// Different failures that are told of one outage. Beyond it they come and go, and say nothing new.
+const FAILURES_TOLD: usize = 8;
+
+/// What every hub's keeper uses.
+#[derive(Clone, Debug)]
+pub(crate) struct Keeper {
+    pub(crate) resolver: Resolver,
+    pub(crate) identity: Arc<CurrentIdentity>,
+    pub(crate) streams: Arc<Streams>,
+    pub(crate) status: Arc<Status>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Random at each start of the agent.
+    pub(crate) instance: String,
+    pub(crate) drain: CancellationToken,
+    pub(crate) end: CancellationToken,
+}
+
+/// What the log has said about the present outage.
+#[derive(Debug, Default)]
+struct Told(Vec<String>);
+
+/// How long to wait before the next attempt.
+enum Wait {
+    /// The usual back-off.
+    Failed,
+    /// The hub has said no.
+    Refused,
+    /// Nothing was wrong.
+    None,
+    /// There is no next attempt.
+    Stopped,
+}
+
+impl Keeper {
+    /// Keeps `hub` connected until the agent drains, and then its tunnel until the agent ends.
+    pub(crate) async fn keep(self, hub: HubAddress) {
+        let span = info_span!("hub", %hub);
+        self.keep_connected(&hub).instrument(span).await;
+    }
+
+    async fn keep_connected(&self, hub: &HubAddress) {
+        let (mut backoff, mut told) = (Backoff::default(), Told::default());
+        let mut down_since = Instant::now();
+        loop {
+            let attempt = self.attempt(hub, attempt_limit(down_since.elapsed()));
+            let Some(attempt) = self.drain.run_until_cancelled(attempt).await else { return };
+            let wait = match attempt {
+                Ok((tunnel, control)) => {
+                    let up_since = Instant::now();
+                    let end = self.serve(hub, tunnel, control).await;
+                    if backoff.ended(up_since.elapsed()) {
+                        (down_since, told) = (Instant::now(), Told::default());
+                    }
+                    self.ended(hub, &end, &mut told)
+                }
+                Err(error) => self.failed(hub, &error, &mut told),
+            };
+            let delay = match wait {
+                Wait::Failed => backoff.failed(down_since.elapsed(), rand::random()),
+                Wait::Refused => backoff.refused(rand::random()),
+                Wait::None => Duration::ZERO,
+                Wait::Stopped => return,
+            };
+            if self.drain.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    async fn attempt(&self, hub: &HubAddress, limit: Duration) -> Result<(AgentTunnel, AgentControl), ConnectError> {
+        let deadline = Instant::now() + limit;
+        let connection = connect(&self.resolver, hub, &self.identity.get().tls(), limit).await?;
+        let hello = Hello {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            capabilities: Vec::new(),
+            instance: self.instance.clone(),
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        let (tunnel, control, welcome) = establish(connection, hub, hello, left).await?;
+        tracing::info!(
+            address = %tunnel.remote_address(),
+            server_id = welcome.server_id,
+            version = welcome.version,
+            "tunnel is up"
+        );
+        Ok((tunnel, control))
+    }
+
+    async fn serve(&self, hub: &HubAddress, tunnel: AgentTunnel, control: AgentControl) -> SessionEnd {
+        self.metrics.connect_ended(CONNECTED);
+        self.metrics.set_connected(hub, true);
+        self.status.set(hub, HubState::Ready);
+        let session = Session {
+            hub: hub.clone(),
+            tunnel,
+            streams: self.streams.clone(),
+            identity: self.identity.clone(),
+            status: self.status.clone(),
+            drain: self.drain.clone(),
+            end: self.end.clone(),
+        };
+        let end = session.serve(control).await;
+        self.metrics.set_connected(hub, false);
+        end
+    }
+
+    fn ended(&self, hub: &HubAddress, end: &SessionEnd, told: &mut Told) -> Wait {
+        let loss = match end {
+            SessionEnd::Stopped => return Wait::Stopped,
+            SessionEnd::IdentityChanged => {
+                self.status.set(hub, HubState::Connecting);
+                tracing::info!("the agent has another identity; connecting as that");
+                return Wait::None;
+            }
+            SessionEnd::Lost(loss) => loss,
+        };
+        self.status.set(hub, HubState::Failed(loss.to_string()));
+        match Refused::of(loss) {
+            Some(refused) => {
+                told.refused(&refused);
+                Wait::Refused
+            }
+            None => {
+                tracing::warn!(reason = %loss, "tunnel lost; connecting again");
+                Wait::Failed
+            }
+        }
+    }
+
+    fn failed(&self, hub: &HubAddress, error: &ConnectError, told: &mut Told) -> Wait {
+        self.metrics.connect_ended(error.label());
+        let chain = chain(error);
+        self.status.set(hub, HubState::Failed(chain.clone()));
+        match error.refused() {
+            Some(refused) => {
+                told.refused(&refused);
+                Wait::Refused
+            }
+            None => {
+                if told.is_new(&chain) {
+                    tracing::warn!(reason = chain, "cannot connect; trying again");
+                }
+                Wait::Failed
+            }
+        }
+    }
+}
+
+impl Told {
+    fn refused(&mut self, refused: &Refused) {
+        let Refused { why, remedy, label } = refused;
+        if self.is_new(why) {
+            tracing::error!(reason = label, why, remedy, "the hub refuses this agent; asking again from time to time");
+        }
+    }
+
+    fn is_new(&mut self, text: &str) -> bool {
+        let new = self.0.len() < FAILURES_TOLD && !self.0.iter().any(|told| told == text);
+        if new {
+            self.0.push(text.to_owned());
+        }
+        new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_told_once_in_an_outage() {
+        let mut told = Told::default();
+        assert!(told.is_new("silence"));
+        assert!(!told.is_new("silence"));
+        assert!(told.is_new("refused"));
+        for other in 0..100 {
+            told.is_new(&other.to_string());
+        }
+        assert_eq!(told.0.len(), FAILURES_TOLD);
+    }
+}

@@ -1,0 +1,113 @@
+//! Resolving names in the spoke, with the system's own resolver: `/etc/hosts`, search domains and all.
+
+use std::{
+    io,
+    net::{SocketAddr, ToSocketAddrs},
+    sync::Arc,
+};
+
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use crate::target::Host;
+
+/// Look-ups at once. Each holds a thread of the runtime's 512 for as long as the name servers are silent, also after
+/// its dial has been given up; a flood of dials to a broken zone must leave threads for the rest.
+const LOOKUPS: usize = 64;
+
+/// Addresses of a name that are tried. A name with more is a pool, of which any member will do.
+const ADDRESSES: usize = 16;
+
+/// The system's resolver, bounded. Clones are the same resolver.
+#[derive(Clone, Debug)]
+pub(crate) struct Resolver {
+    permits: Arc<Semaphore>,
+    lookups: TaskTracker,
+}
+
+impl Resolver {
+    pub(crate) fn new() -> Self {
+        Self { permits: Arc::new(Semaphore::new(LOOKUPS)), lookups: TaskTracker::new() }
+    }
+
+    /// The addresses of `host` in the order to try them (RFC 8305 section 4): the resolver's, with the families taking
+    /// turns. Bound the wait; a look-up that is given up ends by the resolver's own time-out.
+    pub(crate) async fn resolve(&self, host: &Host, port: u16) -> io::Result<Vec<SocketAddr>> {
+        let name = match host {
+            Host::Address(address) => return Ok(vec![SocketAddr::new(*address, port)]),
+            Host::Name(name) => name.clone(),
+        };
+        let permit = self.permits.clone().acquire_owned().await.map_err(io::Error::other)?;
+        let lookup = self.lookups.spawn_blocking(move || {
+            let _permit = permit;
+            (name.as_str(), port).to_socket_addrs().map(|addresses| interleave(addresses.collect()))
+        });
+        lookup.await.map_err(io::Error::other)?
+    }
+}
+
+fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let Some(first) = addresses.first().copied() else { return addresses };
+    let (same, other): (Vec<_>, Vec<_>) =
+        addresses.into_iter().partition(|address| address.is_ipv4() == first.is_ipv4());
+    let mut other = other.into_iter();
+    let mut ordered = Vec::new();
+    for address in same {
+        ordered.push(address);
+        ordered.extend(other.next());
+    }
+    ordered.extend(other);
+    // The resolver repeats an address for every line of /etc/hosts that has it.
+    let mut seen = std::collections::HashSet::new();
+    ordered.retain(|address| seen.insert(*address));
+    ordered.truncate(ADDRESSES);
+    ordered
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| SocketAddr::new(text.parse().unwrap(), 1)).collect()
+    }
+
+    #[test]
+    fn families_take_turns_beginning_with_the_resolvers_choice() {
+        assert_eq!(
+            interleave(addresses(&["::1", "::2", "::3", "10.0.0.1", "10.0.0.2"])),
+            addresses(&["::1", "10.0.0.1", "::2", "10.0.0.2", "::3"])
+        );
+        assert_eq!(interleave(addresses(&["10.0.0.1", "::1", "::2"])), addresses(&["10.0.0.1", "::1", "::2"]));
+        assert_eq!(interleave(addresses(&["10.0.0.1", "10.0.0.1"])), addresses(&["10.0.0.1"]));
+        assert_eq!(interleave(Vec::new()), Vec::new());
+    }
+
+    #[tokio::test]
+    async fn an_address_is_itself() {
+        let host = "192.0.2.1".parse().unwrap();
+        assert_eq!(Resolver::new().resolve(&host, 1).await.unwrap(), addresses(&["192.0.2.1"]));
+    }
+
+    #[tokio::test]
+    async fn the_hosts_own_names_are_known() {
+        let found = Resolver::new().resolve(&"localhost".parse().unwrap(), 7).await.unwrap();
+        assert!(found.iter().all(|address| address.ip().is_loopback() && address.port() == 7), "{found:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_invented_and_the_first_stays_first(hosts in proptest::collection::vec((any::<bool>(), 0_u8..4), 1..40)) {
+            let given: Vec<_> = hosts.into_iter().map(|(v4, last)| {
+                let ip = if v4 { [10, 0, 0, last].into() } else { std::net::IpAddr::from([0, 0, 0, 0, 0, 0, 0, u16::from(last)]) };
+                SocketAddr::new(ip, 1)
+            }).collect();
+            let ordered = interleave(given.clone());
+            prop_assert_eq!(ordered[0], given[0]);
+            prop_assert!(ordered.iter().all(|address| given.contains(address)));
+            prop_assert!(ordered.len() <= ADDRESSES);
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! One tunnel from its Welcome to its end: dials come in, certificates are renewed, and either side may drain.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio_util::sync::CancellationToken;
+use tunnel::{AgentControl, AgentMessage, AgentTunnel, CloseReason, ControlError, Drain, HubMessage, Loss, Renew};
+
+use crate::{
+    current::CurrentIdentity,
+    hub::HubAddress,
+    status::{HubState, Status},
+    streams::Streams,
+};
+
+/// How often a tunnel looks whether the certificate is due for renewal.
+const RENEWAL_LOOK: Duration = Duration::from_secs(30);
+
+/// How long a control message may wait for the hub to read the ones before it.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the hub may take to hear that a tunnel was closed here.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a tunnel needs to be served.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) hub: HubAddress,
+    pub(crate) tunnel: AgentTunnel,
+    pub(crate) streams: Arc<Streams>,
+    pub(crate) identity: Arc<CurrentIdentity>,
+    pub(crate) status: Arc<Status>,
+    /// Cancelled when the agent drains: the hub is told.
+    pub(crate) drain: CancellationToken,
+    /// Cancelled when the agent ends: the tunnel is closed.
+    pub(crate) end: CancellationToken,
+}
+
+/// Why a tunnel ended.
+#[derive(Debug)]
+pub(crate) enum SessionEnd {
+    /// The agent has stopped.
+    Stopped,
+    /// The agent has another identity now, and must come back as that.
+    IdentityChanged,
+    /// The tunnel is lost.
+    Lost(Loss),
+}
+
+impl Session {
+    /// Serves the tunnel to its end.
+    pub(crate) async fn serve(self, mut control: AgentControl) -> SessionEnd {
+        let mut identities = self.identity.subscribe();
+        let own = identities.borrow_and_update().clone();
+        let mut renewal = tokio::time::interval(RENEWAL_LOOK);
+        let mut told = false;
+        loop {
+            tokio::select! {
+                accepted = self.tunnel.accept() => match accepted {
+                    Ok(pending) => self.streams.serve(pending),
+                    Err(loss) => return SessionEnd::Lost(loss),
+                },
+                received = control.receive() => match received {
+                    Ok(message) => self.hear(message),
+                    Err(error) => return self.broken(error).await,
+                },
+                _ = renewal.tick() => if let Some(csr) = self.identity.renewal(SystemTime::now()) {
+                    self.say(&mut control, AgentMessage::Renew(Renew { csr })).await;
+                },
+                Ok(()) = identities.changed() => if identities.borrow_and_update().is_someone_else(&own) {
+                    self.tunnel.close(CloseReason::Done, "the agent has joined anew", CLOSE_TIMEOUT).await;
+                    return SessionEnd::IdentityChanged;
+                },
+                () = self.drain.cancelled(), if !told => {
+                    told = true;
+                    self.say(&mut control, AgentMessage::Drain(Drain {})).await;
+                }
+                () = self.end.cancelled() => {
+                    self.tunnel.close(CloseReason::AgentStopping, "", CLOSE_TIMEOUT).await;
+                    return SessionEnd::Stopped;
+                }
+            }
+        }
+    }
+
+    fn hear(&self, message: HubMessage) {
+        match message {
+            HubMessage::Renewed(renewed) => self.identity.renewed(&renewed.chain_pem),
+            HubMessage::Drain(Drain {}) => {
+                tracing::info!("the hub is about to stop");
+                self.status.set(&self.hub, HubState::HubDraining);
+            }
+            // Said before the session began.
+            HubMessage::Welcome(_) => {}
+        }
+    }
+
+    /// A message that cannot be sent is not lost alone: the tunnel's end, which follows, is what is acted upon.
+    async fn say(&self, control: &mut AgentControl, message: AgentMessage) {
+        match tokio::time::timeout(SEND_TIMEOUT, control.send(message)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(error = &error as &dyn std::error::Error, "cannot send to the hub"),
+            Err(_) => tracing::warn!("the hub does not read its control stream"),
+        }
+    }
+
+    async fn broken(&self, error: ControlError) -> SessionEnd {
+        match error {
+            ControlError::Lost(loss) => SessionEnd::Lost(loss),
+            ControlError::Protocol(error) => {
+                // The control stream may have ended with its connection, which knows better why.
+                if let Ok(loss) = tokio::time::timeout(CLOSE_TIMEOUT, self.tunnel.closed()).await {
+                    return SessionEnd::Lost(loss);
+                }
+                self.tunnel.close(CloseReason::ProtocolError, &error.to_string(), CLOSE_TIMEOUT).await;
+                SessionEnd::Lost(Loss::ClosedHere)
+            }
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! The streams that hubs open: each is dialled under the policy and relayed until both ends are done, in a task of its
+//! own.
+
+use std::{sync::Arc, time::Duration};
+
+use socket2::SockRef;
+use tokio::{net::TcpStream, sync::Semaphore, time::Instant};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{Instrument, Span, field, info_span};
+use tunnel::{Dial, DialRequest, PendingDial, Reason, Refusal, RelayEnd, Stream, TargetKind, Traffic, relay};
+
+use crate::{
+    config::KubeApi,
+    dial::{DialError, Dialer},
+    metrics::{CONNECTED, Metrics},
+    policy::Policy,
+    target::Target,
+};
+
+/// How long a hub may take to say what a stream that it opened is for, and to take its answer.
+const TALK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Dials under way at a time. Each holds a socket, and black holes hold them until their deadline.
+const DIALS: usize = 1024;
+
+/// The longest a dial may take, whatever the hub says.
+const LONGEST_DIAL: Duration = Duration::from_secs(120);
+
+/// What serves streams. Shared by all tunnels.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    dialer: Dialer,
+    policy: Policy,
+    kube_api: Target,
+    /// How the policy judges the spoke's API server.
+    kube_policy: Policy,
+    room: Semaphore,
+    metrics: Arc<Metrics>,
+    tasks: TaskTracker,
+    /// Cancelled when the agent drains: new dials are refused.
+    drain: CancellationToken,
+    /// Cancelled when the drain's time is up: streams are cut.
+    cut: CancellationToken,
+}
+
+/// A connection to a target that is reset when it is dropped, unless its end was in order: the target must not take a
+/// broken connection for a complete one.
+struct TargetConnection {
+    stream: TcpStream,
+    complete: bool,
+}
+
+impl Streams {
+    pub(crate) fn new(
+        dialer: Dialer,
+        policy: Policy,
+        kube_api: &KubeApi,
+        metrics: Arc<Metrics>,
+        drain: CancellationToken,
+        cut: CancellationToken,
+    ) -> Self {
+        let kube_policy = match kube_api {
+            KubeApi::Configured(_) => policy.for_configured(),
+            KubeApi::Assumed(_) => policy.clone(),
+        };
+        let kube_api = kube_api.target().clone();
+        let (room, tasks) = (Semaphore::new(DIALS), TaskTracker::new());
+        Self { dialer, policy, kube_api, kube_policy, room, metrics, tasks, drain, cut }
+    }
+
+    /// Serves a stream in a task of its own.
+    pub(crate) fn serve(self: &Arc<Self>, pending: PendingDial) {
+        let streams = self.clone();
+        let span = info_span!(
+            "stream",
+            trace_id = field::Empty,
+            user = field::Empty,
+            target = field::Empty,
+            address = field::Empty
+        );
+        let task = async move {
+            let open = streams.metrics.stream_opened();
+            if streams.cut.run_until_cancelled(streams.converse(pending)).await.is_none() {
+                tracing::warn!("cut by the agent's stop");
+            }
+            drop(open);
+        };
+        self.tasks.spawn(task.instrument(span));
+    }
+
+    /// The number of streams being served.
+    pub(crate) fn count(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Waits until no stream is left and none can come. Bound the wait.
+    pub(crate) async fn wait(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    async fn converse(&self, pending: PendingDial) {
+        let request = match pending.read(TALK_TIMEOUT).await {
+            Ok(request) => request,
+            Err(error) => {
+                tracing::debug!(error = &error as &dyn std::error::Error, "a stream without a dial");
+                return;
+            }
+        };
+        record(&request.dial);
+        let started = Instant::now();
+        let dialled = tokio::select! {
+            dialled = self.dial(&request.dial) => dialled,
+            () = request.cancelled() => {
+                self.metrics.dial_ended("cancelled");
+                tracing::debug!("the hub gave the dial up");
+                return;
+            }
+        };
+        self.metrics.dial_duration.observe(started.elapsed().as_secs_f64());
+        match dialled {
+            Ok((connection, address)) => {
+                self.metrics.dial_ended(CONNECTED);
+                Span::current().record("address", field::display(address));
+                match tokio::time::timeout(TALK_TIMEOUT, request.accept(address)).await {
+                    Ok(Ok(stream)) => self.relay(stream, connection, started).await,
+                    Ok(Err(_)) | Err(_) => tracing::debug!("the hub left before its answer"),
+                }
+            }
+            Err((refusal, label)) => {
+                self.metrics.dial_ended(label);
+                tracing::info!(result = label, message = refusal.message, "dial refused");
+                refuse(request, refusal).await;
+            }
+        }
+    }
+
+    /// Connects to what `dial` asks for; or the answer, and its label.
+    async fn dial(&self, dial: &Dial) -> Result<(TargetConnection, std::net::SocketAddr), (Refusal, &'static str)> {
+        let refuse = |reason: Reason, message: &str| (Refusal::new(reason, message), reason.label());
+        if self.drain.is_cancelled() {
+            return Err(refuse(Reason::Draining, "the agent is stopping; try again"));
+        }
+        let Ok(_permit) = self.room.try_acquire() else {
+            return Err(refuse(Reason::Overloaded, "the agent has too many dials under way; try again later"));
+        };
+        // The enumeration's own accessor would take a kind of a newer hub for a TCP service.
+        let (target, policy) = match TargetKind::try_from(dial.kind) {
+            Ok(TargetKind::Tcp) => (Target::new(&dial.host, dial.port), &self.policy),
+            Ok(TargetKind::KubeApi) => (Ok(self.kube_api.clone()), &self.kube_policy),
+            Err(_) => {
+                let message = "the agent does not know this kind of target; upgrade it to the hub's version";
+                return Err(refuse(Reason::KindNotSupported, message));
+            }
+        };
+        let told = |error: DialError| (error.refusal(), error.label());
+        let target = target.map_err(|error| told(DialError::BadTarget(error)))?;
+        let limit = Duration::from_millis(dial.timeout_ms.into()).min(LONGEST_DIAL);
+        let (stream, address) = self.dialer.dial(&target, policy, limit).await.map_err(told)?;
+        Ok((TargetConnection { stream, complete: false }, address))
+    }
+
+    async fn relay(&self, stream: Stream, mut connection: TargetConnection, started: Instant) {
+        let traffic = Traffic::child(self.metrics.traffic());
+        let (reader, writer) = connection.stream.split();
+        let end = relay(stream, reader, writer, &traffic).await;
+        connection.complete = end == RelayEnd::Complete;
+        tracing::info!(
+            ?end,
+            to_target = traffic.out_of_tunnel(),
+            from_target = traffic.into_tunnel(),
+            seconds = started.elapsed().as_secs_f64(),
+            "connection closed"
+        );
+    }
+}
+
+impl Drop for TargetConnection {
+    fn drop(&mut self) {
+        if !self.complete {
+            // Without it the close is an ordinary one; nothing better is left to do.
+            let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+}
+
+async fn refuse(request: DialRequest, refusal: Refusal) {
+    let refused = tokio::time::timeout(TALK_TIMEOUT, request.refuse(refusal)).await;
+    if !matches!(refused, Ok(Ok(()))) {
+        tracing::debug!("the hub left before its answer");
+    }
+}
+
+/// The hub has checked these texts; they are cut so that no hub can fill the spoke's log.
+fn record(dial: &Dial) {
+    let cut = |text: &str| text.chars().take(300).collect::<String>();
+    let target = match TargetKind::try_from(dial.kind) {
+        Ok(TargetKind::KubeApi) => "the Kubernetes API".to_owned(),
+        Ok(TargetKind::Tcp) | Err(_) => format!("{}:{}", cut(&dial.host), dial.port),
+    };
+    let span = Span::current();
+    span.record("target", target).record("user", cut(&dial.user)).record("trace_id", cut(&dial.trace_id));
+}
