@@ -13,6 +13,7 @@ use crate::{
     completion::Completion,
     credentials,
     decision::{Accept, Delete, Deny},
+    demo::Demo,
     failure::Failure,
     join_command::JoinCommand,
     port_forward::PortForward,
@@ -72,6 +73,8 @@ enum Command {
     /// Show the hub at a glance
     #[command(after_help = "Example:\n  cluster-proxy status")]
     Status,
+    /// Show all of it on this machine: a hub, two spokes, and every way through
+    Demo(Demo),
     /// Print the completion script of a shell
     Completion(Completion),
 }
@@ -90,6 +93,7 @@ impl CommandLine {
             Command::JoinCommand(join_command) => join_command.run(&api()?).await,
             Command::User(user) => user.run(&credentials::find(named)?).await,
             Command::PortForward(forward) => forward.run(&credentials::find(named)?).await,
+            Command::Demo(demo) => demo.run().await,
             Command::Status => status::run(&api()?).await,
             Command::Completion(completion) => completion.run(),
         }

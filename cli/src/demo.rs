@@ -86,7 +86,7 @@ impl Demo {
         }
         for spoke in &spokes {
             hub.available(&spoke.cluster).await?;
-            step(format!("{}: its agent has dialled the hub; {} can be reached", spoke.cluster, spoke.service))?;
+            step(format!("{}: its agent has dialled the hub", spoke.cluster))?;
         }
         let credentials = folder.join("demo");
         let user = hub.create_user(&credentials).await?;
@@ -117,7 +117,10 @@ impl Demo {
 /// A spoke whose agent has joined, as an administrator wanted it, and runs.
 async fn join(hub: &Hub, cluster: &str, auto_accept: bool, folder: &Path, stage: &Stage) -> Result<Spoke, Failure> {
     let spoke = Spoke::start(cluster, folder.join(cluster), stage).await?;
-    step(format!("{cluster}: a service is up that is for its agent alone, at {}", spoke.service))?;
+    step(format!(
+        "{cluster}: a service is up at {}, and its agent will let the hub reach that and nothing else",
+        spoke.service
+    ))?;
     let token = hub.token(&spoke.cluster, auto_accept).await.map_err(DemoError::Call)?;
     let status = hub.status().await.map_err(DemoError::Call)?;
     if auto_accept {

@@ -11,6 +11,7 @@ mod completion;
 mod config;
 mod credentials;
 mod decision;
+mod demo;
 mod dial;
 mod duration;
 mod failure;

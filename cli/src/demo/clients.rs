@@ -33,7 +33,7 @@ pub(super) enum ClientError {
     Connection(#[from] io::Error),
     #[error("no answer within 15 seconds")]
     TimedOut,
-    #[error("the proxy answered {0:?}")]
+    #[error("the proxy answered {0}")]
     Refused(String),
     #[error("the SOCKS5 proxy answered {0:#04x} (RFC 1928 section 6)")]
     Socks(u8),

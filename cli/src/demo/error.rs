@@ -36,7 +36,7 @@ pub(super) enum DemoError {
     #[error("the service's address is no rule")]
     Rule(#[source] proxy_agent::policy::RuleError),
     #[error("the agent of {cluster} does not join")]
-    Join { cluster: ClusterName, source: proxy_agent::JoinError },
+    Join { cluster: ClusterName, source: Box<proxy_agent::JoinError> },
     #[error("{0} did not get ready within 30 seconds; run it again with RUST_LOG=info to see why")]
     Late(ClusterName),
     #[error("the service's address is no target")]

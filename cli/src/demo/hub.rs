@@ -78,7 +78,13 @@ impl Hub {
     /// A user who reaches every cluster; its credentials are in `folder`.
     pub(super) async fn create_user(&self, folder: &Path) -> Result<Credentials, DemoError> {
         let name = "demo".parse().expect("a user name");
-        let new = user::New { name, admin: false, groups: Vec::new(), clusters: Reach::All, validity: Duration::from_secs(86_400) };
+        let new = user::New {
+            name,
+            admin: false,
+            groups: Vec::new(),
+            clusters: Reach::All,
+            validity: Duration::from_secs(86_400),
+        };
         user::create(&self.api, &self.admin, new, folder).await.map_err(DemoError::User)
     }
 
@@ -88,11 +94,7 @@ impl Hub {
         Ok(clusters::table(&list.items, jiff::Timestamp::now()).render())
     }
 
-    async fn wait_for(
-        &self,
-        cluster: &ClusterName,
-        reached: impl Fn(&ClusterView) -> bool,
-    ) -> Result<(), DemoError> {
+    async fn wait_for(&self, cluster: &ClusterName, reached: impl Fn(&ClusterView) -> bool) -> Result<(), DemoError> {
         let deadline = Instant::now() + CLUSTER_DEADLINE;
         loop {
             let list = clusters::list(&self.api).await.map_err(DemoError::Call)?;

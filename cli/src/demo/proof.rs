@@ -12,7 +12,7 @@ use super::{
     spoke::Spoke,
 };
 use crate::{
-    failure::Failure,
+    failure::{Exit, Failure, complain},
     output,
     port_forward::{Address, Entry, Events, Pair, bind, serve},
     table::{Cell, Table},
@@ -31,11 +31,11 @@ struct Attempt {
     way: &'static str,
     request: String,
     answer: String,
-    /// Whether the answer is the service's.
+    /// Whether the answer is the expected one.
     good: bool,
 }
 
-/// Tries every way to every spoke's service.
+/// Tries every way to every spoke's service, and one way past its agent's policy.
 pub(super) async fn prove(proxy: SocketAddr, user: &Credentials, spokes: &[Spoke]) -> Result<Proof, Failure> {
     let mut proof = Proof::default();
     let token = user.token.clone().unwrap_or_default();
@@ -48,6 +48,11 @@ pub(super) async fn prove(proxy: SocketAddr, user: &Credentials, spokes: &[Spoke
         let (local, answer) = forwarded(user, spoke).await?;
         proof.add(cluster, "port-forward", format!("GET http://{local}/"), answer);
     }
+    for (spoke, other) in spokes.iter().zip(spokes.iter().skip(1)) {
+        let (cluster, target) = (spoke.cluster.as_ref(), other.service);
+        let through = Proxied { proxy, cluster, token: &token, target };
+        proof.add_refused(cluster, format!("CONNECT {target}, which is {}'s", other.cluster), through.connect().await);
+    }
     Ok(proof)
 }
 
@@ -58,7 +63,7 @@ async fn forwarded(user: &Credentials, spoke: &Spoke) -> Result<(SocketAddr, Res
     let locals = bind(&[Address::Localhost], Pair { local: 0, remote: spoke.service.port() })?;
     let local = locals[0].address;
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    let events = Events { opened: |_| {}, failed: |_, failure| crate::failure::complain(&failure.line()) };
+    let events = Events { accepted: |_| {}, failed: |_, failure| complain(&failure.line()) };
     let answer = tokio::select! {
         () = serve(locals, entry, target, events, &tasks, &stop) => Err(ClientError::TimedOut),
         answer = direct(local) => answer,
@@ -92,9 +97,24 @@ impl Proof {
     fn add(&mut self, cluster: &str, way: &'static str, request: String, answer: Result<String, ClientError>) {
         let expected = format!("200 {}", greeting(cluster));
         let good = answer.as_ref().is_ok_and(|answer| *answer == expected);
-        let answer = answer.unwrap_or_else(|error| Failure::new(crate::failure::Exit::Other, error).line());
-        self.attempts.push(Attempt { cluster: cluster.into(), way, request, answer, good });
+        self.attempts.push(Attempt { cluster: cluster.into(), way, request, answer: shown(answer), good });
     }
+
+    /// An attempt that the agent's policy must refuse.
+    fn add_refused(&mut self, cluster: &str, request: String, answer: Result<String, ClientError>) {
+        let good = matches!(&answer, Err(ClientError::Refused(line)) if line.starts_with("HTTP/1.1 403"));
+        self.attempts.push(Attempt {
+            cluster: cluster.into(),
+            way: "HTTP CONNECT",
+            request,
+            answer: shown(answer),
+            good,
+        });
+    }
+}
+
+fn shown(answer: Result<String, ClientError>) -> String {
+    answer.unwrap_or_else(|error| Failure::new(Exit::Other, error).line())
 }
 
 #[cfg(test)]
@@ -111,5 +131,14 @@ mod tests {
         assert!(!proof.is_complete());
         proof.add("c2", "SOCKS5", String::new(), Err(ClientError::TimedOut));
         assert!(proof.table().render().contains("no answer within 15 seconds"));
+    }
+
+    #[test]
+    fn a_target_outside_the_policy_must_be_forbidden() {
+        let mut proof = Proof::default();
+        proof.add_refused("c1", String::new(), Err(ClientError::Refused("HTTP/1.1 403 Forbidden".into())));
+        assert!(proof.is_complete());
+        proof.add_refused("c1", String::new(), Ok("200 hello from c2".into()));
+        assert!(!proof.is_complete());
     }
 }

@@ -16,7 +16,8 @@ pub(super) struct Scene<'a> {
 pub(super) fn snippets(scene: &Scene<'_>) -> String {
     let Scene { proxy, credentials, services } = scene;
     let folder = credentials.display();
-    let mut text = format!("CREDENTIALS={folder}\nTOKEN=$(cat $CREDENTIALS/token)\n");
+    // The files written below hold the token.
+    let mut text = format!("umask 077\nCREDENTIALS={folder}\nTOKEN=$(cat $CREDENTIALS/token)\n");
     if let Some((cluster, service)) = services.first() {
         text += &curl(*proxy, cluster, *service);
         text += &kubectl(*proxy, cluster);

@@ -3,12 +3,8 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use certs::{AgentName, ClusterName};
-use proxy_agent::{
-    config::{Config, JoinConfig},
-    policy::Policy,
-};
+use proxy_agent::{Config, JoinConfig, policy::Policy};
 use registry::api::{HubStatus, TokenCreated};
-use tokio_util::sync::CancellationToken;
 
 use super::{DemoError, Stage, service};
 use crate::failure::{Exit, Failure, complain};
@@ -50,7 +46,8 @@ impl Spoke {
             agent: self.agent.clone(),
             timeout: JOIN_TIMEOUT,
         };
-        proxy_agent::join(join).await.map_err(|source| DemoError::Join { cluster: self.cluster.clone(), source })
+        let joined = proxy_agent::join(&join, |_| {}).await;
+        joined.map(drop).map_err(|source| DemoError::Join { cluster: self.cluster.clone(), source: Box::new(source) })
     }
 
     /// Runs the agent, as 'proxy-agent run --allow 127.0.0.1:PORT' does, on `stage`.
@@ -59,7 +56,7 @@ impl Spoke {
         let mut config = Config::new(&self.state);
         config.policy = Policy::new(vec![rule], Vec::new());
         config.drain_timeout = DRAIN_TIMEOUT;
-        let running = proxy_agent::run(config, stage.stop.clone(), CancellationToken::new());
+        let running = proxy_agent::run(config, stage.stop.clone());
         let cluster = self.cluster.clone();
         stage.tasks.spawn(async move {
             if let Err(error) = running.await {
