@@ -5,3 +5,8 @@ mod architecture;
 mod clients;
 mod doubles;
 mod kubectl;
+mod bad_input;
+mod doubles;
+mod identity;
+mod join;
+mod rights;
