@@ -1,4 +1,12 @@
 //! Scenarios: what the whole shows to stock clients, each named for the behaviour.
 
+mod answers;
 mod architecture;
+mod clients;
 mod doubles;
+mod kubectl;
+mod bad_input;
+mod doubles;
+mod identity;
+mod join;
+mod rights;
