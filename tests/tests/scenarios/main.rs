@@ -5,3 +5,4 @@ mod architecture;
 mod clients;
 mod doubles;
 mod kubectl;
+mod prometheus;
