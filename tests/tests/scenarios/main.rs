@@ -8,4 +8,5 @@ mod doubles;
 mod identity;
 mod join;
 mod kubectl;
+mod prometheus;
 mod rights;
