@@ -1,8 +1,11 @@
 //! Scenarios: what the whole shows to stock clients, each named for the behaviour.
 
+mod answers;
 mod architecture;
 mod bad_input;
+mod clients;
 mod doubles;
 mod identity;
 mod join;
+mod kubectl;
 mod rights;
