@@ -258,6 +258,8 @@ fn answer(status: StatusCode, sentence: &str) -> Response<Body> {
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    // Whoever asks on and on and takes no answer would hold the connection for ever; one answer never waits.
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     if status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
         headers.insert(header::PROXY_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"cluster-proxy\""));
     }
