@@ -5,6 +5,7 @@ mod architecture;
 mod bad_input;
 mod clients;
 mod doubles;
+mod fidelity;
 mod identity;
 mod join;
 mod kubectl;
