@@ -1,5 +1,6 @@
 //! The configuration as operators write it.
 
+use clap::Parser;
 use secrecy::ExposeSecret;
 
 use super::*;
