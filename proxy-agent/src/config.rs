@@ -194,9 +194,7 @@ fn read_join(settings: &mut Settings<'_>, config: Config, host_name: &str) -> Op
     };
     let timeout = settings.optional::<Span>("timeout").map_or(DEFAULT_JOIN_TIMEOUT, |span| span.0);
     let then_run = settings.optional("run").unwrap_or(false);
-    if config.hubs.is_empty() {
-        settings.reject(format!("--hub is missing: {COPY}"));
-    }
+    settings.demand("hub", COPY);
     if agent.is_none() {
         settings.reject(format!("--agent is missing: the host's name {host_name:?} is no name for an agent"));
     }

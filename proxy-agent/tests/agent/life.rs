@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use certs::{Identity, KeyFingerprint, PrivateKey};
-use proxy_agent::{Agent, Config, StartError};
+use proxy_agent::{Agent, Config, StartError, state::StateFolder};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -97,6 +97,20 @@ async fn a_hub_with_another_ca_is_not_spoken_to() {
     other.shake_hands().await.expect_err("the agent went on");
     spoke.shows("/metrics", "proxy_agent_connects_total{result=\"hub_not_trusted\"} 1").await;
     spoke.shows("/readyz", "invalid peer certificate").await;
+    spoke.stopped().await;
+}
+
+#[tokio::test]
+async fn a_certificate_that_the_hub_does_not_take_is_told_from_an_outage() {
+    let (hub, foreign) = (Hub::start(), Hub::start());
+    let spoke = Spoke::start_with(&hub, DAY, |config| {
+        let state = StateFolder::new(&config.state);
+        let key = state.load_key().unwrap();
+        state.save_chain(&chain(&foreign, &key, DAY)).unwrap();
+    })
+    .await;
+    hub.shake_hands().await.expect_err("the hub took it");
+    spoke.shows("/metrics", "proxy_agent_connects_total{result=\"certificate_refused\"} 1").await;
     spoke.stopped().await;
 }
 
