@@ -64,8 +64,8 @@ impl Demo {
         let mut showing = Box::pin(self.show(folder.path(), &stage));
         let ended = tokio::select! {
             ended = &mut showing => ended,
-            _ = interrupt.recv() => Ok(()),
-            _ = terminate.recv() => Ok(()),
+            _ = interrupt.recv() => self.interrupted(),
+            _ = terminate.recv() => self.interrupted(),
         };
         drop(showing);
         stage.stop.cancel();
@@ -74,6 +74,11 @@ impl Demo {
         let _ = timeout(END_DEADLINE, stage.tasks.wait()).await;
         folder.close().map_err(DemoError::Folder)?;
         ended
+    }
+
+    /// The usual end, but no proof.
+    fn interrupted(&self) -> Result<(), Failure> {
+        if self.once { Err(DemoError::Interrupted.into()) } else { Ok(()) }
     }
 
     /// Ends after the proof with `--once`, else only when a part has failed.
