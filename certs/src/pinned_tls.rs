@@ -1,6 +1,6 @@
 //! The side of TLS that dials a hub of which nothing is known but the pin: a spoke that joins.
 
-use std::{error::Error, io, sync::Arc};
+use std::{error::Error, fmt, io, sync::Arc};
 
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, OtherError, SignatureScheme,
@@ -21,13 +21,20 @@ use crate::{
 };
 
 /// The hub that answered has another CA than the pinned one.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the hub shows another CA than the pinned {expected}: {}", shown(.presented))]
 pub struct PinMismatch {
     /// What was asked for.
     pub expected: Pin,
     /// The pins of the CA certificates that were shown.
     pub presented: Vec<Pin>,
+}
+
+/// rustls tells what it wraps by `Debug`, and QUIC hands on that text alone: it must be the sentence.
+impl fmt::Debug for PinMismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl PinMismatch {

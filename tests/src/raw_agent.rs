@@ -13,8 +13,8 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::time::timeout;
 use tunnel::{
-    ALPN_TUNNEL, AgentControl, AgentMessage, AgentTunnel, CloseReason, ConnectError, Connection, ControlError, DialRequest,
-    EstablishError, Hello, HubMessage, Loss, Stream,
+    ALPN_TUNNEL, AgentControl, AgentMessage, AgentTunnel, CloseReason, ConnectError, Connection, ControlError,
+    DialRequest, EstablishError, Hello, HubMessage, Loss, Stream,
 };
 
 use crate::{Client, Hub, client};

@@ -30,7 +30,8 @@ const DAY: Duration = Duration::from_secs(86_400);
 #[tokio::test]
 async fn an_agent_of_one_cluster_serves_no_other_whatever_it_says() -> Result<()> {
     let hub = Hub::start().await?;
-    let [a, b] = [AgentCredentials::joined(&hub, "a", "agent").await?, AgentCredentials::joined(&hub, "b", "agent").await?];
+    let [a, b] =
+        [AgentCredentials::joined(&hub, "a", "agent").await?, AgentCredentials::joined(&hub, "b", "agent").await?];
     let mut impostor = RawAgent::open(&hub, &a).await?;
     let honest = RawAgent::open(&hub, &b).await?;
     let claims = ["b", "cluster=b", "system:open-cluster-management:b:agent"].map(str::to_owned);
@@ -185,7 +186,8 @@ async fn a_certificate_is_renewed_for_its_own_key_and_for_no_other() -> Result<(
 #[tokio::test]
 async fn a_denied_cluster_is_cut_and_kept_out_until_it_is_accepted() -> Result<()> {
     let hub = Hub::start().await?;
-    let [a, b] = [AgentCredentials::joined(&hub, "a", "agent").await?, AgentCredentials::joined(&hub, "b", "agent").await?];
+    let [a, b] =
+        [AgentCredentials::joined(&hub, "a", "agent").await?, AgentCredentials::joined(&hub, "b", "agent").await?];
     let [agent, other] = [RawAgent::open(&hub, &a).await?, RawAgent::open(&hub, &b).await?];
     let (mut plain, _at_agent) = agent.connect(&hub.client("a")?, "target:80").await?;
     let over_tls = hub.client("a")?.through(Entry::Tls(hub.addresses().proxy, hub.credentials().mutual_tls()?));

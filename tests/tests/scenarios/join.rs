@@ -93,11 +93,13 @@ async fn a_denied_cluster_and_a_taken_name_are_refused_and_change_nothing() -> R
     let first = AgentCredentials::joined(&hub, "a", "agent").await?;
     let again = hub.create_token(&JoinTerms { reusable: true, ..JoinTerms::auto_accepted("a") }).await?;
     let before = hub.cluster("a").await?["status"]["agents"].clone();
-    let (reason, message) = RawJoin::refused(&hub, &join_request(&again, "a", "agent", &PrivateKey::generate())?).await?;
+    let (reason, message) =
+        RawJoin::refused(&hub, &join_request(&again, "a", "agent", &PrivateKey::generate())?).await?;
     assert_eq!(reason, Reason::AgentNameTaken);
     assert!(message.contains("--agent"), "{message}");
     hub.deny("a").await?;
-    let (reason, message) = RawJoin::refused(&hub, &join_request(&again, "a", "second", &PrivateKey::generate())?).await?;
+    let (reason, message) =
+        RawJoin::refused(&hub, &join_request(&again, "a", "second", &PrivateKey::generate())?).await?;
     assert_eq!(reason, Reason::Denied);
     assert!(message.contains("accept a"), "{message}");
     assert_eq!(hub.cluster("a").await?["status"]["agents"], before);
@@ -224,7 +226,8 @@ async fn a_request_for_other_names_gets_none_of_them() -> Result<()> {
 #[tokio::test]
 async fn a_malformed_request_is_refused_and_leaves_nothing_behind() -> Result<()> {
     let hub = Hub::start().await?;
-    let (token, key) = (hub.create_token(&JoinTerms { cluster: None, ..JoinTerms::auto_accepted("") }).await?, PrivateKey::generate());
+    let (token, key) =
+        (hub.create_token(&JoinTerms { cluster: None, ..JoinTerms::auto_accepted("") }).await?, PrivateKey::generate());
     let good = join_request(&token, "a", "agent", &key)?;
     let long = "a".repeat(64);
     for name in ["A", "a.b", "-a", "a-", "a_b", "ä", "a\0", "a b", "../a", " ", &long, &"a".repeat(30_000)] {

@@ -2,11 +2,12 @@
 
 mod answers;
 mod architecture;
+mod bad_input;
 mod clients;
 mod doubles;
-mod kubectl;
-mod bad_input;
-mod doubles;
+mod fidelity;
 mod identity;
 mod join;
+mod kubectl;
+mod prometheus;
 mod rights;

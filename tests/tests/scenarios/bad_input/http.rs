@@ -15,12 +15,32 @@ async fn a_target_that_cannot_be_is_a_bad_request_on_every_entry() -> Result<()>
     let login = login(&target, "a")?;
     let long = "h".repeat(300);
     let connects = [
-        ":80", "h", "h:", "h:0", "h:65536", "h:99999999999999999999", "h:-1", "h:+1", "h:80x", "[::1:80", "::1:80", "[]:80",
-        "h..x:80", ".:80", "-:", "h%00:80", "h/x:80", "user@h:80", &format!("{long}:80"), &format!("{}:80", "a.".repeat(200)),
+        ":80",
+        "h",
+        "h:",
+        "h:0",
+        "h:65536",
+        "h:99999999999999999999",
+        "h:-1",
+        "h:+1",
+        "h:80x",
+        "[::1:80",
+        "::1:80",
+        "[]:80",
+        "h..x:80",
+        ".:80",
+        "-:",
+        "h%00:80",
+        "h/x:80",
+        "user@h:80",
+        &format!("{long}:80"),
+        &format!("{}:80", "a.".repeat(200)),
     ];
-    let absolutes = ["http:///x", "http://:80/", "http://h:65536/", "http://h:0/", "http://[::1/", "ftp://h/", "https://h/", "h"];
+    let absolutes =
+        ["http:///x", "http://:80/", "http://h:65536/", "http://h:0/", "http://[::1/", "ftp://h/", "https://h/", "h"];
     let connects = connects.iter().map(|target| format!("CONNECT {target} HTTP/1.1\r\nHost: x\r\n{login}\r\n"));
-    let absolutes = absolutes.iter().map(|target| format!("GET {target} HTTP/1.1\r\nHost: x\r\n{login}Connection: close\r\n\r\n"));
+    let absolutes =
+        absolutes.iter().map(|target| format!("GET {target} HTTP/1.1\r\nHost: x\r\n{login}Connection: close\r\n\r\n"));
     let requests: Vec<String> = connects.chain(absolutes).collect();
     for entry in target.entries()? {
         for request in &requests {
@@ -86,8 +106,19 @@ async fn a_head_that_is_too_long_is_refused_with_431() -> Result<()> {
 async fn credentials_that_cannot_be_read_are_refused() -> Result<()> {
     let mut target = Target::start().await?;
     let values = [
-        "", "Basic", "Basic ", "Basic !!!", "Basic YQ==", "Bearer", "Bearer ", "Bearer x", "Bearer cpu-0123456789.x", "Digest a=b",
-        "Basic /////w==", &format!("Basic {}", "A".repeat(20_000)), &format!("Bearer {}", "é".repeat(500)),
+        "",
+        "Basic",
+        "Basic ",
+        "Basic !!!",
+        "Basic YQ==",
+        "Bearer",
+        "Bearer ",
+        "Bearer x",
+        "Bearer cpu-0123456789.x",
+        "Digest a=b",
+        "Basic /////w==",
+        &format!("Basic {}", "A".repeat(20_000)),
+        &format!("Bearer {}", "é".repeat(500)),
     ];
     let entries = target.entries()?;
     for entry in &entries[..2] {
@@ -96,8 +127,11 @@ async fn credentials_that_cannot_be_read_are_refused() -> Result<()> {
             let answer = answer_to(entry, connect.as_bytes()).await?;
             is_status(&answer, &[407]).with_context(|| shown(connect.as_bytes()))?;
             ensure!(String::from_utf8_lossy(&answer).contains("Proxy-Authenticate: Basic"), "no challenge");
-            let absolute = format!("GET http://h/ HTTP/1.1\r\nHost: h\r\nProxy-Authorization: {value}\r\nConnection: close\r\n\r\n");
-            is_status(&answer_to(entry, absolute.as_bytes()).await?, &[407]).with_context(|| shown(absolute.as_bytes()))?;
+            let absolute = format!(
+                "GET http://h/ HTTP/1.1\r\nHost: h\r\nProxy-Authorization: {value}\r\nConnection: close\r\n\r\n"
+            );
+            is_status(&answer_to(entry, absolute.as_bytes()).await?, &[407])
+                .with_context(|| shown(absolute.as_bytes()))?;
         }
     }
     target.is_unharmed().await

@@ -71,7 +71,10 @@ async fn a_login_that_is_wrong_is_refused() -> Result<()> {
         for (user, password) in [("a", "wrong"), ("a", ""), ("", ""), ("a", "cpu-0123456789.x"), ("admin", "admin")] {
             let conversation = [&[5, 1, 2][..], &login(user, password)?, &request].concat();
             let answer = answer_to(entry, &conversation).await?;
-            ensure!(answer == [5, 2, 1, 0, 5, 2, 0, 1, 0, 0, 0, 0, 0, 0], "{user}:{password} over {entry:?}: {answer:?}");
+            ensure!(
+                answer == [5, 2, 1, 0, 5, 2, 0, 1, 0, 0, 0, 0, 0, 0],
+                "{user}:{password} over {entry:?}: {answer:?}"
+            );
         }
         for (what, login) in [("version 5", vec![5, 1, b'a', 1, b'b']), ("no text", vec![1, 1, 0xff, 1, 0xff])] {
             let answer = answer_to(entry, &[&[5, 1, 2][..], &login, &request].concat()).await?;
