@@ -2,6 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
+use anstream::{AutoStream, ColorChoice};
 use clap::Args;
 use tempfile::TempDir;
 use tokio::{
@@ -150,7 +151,8 @@ fn heading(text: &str) -> Result<(), Failure> {
 /// The hub's and the agents' log: only their errors, unless `RUST_LOG` asks for more.
 fn log() {
     let filter = EnvFilter::builder().with_default_directive(LevelFilter::ERROR.into()).from_env_lossy();
-    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
+    let colours = AutoStream::choice(&std::io::stderr()) != ColorChoice::Never;
+    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(colours).with_env_filter(filter);
     // There is none before: this is the first thing that the command does.
     let _ = log.try_init();
 }
