@@ -5,4 +5,5 @@ mod architecture;
 mod clients;
 mod doubles;
 mod kubectl;
+mod metrics;
 mod prometheus;
