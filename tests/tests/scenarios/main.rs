@@ -2,8 +2,13 @@
 
 mod answers;
 mod architecture;
+mod bad_input;
 mod clients;
 mod doubles;
+mod fidelity;
+mod identity;
+mod join;
 mod kubectl;
 mod metrics;
 mod prometheus;
+mod rights;
