@@ -25,6 +25,8 @@ struct Cluster {
     members: Vec<Arc<Member>>,
     /// Survives the tunnels: a cluster's bytes are counted from the hub's start.
     traffic: Arc<Traffic>,
+    /// Not registered any more: goes with its last tunnel.
+    forgotten: bool,
 }
 
 /// One tunnel and what is known of it.
@@ -98,6 +100,7 @@ impl Tunnels {
             superseded: AtomicBool::new(false),
         });
         let mut entry = self.by_cluster.entry(cluster.clone()).or_default();
+        entry.forgotten = false;
         for other in &entry.members {
             if other.agent == member.agent && other.instance != member.instance {
                 other.superseded.store(true, Ordering::Relaxed);
@@ -121,19 +124,26 @@ impl Tunnels {
         self.by_cluster.get(cluster).map(|entry| entry.members.clone()).unwrap_or_default()
     }
 
-    /// Every cluster that has, or had, a tunnel since the hub's start.
+    /// Every cluster that has a tunnel, or had one since the hub's start and is still registered.
     pub(crate) fn clusters(&self) -> Vec<ClusterName> {
         self.by_cluster.iter().map(|entry| entry.key().clone()).collect()
     }
 
-    /// Forgets a cluster that is not registered any more.
+    /// Forgets a cluster that is not registered any more, with its last tunnel.
     pub(crate) fn forget(&self, cluster: &ClusterName) {
-        self.by_cluster.remove_if(cluster, |_, entry| entry.members.is_empty());
+        if let Some(mut entry) = self.by_cluster.get_mut(cluster) {
+            entry.forgotten = true;
+        }
+        self.remove_forgotten(cluster);
     }
 
-    /// Where the bytes of `cluster` are counted.
+    fn remove_forgotten(&self, cluster: &ClusterName) {
+        self.by_cluster.remove_if(cluster, |_, entry| entry.forgotten && entry.members.is_empty());
+    }
+
+    /// Where the bytes of `cluster` are counted; nowhere, when it is forgotten.
     pub(crate) fn traffic(&self, cluster: &ClusterName) -> Arc<Traffic> {
-        self.by_cluster.entry(cluster.clone()).or_default().traffic.clone()
+        self.by_cluster.get(cluster).map(|entry| entry.traffic.clone()).unwrap_or_default()
     }
 
     /// How many tunnels there are.
@@ -202,6 +212,7 @@ impl Drop for Registered {
         if let Some(mut entry) = self.tunnels.by_cluster.get_mut(&self.cluster) {
             entry.members.retain(|member| member.id != self.member.id);
         }
+        self.tunnels.remove_forgotten(&self.cluster);
     }
 }
 

@@ -9,5 +9,6 @@ mod fidelity;
 mod identity;
 mod join;
 mod kubectl;
+mod metrics;
 mod prometheus;
 mod rights;
