@@ -2,4 +2,5 @@
 
 mod architecture;
 mod doubles;
+mod faults;
 mod fidelity;
