@@ -7,7 +7,7 @@
 //! | `tls.crt`, `tls.key` | the user's certificate chain and its key, PEM |
 //! | `token` | the user's token; may be absent |
 //!
-//! The folder is its owner's alone (0700), and so is every file (0600).
+//! The folder is made its owner's alone (0700), and every file is (0600).
 
 use std::{
     fs, io,
@@ -68,7 +68,7 @@ impl Credentials {
         let damaged = |source| CredentialsError::Damaged { path: folder.join("hub.toml"), source };
         let hub = toml::from_str(&read("hub.toml")?).map_err(damaged)?;
         let token = match read("token") {
-            Ok(token) => Some(SecretString::from(token.trim())),
+            Ok(token) => Some(token.trim()).filter(|token| !token.is_empty()).map(SecretString::from),
             Err(CredentialsError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
@@ -76,7 +76,7 @@ impl Credentials {
         Ok(Self { hub, ca_pem: read("ca.crt")?, chain_pem: read("tls.crt")?, key_pem, token })
     }
 
-    /// Writes the folder, which is made when it is not there.
+    /// Writes the folder, which is made when it is not there; one that is keeps its mode. Credentials in it are replaced.
     pub fn save(&self, folder: &Path) -> Result<(), CredentialsError> {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
         made.map_err(|source| CredentialsError::File { path: folder.to_owned(), source })?;
@@ -84,14 +84,16 @@ impl Credentials {
             let path = folder.join(name);
             write_secret(&path, contents).map_err(|source| CredentialsError::File { path, source })
         };
-        write("hub.toml", &toml::to_string(&self.hub).map_err(CredentialsError::Write)?)?;
+        let hub = toml::to_string(&self.hub).map_err(CredentialsError::Write)?;
         write("ca.crt", &self.ca_pem)?;
         write("tls.crt", &self.chain_pem)?;
         write("tls.key", self.key_pem.expose_secret())?;
-        if let Some(token) = &self.token {
-            write("token", token.expose_secret())?;
+        match &self.token {
+            Some(token) => write("token", token.expose_secret())?,
+            None => remove(folder.join("token"))?,
         }
-        Ok(())
+        // Last: it is what makes the folder a user's, and the rest is there by now.
+        write("hub.toml", &hub)
     }
 
     /// The client's side of TLS with these credentials.
@@ -107,12 +109,19 @@ impl Credentials {
     }
 }
 
+fn remove(path: PathBuf) -> Result<(), CredentialsError> {
+    match fs::remove_file(&path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(CredentialsError::File { path, source }),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::{os::unix::fs::PermissionsExt, time::Duration};
 
     use super::*;
-    use crate::{Authority, PrivateKey};
+    use crate::{Authority, Identity, PrivateKey, ServerTls, handshake::Handshake};
 
     fn credentials() -> Credentials {
         let folder = tempfile::tempdir().unwrap();
@@ -156,5 +165,62 @@ mod tests {
         fs::remove_file(folder.path().join("tls.key")).unwrap();
         let error = Credentials::load(folder.path()).unwrap_err();
         assert!(error.to_string().contains("tls.key"), "{error}");
+    }
+
+    #[test]
+    fn an_old_token_does_not_stay_and_an_empty_one_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        credentials().save(folder.path()).unwrap();
+        Credentials { token: None, ..credentials() }.save(folder.path()).unwrap();
+        assert!(Credentials::load(folder.path()).unwrap().token.is_none());
+        fs::write(folder.path().join("token"), "\n").unwrap();
+        assert!(Credentials::load(folder.path()).unwrap().token.is_none());
+        fs::write(folder.path().join("token"), "cpu-2.edited\n").unwrap();
+        assert_eq!(Credentials::load(folder.path()).unwrap().token.unwrap().expose_secret(), "cpu-2.edited");
+    }
+
+    #[test]
+    fn hub_toml_is_what_people_are_told_to_expect() {
+        let folder = tempfile::tempdir().unwrap();
+        let saved = credentials();
+        saved.save(folder.path()).unwrap();
+        let expected = format!(
+            "user = \"alice\"\napi = \"https://hub:8443\"\nproxy = \"hub:8090\"\npin = \"{}\"\n",
+            saved.hub.pin
+        );
+        assert_eq!(fs::read_to_string(folder.path().join("hub.toml")).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_is_broken_is_named() {
+        for (name, contents) in
+            [("hub.toml", "garbage"), ("hub.toml", "user = \"a\""), ("ca.crt", ""), ("tls.crt", "x"), ("tls.key", "x")]
+        {
+            let folder = tempfile::tempdir().unwrap();
+            credentials().save(folder.path()).unwrap();
+            fs::write(folder.path().join(name), contents).unwrap();
+            let error = Credentials::load(folder.path()).and_then(|loaded| loaded.tls()).unwrap_err();
+            assert!(error.to_string().contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_hub_knows_the_user_by_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::load_or_create(folder.path()).unwrap();
+        let server = authority.issue_server(&[], Duration::from_secs(60)).unwrap();
+        let server = ServerTls::new(server, &[authority.certificate().clone()]).unwrap().config(&[]);
+        let key = PrivateKey::generate();
+        let user: UserName = "alice".parse().unwrap();
+        let csr = key.csr_der().unwrap();
+        let mine = Credentials {
+            ca_pem: authority.certificate_pem().into(),
+            chain_pem: authority.issue_user(&csr, &user, Duration::from_secs(60)).unwrap().chain_pem,
+            key_pem: key.to_pem().into(),
+            ..credentials()
+        };
+        let handshake = Handshake::run(&mine.tls().unwrap().config(&[]).unwrap(), &server);
+        let leaf = &handshake.server.peer_certificates().unwrap()[0];
+        assert_eq!(Identity::from_certificate(leaf).unwrap(), Identity::User { user, groups: vec![] });
     }
 }

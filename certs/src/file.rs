@@ -3,7 +3,7 @@
 use std::{
     fs::{self, OpenOptions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 
@@ -22,14 +22,14 @@ fn write(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     let folder = path.parent().unwrap_or_else(|| Path::new(""));
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    let temporary = folder.join(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
-    // Left over from a crash: its mode might be another.
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
+    // A name of its own: two writers of one path, or what a crash left behind, must not meet.
+    let mut unique = [0; 8];
+    aws_lc_rs::rand::fill(&mut unique).map_err(|_| io::Error::other("the system gives no random numbers"))?;
+    let temporary = folder.join(format!(".{}.{:016x}", name.to_string_lossy(), u64::from_ne_bytes(unique)));
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+        // The umask has narrowed the mode; this says exactly what is meant.
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.write_all(contents)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
@@ -44,8 +44,6 @@ fn write(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]
@@ -66,5 +64,27 @@ mod tests {
         fs::create_dir(folder.path().join("key")).unwrap();
         write_secret(&folder.path().join("key"), "secret").unwrap_err();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn writers_of_one_path_leave_one_whole_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        std::thread::scope(|scope| {
+            for byte in b'a'..b'i' {
+                let path = &path;
+                scope.spawn(move || write_secret(path, [byte; 4096]).unwrap());
+            }
+        });
+        let contents = fs::read(&path).unwrap();
+        assert!(contents.len() == 4096 && contents.iter().all(|byte| *byte == contents[0]));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn paths_that_name_no_file_are_errors() {
+        for path in ["/", "", "/nonexistent/folder/key"] {
+            write_secret(Path::new(path), "secret").unwrap_err();
+        }
     }
 }

@@ -244,4 +244,49 @@ mod tests {
             prop_assert_eq!(Identity::from_certificate(&CertificateDer::from(bytes)), Err(IdentityError::Malformed));
         });
     }
+
+    #[test]
+    fn no_changed_bit_makes_another_identity() {
+        let der = agent_leaf().der();
+        let expected = agent_leaf().identity().unwrap();
+        for (at, bit) in (0..der.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
+            let mut bytes = der.to_vec();
+            bytes[at] ^= 1 << bit;
+            if let Ok(read) = Identity::from_certificate(&bytes.into()) {
+                assert_eq!(read, expected, "bit {bit} of byte {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_cluster_called_like_the_agents_group_is_a_cluster() {
+        let mut leaf = agent_leaf();
+        leaf.names = vec!["system:open-cluster-management:managed-clusters:a1"];
+        leaf.groups = vec![MANAGED_CLUSTERS, MANAGED_CLUSTERS];
+        leaf.uris = vec!["spiffe://cluster-proxy.internal/cluster/managed-clusters/agent/a1"];
+        let cluster = "managed-clusters".parse().unwrap();
+        assert_eq!(leaf.identity(), Ok(Identity::Agent { cluster, agent: "a1".parse().unwrap() }));
+    }
+
+    #[test]
+    fn one_mark_of_an_agent_makes_no_user() {
+        let marks: [fn(&mut Leaf); 4] = [
+            |leaf| leaf.names = vec!["system:open-cluster-management:"],
+            |leaf| leaf.groups = vec![MANAGED_CLUSTERS],
+            |leaf| leaf.groups = vec!["dev", "system:open-cluster-management:c1"],
+            |leaf| leaf.uris = agent_leaf().uris,
+        ];
+        for (at, mark) in marks.iter().enumerate() {
+            let mut leaf = user_leaf();
+            mark(&mut leaf);
+            assert_eq!(leaf.identity(), Err(IdentityError::Contradiction), "case {at}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_is_nobody(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+            prop_assert!(Identity::from_certificate(&bytes.into()).is_err());
+        }
+    }
 }

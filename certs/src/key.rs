@@ -3,7 +3,7 @@
 use std::{fmt, fs, io, path::Path, path::PathBuf};
 
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
 use sha2::{Digest, Sha256};
 
 use crate::{file::write_secret, pin::KeyFingerprint};
@@ -16,10 +16,11 @@ pub struct PrivateKey(KeyPair);
 pub enum PrivateKeyError {
     #[error("cannot read or write {path}; check its permissions")]
     File { path: PathBuf, source: io::Error },
+    // Without the parser's error: nobody promises that it never quotes its input.
     #[error("{path} holds no private key in PKCS#8 PEM; move it away to have a new one made")]
-    Damaged { path: PathBuf, source: rcgen::Error },
+    Damaged { path: PathBuf },
     #[error("the text is no private key in PKCS#8 PEM")]
-    Pem(#[source] rcgen::Error),
+    Pem,
 }
 
 /// Why no certificate signing request could be made.
@@ -40,9 +41,7 @@ impl PrivateKey {
     pub fn load_or_create(path: &Path) -> Result<Self, PrivateKeyError> {
         let file = |source| PrivateKeyError::File { path: path.to_owned(), source };
         match fs::read_to_string(path) {
-            Ok(pem) => KeyPair::from_pem(&pem)
-                .map(Self)
-                .map_err(|source| PrivateKeyError::Damaged { path: path.to_owned(), source }),
+            Ok(pem) => Self::from_pem(&pem).map_err(|_| PrivateKeyError::Damaged { path: path.to_owned() }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let key = Self::generate();
                 write_secret(path, key.to_pem()).map_err(file)?;
@@ -52,9 +51,10 @@ impl PrivateKey {
         }
     }
 
-    /// From PKCS#8 PEM.
+    /// From PKCS#8 PEM. Other forms are refused: what is read must be what [`Self::to_pem`] writes.
     pub fn from_pem(pem: &str) -> Result<Self, PrivateKeyError> {
-        KeyPair::from_pem(pem).map(Self).map_err(PrivateKeyError::Pem)
+        let key = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| PrivateKeyError::Pem)?;
+        KeyPair::try_from(&key).map(Self).map_err(|_| PrivateKeyError::Pem)
     }
 
     /// As PKCS#8 PEM. A secret.
@@ -117,5 +117,22 @@ mod tests {
         let error = PrivateKey::load_or_create(&path).unwrap_err();
         assert!(matches!(error, PrivateKeyError::Damaged { .. }), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "garbage");
+    }
+
+    #[test]
+    fn errors_and_debug_never_show_the_key() {
+        let key = PrivateKey::generate();
+        let pem = key.to_pem();
+        let secret = pem.lines().nth(1).unwrap();
+        let error = PrivateKey::from_pem(&pem.replace("END PRIVATE KEY", "END")).unwrap_err();
+        let shown = format!("{key:?} {key:#?} {error} {error:?}");
+        assert!(!shown.contains(secret), "{shown}");
+        assert_eq!(PrivateKey::from_pem(&pem).unwrap().fingerprint(), key.fingerprint());
+    }
+
+    #[test]
+    fn a_key_in_another_form_is_refused() {
+        let sec1 = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIAAA\n-----END EC PRIVATE KEY-----\n";
+        assert!(matches!(PrivateKey::from_pem(sec1), Err(PrivateKeyError::Pem)));
     }
 }

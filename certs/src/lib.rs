@@ -6,7 +6,7 @@
 //! |---|---|---|---|
 //! | hub | CN [`HUB_SERVER_NAME`] | [`HUB_SERVER_NAME`], `localhost`, loopback, its own names | serverAuth |
 //! | agent | CN `system:open-cluster-management:<cluster>:<agent>`, O `system:open-cluster-management:<cluster>` and `system:open-cluster-management:managed-clusters` | `spiffe://cluster-proxy.internal/cluster/<cluster>/agent/<agent>` | clientAuth |
-//! | user | CN the user, O its groups | – | clientAuth |
+//! | user | CN the user | – | clientAuth |
 //!
 //! [`Identity::from_certificate`] is the only place where a certificate becomes a name.
 
@@ -14,20 +14,28 @@ mod authority;
 mod client_tls;
 mod credentials;
 mod file;
+#[cfg(test)]
+mod handshake;
 mod identity;
+mod issue;
 mod key;
 mod name;
 mod pin;
+mod pinned_tls;
 mod reload;
+mod request;
 mod server_tls;
 
-pub use authority::{Authority, AuthorityError, HUB_SERVER_NAME, IssueError, Issued, TRUST_DOMAIN};
-pub use client_tls::{ClientTls, PinMismatch, pinned_client_config};
+pub use authority::{Authority, AuthorityError, HUB_SERVER_NAME, TRUST_DOMAIN};
+pub use client_tls::ClientTls;
 pub use credentials::{Credentials, CredentialsError, HubEntry};
 pub use file::{write_public, write_secret};
 pub use identity::{Identity, IdentityError};
+pub use issue::{IssueError, Issued};
 pub use key::{CsrError, PrivateKey, PrivateKeyError};
 pub use name::{AgentName, ClusterName, NameError, UserName};
 pub use pin::{FingerprintError, KeyFingerprint, Pin};
+pub use pinned_tls::{PinMismatch, pinned_client_config};
 pub use reload::{Reload, ReloadOutcome};
-pub use server_tls::{ServerCredentials, ServerTls, TlsError, provider};
+pub use request::RequestError;
+pub use server_tls::{SelfSigned, ServerCredentials, ServerTls, TlsError, provider};

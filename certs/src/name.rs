@@ -104,6 +104,10 @@ fn shown(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde::{
+        Deserialize,
+        de::{IntoDeserializer, value},
+    };
 
     use super::*;
 
@@ -130,10 +134,26 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_name_is_its_text(text in "\\PC{0,70}") {
-            if let Ok(name) = text.parse::<ClusterName>() {
-                prop_assert_eq!(name.as_ref(), text.as_str());
-            }
+        fn every_label_is_a_name_and_keeps_its_text(label in "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?") {
+            prop_assert_eq!(label.parse::<ClusterName>().unwrap().to_string(), &label[..]);
+            prop_assert_eq!(label.parse::<AgentName>().unwrap().to_string(), label);
+        }
+
+        #[test]
+        fn every_user_name_is_one_and_keeps_its_text(user in "[A-Za-z0-9@._-]{1,253}") {
+            prop_assert_eq!(user.parse::<UserName>().unwrap().to_string(), user);
+        }
+
+        #[test]
+        fn what_is_no_label_is_refused_in_text_and_in_serde(text in "\\PC{0,70}|[a-zA-Z0-9.:_-]{0,70}") {
+            let bytes = text.as_bytes();
+            let label = matches!(text.len(), 1..=63)
+                && bytes.iter().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+                && bytes[0] != b'-'
+                && bytes[text.len() - 1] != b'-';
+            prop_assert_eq!(text.parse::<ClusterName>().is_ok(), label);
+            let deserializer: value::StrDeserializer<'_, value::Error> = text.as_str().into_deserializer();
+            prop_assert_eq!(ClusterName::deserialize(deserializer).is_ok(), label);
         }
     }
 }

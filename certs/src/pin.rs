@@ -6,10 +6,11 @@ use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use x509_parser::{
-    certification_request::X509CertificationRequest,
     prelude::{FromDer, X509Certificate},
     x509::SubjectPublicKeyInfo,
 };
+
+use crate::request::{Request, RequestError};
 
 /// `sha256:` and 64 lower-case hexadecimal digits of a public key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -26,8 +27,8 @@ pub enum FingerprintError {
     Text,
     #[error("the certificate cannot be decoded")]
     Certificate,
-    #[error("the certificate signing request cannot be decoded")]
-    Csr,
+    #[error(transparent)]
+    Csr(#[from] RequestError),
 }
 
 impl KeyFingerprint {
@@ -39,19 +40,17 @@ impl KeyFingerprint {
         }
     }
 
-    /// Of the public key in a CSR (PKCS#10, DER). The CSR's signature is not checked here.
+    /// Of the public key in a CSR (PKCS#10, DER), once its signature has shown that the sender holds the private one:
+    /// a CSR that has a fingerprint can be issued for.
     pub fn of_csr(csr: &[u8]) -> Result<Self, FingerprintError> {
-        match X509CertificationRequest::from_der(csr) {
-            Ok(([], request)) => Ok(Self::of(&request.certification_request_info.subject_pki)),
-            _ => Err(FingerprintError::Csr),
-        }
+        Ok(Request::from_der(csr)?.fingerprint())
     }
 
     pub(crate) fn from_digest(digest: [u8; 32]) -> Self {
         Self(digest)
     }
 
-    fn of(key: &SubjectPublicKeyInfo<'_>) -> Self {
+    pub(crate) fn of(key: &SubjectPublicKeyInfo<'_>) -> Self {
         Self(Sha256::digest(key.raw).into())
     }
 }

@@ -68,7 +68,12 @@ fn read(files: &[PathBuf]) -> Result<Vec<Vec<u8>>, (&Path, io::Error)> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::{Authority, ServerTls, handshake::Handshake, pinned_client_config};
+
+    const HOUR: Duration = Duration::from_secs(3600);
 
     #[test]
     fn a_change_is_applied_once_and_a_bad_one_is_kept_out() {
@@ -90,5 +95,31 @@ mod tests {
         assert_eq!(reload.check(good), ReloadOutcome::Unchanged);
         fs::write(&path, "three").unwrap();
         assert_eq!(reload.check(good), ReloadOutcome::Reloaded);
+    }
+
+    #[test]
+    fn the_last_good_authority_serves_while_its_files_are_bad() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Authority::load_or_create(folder.path()).unwrap();
+        let tls = ServerTls::new(first.issue_server(&[], HOUR).unwrap(), &[first.certificate().clone()]).unwrap();
+        let config = tls.config(&[]);
+        let mut reload = Reload::new(["ca.crt", "ca.key"].map(|name| folder.path().join(name)).into());
+        let apply = || {
+            let authority = Authority::load_or_create(folder.path())?;
+            let credentials = authority.issue_server(&[], HOUR).unwrap();
+            tls.swap(credentials, &[authority.certificate().clone()]).unwrap();
+            Ok::<_, crate::AuthorityError>(())
+        };
+        let serves =
+            |authority: &Authority| Handshake::run(&pinned_client_config(&authority.pin(), &[]), &config).succeeded();
+        let other = tempfile::tempdir().unwrap();
+        let second = Authority::load_or_create(other.path()).unwrap();
+
+        fs::copy(other.path().join("ca.crt"), folder.path().join("ca.crt")).unwrap();
+        assert_eq!(reload.check(apply), ReloadOutcome::Kept, "the key is still the old one");
+        assert!(serves(&first) && !serves(&second));
+        fs::copy(other.path().join("ca.key"), folder.path().join("ca.key")).unwrap();
+        assert_eq!(reload.check(apply), ReloadOutcome::Reloaded);
+        assert!(serves(&second) && !serves(&first));
     }
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, RootCertStore, ServerConfig,
+    SignatureScheme,
     client::danger::HandshakeSignatureValid,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, UnixTime},
@@ -15,6 +16,7 @@ use rustls::{
     sign::CertifiedKey,
     version::TLS13,
 };
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// A hub's certificate chain (leaf first, then the CA, by which a joiner checks its pin) and the leaf's key.
 pub struct ServerCredentials {
@@ -29,6 +31,11 @@ pub struct ServerTls {
     verifier: Arc<Verifier>,
 }
 
+/// A client showed a certificate that no CA has signed but its own key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the client's certificate is self-signed; use one that the hub has issued")]
+pub struct SelfSigned;
+
 /// Why credentials cannot be used for TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -36,6 +43,8 @@ pub enum TlsError {
     Credentials(#[source] rustls::Error),
     #[error("the roots cannot be used")]
     Roots(#[source] rustls::Error),
+    #[error("there are no roots to verify the other side under; give at least one CA certificate")]
+    NoRoots,
     #[error("the roots cannot verify client certificates")]
     Verifier(#[source] rustls::server::VerifierBuilderError),
 }
@@ -52,6 +61,12 @@ impl ServerCredentials {
     /// `chain` leaf first, `key` the leaf's.
     pub fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Self {
         Self { chain, key }
+    }
+
+    /// The certificates, leaf first.
+    #[cfg(test)]
+    pub(crate) fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.chain
     }
 
     fn certified(self) -> Result<Arc<CertifiedKey>, TlsError> {
@@ -103,6 +118,9 @@ pub(crate) fn root_store(roots: &[CertificateDer<'static>]) -> Result<Arc<RootCe
     for root in roots {
         store.add(root.clone()).map_err(TlsError::Roots)?;
     }
+    if store.is_empty() {
+        return Err(TlsError::NoRoots);
+    }
     Ok(Arc::new(store))
 }
 
@@ -142,7 +160,12 @@ impl ClientCertVerifier for Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        self.0.load().verify_client_cert(leaf, intermediates, now)
+        match self.0.load().verify_client_cert(leaf, intermediates, now) {
+            Err(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) if is_self_issued(leaf) => {
+                Err(CertificateError::Other(OtherError(Arc::new(SelfSigned))).into())
+            }
+            verified => verified,
+        }
     }
 
     fn verify_tls12_signature(
@@ -167,4 +190,9 @@ impl ClientCertVerifier for Verifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.load().supported_verify_schemes()
     }
+}
+
+fn is_self_issued(certificate: &CertificateDer<'_>) -> bool {
+    X509Certificate::from_der(certificate)
+        .is_ok_and(|(_, certificate)| certificate.subject().as_raw() == certificate.issuer().as_raw())
 }

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, info_span};
 use tunnel::{
-    AgentMessage, CloseReason, Connection, Drain, HandshakeError, HubControl, HubMessage, HubTunnel, Incoming,
+    AgentMessage, CloseReason, Connection, Drain, EstablishError, HandshakeError, HubControl, HubMessage, HubTunnel, Incoming,
     Listener, Loss, Protocol, Renew, Renewed, Welcome,
 };
 
@@ -128,7 +128,9 @@ impl Agents {
             Err(error) => {
                 tracing::info!(cluster = %known.cluster, error = &error as &dyn std::error::Error, "no tunnel");
                 self.metrics.handshake_failed("tunnel", "no_hello");
-                connection.close(CloseReason::ProtocolError, "no Hello");
+                let late = matches!(error, EstablishError::TimedOut);
+                let reason = if late { CloseReason::DeadlineExceeded } else { CloseReason::ProtocolError };
+                connection.close(reason, "no Hello");
                 return;
             }
         };

@@ -34,6 +34,8 @@ pub(crate) async fn serve(
     let listener = shown.cluster;
     let ask = Ask { frontend: Frontend::Connect, peer, proxy_user, listener, host: host.to_owned(), port };
     let opened = tokio::select! {
+        // What needs no dial is answered even if the client has half-closed already.
+        biased;
         opened = proxy.open(caller, ask) => opened,
         // Nobody is left to be answered; dropping the dial cancels it.
         () = client.left() => return,

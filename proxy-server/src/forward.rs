@@ -159,12 +159,23 @@ fn target(request: &Request<Incoming>) -> Result<(String, u16), (StatusCode, Str
     }
     let uri = request.uri();
     match (uri.scheme_str(), uri.host()) {
-        (Some("http"), Some(host)) => Ok((host.to_owned(), uri.port_u16().unwrap_or(80))),
+        (Some("http"), Some(host)) => {
+            let port = port(uri).ok_or((StatusCode::BAD_REQUEST, "the port must be from 1 to 65535".to_owned()))?;
+            Ok((host.to_owned(), port))
+        }
         (Some(_), Some(_)) => {
             Err((StatusCode::BAD_REQUEST, "only http:// can be asked for in absolute form; use CONNECT for TLS".into()))
         }
         _ => Err((StatusCode::METHOD_NOT_ALLOWED, NO_PROXY_REQUEST.into())),
     }
+}
+
+/// The port of an `http` URI: 80 where none is written (RFC 9110 section 4.2.1), and none where it is out of range.
+fn port(uri: &Uri) -> Option<u16> {
+    let authority = uri.authority()?.as_str();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let written = host.strip_prefix(uri.host()?)?.trim_start_matches(':');
+    if written.is_empty() { Some(80) } else { written.parse().ok() }
 }
 
 /// The request as the target is to see it: origin-form, its own `Host`, nothing that was meant for us.
@@ -247,6 +258,8 @@ fn answer(status: StatusCode, sentence: &str) -> Response<Body> {
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    // Whoever asks on and on and takes no answer would hold the connection for ever; one answer never waits.
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     if status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
         headers.insert(header::PROXY_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"cluster-proxy\""));
     }

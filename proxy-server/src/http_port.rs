@@ -16,7 +16,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// How long a client may take to shake hands, and then to ask.
+/// How long a client may take to shake hands, then to ask, and then to take its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long accepting pauses after an error (no more file descriptors): it would fail again at once.
@@ -72,6 +72,8 @@ where
     F: Fn(Request<Incoming>, Option<CertificateDer<'static>>) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
+    // A client that takes no answer for so long is gone. On these ports nobody reads slowly on purpose.
+    socket2::SockRef::from(&tcp).set_tcp_user_timeout(Some(PATIENCE))?;
     let Some(tls) = tls else { return serve_requests(tcp, None, answer).await };
     let stream = tokio::time::timeout(PATIENCE, tls.accept(tcp)).await??;
     let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).cloned();

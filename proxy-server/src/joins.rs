@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use registry::{AgentRefusal, Change, JoinAsk, JoinRefusal, Joined, Registry};
 use secrecy::SecretString;
 use tokio::sync::{Semaphore, broadcast::error::RecvError};
-use tunnel::{Connection, Issued, JoinReply, JoinRequest, JoinSession, Pending, Reason, Refusal};
+use tunnel::{CloseReason, Connection, Issued, JoinError, JoinReply, JoinRequest, JoinSession, Pending, Reason, Refusal};
 
 use crate::{agents::AGENT_VALIDITY, authorities::Authorities, metrics::Metrics};
 
@@ -46,13 +46,14 @@ impl Joins {
     /// Serves one join to its end.
     pub(crate) async fn serve(&self, connection: Connection) {
         let Ok(_permit) = self.room.try_acquire() else {
-            connection.close(tunnel::CloseReason::Overloaded, "too many joins wait; try again later");
+            connection.close(CloseReason::Overloaded, "too many joins wait; try again later");
             return;
         };
-        let (mut session, request) = match JoinSession::accept(connection, TALK_TIMEOUT).await {
+        let (mut session, request) = match JoinSession::accept(connection.clone(), TALK_TIMEOUT).await {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::info!(error = &error as &dyn std::error::Error, "a join broke off");
+                connection.close(close_reason(&error), &error.to_string());
                 return;
             }
         };
@@ -145,6 +146,14 @@ impl Joins {
 
 fn refused(reason: Reason, message: &str) -> JoinReply {
     JoinReply::Refused(Refusal::new(reason, message))
+}
+
+fn close_reason(error: &JoinError) -> CloseReason {
+    match error {
+        JoinError::TimedOut => CloseReason::DeadlineExceeded,
+        JoinError::Protocol(_) => CloseReason::ProtocolError,
+        JoinError::Lost(_) => CloseReason::Done,
+    }
 }
 
 fn refusal(refusal: &JoinRefusal) -> Refusal {

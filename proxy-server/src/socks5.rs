@@ -52,6 +52,8 @@ pub(crate) async fn serve(proxy: &Proxy, mut client: Client, peer: Peer, mut sho
     let proxy_user = shown.credentials.name.take();
     let ask = Ask { frontend: Frontend::Socks5, peer, proxy_user, listener: shown.cluster, host, port };
     let opened = tokio::select! {
+        // What needs no dial is answered even if the client has half-closed already.
+        biased;
         opened = proxy.open(caller, ask) => opened,
         () = client.left() => return,
     };

@@ -15,6 +15,7 @@ pub mod pattern;
 mod process;
 mod program;
 pub mod prometheus;
+pub mod raw_agent;
 pub mod service;
 pub mod speed;
 mod spoke;

@@ -311,3 +311,32 @@ proptest! {
         let _ = JoinRequest::decode(bytes.as_slice());
     }
 }
+
+#[tokio::test]
+async fn a_restarted_hub_tells_old_tunnels_that_they_are_gone() {
+    let (server, client) = tls();
+    let key = [7; RESET_KEY_LENGTH];
+    // A runtime of its own, so that it can end like a killed process: without a word.
+    let killed = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let first = {
+        let _entered = killed.enter();
+        Listener::bind(any, server.clone(), &key).unwrap()
+    };
+    let address = first.local_address().unwrap();
+    let accepting = killed.spawn(async move { (first.accept().await.unwrap().accept(SOON).await.unwrap(), first) });
+    let connection = connect(address, client, "hub", SOON).await.unwrap();
+    let held = accepting.await.unwrap();
+    tokio::task::spawn_blocking(|| killed.shutdown_timeout(SOON)).await.unwrap();
+    drop(held);
+    let bind = || Listener::bind(address, server.clone(), &key);
+    let deadline = Instant::now() + SOON;
+    let _second = loop {
+        match bind() {
+            Ok(second) => break second,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(timeout(SOON, connection.closed()).await.unwrap(), Loss::Forgotten);
+}

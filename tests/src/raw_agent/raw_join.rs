@@ -1,0 +1,73 @@
+//! One join, message by message.
+
+use anyhow::{Context as _, Result, bail};
+use certs::{HUB_SERVER_NAME, Pin, PrivateKey, pinned_client_config};
+use tokio::time::timeout;
+use tunnel::{ALPN_JOIN, Issued, JoinAnswers, JoinReply, JoinRequest, Reason, Refusal};
+
+use super::BOUND;
+use crate::Hub;
+
+/// A join that was asked for. Dropping it breaks it off.
+#[derive(Debug)]
+pub struct RawJoin(JoinAnswers);
+
+/// A well-formed request.
+pub fn join_request(token: &str, cluster: &str, agent: &str, key: &PrivateKey) -> Result<JoinRequest> {
+    Ok(JoinRequest {
+        token: token.to_owned(),
+        cluster: cluster.to_owned(),
+        agent: agent.to_owned(),
+        csr: key.csr_der()?,
+        version: "raw".to_owned(),
+    })
+}
+
+impl RawJoin {
+    /// Dials the hub by its pin and asks.
+    pub async fn ask(hub: &Hub, request: &JoinRequest) -> Result<Self> {
+        let pin: Pin = hub.addresses().pin.parse()?;
+        let tls = pinned_client_config(&pin, &[ALPN_JOIN]);
+        let connection = tunnel::connect(hub.addresses().tunnel, tls, HUB_SERVER_NAME, BOUND).await?;
+        Ok(Self(JoinAnswers::ask(connection, request, BOUND).await?))
+    }
+
+    /// Asks, and demands that the hub refuses at once.
+    pub async fn refused(hub: &Hub, request: &JoinRequest) -> Result<(Reason, String)> {
+        Self::ask(hub, request).await?.refusal().await
+    }
+
+    /// The hub's next answer.
+    pub async fn next(&mut self) -> Result<JoinReply> {
+        Ok(timeout(BOUND, self.0.next()).await.context("the hub does not answer the join")??)
+    }
+
+    /// Demands that the join waits, and tells for which cluster.
+    pub async fn pending(&mut self) -> Result<String> {
+        match self.next().await? {
+            JoinReply::Pending(pending) => Ok(pending.cluster),
+            other => bail!("not pending: {other:?}"),
+        }
+    }
+
+    /// Demands that the join is granted.
+    pub async fn issued(&mut self) -> Result<Issued> {
+        match self.next().await? {
+            JoinReply::Issued(issued) => Ok(issued),
+            other => bail!("not issued: {other:?}"),
+        }
+    }
+
+    /// Demands that the join is refused.
+    pub async fn refusal(&mut self) -> Result<(Reason, String)> {
+        match self.next().await? {
+            JoinReply::Refused(refusal) => Ok((Refusal::reason(&refusal), refusal.message)),
+            other => bail!("not refused: {other:?}"),
+        }
+    }
+
+    /// Ends the conversation.
+    pub async fn close(self) {
+        self.0.close(BOUND).await;
+    }
+}

@@ -1,0 +1,349 @@
+//! Who is who: an agent speaks for its own cluster, a user for no agent, and both only as long as the hub says so.
+
+use std::io;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use certs::{Identity, KeyFingerprint, PrivateKey};
+use hyper::Method;
+use rcgen::string::Ia5String;
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, SanType};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use tempfile::TempDir;
+use tests::client::{Connection, DialError, Entry};
+use tests::hub::ClusterAccess;
+use tests::raw_agent::{AgentCredentials, RawAgent, RawJoin, join_request};
+use tests::{Client, Fetch, HUB_NAME, Hub, wait_for};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::{Instant, timeout};
+use tunnel::{AgentMessage, CloseReason, Drain, Hello, HubMessage, Loss, Reason, Renew, Stream};
+
+/// How long anything may take on a loaded machine.
+const BOUND: Duration = Duration::from_secs(20);
+/// A right that is gone cuts within a second; this leaves room for a machine that is busy.
+const CUT: Duration = Duration::from_secs(10);
+const DAY: Duration = Duration::from_secs(86_400);
+
+#[tokio::test]
+async fn an_agent_of_one_cluster_serves_no_other_whatever_it_says() -> Result<()> {
+    let hub = Hub::start().await?;
+    let [a, b] =
+        [AgentCredentials::joined(&hub, "a", "agent").await?, AgentCredentials::joined(&hub, "b", "agent").await?];
+    let mut impostor = RawAgent::open(&hub, &a).await?;
+    let honest = RawAgent::open(&hub, &b).await?;
+    let claims = ["b", "cluster=b", "system:open-cluster-management:b:agent"].map(str::to_owned);
+    for claim in &claims {
+        let (version, instance) = (claim.clone(), claim.clone());
+        impostor.say(AgentMessage::Hello(Hello { version, capabilities: claims.to_vec(), instance })).await?;
+    }
+    impostor.say(AgentMessage::Renew(Renew { csr: csr_for("b", "agent", &a.key)? })).await?;
+    let HubMessage::Renewed(renewed) = impostor.hear().await? else { bail!("no certificate") };
+    assert_eq!(identity(&renewed.chain_pem)?, agent_of("a", "agent"));
+    let renewed = AgentCredentials::new(&renewed.chain_pem, PrivateKey::from_pem(&a.key.to_pem())?)?;
+    let second = RawAgent::open(&hub, &renewed).await?;
+    let (reason, _) = RawJoin::refused(&hub, &join_request("", "b", "agent", &a.key)?).await?;
+    assert_eq!(reason, Reason::UnknownToken);
+
+    let client = hub.client("b")?;
+    for at in 0..20 {
+        let target = format!("for-b-{at}:80");
+        let (_, dialed) = tokio::join!(client.dial(&target), async {
+            let dial = honest.dial().await?;
+            assert_eq!(dial.dial.host, format!("for-b-{at}"));
+            dial.accept(([192, 0, 2, 1], 80).into()).await.context("the dial is gone")
+        });
+        dialed?;
+    }
+    honest.close().await;
+    wait_for(BOUND, "cluster b to be away", async || match client.dial("for-b:80").await {
+        Err(DialError::Status { status: 503, .. }) => Ok(()),
+        other => bail!("{other:?}"),
+    })
+    .await?;
+    // The first dial that ever reaches the impostor's tunnels is one for its own cluster.
+    impostor.say(AgentMessage::Drain(Drain {})).await?;
+    let client = hub.client("a")?;
+    let (_, dial) = tokio::join!(client.dial("for-a:80"), async {
+        tokio::select! { dial = impostor.dial() => dial, dial = second.dial() => dial }.map(|dial| {
+            let host = dial.dial.host.clone();
+            drop(dial);
+            host
+        })
+    });
+    assert_eq!(dial?, "for-a");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_agents_certificate_is_refused_on_every_frontend_and_the_api() -> Result<()> {
+    let hub = Hub::start().await?;
+    let tls = AgentCredentials::joined(&hub, "a", "agent").await?.tls(&hub, &[b"http/1.1"])?;
+    let token = hub.credentials().token()?;
+    let agent = Client::new(Entry::Tls(hub.addresses().proxy, tls.clone()));
+    for client in [agent.clone(), agent.clone().cluster("a", &token)] {
+        match client.dial("target.a.clusters.internal:80").await {
+            Err(DialError::Status { status: 403, body, .. }) => assert!(body.contains("agent's certificate"), "{body}"),
+            other => bail!("CONNECT: {other:?}"),
+        }
+        let socks5 = client.socks5().dial("target.a.clusters.internal:80").await;
+        assert!(matches!(socks5, Err(DialError::Reply { reply: 2 })), "{socks5:?}");
+    }
+    let login = format!("Basic {}", STANDARD.encode(format!("a:{token}")));
+    let absolute = Fetch::get("http://target.a.clusters.internal/");
+    for request in [absolute.clone(), absolute.header("proxy-authorization", login)] {
+        let answer = request.tls(hub.addresses().proxy, HUB_NAME, tls.clone()).await?;
+        assert_eq!(answer.status, 403, "{}", answer.text());
+        assert!(answer.text().contains("agent's certificate"), "{}", answer.text());
+    }
+    for request in [Fetch::get("/v1/status"), Fetch::get("/v1/status").bearer(&token)] {
+        let answer = request.tls(hub.addresses().api, HUB_NAME, tls.clone()).await?;
+        assert_eq!(answer.status, 403, "{}", answer.text());
+        assert!(answer.text().contains("agent's certificate"), "{}", answer.text());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_users_certificate_or_none_opens_no_tunnel() -> Result<()> {
+    let hub = Hub::start().await?;
+    for user in [hub.credentials(), hub.create_user("alice", &ClusterAccess::All).await?] {
+        let chain = std::fs::read_to_string(user.certificate_file())?;
+        let key = PrivateKey::from_pem(&std::fs::read_to_string(user.key_file())?)?;
+        let loss = RawAgent::refused(&hub, Some(&AgentCredentials::new(&chain, key)?)).await?;
+        assert_eq!(closed_as(&loss, CloseReason::WrongIdentity)?, "a user's certificate opens no tunnel");
+    }
+    let loss = RawAgent::refused(&hub, None).await?;
+    assert!(closed_as(&loss, CloseReason::WrongIdentity)?.contains("needs an agent's certificate"), "{loss}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_expired_a_foreign_and_a_self_signed_certificate_are_told_apart() -> Result<()> {
+    let hub = Hub::start().await?;
+    let known = AgentCredentials::joined(&hub, "a", "agent").await?;
+    let expired = AgentCredentials::issued_by(hub.state(), "a", "agent", Duration::ZERO)?;
+    // A certificate's end has whole seconds.
+    wait_for(BOUND, "the certificate to expire", async || match RawAgent::refused(&hub, Some(&expired)).await {
+        Ok(Loss::CertificateRefused("certificate expired")) => Ok(()),
+        other => bail!("{other:?}"),
+    })
+    .await?;
+    let elsewhere = TempDir::new()?;
+    let foreign = AgentCredentials::issued_by(elsewhere.path(), "a", "agent", DAY)?;
+    let self_signed = self_signed("a", "agent", &known.key)?;
+    // Both hubs' CAs have the same name, so that it is the signature which shows the foreign one.
+    let alerts = [(foreign, "bad certificate signature"), (self_signed, "unknown certificate authority")];
+    for (credentials, alert) in alerts {
+        let loss = RawAgent::refused(&hub, Some(&credentials)).await?;
+        assert_eq!(loss, Loss::CertificateRefused(alert));
+    }
+    RawAgent::open(&hub, &known).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_certificate_that_the_registry_does_not_know_is_refused_with_its_reason() -> Result<()> {
+    let hub = Hub::start().await?;
+    let known = AgentCredentials::joined(&hub, "a", "agent").await?;
+    let cases = [
+        ("a", "agent", CloseReason::UnknownAgent),
+        ("a", "other", CloseReason::UnknownAgent),
+        ("nobody", "agent", CloseReason::UnknownCluster),
+    ];
+    for (cluster, agent, reason) in cases {
+        let credentials = AgentCredentials::issued_by(hub.state(), cluster, agent, DAY)?;
+        let loss = RawAgent::refused(&hub, Some(&credentials)).await?;
+        let text = closed_as(&loss, reason).with_context(|| format!("{agent} of {cluster}"))?;
+        assert!(text.contains(if reason == CloseReason::UnknownCluster { cluster } else { agent }), "{text}");
+    }
+    RawAgent::open(&hub, &known).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_for_its_own_key_and_for_no_other() -> Result<()> {
+    let hub = Hub::start().await?;
+    let known = AgentCredentials::joined(&hub, "a", "agent").await?;
+    let mut agent = RawAgent::open(&hub, &known).await?;
+    let garbage = [Vec::new(), b"garbage".to_vec(), vec![0x30; 20_000]];
+    for csr in garbage.into_iter().chain([PrivateKey::generate().csr_der()?]) {
+        agent.say(AgentMessage::Renew(Renew { csr })).await?;
+    }
+    // Answers come in order: the first one is for the first request that was granted.
+    agent.say(AgentMessage::Renew(Renew { csr: known.key.csr_der()? })).await?;
+    let HubMessage::Renewed(renewed) = agent.hear().await? else { bail!("no certificate") };
+    assert_eq!(identity(&renewed.chain_pem)?, agent_of("a", "agent"));
+    let renewed = AgentCredentials::new(&renewed.chain_pem, PrivateKey::from_pem(&known.key.to_pem())?)?;
+    assert_eq!(KeyFingerprint::of_certificate(&renewed.chain[0])?, known.key.fingerprint());
+    assert_ne!(renewed.chain[0], known.chain[0]);
+    RawAgent::open(&hub, &renewed).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_denied_cluster_is_cut_and_kept_out_until_it_is_accepted() -> Result<()> {
+    let hub = Hub::start().await?;
+    let [a, b] =
+        [AgentCredentials::joined(&hub, "a", "agent").await?, AgentCredentials::joined(&hub, "b", "agent").await?];
+    let [agent, other] = [RawAgent::open(&hub, &a).await?, RawAgent::open(&hub, &b).await?];
+    let (mut plain, _at_agent) = agent.connect(&hub.client("a")?, "target:80").await?;
+    let over_tls = hub.client("a")?.through(Entry::Tls(hub.addresses().proxy, hub.credentials().mutual_tls()?));
+    let (mut tls, _at_agent_too) = agent.connect(&over_tls, "target:80").await?;
+    let (mut bystander, mut at_other) = other.connect(&hub.client("b")?, "target:80").await?;
+
+    let denied = Instant::now();
+    hub.deny("a").await?;
+    let loss = agent.lost().await?;
+    assert!(closed_as(&loss, CloseReason::Denied)?.contains("denied"), "{loss}");
+    assert_eq!(end(&mut plain).await?, io::ErrorKind::ConnectionReset);
+    // No close_notify: over TLS a cut must not look like an end.
+    assert!([io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset].contains(&end(&mut tls).await?));
+    assert!(denied.elapsed() < CUT, "cut after {:?}", denied.elapsed());
+    carries(&mut bystander, &mut at_other).await?;
+    closed_as(&RawAgent::refused(&hub, Some(&a)).await?, CloseReason::Denied)?;
+    refused_with(&hub.client("a")?, 503, "denied").await?;
+
+    hub.accept("a").await?;
+    let agent = RawAgent::open(&hub, &a).await?;
+    let (mut client, mut at_agent) = agent.connect(&hub.client("a")?, "target:80").await?;
+    carries(&mut client, &mut at_agent).await
+}
+
+#[tokio::test]
+async fn a_deleted_cluster_is_cut_and_unknown() -> Result<()> {
+    let hub = Hub::start().await?;
+    let credentials = AgentCredentials::joined(&hub, "a", "agent").await?;
+    let agent = RawAgent::open(&hub, &credentials).await?;
+    let (mut client, _at_agent) = agent.connect(&hub.client("a")?, "target:80").await?;
+    let deleted = Instant::now();
+    hub.delete_cluster("a").await?;
+    closed_as(&agent.lost().await?, CloseReason::UnknownCluster)?;
+    assert_eq!(end(&mut client).await?, io::ErrorKind::ConnectionReset);
+    assert!(deleted.elapsed() < CUT, "cut after {:?}", deleted.elapsed());
+    closed_as(&RawAgent::refused(&hub, Some(&credentials)).await?, CloseReason::UnknownCluster)?;
+    refused_with(&hub.client("a")?, 404, "no cluster named a").await?;
+    // A new cluster of that name owes nothing to the old one's agent.
+    let renamed = AgentCredentials::joined(&hub, "a", "other").await?;
+    closed_as(&RawAgent::refused(&hub, Some(&credentials)).await?, CloseReason::UnknownAgent)?;
+    RawAgent::open(&hub, &renamed).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_denial_ends_a_dial_that_waits() -> Result<()> {
+    let hub = Hub::start().await?;
+    let credentials = AgentCredentials::joined(&hub, "a", "agent").await?;
+    let agent = RawAgent::open(&hub, &credentials).await?;
+    let client = hub.client("a")?;
+    let (refused, denied) = tokio::join!(client.dial("target:80"), async {
+        let _unanswered = agent.dial().await?;
+        hub.deny("a").await
+    });
+    denied?;
+    match refused {
+        Err(DialError::Status { status: 403 | 502, body, .. }) => assert!(!body.is_empty()),
+        other => bail!("{other:?}"),
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_deleted_user_is_cut_and_known_no_more() -> Result<()> {
+    let hub = Hub::start().await?;
+    let credentials = AgentCredentials::joined(&hub, "a", "agent").await?;
+    let agent = RawAgent::open(&hub, &credentials).await?;
+    let alice = hub.create_user("alice", &ClusterAccess::Named(vec!["a".to_owned()])).await?;
+    let proxy = hub.addresses().proxy;
+    let by_token = Client::new(Entry::Plain(proxy)).cluster("a", &alice.token()?);
+    let by_certificate = Client::new(Entry::Tls(proxy, alice.mutual_tls()?));
+    let (mut first, _at_agent) = agent.connect(&by_token, "target:80").await?;
+    let (mut second, _at_agent_too) = agent.connect(&by_certificate, "target.a.clusters.internal:80").await?;
+    let (mut bystander, mut at_agent) = agent.connect(&hub.client("a")?, "target:80").await?;
+
+    let deleted = Instant::now();
+    hub.ask(Fetch::new(Method::DELETE, "/v1/users/alice")).await?.success()?;
+    assert_eq!(end(&mut first).await?, io::ErrorKind::ConnectionReset);
+    assert!([io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset].contains(&end(&mut second).await?));
+    assert!(deleted.elapsed() < CUT, "cut after {:?}", deleted.elapsed());
+    carries(&mut bystander, &mut at_agent).await?;
+    refused_with(&by_token, 407, "token is not known").await?;
+    refused_with(&by_certificate, 403, "alice is not registered here any more").await
+}
+
+/// Reads to the end of a connection that is expected to be cut, and gives the error.
+async fn end(connection: &mut Connection) -> Result<io::ErrorKind> {
+    let read = timeout(BOUND, connection.read(&mut [0])).await.context("the connection is not cut")?;
+    match read {
+        Ok(0) => bail!("the cut looks like a clean end"),
+        Ok(_) => bail!("the connection still carries"),
+        Err(error) => Ok(error.kind()),
+    }
+}
+
+/// Demands that bytes pass both ways.
+async fn carries(client: &mut Connection, agent: &mut Stream) -> Result<()> {
+    let passing = async {
+        let mut seen = [0; 4];
+        client.write_all(b"ping").await?;
+        client.flush().await?;
+        agent.read_exact(&mut seen).await?;
+        assert_eq!(&seen, b"ping");
+        agent.write_all(b"pong").await?;
+        client.read_exact(&mut seen).await?;
+        assert_eq!(&seen, b"pong");
+        Ok(())
+    };
+    timeout(BOUND, passing).await.context("nothing passes")?
+}
+
+async fn refused_with(client: &Client, expected: u16, sentence: &str) -> Result<()> {
+    match client.dial("target.a.clusters.internal:80").await {
+        Err(DialError::Status { status, body, .. }) if status == expected => {
+            assert!(body.contains(sentence), "{body}");
+            Ok(())
+        }
+        other => bail!("not {expected}: {other:?}"),
+    }
+}
+
+/// The text of a close for `reason`.
+fn closed_as(loss: &Loss, expected: CloseReason) -> Result<&str> {
+    match loss {
+        Loss::Closed { reason, text } if *reason == expected => Ok(text),
+        other => bail!("not closed as {expected}: {other:?}"),
+    }
+}
+
+fn agent_of(cluster: &str, agent: &str) -> Identity {
+    Identity::Agent { cluster: cluster.parse().unwrap(), agent: agent.parse().unwrap() }
+}
+
+fn identity(chain_pem: &str) -> Result<Identity> {
+    Ok(Identity::from_certificate(&CertificateDer::from_pem_slice(chain_pem.as_bytes())?)?)
+}
+
+/// What the certificate of `agent` of `cluster` says, asked for by whoever.
+fn names_of(cluster: &str, agent: &str) -> Result<CertificateParams> {
+    let mut names = CertificateParams::default();
+    let prefix = "system:open-cluster-management";
+    names.distinguished_name.push(DnType::CommonName, format!("{prefix}:{cluster}:{agent}"));
+    names.distinguished_name.push(DnType::OrganizationName, format!("{prefix}:{cluster}"));
+    names.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 10]), format!("{prefix}:managed-clusters"));
+    let uri = format!("spiffe://cluster-proxy.internal/cluster/{cluster}/agent/{agent}");
+    names.subject_alt_names = vec![SanType::URI(Ia5String::try_from(uri)?)];
+    names.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    Ok(names)
+}
+
+fn csr_for(cluster: &str, agent: &str, key: &PrivateKey) -> Result<Vec<u8>> {
+    let key = KeyPair::from_pem(&key.to_pem())?;
+    Ok(names_of(cluster, agent)?.serialize_request(&key)?.der().to_vec())
+}
+
+fn self_signed(cluster: &str, agent: &str, key: &PrivateKey) -> Result<AgentCredentials> {
+    let signed = names_of(cluster, agent)?.self_signed(&KeyPair::from_pem(&key.to_pem())?)?;
+    AgentCredentials::new(&signed.pem(), PrivateKey::from_pem(&key.to_pem())?)
+}
