@@ -158,9 +158,15 @@ async fn a_killed_hub_or_agent_is_no_end_of_an_upload() -> Result<()> {
         let mut connection = hub.client("c1")?.dial(&sink.address().to_string()).await?;
         connection.write_all(&Pattern::new(1, BEGUN).to_vec()).await?;
         // All of it is there: nothing unread is left anywhere that would make the kernel reset the connection by itself.
-        wait_until(BOUND, "the agent to have relayed all", async || relayed(&spoke).await.is_ok_and(|all| all >= BEGUN as f64))
-            .await?;
-        if hub_dies { hub.kill().await? } else { spoke.kill().await? }
+        wait_until(BOUND, "the agent to have relayed all", async || {
+            relayed(&spoke).await.is_ok_and(|all| all >= BEGUN as f64)
+        })
+        .await?;
+        if hub_dies {
+            hub.kill().await?
+        } else {
+            spoke.kill().await?
+        }
         let end = timeout(BOUND, ended.recv()).await.context("the target's connection stays")?;
         let who = if hub_dies { "hub" } else { "agent" };
         ensure!(end == Some(Err(ErrorKind::ConnectionReset)), "after the {who}'s death the target saw {end:?}");
