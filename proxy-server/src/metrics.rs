@@ -1,6 +1,9 @@
 //! The hub's metrics. Label values come from enums, fixed strings and registered clusters, never from a client.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use certs::ClusterName;
 use prometheus::{
@@ -114,6 +117,8 @@ pub(crate) struct LiveCollector {
     streams: IntGaugeVec,
     rtt: prometheus::GaugeVec,
     bytes: IntCounterVec,
+    /// Two scrapes at a time must neither add the same bytes twice nor see each other's empty vectors.
+    turn: Mutex<()>,
 }
 
 impl LiveCollector {
@@ -131,6 +136,7 @@ impl LiveCollector {
             streams: gauge("streams", "Streams open in a cluster's tunnels", &["cluster"])?,
             rtt: prometheus::GaugeVec::new(rtt, &["cluster"])?,
             bytes: IntCounterVec::new(bytes, &["cluster", "direction"])?,
+            turn: Mutex::new(()),
         })
     }
 
@@ -145,6 +151,7 @@ impl Collector for LiveCollector {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         // A cluster that is deleted must leave no series behind.
         self.by_cluster.reset();
         self.streams.reset();

@@ -4,7 +4,7 @@ use certs::ClusterName;
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp, Unit};
 use registry::Denied;
-use tunnel::{DialError, Reason};
+use tunnel::{DialError, Reason, Refusal};
 
 use crate::{caller::CallerError, limits::Overload, route::RouteError};
 
@@ -110,7 +110,7 @@ fn dial_label(error: &DialError) -> &'static str {
 
 fn dial_sentence(error: &DialError) -> String {
     match error {
-        DialError::Refused(refusal) => refusal.message.clone(),
+        DialError::Refused(refusal) => told(refusal),
         DialError::NoMoreStreams => {
             "the agent has as many streams open as it allows; try again, or add an agent".into()
         }
@@ -123,6 +123,18 @@ fn dial_sentence(error: &DialError) -> String {
             "the agent broke off the dial; try again, and look into its log if it happens again".into()
         }
     }
+}
+
+/// What the agent says, and what to do about it where that is not said.
+fn told(refusal: &Refusal) -> String {
+    let advice = match refusal.reason() {
+        Reason::ConnectionRefused => "check the port, and that the service runs",
+        Reason::NameNotFound => "check the name as its own cluster knows it",
+        Reason::Unreachable => "check the address, and the agent's way to it",
+        Reason::TimedOut => "check the address, and that no firewall drops its packets",
+        _ => return refusal.message.clone(),
+    };
+    format!("{}; {advice}", refusal.message)
 }
 
 fn names(clusters: &[ClusterName]) -> String {

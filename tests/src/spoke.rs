@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::process;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
@@ -153,9 +154,11 @@ async fn launch(state: &Path, metrics: SocketAddr, arguments: &[String]) -> Resu
     Ok(process)
 }
 
-/// A loopback address that no other agent of this run has: the next in 127.1.0.0/16, whose use is local to the machine.
+/// A loopback address that no other agent has, of this run nor, most likely, of another run on this machine: in 127.X.0.0/16, where
+/// X comes from this process. All of 127.0.0.0/8 is local to the machine.
 fn own_metrics_address() -> SocketAddr {
     static TAKEN: AtomicU16 = AtomicU16::new(0);
     let [high, low] = TAKEN.fetch_add(1, Ordering::Relaxed).wrapping_add(1).to_be_bytes();
-    (Ipv4Addr::new(127, 1, high, low), METRICS_PORT).into()
+    let run = u8::try_from(process::id() % 250).map_or(1, |run| run + 1);
+    (Ipv4Addr::new(127, run, high, low), METRICS_PORT).into()
 }

@@ -7,14 +7,17 @@ use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::{SinkExt as _, StreamExt as _};
+use rustls::pki_types::ServerName;
 use tempfile::TempDir;
 use tests::client::{DialError, Entry};
 use tests::hub::{ClusterAccess, JoinTerms};
+use tests::metrics::Metrics;
 use tests::service::{banner, black_hole, echo, half_close, transfer, web};
 use tests::{Client, Hub, Service, Spoke, wait_for, wait_until};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 use tokio_tungstenite::tungstenite::{Message, protocol::Role};
 
 const BOUND: Duration = Duration::from_secs(30);
@@ -76,13 +79,7 @@ async fn the_answer_to_a_connect_is_exactly_one_line_and_what_was_sent_behind_it
     let echo = echo::start().await?;
     for (entry, login) in entries(&hub)? {
         let request = connect(&echo.address().to_string(), &login);
-        let mut connection = Client::new(entry.clone()).enter().await?;
-        connection.write_all(request.as_bytes()).await?;
-        connection.flush().await?;
-        let mut answer = vec![0; 1024];
-        let length = timeout(BOUND, connection.read(&mut answer)).await??;
-        assert_eq!(String::from_utf8_lossy(&answer[..length]), ESTABLISHED);
-        drop(connection);
+        echoes(Client::new(entry.clone()).enter().await?, &request).await?;
 
         let mut connection = Client::new(entry).enter().await?;
         connection.write_all(format!("{request}sent ahead").as_bytes()).await?;
@@ -157,7 +154,8 @@ async fn nothing_is_answered_before_the_targets_dial_and_a_black_hole_is_504_at_
     let hole = black_hole::start().await?;
     for (entry, login) in entries(&hub)? {
         let answer = exchange(&entry, &connect(&hole.address()?.to_string(), &login)).await?;
-        sentence(&answer, "504 Gateway Timeout", "")?;
+        let late = sentence(&answer, "504 Gateway Timeout", "")?;
+        assert!(late.contains(&hole.address()?.to_string()) && late.contains("; check "), "{late}");
     }
     let timed_out = hub.client("one")?.socks5().dial(&hole.address()?.to_string()).await;
     assert!(matches!(timed_out, Err(DialError::Reply { reply: 6 })), "{:?}", timed_out.err());
@@ -172,9 +170,11 @@ async fn a_target_that_refuses_and_a_name_that_is_not_there_are_502() -> Result<
     let missing = "no-such-host.invalid:80";
     for (entry, login) in entries(&hub)? {
         let answer = exchange(&entry, &connect(&refusing, &login)).await?;
-        assert!(sentence(&answer, "502 Bad Gateway", "")?.contains("refused"), "{answer}");
+        let refused = sentence(&answer, "502 Bad Gateway", "")?;
+        assert!(refused.contains(&refusing) && refused.contains("; check "), "{answer}");
         let answer = exchange(&entry, &connect(missing, &login)).await?;
-        assert!(sentence(&answer, "502 Bad Gateway", "")?.contains("no-such-host.invalid"), "{answer}");
+        let unresolved = sentence(&answer, "502 Bad Gateway", "")?;
+        assert!(unresolved.contains(missing) && unresolved.contains("; check "), "{answer}");
     }
     for (target, expected) in [(refusing.as_str(), 5), (missing, 4)] {
         let refused = hub.client("one")?.socks5().dial(target).await;
@@ -339,9 +339,9 @@ async fn unanswered_dials_have_a_cap_of_their_own_that_a_client_who_leaves_gives
         let mut pending = client.enter().await?;
         pending.write_all(connect(&hole.address()?.to_string(), &login).as_bytes()).await?;
         let request = connect(&target.address().to_string(), &login);
-        wait_until(BOUND, "an overload", async || {
-            let refused = client.dial(&target.address().to_string()).await;
-            matches!(refused, Err(DialError::Status { status: 503, .. }))
+        wait_until(BOUND, "the dial to be pending", async || {
+            let metrics = Metrics::fetch(hub.addresses().metrics).await;
+            metrics.is_ok_and(|metrics| metrics.sum("proxy_server_connections", &[]) == 2.0)
         })
         .await?;
         let answer = exchange(&Entry::Plain(hub.addresses().proxy), &request).await?;
@@ -454,5 +454,35 @@ async fn a_websocket_upgrades_in_absolute_form() -> Result<()> {
             assert!(message?.is_close());
         }
     }
+    Ok(())
+}
+
+/// The egress selector sends `CONNECT IP:PORT` and no more: the server name in TLS, or the socket, says which cluster it means.
+#[tokio::test]
+async fn kube_apiservers_egress_selector_reaches_the_cluster_that_its_transport_names() -> Result<()> {
+    let folder = TempDir::new()?;
+    let socket = folder.path().join("one.sock");
+    let hub = Hub::builder().args(["--proxy-socket", &format!("{}=one", socket.display())]).start().await?;
+    let _agent = Spoke::of(&hub, "one").start().await?;
+    let _other = Spoke::of(&hub, "two").policy(["--allow", "192.0.2.1"]).start().await?;
+    let echo = echo::start().await?;
+    let request = connect(&echo.address().to_string(), "");
+    echoes(UnixStream::connect(&socket).await?, &request).await?;
+    let tls = TlsConnector::from(hub.credentials().mutual_tls()?);
+    let name = ServerName::try_from("one.clusters.internal")?;
+    echoes(tls.connect(name, TcpStream::connect(hub.addresses().proxy).await?).await?, &request).await
+}
+
+/// Sends `request`, demands the 200 alone, and then its own words back.
+async fn echoes(mut connection: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> Result<()> {
+    connection.write_all(request.as_bytes()).await?;
+    connection.flush().await?;
+    let mut answer = vec![0; 1024];
+    let length = timeout(BOUND, connection.read(&mut answer)).await??;
+    assert_eq!(String::from_utf8_lossy(&answer[..length]), ESTABLISHED);
+    connection.write_all(b"hello").await?;
+    connection.flush().await?;
+    timeout(BOUND, connection.read_exact(&mut answer[..5])).await??;
+    assert_eq!(&answer[..5], b"hello");
     Ok(())
 }

@@ -1,0 +1,93 @@
+//! `join-command`: the one line to paste in a cluster.
+
+use std::time::Duration;
+
+use certs::ClusterName;
+use clap::{ArgAction, Args};
+use registry::api::{HubStatus, NewToken};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::{
+    api::Api,
+    duration,
+    failure::{Exit, Failure},
+    output::{note, print},
+    token,
+};
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    cluster-proxy join-command edge-1\n  \
+    cluster-proxy join-command --ttl 24h\n\n\
+    The line holds a token: whoever has it joins with it, once.")]
+pub(crate) struct JoinCommand {
+    /// The cluster that is to join [default: the one pasting the line says its name with --cluster]
+    #[arg(value_name = "CLUSTER")]
+    cluster: Option<ClusterName>,
+    /// How long the line is good for
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration::parse)]
+    ttl: Duration,
+    /// Whether the cluster is in without 'cluster-proxy accept' [default: true when CLUSTER is named]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          action = ArgAction::Set)]
+    auto_accept: Option<bool>,
+}
+
+impl JoinCommand {
+    pub(crate) async fn run(&self, api: &Api) -> Result<(), Failure> {
+        let status: HubStatus = api.get("/v1/status").await?;
+        if status.agent_addresses.is_empty() {
+            let failure = Failure::new(Exit::Other, "the hub does not know under which address agents reach it");
+            return Err(failure.next("start it with 'proxy-server --advertise HOST'"));
+        }
+        let auto_accept = self.auto_accept.unwrap_or_else(|| self.cluster.is_some());
+        let new =
+            NewToken { cluster: self.cluster.clone(), auto_accept, reusable: false, ttl_seconds: self.ttl.as_secs() };
+        let created = token::create(api, &new).await?;
+        note("Paste in the cluster, on a machine that reaches the hub:");
+        print(line(&status, &created.token, self.cluster.is_none()))?;
+        if !auto_accept {
+            note("Then let it in here: cluster-proxy accept NAME");
+        }
+        Ok(())
+    }
+}
+
+/// `name_wanted`: the token is for any name, so that the line has to say one.
+fn line(status: &HubStatus, token: &SecretString, name_wanted: bool) -> String {
+    let cluster = if name_wanted { " --cluster \"$(hostname -s)\"" } else { "" };
+    format!(
+        "proxy-agent join --hub {} --token {} --pin {}{cluster} --run",
+        status.agent_addresses.join(","),
+        token.expose_secret(),
+        status.pin,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use registry::api::ClusterCounts;
+
+    use super::*;
+
+    #[test]
+    fn the_line_is_one_line_with_everything_in_it() {
+        let status = HubStatus {
+            version: String::new(),
+            server_id: String::new(),
+            started_at: jiff::Timestamp::UNIX_EPOCH,
+            pin: "sha256:ab".into(),
+            agent_addresses: vec!["hub:8091".into(), "[::1]:8091".into()],
+            proxy_address: String::new(),
+            api_address: String::new(),
+            clusters: ClusterCounts::default(),
+            connections: 0,
+            tunnels: 0,
+        };
+        assert_eq!(
+            line(&status, &"cpj-a.b".into(), false),
+            "proxy-agent join --hub hub:8091,[::1]:8091 --token cpj-a.b --pin sha256:ab --run"
+        );
+        assert!(line(&status, &"cpj-a.b".into(), true).contains(" --cluster "));
+    }
+}

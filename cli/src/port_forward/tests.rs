@@ -1,0 +1,243 @@
+//! Forwarded connections over real sockets, against a double of the hub's proxy port.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use certs::{Authority, Credentials, HubEntry, PrivateKey, ServerTls};
+use http::StatusCode;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{Address, Entry, Events, Pair, Target, bind, entry::OpenError, serve};
+
+const BOUND: Duration = Duration::from_secs(10);
+
+/// A hub's proxy port that says what the test says.
+struct HubDouble {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    entry: Arc<Entry>,
+    _folder: TempDir,
+}
+
+impl HubDouble {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::load_or_create(folder.path()).unwrap();
+        let server = authority.issue_server(&[], Duration::from_secs(3600)).unwrap();
+        let tls = ServerTls::new(server, &[authority.certificate().clone()]).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let user = "alice".parse().unwrap();
+        let key = PrivateKey::generate();
+        let issued = authority.issue_user(&key.csr_der().unwrap(), &user, Duration::from_secs(3600)).unwrap();
+        let proxy = listener.local_addr().unwrap().to_string();
+        let credentials = Credentials {
+            hub: HubEntry { user, api: "https://hub:8443".into(), proxy, pin: authority.pin() },
+            ca_pem: authority.certificate_pem().into(),
+            chain_pem: issued.chain_pem,
+            key_pem: key.to_pem().into(),
+            token: Some("tok".into()),
+        };
+        let entry = Arc::new(Entry::new(&credentials, &"c1".parse().unwrap()).unwrap());
+        Self { listener, acceptor: TlsAcceptor::from(tls.config(&[])), entry, _folder: folder }
+    }
+
+    /// The next CONNECT, its head read.
+    async fn accept(&self) -> (TlsStream<TcpStream>, String) {
+        let (tcp, _) = self.listener.accept().await.unwrap();
+        let mut stream = self.acceptor.accept(tcp).await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        (stream, String::from_utf8(head).unwrap())
+    }
+
+    /// The next CONNECT, answered with `answer`.
+    async fn answer(&self, answer: &str) -> TlsStream<TcpStream> {
+        let (mut stream, _) = self.accept().await;
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        stream
+    }
+}
+
+/// A forwarded local port.
+struct Forward {
+    address: SocketAddr,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Forward {
+    fn start(hub: &HubDouble) -> Self {
+        let locals = bind(&["127.0.0.1".parse::<Address>().unwrap()], Pair { local: 0, remote: 80 }).unwrap();
+        let address = locals[0].address;
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let events = Events { accepted: |_| {}, failed: |_, _| {} };
+        let (entry, connections, stopped) = (hub.entry.clone(), tasks.clone(), stop.clone());
+        let target = "web".parse().unwrap();
+        tasks.spawn(async move { serve(locals, entry, target, events, &connections, &stopped).await });
+        Self { address, tasks, stop }
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        timeout(BOUND, self.tasks.wait()).await.expect("every task ends");
+    }
+}
+
+const OK: &str = "HTTP/1.1 200 Connection Established\r\n\r\n";
+
+async fn read_to_end(stream: &mut (impl AsyncReadExt + Unpin)) -> io::Result<String> {
+    let mut text = String::new();
+    timeout(BOUND, stream.read_to_string(&mut text)).await.expect("an end or an error")?;
+    Ok(text)
+}
+
+#[tokio::test]
+async fn the_hub_is_told_cluster_token_and_target() {
+    let hub = HubDouble::start().await;
+    let asking = async {
+        let target: Target = "grafana.monitoring".parse().unwrap();
+        hub.entry.open(&target, 80).await.unwrap()
+    };
+    let answering = async {
+        let (mut stream, head) = hub.accept().await;
+        stream.write_all(OK.as_bytes()).await.unwrap();
+        (stream, head)
+    };
+    let (_opened, (stream, head)) = tokio::join!(asking, answering);
+    assert_eq!(
+        head,
+        "CONNECT grafana.monitoring:80 HTTP/1.1\r\nHost: grafana.monitoring:80\r\n\
+         Proxy-Authorization: Basic YzE6dG9r\r\n\r\n"
+    );
+    assert!(stream.get_ref().1.peer_certificates().is_some(), "the user's certificate is shown");
+}
+
+#[tokio::test]
+async fn a_client_that_ends_first_still_gets_its_answer() {
+    let hub = HubDouble::start().await;
+    let forward = Forward::start(&hub);
+    let mut client = forward.connect().await;
+    client.write_all(b"ping").await.unwrap();
+    client.shutdown().await.unwrap();
+    let mut target = hub.answer(OK).await;
+    assert_eq!(read_to_end(&mut target).await.unwrap(), "ping");
+    target.write_all(b"pong").await.unwrap();
+    target.shutdown().await.unwrap();
+    assert_eq!(read_to_end(&mut client).await.unwrap(), "pong");
+    forward.end().await;
+}
+
+#[tokio::test]
+async fn a_target_that_ends_first_still_gets_the_rest() {
+    let hub = HubDouble::start().await;
+    let forward = Forward::start(&hub);
+    let mut client = forward.connect().await;
+    // The target speaks first, in the same bytes as the hub's answer.
+    let mut target = hub.answer(&format!("{OK}220 ready")).await;
+    target.shutdown().await.unwrap();
+    assert_eq!(read_to_end(&mut client).await.unwrap(), "220 ready");
+    client.write_all(b"late").await.unwrap();
+    client.shutdown().await.unwrap();
+    assert_eq!(read_to_end(&mut target).await.unwrap(), "late");
+    forward.end().await;
+}
+
+#[tokio::test]
+async fn a_cut_without_close_notify_is_a_reset_and_no_end() {
+    let hub = HubDouble::start().await;
+    let forward = Forward::start(&hub);
+    let mut client = forward.connect().await;
+    let mut target = hub.answer(OK).await;
+    target.write_all(b"half").await.unwrap();
+    target.flush().await.unwrap();
+    let mut half = [0; 4];
+    timeout(BOUND, client.read_exact(&mut half)).await.unwrap().unwrap();
+    // The TCP connection ends cleanly; the TLS connection does not.
+    drop(target);
+    assert_eq!(read_to_end(&mut client).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    forward.end().await;
+}
+
+#[tokio::test]
+async fn a_client_that_resets_is_no_clean_end_for_the_hub() {
+    let hub = HubDouble::start().await;
+    let forward = Forward::start(&hub);
+    let client = forward.connect().await;
+    let mut target = hub.answer(OK).await;
+    client.set_zero_linger().unwrap();
+    drop(client);
+    read_to_end(&mut target).await.unwrap_err();
+    forward.end().await;
+}
+
+#[tokio::test]
+async fn an_agent_that_comes_back_is_waited_for() {
+    let hub = HubDouble::start().await;
+    let forward = Forward::start(&hub);
+    let mut client = forward.connect().await;
+    drop(hub.answer("HTTP/1.1 503 Service Unavailable\r\n\r\naway\n").await);
+    let mut target = hub.answer(OK).await;
+    target.write_all(b"back").await.unwrap();
+    target.shutdown().await.unwrap();
+    client.shutdown().await.unwrap();
+    assert_eq!(read_to_end(&mut client).await.unwrap(), "back");
+    forward.end().await;
+}
+
+#[tokio::test]
+async fn a_refusal_is_the_hubs_sentence_and_resets_the_client() {
+    const FORBIDDEN: &str = "HTTP/1.1 403 Forbidden\r\nContent-Length: 12\r\n\r\nask an admin";
+    let hub = HubDouble::start().await;
+    let (opened, _target) = tokio::join!(async { hub.entry.open(&Target::KubeApi, 443).await.unwrap_err() }, async {
+        let mut target = hub.answer(FORBIDDEN).await;
+        target.shutdown().await.unwrap();
+        target
+    });
+    let OpenError::Refused { status, sentence } = opened else { panic!("{opened:?}") };
+    assert_eq!((status, sentence.as_str()), (StatusCode::FORBIDDEN, "ask an admin"));
+
+    let forward = Forward::start(&hub);
+    let mut client = forward.connect().await;
+    hub.answer(FORBIDDEN).await.shutdown().await.unwrap();
+    assert_eq!(read_to_end(&mut client).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    forward.end().await;
+}
+
+#[tokio::test]
+async fn what_speaks_no_http_is_told_as_such() {
+    let hub = HubDouble::start().await;
+    for answer in ["SSH-2.0-x\r\n\r\n".to_owned(), "HTTP/1.1 abc\r\n\r\n".to_owned(), "x".repeat(100_000)] {
+        let (opened, ()) = tokio::join!(async { hub.entry.open(&Target::KubeApi, 443).await.unwrap_err() }, async {
+            let (mut stream, _) = hub.accept().await;
+            // The client may have heard enough before the end.
+            let _ = stream.write_all(answer.as_bytes()).await;
+            let _ = stream.shutdown().await;
+        });
+        assert!(matches!(opened, OpenError::NoHttp), "{opened:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_the_command_resets_what_is_open() {
+    let hub = HubDouble::start().await;
+    let forward = Forward::start(&hub);
+    let mut client = forward.connect().await;
+    let mut target = hub.answer(OK).await;
+    forward.end().await;
+    assert_eq!(read_to_end(&mut client).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    read_to_end(&mut target).await.unwrap_err();
+}
