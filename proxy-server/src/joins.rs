@@ -7,9 +7,15 @@ use jiff::Timestamp;
 use registry::{AgentRefusal, Change, JoinAsk, JoinRefusal, Joined, Registry};
 use secrecy::SecretString;
 use tokio::sync::{Semaphore, broadcast::error::RecvError};
-use tunnel::{CloseReason, Connection, Issued, JoinError, JoinReply, JoinRequest, JoinSession, Pending, Reason, Refusal};
+use tunnel::{
+    CloseReason, Connection, Issued, JoinError, JoinReply, JoinRequest, JoinSession, Pending, Reason, Refusal,
+};
 
-use crate::{agents::{AGENT_VALIDITY, version}, authorities::Authorities, metrics::Metrics};
+use crate::{
+    agents::{AGENT_VALIDITY, version},
+    authorities::Authorities,
+    metrics::Metrics,
+};
 
 /// How long a joiner may take to say its request, and to take its answer.
 const TALK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -91,7 +97,13 @@ impl Joins {
             name => Some(name.parse().map_err(|error| bad(format!("the cluster's name: {error}")))?),
         };
         let key = KeyFingerprint::of_csr(&csr).map_err(|error| bad(format!("the CSR: {error}")))?;
-        let ask = JoinAsk { token: SecretString::from(token), cluster, agent: agent.clone(), key, version: version(&version_said) };
+        let ask = JoinAsk {
+            token: SecretString::from(token),
+            cluster,
+            agent: agent.clone(),
+            key,
+            version: version(&version_said),
+        };
         let joined = self.registry.request_join(ask, Timestamp::now()).await.map_err(|error| refusal(&error))?;
         let (Joined::Accepted { cluster } | Joined::Pending { cluster }) = joined;
         tracing::info!(%cluster, %agent, %key, "a join was asked for");
