@@ -9,7 +9,9 @@ use rcgen::{
     Certificate, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose,
     PublicKeyData, SanType, SerialNumber,
 };
+use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{
     authority::{Authority, HUB_SERVER_NAME},
@@ -98,6 +100,13 @@ impl Authority {
         let chain_pem = format!("{}{}", leaf.pem(), self.certificate_pem());
         Ok(Issued { chain_pem, not_after: dates.not_after.into() })
     }
+}
+
+/// When the hub issued a certificate, in whole seconds; `None` for what is no certificate.
+pub fn issued_at(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let not_before = u64::try_from(certificate.validity().not_before.timestamp()).ok()?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(not_before))?.checked_add(CLOCK_SKEW)
 }
 
 impl Dates {

@@ -138,7 +138,7 @@ impl Agents {
             cluster: known.cluster.clone(),
             agent: known.agent.clone(),
             key: known.key,
-            version: hello.version,
+            version: version(&hello.version),
             instance: hello.instance,
             since: Timestamp::now(),
             tunnel,
@@ -264,6 +264,12 @@ impl Agents {
         }
         closed
     }
+}
+
+/// An agent's version as it is kept and shown: its own words, which end up in the registry and in terminals.
+pub(crate) fn version(said: &str) -> String {
+    const LONGEST: usize = 64;
+    said.chars().filter(char::is_ascii_graphic).take(LONGEST).collect()
 }
 
 fn close_reason(refusal: &AgentRefusal) -> CloseReason {

@@ -1,9 +1,9 @@
 //! Who asks: the user that a certificate, a token or a Unix socket's permissions stand for.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::SystemTime};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use certs::{ClusterName, Identity};
+use certs::{ClusterName, Identity, issued_at};
 use registry::{Registry, User};
 use rustls::pki_types::CertificateDer;
 use secrecy::{ExposeSecret, SecretString};
@@ -119,7 +119,8 @@ impl Caller {
     fn of_certificate(certificate: &CertificateDer<'_>, registry: &Registry) -> Result<Arc<User>, CallerError> {
         match Identity::from_certificate(certificate) {
             Ok(Identity::User { user, .. }) => {
-                registry.user(&user).ok_or_else(|| CallerError::UnknownUser(user.to_string()))
+                let known = registry.user(&user).filter(|known| issued_to(known, certificate));
+                known.ok_or_else(|| CallerError::UnknownUser(user.to_string()))
             }
             Ok(Identity::Agent { .. }) => Err(CallerError::Agent),
             Err(error) => Err(CallerError::NoUser(error.to_string())),
@@ -138,6 +139,11 @@ impl Caller {
             Self::Socket { .. } => true,
         })
     }
+}
+
+/// Whether a certificate with the user's name is not of an earlier user of that name, who was deleted.
+fn issued_to(user: &User, certificate: &CertificateDer<'_>) -> bool {
+    issued_at(certificate).is_some_and(|issued| issued >= SystemTime::from(user.created_at))
 }
 
 impl fmt::Display for Caller {

@@ -11,7 +11,11 @@ use tunnel::{
     CloseReason, Connection, Issued, JoinError, JoinReply, JoinRequest, JoinSession, Pending, Reason, Refusal,
 };
 
-use crate::{agents::AGENT_VALIDITY, authorities::Authorities, metrics::Metrics};
+use crate::{
+    agents::{AGENT_VALIDITY, version},
+    authorities::Authorities,
+    metrics::Metrics,
+};
 
 /// How long a joiner may take to say its request, and to take its answer.
 const TALK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -86,14 +90,20 @@ impl Joins {
 
     async fn take(&self, request: JoinRequest) -> Result<Taken, Refusal> {
         let bad = |message: String| Refusal::new(Reason::BadRequest, message);
-        let JoinRequest { token, cluster, agent, csr, version } = request;
+        let JoinRequest { token, cluster, agent, csr, version: version_said } = request;
         let agent: AgentName = agent.parse().map_err(|error| bad(format!("the agent's name: {error}")))?;
         let cluster = match cluster.as_str() {
             "" => None,
             name => Some(name.parse().map_err(|error| bad(format!("the cluster's name: {error}")))?),
         };
         let key = KeyFingerprint::of_csr(&csr).map_err(|error| bad(format!("the CSR: {error}")))?;
-        let ask = JoinAsk { token: SecretString::from(token), cluster, agent: agent.clone(), key, version };
+        let ask = JoinAsk {
+            token: SecretString::from(token),
+            cluster,
+            agent: agent.clone(),
+            key,
+            version: version(&version_said),
+        };
         let joined = self.registry.request_join(ask, Timestamp::now()).await.map_err(|error| refusal(&error))?;
         let (Joined::Accepted { cluster } | Joined::Pending { cluster }) = joined;
         tracing::info!(%cluster, %agent, %key, "a join was asked for");

@@ -120,6 +120,11 @@ impl Hub {
     /// Asks it to stop and demands that it ends well.
     pub async fn stop(&mut self) -> Result<()> {
         self.process.signal(Signal::SIGTERM)?;
+        self.stopped().await
+    }
+
+    /// Demands that it ends well, having been asked to.
+    pub async fn stopped(&mut self) -> Result<()> {
         self.process.exits_with(0, STOP).await
     }
 

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use certs::{Identity, KeyFingerprint, PrivateKey};
 use hyper::Method;
 use rcgen::string::Ia5String;
-use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, SanType};
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use tempfile::TempDir;
@@ -19,7 +19,7 @@ use tests::raw_agent::{AgentCredentials, RawAgent, RawJoin, join_request};
 use tests::{Client, Fetch, HUB_NAME, Hub, wait_for};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout};
-use tunnel::{AgentMessage, CloseReason, Drain, Hello, HubMessage, Loss, Reason, Renew, Stream};
+use tunnel::{AgentMessage, CloseReason, Drain, Hello, HubMessage, JoinRequest, Loss, Reason, Renew, Stream};
 
 /// How long anything may take on a loaded machine.
 const BOUND: Duration = Duration::from_secs(20);
@@ -121,7 +121,7 @@ async fn a_users_certificate_or_none_opens_no_tunnel() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_expired_a_foreign_and_a_self_signed_certificate_are_told_apart() -> Result<()> {
+async fn an_expired_a_foreign_a_forged_and_a_self_signed_certificate_are_refused() -> Result<()> {
     let hub = Hub::start().await?;
     let known = AgentCredentials::joined(&hub, "a", "agent").await?;
     let expired = AgentCredentials::issued_by(hub.state(), "a", "agent", Duration::ZERO)?;
@@ -134,8 +134,12 @@ async fn an_expired_a_foreign_and_a_self_signed_certificate_are_told_apart() -> 
     let elsewhere = TempDir::new()?;
     let foreign = AgentCredentials::issued_by(elsewhere.path(), "a", "agent", DAY)?;
     let self_signed = self_signed("a", "agent", &known.key)?;
-    // Both hubs' CAs have the same name, so that it is the signature which shows the foreign one.
-    let alerts = [(foreign, "bad certificate signature"), (self_signed, "unknown certificate authority")];
+    let forged = forged(&hub, "a", "agent", &known.key)?;
+    let alerts = [
+        (foreign, "unknown certificate authority"),
+        (self_signed, "unknown certificate authority"),
+        (forged, "bad certificate signature"),
+    ];
     for (credentials, alert) in alerts {
         let loss = RawAgent::refused(&hub, Some(&credentials)).await?;
         assert_eq!(loss, Loss::CertificateRefused(alert));
@@ -273,6 +277,48 @@ async fn a_deleted_user_is_cut_and_known_no_more() -> Result<()> {
     refused_with(&by_certificate, 403, "alice is not registered here any more").await
 }
 
+#[tokio::test]
+async fn a_user_made_anew_is_not_the_one_that_was_deleted() -> Result<()> {
+    let hub = Hub::start().await?;
+    let agent = RawAgent::open(&hub, &AgentCredentials::joined(&hub, "a", "agent").await?).await?;
+    let former = hub.create_user("alice", &ClusterAccess::All).await?;
+    let (proxy, target) = (hub.addresses().proxy, "target.a.clusters.internal:80");
+    let by_certificate = Client::new(Entry::Tls(proxy, former.mutual_tls()?));
+    agent.connect(&by_certificate, target).await?;
+    // Certificates tell time in seconds.
+    let latter = wait_for(BOUND, "the next second", async || {
+        hub.ask(Fetch::new(Method::DELETE, "/v1/users/alice")).await?.success()?;
+        let latter = hub.create_user("alice", &ClusterAccess::All).await?;
+        let answer = Fetch::get("http://a.clusters.internal/nothing").tls(proxy, HUB_NAME, former.mutual_tls()?);
+        let held =
+            tokio::select! { answer = answer => answer?, dial = agent.dial() => bail!("let in: {:?}", dial?.dial) };
+        anyhow::ensure!(held.status == 403, "{}", held.text());
+        Ok(latter)
+    })
+    .await?;
+    refused_with(&by_certificate, 403, "alice is not registered here any more").await?;
+    let former_token = Client::new(Entry::Plain(proxy)).cluster("a", &former.token()?);
+    refused_with(&former_token, 407, "token is not known").await?;
+    let (mut client, mut at_agent) =
+        agent.connect(&Client::new(Entry::Tls(proxy, latter.mutual_tls()?)), target).await?;
+    carries(&mut client, &mut at_agent).await
+}
+
+#[tokio::test]
+async fn what_an_agent_says_of_itself_is_kept_short_and_plain() -> Result<()> {
+    let hub = Hub::start().await?;
+    let (token, key) = (hub.create_token(&tests::hub::JoinTerms::auto_accepted("a")).await?, PrivateKey::generate());
+    let strange = format!("1.0\x1b[2J\r\n\u{202e}{}", "v".repeat(50_000));
+    let request = JoinRequest { version: strange, ..join_request(&token, "a", "agent", &key)? };
+    let issued = RawJoin::ask(&hub, &request).await?.issued().await?;
+    let version = hub.cluster("a").await?["status"]["agents"][0]["version"].as_str().map(str::to_owned);
+    let version = version.context("no version")?;
+    assert!(version.starts_with("1.0") && version.len() <= 64, "{version:?}");
+    assert!(version.chars().all(|c| c.is_ascii_graphic()), "{version:?}");
+    RawAgent::open(&hub, &AgentCredentials::new(&issued.chain_pem, key)?).await?;
+    Ok(())
+}
+
 /// Reads to the end of a connection that is expected to be cut, and gives the error.
 async fn end(connection: &mut Connection) -> Result<io::ErrorKind> {
     let read = timeout(BOUND, connection.read(&mut [0])).await.context("the connection is not cut")?;
@@ -345,5 +391,13 @@ fn csr_for(cluster: &str, agent: &str, key: &PrivateKey) -> Result<Vec<u8>> {
 
 fn self_signed(cluster: &str, agent: &str, key: &PrivateKey) -> Result<AgentCredentials> {
     let signed = names_of(cluster, agent)?.self_signed(&KeyPair::from_pem(&key.to_pem())?)?;
+    AgentCredentials::new(&signed.pem(), PrivateKey::from_pem(&key.to_pem())?)
+}
+
+/// A certificate of the hub's CA by name, that another key has signed.
+fn forged(hub: &Hub, cluster: &str, agent: &str, key: &PrivateKey) -> Result<AgentCredentials> {
+    let authority = CertificateDer::from_pem_file(hub.credentials().authority_file())?;
+    let issuer = Issuer::from_ca_cert_der(&authority, KeyPair::generate()?)?;
+    let signed = names_of(cluster, agent)?.signed_by(&KeyPair::from_pem(&key.to_pem())?, &issuer)?;
     AgentCredentials::new(&signed.pem(), PrivateKey::from_pem(&key.to_pem())?)
 }
