@@ -127,23 +127,16 @@ fn dial_sentence(error: &DialError) -> String {
 
 /// What the agent says, and what to do about it where that is not said.
 fn told(refusal: &Refusal) -> String {
-    match advice(refusal.reason()) {
-        Some(advice) => format!("{}; {advice}", refusal.message),
-        None => refusal.message.clone(),
-    }
-}
-
-fn advice(reason: Reason) -> Option<&'static str> {
-    match reason {
-        Reason::ConnectionRefused => Some("check the port, and that the service runs"),
-        Reason::NameNotFound => Some("check the name as its own cluster knows it"),
-        Reason::Unreachable => Some("check the address, and the agent's way to it"),
-        Reason::TimedOut => Some("check the address, and that no firewall drops its packets"),
+    let advice = match refusal.reason() {
+        Reason::ConnectionRefused => "check the port, and that the service runs",
+        Reason::NameNotFound => "check the name as its own cluster knows it",
+        Reason::Unreachable => "check the address, and the agent's way to it",
+        Reason::TimedOut => "check the address, and that no firewall drops its packets",
         Reason::PolicyDenied
         | Reason::Overloaded
-        | Reason::Draining
         | Reason::BadTarget
         | Reason::KindNotSupported
+        | Reason::Draining
         | Reason::Unspecified
         | Reason::UnknownToken
         | Reason::ExpiredToken
@@ -153,8 +146,9 @@ fn advice(reason: Reason) -> Option<&'static str> {
         | Reason::Denied
         | Reason::AgentNameTaken
         | Reason::BadRequest
-        | Reason::Internal => None,
-    }
+        | Reason::Internal => return refusal.message.clone(),
+    };
+    format!("{}; {advice}", refusal.message)
 }
 
 fn names(clusters: &[ClusterName]) -> String {

@@ -11,6 +11,7 @@ use std::{
 use certs::{AgentName, ClusterName, KeyFingerprint};
 use dashmap::DashMap;
 use jiff::Timestamp;
+use tokio::sync::watch;
 use tunnel::{CloseReason, HubTunnel, Traffic};
 
 /// Every live tunnel.
@@ -45,7 +46,7 @@ pub(crate) struct Member {
     /// A dial's deadline has passed without an answer; cleared by the next answer.
     silent: AtomicBool,
     /// A later instance of the same agent has a tunnel: this one's process is gone, or it shares its identity.
-    superseded: AtomicBool,
+    superseded: watch::Sender<bool>,
 }
 
 /// A tunnel's place among the live ones; leaves when dropped.
@@ -97,16 +98,12 @@ impl Tunnels {
             streams: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             silent: AtomicBool::new(false),
-            superseded: AtomicBool::new(false),
+            superseded: watch::Sender::new(false),
         });
         let mut entry = self.by_cluster.entry(cluster.clone()).or_default();
         entry.forgotten = false;
-        for other in &entry.members {
-            if other.agent == member.agent && other.instance != member.instance {
-                other.superseded.store(true, Ordering::Relaxed);
-            }
-        }
         entry.members.push(member.clone());
+        entry.find_superseded();
         drop(entry);
         Registered { tunnels: self.clone(), cluster, member }
     }
@@ -168,6 +165,17 @@ impl Tunnels {
     }
 }
 
+impl Cluster {
+    fn find_superseded(&self) {
+        for member in &self.members {
+            let later = |other: &&Arc<Member>| {
+                other.id > member.id && other.agent == member.agent && other.instance != member.instance
+            };
+            member.superseded.send_replace(self.members.iter().any(|other| later(&other)));
+        }
+    }
+}
+
 impl Member {
     pub(crate) fn id(&self) -> u64 {
         self.id
@@ -177,6 +185,12 @@ impl Member {
     pub(crate) fn count(self: &Arc<Self>) -> Counted {
         self.streams.fetch_add(1, Ordering::Relaxed);
         Counted(self.clone())
+    }
+
+    /// Resolves when a later instance of the same agent has a tunnel: this one will hardly answer.
+    pub(crate) async fn superseded(&self) {
+        // The sender is this member's own: it is there as long as this waits.
+        let _ = self.superseded.subscribe().wait_for(|superseded| *superseded).await;
     }
 
     /// The agent asked to be left alone.
@@ -196,7 +210,7 @@ impl Member {
 
     fn preference(&self) -> (bool, bool, bool, usize) {
         let flag = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
-        (flag(&self.superseded), flag(&self.silent), flag(&self.draining), self.streams.load(Ordering::Relaxed))
+        (*self.superseded.borrow(), flag(&self.silent), flag(&self.draining), self.streams.load(Ordering::Relaxed))
     }
 }
 
@@ -211,6 +225,7 @@ impl Drop for Registered {
     fn drop(&mut self) {
         if let Some(mut entry) = self.tunnels.by_cluster.get_mut(&self.cluster) {
             entry.members.retain(|member| member.id != self.member.id);
+            entry.find_superseded();
         }
         self.tunnels.remove_forgotten(&self.cluster);
     }

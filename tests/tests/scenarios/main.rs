@@ -5,6 +5,7 @@ mod architecture;
 mod bad_input;
 mod clients;
 mod doubles;
+mod faults;
 mod fidelity;
 mod identity;
 mod join;
