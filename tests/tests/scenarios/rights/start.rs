@@ -110,7 +110,8 @@ async fn a_wrong_configuration_is_refused_with_all_that_is_wrong_and_nothing_is_
         vec!["--proxy-listen"],
         vec!["--dial-timeout", "1s", "--dial-timeout", "2s"],
     ] {
-        let refused = Program::of_workspace("proxy-server")?.arg("--state").arg(&state).args(&arguments).run(BOUND).await?;
+        let refused =
+            Program::of_workspace("proxy-server")?.arg("--state").arg(&state).args(&arguments).run(BOUND).await?;
         ensure!(!refused.stderr.is_empty(), "{arguments:?} says nothing");
         refused.exited_with(USAGE)?;
     }
