@@ -137,7 +137,7 @@ async fn an_expired_a_foreign_a_forged_and_a_self_signed_certificate_are_refused
     let forged = forged(&hub, "a", "agent", &known.key)?;
     let alerts = [
         (foreign, "unknown certificate authority"),
-        (self_signed, "unknown certificate authority"),
+        (self_signed, "certificate unknown"),
         (forged, "bad certificate signature"),
     ];
     for (credentials, alert) in alerts {
