@@ -43,8 +43,8 @@ pub(crate) struct Streams {
     cut: CancellationToken,
 }
 
-/// A connection to a target that is reset when it is dropped, unless its end was in order: the target must not take a
-/// broken connection for a complete one.
+/// A connection to a target that is reset when it closes, even by the kernel for an agent that was killed, unless its
+/// end was in order: the target must not take a broken connection for a complete one.
 struct TargetConnection {
     stream: TcpStream,
     complete: bool,
@@ -129,7 +129,7 @@ impl Streams {
             }
             Err((refusal, label)) => {
                 self.metrics.dial_ended(label);
-                tracing::info!(result = label, message = refusal.message, "dial refused");
+                tracing::info!(result = label, why = refusal.message, "dial refused");
                 refuse(request, refusal).await;
             }
         }
@@ -157,7 +157,7 @@ impl Streams {
         let target = target.map_err(|error| told(DialError::BadTarget(error)))?;
         let limit = Duration::from_millis(dial.timeout_ms.into()).min(LONGEST_DIAL);
         let (stream, address) = self.dialer.dial(&target, policy, limit).await.map_err(told)?;
-        Ok((TargetConnection { stream, complete: false }, address))
+        Ok((TargetConnection::new(stream), address))
     }
 
     async fn relay(&self, stream: Stream, mut connection: TargetConnection, started: Instant) {
@@ -175,11 +175,24 @@ impl Streams {
     }
 }
 
+impl TargetConnection {
+    fn new(stream: TcpStream) -> Self {
+        let connection = Self { stream, complete: false };
+        connection.set_linger(Some(Duration::ZERO));
+        connection
+    }
+
+    /// Zero makes a close a reset (socket(7)).
+    fn set_linger(&self, linger: Option<Duration>) {
+        // A socket that takes no option is about to fail anyway.
+        let _ = SockRef::from(&self.stream).set_linger(linger);
+    }
+}
+
 impl Drop for TargetConnection {
     fn drop(&mut self) {
-        if !self.complete {
-            // Without it the close is an ordinary one; nothing better is left to do.
-            let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        if self.complete {
+            self.set_linger(None);
         }
     }
 }

@@ -283,8 +283,13 @@ fn bad_request(error: &dyn std::error::Error) -> Failure {
     failure(StatusCode::BAD_REQUEST, "BadRequest", error.to_string())
 }
 
+/// With what the store says: that names what is to be done about the disk.
 fn store_failure(error: &dyn std::error::Error) -> Failure {
-    failure(StatusCode::SERVICE_UNAVAILABLE, "StoreUnavailable", error.to_string())
+    let message = match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    };
+    failure(StatusCode::SERVICE_UNAVAILABLE, "StoreUnavailable", message)
 }
 
 impl From<ClusterError> for Failure {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::{Buf, BytesMut};
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -65,8 +66,12 @@ impl fmt::Display for Peer {
 }
 
 impl Client {
+    /// From now on the connection is reset if it closes before its end was said, even by the kernel for a hub that was
+    /// killed: its client sees an error, not an end.
     pub(crate) fn new(transport: Transport) -> Self {
-        Self { transport, ahead: BytesMut::new(), ended: false }
+        let client = Self { transport, ahead: BytesMut::new(), ended: false };
+        client.set_linger(Some(Duration::ZERO));
+        client
     }
 
     /// What was read ahead.
@@ -150,14 +155,9 @@ impl Client {
         self.ended = end == RelayEnd::Complete;
         end
     }
-}
 
-/// A connection that is dropped before its end was said is reset: its client sees an error, not an end.
-impl Drop for Client {
-    fn drop(&mut self) {
-        if self.ended {
-            return;
-        }
+    /// Zero makes a close a reset (socket(7)).
+    fn set_linger(&self, linger: Option<Duration>) {
         let tcp = match &self.transport {
             Transport::Tcp(tcp) => tcp,
             // Without close_notify: a truncation shows as one.
@@ -166,7 +166,16 @@ impl Drop for Client {
             Transport::Unix(_) => return,
         };
         // The socket may be gone already.
-        let _ = tcp.set_zero_linger();
+        let _ = SockRef::from(tcp).set_linger(linger);
+    }
+}
+
+/// A connection whose end was said closes like any other.
+impl Drop for Client {
+    fn drop(&mut self) {
+        if self.ended {
+            self.set_linger(None);
+        }
     }
 }
 

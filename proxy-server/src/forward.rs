@@ -160,8 +160,9 @@ fn target(request: &Request<Incoming>) -> Result<(String, u16), (StatusCode, Str
     let uri = request.uri();
     match (uri.scheme_str(), uri.host()) {
         (Some("http"), Some(host)) => {
-            let bad = || (StatusCode::BAD_REQUEST, "the port must be from 1 to 65535".to_owned());
-            Ok((host.to_owned(), port(uri).ok_or_else(bad)?))
+            let port =
+                port(uri).ok_or_else(|| (StatusCode::BAD_REQUEST, "the port must be from 1 to 65535".to_owned()))?;
+            Ok((host.to_owned(), port))
         }
         (Some(_), Some(_)) => {
             Err((StatusCode::BAD_REQUEST, "only http:// can be asked for in absolute form; use CONNECT for TLS".into()))

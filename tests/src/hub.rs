@@ -28,6 +28,7 @@ const COMMAND: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub struct HubBuilder {
     arguments: Vec<String>,
+    shell: Option<String>,
 }
 
 /// A hub. It is killed and its state removed when dropped.
@@ -36,6 +37,7 @@ pub struct Hub {
     process: Process,
     addresses: Addresses,
     arguments: Vec<String>,
+    shell: Option<String>,
     state: TempDir,
 }
 
@@ -62,12 +64,20 @@ impl HubBuilder {
         self
     }
 
+    /// Has a shell run `line` first, in the hub's own process; see [`Program::after_shell`].
+    #[must_use]
+    pub fn after_shell(mut self, line: &str) -> Self {
+        self.shell = Some(line.to_owned());
+        self
+    }
+
     /// Starts it and waits until it is ready.
     pub async fn start(self) -> Result<Hub> {
         let state = TempDir::new().context("no temporary folder for the hub's state")?;
         let any: SocketAddr = ([127, 0, 0, 1], 0).into();
-        let (process, addresses) = launch(state.path(), &self.arguments, [any; 4]).await?;
-        Ok(Hub { process, addresses, arguments: self.arguments, state })
+        let server = server(state.path(), &self.arguments, self.shell.as_deref(), [any; 4])?;
+        let (process, addresses) = launch(&server).await?;
+        Ok(Hub { process, addresses, arguments: self.arguments, shell: self.shell, state })
     }
 }
 
@@ -125,10 +135,14 @@ impl Hub {
 
     /// Starts it again after [`Self::stop`] or [`Self::kill`], with the same ports and state, and waits until it is ready.
     pub async fn start_again(&mut self) -> Result<()> {
-        let Addresses { proxy, tunnel, api, metrics, .. } = self.addresses;
-        let listen = [proxy, tunnel, api, metrics];
-        (self.process, self.addresses) = launch(self.state.path(), &self.arguments, listen).await?;
+        (self.process, self.addresses) = launch(&self.program()?).await?;
         Ok(())
+    }
+
+    /// The program that [`Self::start_again`] runs, for starts that are to fail.
+    pub fn program(&self) -> Result<Program> {
+        let Addresses { proxy, tunnel, api, metrics, .. } = self.addresses;
+        server(self.state.path(), &self.arguments, self.shell.as_deref(), [proxy, tunnel, api, metrics])
     }
 
     /// Stops it well and starts it again, with the same ports and state.
@@ -161,14 +175,23 @@ impl Hub {
     }
 }
 
-/// Starts the server on `listen` (proxy, tunnel, API, metrics; port 0 for any) and reads where it really listens.
-async fn launch(state: &Path, arguments: &[String], listen: [SocketAddr; 4]) -> Result<(Process, Addresses)> {
+/// The server with its state in `state`, to listen on `listen` (proxy, tunnel, API, metrics; port 0 for any).
+fn server(state: &Path, arguments: &[String], shell: Option<&str>, listen: [SocketAddr; 4]) -> Result<Program> {
     let flags = ["--proxy-listen", "--tunnel-listen", "--api-listen", "--metrics-listen"];
     let mut server = Program::of_workspace("proxy-server")?.arg("--print-addresses").arg("--state").arg(state);
     for (flag, address) in flags.iter().zip(listen) {
         server = server.arg(flag).arg(address.to_string());
     }
-    let process = server.arg("--proxy-socket").arg(socket_in(state)).args(arguments).spawn()?;
+    server = server.arg("--proxy-socket").arg(socket_in(state)).args(arguments);
+    Ok(match shell {
+        Some(line) => server.after_shell(line),
+        None => server,
+    })
+}
+
+/// Starts the server, reads where it really listens, and waits until it is ready.
+async fn launch(server: &Program) -> Result<(Process, Addresses)> {
+    let process = server.spawn()?;
     let addresses = Addresses::parse(&process.stdout_json(START).await?)?;
     let metrics = addresses.metrics;
     crate::wait_for(START, "the hub to be ready", async || {

@@ -46,6 +46,15 @@ impl Program {
         config::workspace_binary(name).map(Self::at)
     }
 
+    /// Has a shell run `line` first, in the process that then becomes the program: for what is inherited, like limits and ignored
+    /// signals.
+    #[must_use]
+    pub fn after_shell(self, line: &str) -> Self {
+        let become_program = format!("{line}; exec \"$0\" \"$@\"");
+        let arguments = ["-c".into(), become_program.into(), self.path.into_os_string()];
+        Self { path: "/bin/sh".into(), arguments: arguments.into_iter().chain(self.arguments).collect(), ..self }
+    }
+
     /// Adds one argument.
     #[must_use]
     pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
@@ -153,6 +162,13 @@ mod tests {
     async fn a_wrong_exit_code_shows_what_was_said() -> Result<()> {
         let error = shell("echo out; echo err >&2; exit 3").run(BOUND).await?.success().unwrap_err().to_string();
         assert!(error.contains("exit status: 3") && error.contains("out") && error.contains("err"), "{error}");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_program_inherits_what_a_shell_sets_before_it() -> Result<()> {
+        let program = shell("ulimit -f; echo \"$1\"").args(["name", "a b"]).after_shell("ulimit -f 7");
+        assert_eq!(program.run(BOUND).await?.success()?, "7\na b\n");
         Ok(())
     }
 

@@ -128,6 +128,11 @@ impl Spoke {
         &self.process
     }
 
+    /// Whether its process has not ended.
+    pub fn is_running(&mut self) -> Result<bool> {
+        self.process.is_running()
+    }
+
     /// Asks it to stop and demands that it ends well.
     pub async fn stop(&mut self) -> Result<()> {
         self.process.signal(Signal::SIGTERM)?;

@@ -1,5 +1,7 @@
 //! Scenarios that compare speeds, and so run alone: in a binary of their own, one after the other.
 
+mod isolation;
+
 use anyhow::Result;
 use tests::pattern::Pattern;
 use tests::service::transfer;
