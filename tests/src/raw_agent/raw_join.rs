@@ -44,26 +44,23 @@ impl RawJoin {
 
     /// Demands that the join waits, and tells for which cluster.
     pub async fn pending(&mut self) -> Result<String> {
-        match self.next().await? {
-            JoinReply::Pending(pending) => Ok(pending.cluster),
-            other => bail!("not pending: {other:?}"),
-        }
+        let reply = self.next().await?;
+        let JoinReply::Pending(pending) = reply else { bail!("not pending: {reply:?}") };
+        Ok(pending.cluster)
     }
 
     /// Demands that the join is granted.
     pub async fn issued(&mut self) -> Result<Issued> {
-        match self.next().await? {
-            JoinReply::Issued(issued) => Ok(issued),
-            other => bail!("not issued: {other:?}"),
-        }
+        let reply = self.next().await?;
+        let JoinReply::Issued(issued) = reply else { bail!("not issued: {reply:?}") };
+        Ok(issued)
     }
 
     /// Demands that the join is refused.
     pub async fn refusal(&mut self) -> Result<(Reason, String)> {
-        match self.next().await? {
-            JoinReply::Refused(refusal) => Ok((Refusal::reason(&refusal), refusal.message)),
-            other => bail!("not refused: {other:?}"),
-        }
+        let reply = self.next().await?;
+        let JoinReply::Refused(refusal) = reply else { bail!("not refused: {reply:?}") };
+        Ok((Refusal::reason(&refusal), refusal.message))
     }
 
     /// Ends the conversation.

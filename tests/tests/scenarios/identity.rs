@@ -3,10 +3,10 @@
 use std::io;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use certs::{Identity, KeyFingerprint, PrivateKey};
+use certs::{Authority, Identity, KeyFingerprint, PrivateKey};
 use hyper::Method;
 use rcgen::string::Ia5String;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
@@ -137,7 +137,7 @@ async fn an_expired_a_foreign_a_forged_and_a_self_signed_certificate_are_refused
     let forged = forged(&hub, "a", "agent", &known.key)?;
     let alerts = [
         (foreign, "unknown certificate authority"),
-        (self_signed, "unknown certificate authority"),
+        (self_signed, "certificate unknown"),
         (forged, "bad certificate signature"),
     ];
     for (credentials, alert) in alerts {
@@ -145,6 +145,29 @@ async fn an_expired_a_foreign_a_forged_and_a_self_signed_certificate_are_refused
         assert_eq!(loss, Loss::CertificateRefused(alert));
     }
     RawAgent::open(&hub, &known).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_users_certificate_that_is_expired_or_foreign_fails_the_handshake_on_every_tls_port() -> Result<()> {
+    let hub = Hub::start().await?;
+    let elsewhere = TempDir::new()?;
+    let cases = [(hub.state(), Duration::ZERO, "CertificateExpired"), (elsewhere.path(), DAY, "UnknownCA")];
+    for (folder, validity, alert) in cases {
+        let (authority, key) = (Authority::load_or_create(folder)?, PrivateKey::generate());
+        let issued = authority.issue_user(&key.csr_der()?, &"admin".parse()?, validity)?;
+        let tls = AgentCredentials::new(&issued.chain_pem, key)?.tls(&hub, &[b"http/1.1"])?;
+        for (port, path) in [(hub.addresses().proxy, "http://target/"), (hub.addresses().api, "/v1/status")] {
+            // A certificate's end has whole seconds; a token beside it changes nothing.
+            wait_for(BOUND, alert, async || {
+                let request = Fetch::get(path).bearer(&hub.credentials().token()?);
+                let refused = request.tls(port, HUB_NAME, tls.clone()).await.err().context("answered")?;
+                ensure!(format!("{refused:#}").contains(alert), "{refused:#}");
+                Ok(())
+            })
+            .await?;
+        }
+    }
     Ok(())
 }
 
@@ -292,7 +315,7 @@ async fn a_user_made_anew_is_not_the_one_that_was_deleted() -> Result<()> {
         let answer = Fetch::get("http://a.clusters.internal/nothing").tls(proxy, HUB_NAME, former.mutual_tls()?);
         let held =
             tokio::select! { answer = answer => answer?, dial = agent.dial() => bail!("let in: {:?}", dial?.dial) };
-        anyhow::ensure!(held.status == 403, "{}", held.text());
+        ensure!(held.status == 403, "{}", held.text());
         Ok(latter)
     })
     .await?;
@@ -357,14 +380,15 @@ async fn refused_with(client: &Client, expected: u16, sentence: &str) -> Result<
 
 /// The text of a close for `reason`.
 fn closed_as(loss: &Loss, expected: CloseReason) -> Result<&str> {
-    match loss {
-        Loss::Closed { reason, text } if *reason == expected => Ok(text),
-        other => bail!("not closed as {expected}: {other:?}"),
-    }
+    let Loss::Closed { reason, text } = loss else { bail!("not closed as {expected}: {loss:?}") };
+    ensure!(*reason == expected, "not closed as {expected}: {loss:?}");
+    Ok(text)
 }
 
 fn agent_of(cluster: &str, agent: &str) -> Identity {
-    Identity::Agent { cluster: cluster.parse().unwrap(), agent: agent.parse().unwrap() }
+    let (cluster, agent) =
+        (cluster.parse().expect("the cluster's name is one"), agent.parse().expect("so is the agent's"));
+    Identity::Agent { cluster, agent }
 }
 
 fn identity(chain_pem: &str) -> Result<Identity> {

@@ -108,13 +108,10 @@ async fn a_message_without_an_end_ends_the_connection() -> Result<()> {
         let (_endpoint, connection) = peer(&target, &[alpn]).await?;
         let (mut send, _receive) = connection.open_bi().await?;
         send.write_all(bytes).await?;
-        match lost(&connection).await.context(what.clone())? {
-            ConnectionError::ApplicationClosed(close) => {
-                let reason = CloseReason::from_code(close.error_code.into_inner());
-                ensure!(reason == CloseReason::ProtocolError, "{what}: {reason}");
-            }
-            other => bail!("{what}: {other}"),
-        }
+        let error = lost(&connection).await.context(what.clone())?;
+        let ConnectionError::ApplicationClosed(close) = error else { bail!("{what}: {error}") };
+        let reason = CloseReason::from_code(close.error_code.into_inner());
+        ensure!(reason == CloseReason::ProtocolError, "{what}: {reason}");
     }
     target.is_unharmed().await
 }

@@ -43,10 +43,8 @@ async fn a_live_connection_may_finish_while_nobody_new_is_let_in() -> Result<()>
     timeout(BOUND, connection.read_to_string(&mut last)).await??;
     assert_eq!(last, "last words");
     drop(connection);
-    match agent.lost().await? {
-        Loss::Closed { reason: CloseReason::HubStopping, .. } => {}
-        other => bail!("{other:?}"),
-    }
+    let loss = agent.lost().await?;
+    assert!(matches!(loss, Loss::Closed { reason: CloseReason::HubStopping, .. }), "{loss:?}");
     hub.stopped().await
 }
 
