@@ -52,11 +52,15 @@ impl Tunnel {
 /// the first hub's memory meanwhile. `before` is what that held before the stall.
 async fn assert_isolated(stalled: &Tunnel, alone: &Tunnel, before: u64) -> Result<()> {
     let mut most = 0;
-    let ratio = ratio_over(STALL, async || alone.exchange().await, async || {
-        stalled.exchange().await?;
-        most = most.max(stalled.hub.process().resident_bytes()?);
-        Ok(())
-    })
+    let ratio = ratio_over(
+        STALL,
+        async || alone.exchange().await,
+        async || {
+            stalled.exchange().await?;
+            most = most.max(stalled.hub.process().resident_bytes()?);
+            Ok(())
+        },
+    )
     .await?;
     let growth = most.saturating_sub(before);
     eprintln!("beside {STALLED} stalled streams: {ratio:.3} of the speed alone; the hub grew by {} KiB", growth >> 10);
@@ -78,7 +82,8 @@ async fn tunnels() -> Result<(Tunnel, Tunnel, u64)> {
 async fn clients_that_stop_reading_do_not_slow_their_neighbours() -> Result<()> {
     let _alone = ALONE.lock().await;
     let endless = Pattern::new(1, u64::MAX);
-    let source = Service::start(move |mut stream| async move { endless.write_bytes(&mut stream).await.map(drop) }).await?;
+    let source =
+        Service::start(move |mut stream| async move { endless.write_bytes(&mut stream).await.map(drop) }).await?;
     let (stalled, alone, before) = tunnels().await?;
     let mut silent = Vec::new();
     for _ in 0..STALLED {

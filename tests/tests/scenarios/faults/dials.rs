@@ -24,7 +24,8 @@ async fn files_at_rest(hub: &Hub, spoke: &Spoke) -> Result<[usize; 2]> {
 }
 
 async fn assert_nothing_open(hub: &Hub, spoke: &Spoke) -> Result<()> {
-    wait_until(BOUND, "no stream at the hub", async || hub_streams(hub).await.is_ok_and(|streams| streams == 0.0)).await?;
+    wait_until(BOUND, "no stream at the hub", async || hub_streams(hub).await.is_ok_and(|streams| streams == 0.0))
+        .await?;
     wait_until(BOUND, "no connection at the hub", async || {
         let metrics = Metrics::fetch(hub.addresses().metrics).await;
         metrics.is_ok_and(|metrics| metrics.sum("proxy_server_connections", &[]) == 0.0)
@@ -83,7 +84,8 @@ async fn a_client_that_leaves_cancels_its_dial() -> Result<()> {
     let entries: [Client; 2] = [hub.client("c1")?, hub.client("c1")?.socks5()];
     for (count, client) in (1_u32..).zip(entries) {
         let mut dial = Box::pin(client.dial(&target));
-        let pending = wait_until(BOUND, "the agent's dial", async || agent_streams(&spoke).await.is_ok_and(|open| open == 1.0));
+        let pending =
+            wait_until(BOUND, "the agent's dial", async || agent_streams(&spoke).await.is_ok_and(|open| open == 1.0));
         tokio::select! {
             dialled = &mut dial => anyhow::bail!("a dial into a black hole gave {:?}", dialled.err()),
             pending = pending => pending?,
