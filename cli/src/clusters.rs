@@ -103,6 +103,8 @@ impl Clusters {
                         complain(&failure.line());
                     }
                     away = true;
+                    // Back again is news, whatever it looks like.
+                    shown = None;
                 }
                 Err(failure) => return Err(failure),
             }

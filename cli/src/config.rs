@@ -1,38 +1,64 @@
 //! The environment: where credentials may be when nobody says where they are.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// The folders to look into, best first.
-pub(crate) fn credential_folders() -> Vec<PathBuf> {
-    folders(variable("XDG_CONFIG_HOME"), variable("HOME"), proxy_server::config::default_state())
+/// What the environment says about folders.
+#[derive(Debug, Default)]
+struct Homes {
+    home: Option<PathBuf>,
+    /// `XDG_CONFIG_HOME`
+    config: Option<PathBuf>,
+    /// `XDG_STATE_HOME`
+    state: Option<PathBuf>,
 }
 
-/// The order as a function of its inputs.
-fn folders(config_home: Option<PathBuf>, home: Option<PathBuf>, hub_state: Option<PathBuf>) -> Vec<PathBuf> {
-    let own = config_home.or_else(|| home.map(|home| home.join(".config")));
-    let own = own.map(|folder| folder.join("cluster-proxy"));
-    own.into_iter().chain(hub_state.map(|state| state.join("admin"))).collect()
+/// The folders to look into, best first: one's own, then that of the hub on this machine.
+pub(crate) fn credential_folders() -> Vec<PathBuf> {
+    let home = variable("HOME");
+    Homes { home, config: variable("XDG_CONFIG_HOME"), state: variable("XDG_STATE_HOME") }.credential_folders()
+}
+
+impl Homes {
+    fn credential_folders(&self) -> Vec<PathBuf> {
+        let own = self.config.clone().or_else(|| self.home.as_ref().map(|home| home.join(".config")));
+        let own = own.map(|folder| folder.join("cluster-proxy"));
+        own.into_iter().chain(self.hub_state().map(|state| state.join("admin"))).collect()
+    }
+
+    /// Where 'proxy-server' keeps its state unless told otherwise. Said here again, since only the demonstration may
+    /// know the server; its test holds the two together.
+    fn hub_state(&self) -> Option<PathBuf> {
+        if self.home.as_deref() == Some(Path::new("/root")) {
+            return Some("/var/lib/cluster-proxy".into());
+        }
+        let states = self.state.clone().or_else(|| self.home.as_ref().map(|home| home.join(".local/state")));
+        states.map(|states| states.join("cluster-proxy"))
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the file that reads the environment")]
 fn variable(name: &str) -> Option<PathBuf> {
-    std::env::var(name).ok().map(PathBuf::from).filter(|path| path.is_absolute())
+    std::env::var(name).ok().filter(|text| !text.is_empty()).map(PathBuf::from)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
+
+    fn folders(home: &str, config: Option<&str>, state: Option<&str>) -> Vec<String> {
+        let path = |text: &str| Some(PathBuf::from(text)).filter(|path| !path.as_os_str().is_empty());
+        let homes = Homes { home: path(home), config: config.and_then(path), state: state.and_then(path) };
+        homes.credential_folders().iter().map(|folder| folder.display().to_string()).collect()
+    }
 
     #[test]
     fn ones_own_folder_comes_before_the_hubs() {
-        let path = |text: &str| Some(PathBuf::from(text));
         assert_eq!(
-            folders(None, path("/home/a"), path("/var/lib/cluster-proxy")),
-            [Path::new("/home/a/.config/cluster-proxy"), Path::new("/var/lib/cluster-proxy/admin")]
+            folders("/home/a", None, None),
+            ["/home/a/.config/cluster-proxy", "/home/a/.local/state/cluster-proxy/admin"]
         );
-        assert_eq!(folders(path("/xdg"), path("/home/a"), None), [Path::new("/xdg/cluster-proxy")]);
-        assert!(folders(None, None, None).is_empty());
+        assert_eq!(folders("/root", None, None), ["/root/.config/cluster-proxy", "/var/lib/cluster-proxy/admin"]);
+        assert_eq!(folders("/home/a", Some("/c"), Some("/s")), ["/c/cluster-proxy", "/s/cluster-proxy/admin"]);
+        assert!(folders("", None, None).is_empty());
     }
 }

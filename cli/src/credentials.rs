@@ -26,7 +26,7 @@ pub(crate) fn find(named: Option<&Path>) -> Result<Credentials, FindError> {
     find_in(named.map_or_else(config::credential_folders, |named| vec![named.to_owned()]))
 }
 
-/// The folder of the credentials that [`find`] would use.
+/// The credentials in the first of `folders` that has some.
 fn find_in(folders: Vec<PathBuf>) -> Result<Credentials, FindError> {
     match folders.iter().find(|folder| holds_some(folder)) {
         Some(folder) => Credentials::load(folder)

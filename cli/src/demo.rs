@@ -2,6 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
+use anstream::{AutoStream, ColorChoice};
 use clap::Args;
 use tempfile::TempDir;
 use tokio::{
@@ -64,8 +65,8 @@ impl Demo {
         let mut showing = Box::pin(self.show(folder.path(), &stage));
         let ended = tokio::select! {
             ended = &mut showing => ended,
-            _ = interrupt.recv() => Ok(()),
-            _ = terminate.recv() => Ok(()),
+            _ = interrupt.recv() => self.interrupted(),
+            _ = terminate.recv() => self.interrupted(),
         };
         drop(showing);
         stage.stop.cancel();
@@ -74,6 +75,11 @@ impl Demo {
         let _ = timeout(END_DEADLINE, stage.tasks.wait()).await;
         folder.close().map_err(DemoError::Folder)?;
         ended
+    }
+
+    /// The usual end, but no proof.
+    fn interrupted(&self) -> Result<(), Failure> {
+        if self.once { Err(DemoError::Interrupted.into()) } else { Ok(()) }
     }
 
     /// Ends after the proof with `--once`, else only when a part has failed.
@@ -145,7 +151,8 @@ fn heading(text: &str) -> Result<(), Failure> {
 /// The hub's and the agents' log: only their errors, unless `RUST_LOG` asks for more.
 fn log() {
     let filter = EnvFilter::builder().with_default_directive(LevelFilter::ERROR.into()).from_env_lossy();
-    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
+    let colours = AutoStream::choice(&std::io::stderr()) != ColorChoice::Never;
+    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(colours).with_env_filter(filter);
     // There is none before: this is the first thing that the command does.
     let _ = log.try_init();
 }

@@ -13,9 +13,9 @@ use crate::{
 };
 
 mod entry;
-mod forwarded;
 mod listen;
 mod pair;
+mod relay;
 mod serve;
 mod target;
 #[cfg(test)]

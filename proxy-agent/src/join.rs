@@ -26,6 +26,10 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the hub may take to hear that its answer has arrived.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// A pin is this and 64 hexadecimal digits.
+const PIN_BEGIN: &str = "sha256:";
+const PIN_LENGTH: usize = PIN_BEGIN.len() + 64;
+
 const CERTIFICATE_BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 
 /// What a join is doing, for the person who waits.
@@ -51,10 +55,11 @@ pub enum JoinError {
     Refused(Refusal),
     /// Another hub than the pinned one, or someone in between.
     #[error(
-        "{hub} is not the hub with the pin {expected}: {said}. Somebody may be in between, or the hub was set up anew: \
-         compare with 'cluster-proxy join-command' on the hub, and do not go on before they agree"
+        "{hub} is not the hub with the pin {expected}: it shows {}. Somebody may be in between, or the hub was set up \
+         anew: compare with 'cluster-proxy join-command' on the hub, and do not go on before they agree",
+        shown(.presented)
     )]
-    PinMismatch { hub: HubAddress, expected: Pin, said: String },
+    PinMismatch { hub: HubAddress, expected: Pin, presented: Vec<Pin> },
     /// Nobody decided in time.
     #[error(
         "the hub has not decided within {} s: run 'cluster-proxy accept {cluster}' on it, then this command again",
@@ -184,10 +189,10 @@ impl<P: FnMut(JoinProgress)> Joiner<'_, P> {
     fn not_connected(&self, hub: &HubAddress, error: &ConnectError) -> Failure {
         let expected = self.config.pin;
         match error.loss() {
-            // rustls' words around those of `certs::PinMismatch`; quinn hands them on as a text.
-            Some(Loss::Transport(text)) if text.contains("pinned") && text.contains(&expected.to_string()) => {
-                let (_, said) = text.split_once(&format!("{expected}: ")).unwrap_or(("", text));
-                Failure::Final(JoinError::PinMismatch { hub: hub.clone(), expected, said: said.to_owned() })
+            // rustls' words around `certs::PinMismatch`, which quinn hands on as a text; nothing else names our pin.
+            Some(Loss::Transport(text)) if text.contains(&expected.to_string()) => {
+                let presented = pins(text).filter(|pin| *pin != expected).collect();
+                Failure::Final(JoinError::PinMismatch { hub: hub.clone(), expected, presented })
             }
             _ => Failure::Passing(chain(error)),
         }
@@ -220,6 +225,18 @@ fn refused(refusal: Refusal) -> Failure {
     }
 }
 
+/// The pins in a text.
+fn pins(text: &str) -> impl Iterator<Item = Pin> {
+    text.match_indices(PIN_BEGIN).filter_map(|(at, _)| text.get(at..at + PIN_LENGTH)?.parse().ok())
+}
+
+fn shown(pins: &[Pin]) -> String {
+    match pins {
+        [] => "no CA".to_owned(),
+        pins => pins.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+    }
+}
+
 /// The certificate with the pin among those of a PEM text, as it stands there.
 fn pinned_certificate<'p>(chain_pem: &'p str, pin: &Pin) -> Option<&'p str> {
     let starts: Vec<usize> = chain_pem.match_indices(CERTIFICATE_BEGIN).map(|(at, _)| at).collect();
@@ -247,6 +264,14 @@ mod tests {
         assert_eq!(pinned_certificate(&chain, &PrivateKey::generate().fingerprint()), None);
         assert_eq!(pinned_certificate("", &authority.pin()), None);
         assert_eq!(pinned_certificate("-----BEGIN CERTIFICATE-----\n?", &authority.pin()), None);
+    }
+
+    #[test]
+    fn pins_are_found_in_a_text() {
+        let [one, two] = [(); 2].map(|()| PrivateKey::generate().fingerprint());
+        let text = format!("sha256: sha256:12 [{one}]{two} sha256:é");
+        assert_eq!(pins(&text).collect::<Vec<_>>(), [one, two]);
+        assert_eq!((shown(&[]), shown(&[one, two])), ("no CA".into(), format!("{one}, {two}")));
     }
 
     #[test]

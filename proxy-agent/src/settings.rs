@@ -57,9 +57,7 @@ impl<'s> Settings<'s> {
 
     /// As [`Self::optional`], but there must be one; `hint` says where it comes from.
     pub(crate) fn required<T: FromStr<Err: fmt::Display>>(&mut self, name: &'static str, hint: &str) -> Option<T> {
-        if self.find(name).is_none() {
-            self.errors.push(format!("--{name} is missing: {hint}"));
-        }
+        self.demand(name, hint);
         self.optional(name)
     }
 
@@ -69,6 +67,13 @@ impl<'s> Settings<'s> {
         let items: Vec<String> = texts.iter().flat_map(|text| text.split(',')).map(|item| item.trim().into()).collect();
         let filled = items.iter().filter(|item| !item.is_empty());
         filled.filter_map(|item| self.parse(&origin, name, item)).collect()
+    }
+
+    /// Notes that there is no value at all.
+    pub(crate) fn demand(&mut self, name: &'static str, hint: &str) {
+        if self.find(name).is_none() {
+            self.errors.push(format!("--{name} is missing: {hint}"));
+        }
     }
 
     /// Notes something that is wrong beyond a single value.

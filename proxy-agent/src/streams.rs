@@ -129,7 +129,7 @@ impl Streams {
             }
             Err((refusal, label)) => {
                 self.metrics.dial_ended(label);
-                tracing::info!(result = label, message = refusal.message, "dial refused");
+                tracing::info!(result = label, why = refusal.message, "dial refused");
                 refuse(request, refusal).await;
             }
         }

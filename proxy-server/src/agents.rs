@@ -10,8 +10,8 @@ use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, info_span};
 use tunnel::{
-    AgentMessage, CloseReason, Connection, Drain, EstablishError, HandshakeError, HubControl, HubMessage, HubTunnel, Incoming,
-    Listener, Loss, Protocol, Renew, Renewed, Welcome,
+    AgentMessage, CloseReason, Connection, Drain, EstablishError, HandshakeError, HubControl, HubMessage, HubTunnel,
+    Incoming, Listener, Loss, Protocol, Renew, Renewed, Welcome,
 };
 
 use crate::{

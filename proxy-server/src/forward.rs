@@ -160,7 +160,8 @@ fn target(request: &Request<Incoming>) -> Result<(String, u16), (StatusCode, Str
     let uri = request.uri();
     match (uri.scheme_str(), uri.host()) {
         (Some("http"), Some(host)) => {
-            let port = port(uri).ok_or((StatusCode::BAD_REQUEST, "the port must be from 1 to 65535".to_owned()))?;
+            let port =
+                port(uri).ok_or_else(|| (StatusCode::BAD_REQUEST, "the port must be from 1 to 65535".to_owned()))?;
             Ok((host.to_owned(), port))
         }
         (Some(_), Some(_)) => {

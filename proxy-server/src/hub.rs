@@ -243,8 +243,10 @@ impl Hub {
             let end = end.clone();
             others.spawn(async move {
                 tokio::select! {
-                    () = service => tracing::error!("a service of the hub ended by itself"),
+                    // First: at the hub's end, services may end by themselves.
+                    biased;
                     () = end.cancelled() => {}
+                    () = service => tracing::error!("a service of the hub ended by itself"),
                 }
             });
         };

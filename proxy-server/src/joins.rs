@@ -7,7 +7,9 @@ use jiff::Timestamp;
 use registry::{AgentRefusal, Change, JoinAsk, JoinRefusal, Joined, Registry};
 use secrecy::SecretString;
 use tokio::sync::{Semaphore, broadcast::error::RecvError};
-use tunnel::{CloseReason, Connection, Issued, JoinError, JoinReply, JoinRequest, JoinSession, Pending, Reason, Refusal};
+use tunnel::{
+    CloseReason, Connection, Issued, JoinError, JoinReply, JoinRequest, JoinSession, Pending, Reason, Refusal,
+};
 
 use crate::{agents::AGENT_VALIDITY, authorities::Authorities, metrics::Metrics};
 

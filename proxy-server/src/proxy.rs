@@ -9,7 +9,7 @@ use certs::ClusterName;
 use jiff::Timestamp;
 use registry::{Registry, Standing};
 use tokio_util::sync::CancellationToken;
-use tunnel::{Dial, DialError, Dialed, Reason, RelayEnd, Stream, TargetKind, Traffic};
+use tunnel::{Dial, DialError, Dialed, Loss, Reason, RelayEnd, Stream, TargetKind, Traffic};
 
 use crate::{
     caller::{Caller, CallerError},
@@ -189,7 +189,11 @@ impl Proxy {
         let mut last = None;
         while let Some(member) = self.tunnels.pick(cluster, &tried) {
             let counted = member.count();
-            let error = match member.tunnel.open(dial, deadline).await {
+            let opened = tokio::select! {
+                opened = member.tunnel.open(dial, deadline) => opened,
+                () = member.superseded() => Err(DialError::Lost(Loss::Forgotten)),
+            };
+            let error = match opened {
                 Ok((stream, dialed)) => {
                     member.answered(true);
                     self.metrics.dialled(cluster, "ok", started.elapsed());

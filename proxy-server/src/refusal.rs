@@ -132,7 +132,21 @@ fn told(refusal: &Refusal) -> String {
         Reason::NameNotFound => "check the name as its own cluster knows it",
         Reason::Unreachable => "check the address, and the agent's way to it",
         Reason::TimedOut => "check the address, and that no firewall drops its packets",
-        _ => return refusal.message.clone(),
+        Reason::PolicyDenied
+        | Reason::Overloaded
+        | Reason::BadTarget
+        | Reason::KindNotSupported
+        | Reason::Draining
+        | Reason::Unspecified
+        | Reason::UnknownToken
+        | Reason::ExpiredToken
+        | Reason::UsedToken
+        | Reason::WrongName
+        | Reason::NoName
+        | Reason::Denied
+        | Reason::AgentNameTaken
+        | Reason::BadRequest
+        | Reason::Internal => return refusal.message.clone(),
     };
     format!("{}; {advice}", refusal.message)
 }

@@ -11,6 +11,7 @@ use std::{
 use certs::{AgentName, ClusterName, KeyFingerprint};
 use dashmap::DashMap;
 use jiff::Timestamp;
+use tokio::sync::watch;
 use tunnel::{CloseReason, HubTunnel, Traffic};
 
 /// Every live tunnel.
@@ -25,6 +26,8 @@ struct Cluster {
     members: Vec<Arc<Member>>,
     /// Survives the tunnels: a cluster's bytes are counted from the hub's start.
     traffic: Arc<Traffic>,
+    /// Not registered any more: goes with its last tunnel.
+    forgotten: bool,
 }
 
 /// One tunnel and what is known of it.
@@ -43,7 +46,7 @@ pub(crate) struct Member {
     /// A dial's deadline has passed without an answer; cleared by the next answer.
     silent: AtomicBool,
     /// A later instance of the same agent has a tunnel: this one's process is gone, or it shares its identity.
-    superseded: AtomicBool,
+    superseded: watch::Sender<bool>,
 }
 
 /// A tunnel's place among the live ones; leaves when dropped.
@@ -95,15 +98,12 @@ impl Tunnels {
             streams: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             silent: AtomicBool::new(false),
-            superseded: AtomicBool::new(false),
+            superseded: watch::Sender::new(false),
         });
         let mut entry = self.by_cluster.entry(cluster.clone()).or_default();
-        for other in &entry.members {
-            if other.agent == member.agent && other.instance != member.instance {
-                other.superseded.store(true, Ordering::Relaxed);
-            }
-        }
+        entry.forgotten = false;
         entry.members.push(member.clone());
+        entry.find_superseded();
         drop(entry);
         Registered { tunnels: self.clone(), cluster, member }
     }
@@ -121,19 +121,26 @@ impl Tunnels {
         self.by_cluster.get(cluster).map(|entry| entry.members.clone()).unwrap_or_default()
     }
 
-    /// Every cluster that has, or had, a tunnel since the hub's start.
+    /// Every cluster that has a tunnel, or had one since the hub's start and is still registered.
     pub(crate) fn clusters(&self) -> Vec<ClusterName> {
         self.by_cluster.iter().map(|entry| entry.key().clone()).collect()
     }
 
-    /// Forgets a cluster that is not registered any more.
+    /// Forgets a cluster that is not registered any more, with its last tunnel.
     pub(crate) fn forget(&self, cluster: &ClusterName) {
-        self.by_cluster.remove_if(cluster, |_, entry| entry.members.is_empty());
+        if let Some(mut entry) = self.by_cluster.get_mut(cluster) {
+            entry.forgotten = true;
+        }
+        self.remove_forgotten(cluster);
     }
 
-    /// Where the bytes of `cluster` are counted.
+    fn remove_forgotten(&self, cluster: &ClusterName) {
+        self.by_cluster.remove_if(cluster, |_, entry| entry.forgotten && entry.members.is_empty());
+    }
+
+    /// Where the bytes of `cluster` are counted; nowhere, when it is forgotten.
     pub(crate) fn traffic(&self, cluster: &ClusterName) -> Arc<Traffic> {
-        self.by_cluster.entry(cluster.clone()).or_default().traffic.clone()
+        self.by_cluster.get(cluster).map(|entry| entry.traffic.clone()).unwrap_or_default()
     }
 
     /// How many tunnels there are.
@@ -158,6 +165,17 @@ impl Tunnels {
     }
 }
 
+impl Cluster {
+    fn find_superseded(&self) {
+        for member in &self.members {
+            let later = |other: &&Arc<Member>| {
+                other.id > member.id && other.agent == member.agent && other.instance != member.instance
+            };
+            member.superseded.send_replace(self.members.iter().any(|other| later(&other)));
+        }
+    }
+}
+
 impl Member {
     pub(crate) fn id(&self) -> u64 {
         self.id
@@ -167,6 +185,12 @@ impl Member {
     pub(crate) fn count(self: &Arc<Self>) -> Counted {
         self.streams.fetch_add(1, Ordering::Relaxed);
         Counted(self.clone())
+    }
+
+    /// Resolves when a later instance of the same agent has a tunnel: this one will hardly answer.
+    pub(crate) async fn superseded(&self) {
+        // The sender is this member's own: it is there as long as this waits.
+        let _ = self.superseded.subscribe().wait_for(|superseded| *superseded).await;
     }
 
     /// The agent asked to be left alone.
@@ -186,7 +210,7 @@ impl Member {
 
     fn preference(&self) -> (bool, bool, bool, usize) {
         let flag = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
-        (flag(&self.superseded), flag(&self.silent), flag(&self.draining), self.streams.load(Ordering::Relaxed))
+        (*self.superseded.borrow(), flag(&self.silent), flag(&self.draining), self.streams.load(Ordering::Relaxed))
     }
 }
 
@@ -201,7 +225,9 @@ impl Drop for Registered {
     fn drop(&mut self) {
         if let Some(mut entry) = self.tunnels.by_cluster.get_mut(&self.cluster) {
             entry.members.retain(|member| member.id != self.member.id);
+            entry.find_superseded();
         }
+        self.tunnels.remove_forgotten(&self.cluster);
     }
 }
 

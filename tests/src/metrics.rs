@@ -1,6 +1,6 @@
 //! What a `/metrics` page says, in Prometheus' text format 0.0.4.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result};
@@ -22,6 +22,7 @@ pub struct Sample {
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
     samples: Vec<Sample>,
+    families: BTreeSet<String>,
 }
 
 impl Metrics {
@@ -35,7 +36,21 @@ impl Metrics {
     pub fn parse(page: &str) -> Result<Self> {
         let lines = page.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
         let samples = lines.map(|line| sample(line).with_context(|| format!("not a sample: {line}")));
-        Ok(Self { samples: samples.collect::<Result<_>>()? })
+        let types = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+        Ok(Self { samples: samples.collect::<Result<_>>()?, families: types.map(str::to_owned).collect() })
+    }
+
+    /// The families that the page declares (its `# TYPE` lines) whose names begin with `prefix`.
+    pub fn families(&self, prefix: &str) -> BTreeSet<String> {
+        self.families.iter().filter(|family| family.starts_with(prefix)).cloned().collect()
+    }
+
+    /// The samples of a family, a histogram's buckets, sum and count among them.
+    pub fn of_family(&self, family: &str) -> impl Iterator<Item = &Sample> {
+        let suffixes = ["", "_bucket", "_sum", "_count"];
+        self.samples
+            .iter()
+            .filter(move |sample| sample.name.strip_prefix(family).is_some_and(|suffix| suffixes.contains(&suffix)))
     }
 
     /// All samples.
@@ -120,6 +135,8 @@ last +Inf
     fn samples_are_read_with_labels_escapes_and_timestamps() -> Result<()> {
         let metrics = Metrics::parse(PAGE)?;
         assert_eq!(metrics.names(), ["last", "latency_bucket", "requests_total", "up"]);
+        assert_eq!(metrics.families("req").into_iter().collect::<Vec<_>>(), ["requests_total"]);
+        assert_eq!((metrics.of_family("latency").count(), metrics.of_family("requests").count()), (1, 0));
         assert_eq!(metrics.sum("requests_total", &[]), 4.0);
         assert_eq!(metrics.sum("requests_total", &[("code", "500")]), 1.0);
         assert_eq!(metrics.sum("missing_total", &[]), 0.0);

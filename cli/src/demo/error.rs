@@ -41,6 +41,8 @@ pub(super) enum DemoError {
     Late(ClusterName),
     #[error("the service's address is no target")]
     Target(#[source] TargetError),
+    #[error("interrupted before the proof was complete")]
+    Interrupted,
     #[error("not every way led to its service; run it again with RUST_LOG=info to see why")]
     Proof,
 }

@@ -3,14 +3,14 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use tokio::{net::TcpStream, sync::Semaphore, time::sleep};
+use tokio::{io::Interest, net::TcpStream, sync::Semaphore, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Target,
     entry::Entry,
-    forwarded::{Forwarded, reset},
     listen::Local,
+    relay::{relay, reset_when_dropped},
 };
 use crate::failure::Failure;
 
@@ -78,35 +78,28 @@ async fn accept(listener: tokio::net::TcpListener, port: Arc<Port>, tasks: &Task
 
 impl Port {
     async fn forward(&self, local: TcpStream) {
-        // Until there is a target, whatever ends this resets the client.
-        let unopened = Unopened(Some(local));
+        // Until there is a target, whatever ends this resets the client; then the relay decides. The socket may be
+        // gone already, which `left` sees.
+        let _ = reset_when_dropped(&local);
         (self.events.accepted)(self.address);
-        match self.entry.open(&self.target, self.remote).await {
+        let opened = tokio::select! {
+            opened = self.entry.open(&self.target, self.remote) => opened,
+            // Nobody is left to be served; dropping the attempt cancels the hub's dial.
+            () = left(&local) => return,
+        };
+        match opened {
             Ok(opened) => {
-                if let Some(local) = unopened.take() {
-                    // Latency matters more than packets; a relay that breaks off has told both ends by resetting them.
-                    let _ = local.set_nodelay(true);
-                    let _ = Forwarded::relay(local, opened).await;
-                }
+                // Latency matters more than packets; a relay that breaks off has told both ends by resetting them.
+                let _ = local.set_nodelay(true);
+                let _ = relay(local, opened).await;
             }
             Err(error) => (self.events.failed)(self.address, &error.into()),
         }
     }
 }
 
-/// A client that is reset when dropped.
-struct Unopened(Option<TcpStream>);
-
-impl Unopened {
-    fn take(mut self) -> Option<TcpStream> {
-        self.0.take()
-    }
-}
-
-impl Drop for Unopened {
-    fn drop(&mut self) {
-        if let Some(local) = &self.0 {
-            reset(local);
-        }
-    }
+/// Resolves when the client has reset its connection. One that has only ended its direction still wants an answer.
+async fn left(local: &TcpStream) {
+    // An error of waiting is an error of the socket.
+    let _ = local.ready(Interest::ERROR).await;
 }

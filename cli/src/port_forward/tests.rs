@@ -241,3 +241,29 @@ async fn the_end_of_the_command_resets_what_is_open() {
     assert_eq!(read_to_end(&mut client).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     read_to_end(&mut target).await.unwrap_err();
 }
+
+#[tokio::test]
+async fn a_client_that_leaves_cancels_its_opening() {
+    let hub = HubDouble::start().await;
+    let forward = Forward::start(&hub);
+    let client = forward.connect().await;
+    let (mut unanswered, _) = hub.accept().await;
+    client.set_zero_linger().unwrap();
+    drop(client);
+    assert!(!matches!(read_to_end(&mut unanswered).await, Ok(text) if !text.is_empty()));
+    forward.end().await;
+}
+
+#[tokio::test]
+async fn a_client_that_only_listens_is_served() {
+    let hub = HubDouble::start().await;
+    let forward = Forward::start(&hub);
+    let mut client = forward.connect().await;
+    client.shutdown().await.unwrap();
+    let mut target = hub.answer(OK).await;
+    assert_eq!(read_to_end(&mut target).await.unwrap(), "");
+    target.write_all(b"220 ready").await.unwrap();
+    target.shutdown().await.unwrap();
+    assert_eq!(read_to_end(&mut client).await.unwrap(), "220 ready");
+    forward.end().await;
+}

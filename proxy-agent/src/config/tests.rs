@@ -1,5 +1,6 @@
 //! The configuration as operators write it.
 
+use clap::Parser;
 use secrecy::ExposeSecret;
 
 use super::*;
@@ -101,6 +102,7 @@ fn all_mistakes_are_told_at_once() {
     {
         assert!(errors.iter().any(|error| error.starts_with(&format!("--{name}: "))), "{name}: {errors:#?}");
     }
+    assert_eq!(errors.iter().filter(|error| error.starts_with("--hub")).count(), 1, "{errors:#?}");
     assert!(errors.iter().any(|error| error.starts_with("--token is missing")), "{errors:#?}");
     assert!(errors.iter().any(|error| error.starts_with("--state is missing")), "{errors:#?}");
 }

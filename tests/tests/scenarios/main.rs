@@ -10,5 +10,6 @@ mod fidelity;
 mod identity;
 mod join;
 mod kubectl;
+mod metrics;
 mod prometheus;
 mod rights;

@@ -54,7 +54,8 @@ async fn a_peer_without_a_common_protocol_gets_no_connection() -> Result<()> {
     for alpn in [&[&b"h3"[..]][..], &[b"cluster-proxy/2"], &[]] {
         match peer(&target, alpn).await {
             Err(error) => match error.downcast_ref::<ConnectionError>() {
-                Some(ConnectionError::ConnectionClosed(close)) if u64::from(close.error_code) == NO_APPLICATION_PROTOCOL => {}
+                Some(ConnectionError::ConnectionClosed(close))
+                    if u64::from(close.error_code) == NO_APPLICATION_PROTOCOL => {}
                 _ => bail!("{alpn:?}: {error:#}"),
             },
             // quinn's server tells after the client's handshake is complete in some cases.
@@ -77,7 +78,8 @@ async fn a_peer_that_says_nothing_is_closed_at_its_deadline() -> Result<()> {
     let (_fourth, half_join) = peer(&target, &[ALPN_JOIN]).await?;
     let (mut send_join, _receive_join) = half_join.open_bi().await?;
     send_join.write_all(&[0, 0, 0x10, 0]).await?;
-    for (what, connection) in [("tunnel", silent), ("join", joiner), ("half a Hello", half), ("half a join", half_join)] {
+    for (what, connection) in [("tunnel", silent), ("join", joiner), ("half a Hello", half), ("half a join", half_join)]
+    {
         let error = lost(&connection).await.context(what)?;
         ensure!(matches!(error, ConnectionError::ApplicationClosed(_)), "{what}: {error}");
     }
@@ -123,7 +125,8 @@ async fn messages_of_a_newer_agent_are_skipped() -> Result<()> {
     let (_endpoint, connection) = peer(&target, &[ALPN_TUNNEL]).await?;
     let (mut send, mut receive) = connection.open_bi().await?;
     // Hello with an unknown field, then kinds 4 and 15, then an empty message.
-    send.write_all(&[0, 0, 0, 6, 0x0a, 4, 0x9a, 6, 1, b'x', 0, 0, 0, 2, 0x22, 0, 0, 0, 0, 2, 0x7a, 0, 0, 0, 0, 0]).await?;
+    send.write_all(&[0, 0, 0, 6, 0x0a, 4, 0x9a, 6, 1, b'x', 0, 0, 0, 2, 0x22, 0, 0, 0, 0, 2, 0x7a, 0, 0, 0, 0, 0])
+        .await?;
     let mut welcome = [0; 5];
     timeout(BOUND, receive.read_exact(&mut welcome)).await.context("no Welcome")??;
     assert_eq!(welcome[4], 0x0a);
@@ -206,7 +209,8 @@ async fn an_agents_answer_that_is_none_is_a_bad_gateway() -> Result<()> {
 async fn a_second_hello_changes_nothing() -> Result<()> {
     let mut target = Target::start().await?;
     for _ in 0..100 {
-        let hello = Hello { version: "v".repeat(60_000), capabilities: vec!["x".repeat(1_000)], instance: "\0".to_owned() };
+        let hello =
+            Hello { version: "v".repeat(60_000), capabilities: vec!["x".repeat(1_000)], instance: "\0".to_owned() };
         target.agent.say(AgentMessage::Hello(hello)).await?;
     }
     target.is_unharmed().await

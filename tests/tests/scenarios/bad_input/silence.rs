@@ -150,7 +150,9 @@ async fn drip(entry: Entry, bytes: Vec<u8>) -> Result<()> {
         // A reset is an end, too.
         let _ = reader.read_to_end(&mut answer).await;
     };
-    let ended = async { tokio::select! { () = dripping => {}, () = ending => {} } };
+    let ended = async {
+        tokio::select! { () = dripping => {}, () = ending => {} }
+    };
     timeout(BOUND, ended).await.with_context(|| format!("{} is held", what()))
 }
 

@@ -1,0 +1,108 @@
+//! The command line: every setting as a text, so that all that is wrong with them can be told at once.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+/// The agent of a spoke: keeps a tunnel open to its hubs, so that they reach the services of this cluster.
+///
+/// Every flag can also be set as `CLUSTER_PROXY_<FLAG>` in the environment, or in the TOML file given with --config.
+#[derive(Debug, Parser)]
+#[command(name = "proxy-agent", version, subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: CliCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum CliCommand {
+    /// Asks a hub to take this agent in, and keeps the certificate it gives.
+    Join(JoinArgs),
+    /// Keeps tunnels to the hub open and serves what comes through them, until SIGTERM.
+    Run(RunArgs),
+}
+
+#[derive(Debug, Args)]
+struct JoinArgs {
+    /// The token from 'cluster-proxy token create'. Prefer CLUSTER_PROXY_TOKEN: other users see command lines.
+    #[arg(long)]
+    token: Option<String>,
+    /// The hub's pin, from 'cluster-proxy join-command'.
+    #[arg(long, value_name = "sha256:…")]
+    pin: Option<String>,
+    /// This cluster's name, unless the token is bound to one.
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
+    /// This agent's name in the cluster [default: the host's name].
+    #[arg(long, value_name = "NAME")]
+    agent: Option<String>,
+    /// How long to wait for the hub's administrator [default: 10m].
+    #[arg(long, value_name = "DURATION")]
+    timeout: Option<String>,
+    /// Go on with 'run' once joined.
+    #[arg(long)]
+    run: bool,
+    #[command(flatten)]
+    rest: RunArgs,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// The hub's address; several, each kept connected, with commas or by repeating the flag.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    hub: Vec<String>,
+    /// The state folder [default: /var/lib/cluster-proxy-agent for root, else ~/.local/state/cluster-proxy-agent].
+    #[arg(long, value_name = "FOLDER")]
+    state: Option<String>,
+    /// Let the hub reach only what such rules name: HOST_OR_CIDR[:PORT[-PORT]], like '*.svc:443'.
+    #[arg(long, value_name = "RULE")]
+    allow: Vec<String>,
+    /// Never let the hub reach what such rules name.
+    #[arg(long, value_name = "RULE")]
+    deny: Vec<String>,
+    /// This cluster's API server [default: as for any pod, else kubernetes.default.svc:443].
+    #[arg(long, value_name = "HOST:PORT")]
+    kube_api: Option<String>,
+    /// Where to serve /metrics, /healthz and /readyz; 'none' for nowhere [default: 127.0.0.1:8093].
+    #[arg(long, value_name = "ADDRESS")]
+    metrics_listen: Option<String>,
+    /// How long open connections may take to end when the agent stops [default: 30s].
+    #[arg(long, value_name = "DURATION")]
+    drain_timeout: Option<String>,
+    /// 'text' or 'json' [default: text].
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// A TOML file with any of these settings.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Cli {
+    /// The flags by name, and the file. Only a join has the flag `run`.
+    pub(crate) fn flags(self) -> (BTreeMap<&'static str, Vec<String>>, Option<PathBuf>) {
+        let mut flags = BTreeMap::new();
+        let rest = match self.command {
+            CliCommand::Run(rest) => rest,
+            CliCommand::Join(JoinArgs { token, pin, cluster, agent, timeout, run, rest }) => {
+                let once =
+                    [("token", token), ("pin", pin), ("cluster", cluster), ("agent", agent), ("timeout", timeout)];
+                flags.extend(once.map(|(name, text)| (name, Vec::from_iter(text))));
+                flags.insert("run", if run { vec!["true".into()] } else { Vec::new() });
+                rest
+            }
+        };
+        let RunArgs { hub, state, allow, deny, kube_api, metrics_listen, drain_timeout, log_format, config } = rest;
+        flags.extend([("hub", hub), ("allow", allow), ("deny", deny)]);
+        flags.extend(
+            [
+                ("state", state),
+                ("kube-api", kube_api),
+                ("metrics-listen", metrics_listen),
+                ("drain-timeout", drain_timeout),
+                ("log-format", log_format),
+            ]
+            .map(|(name, text)| (name, Vec::from_iter(text))),
+        );
+        (flags, config)
+    }
+}
