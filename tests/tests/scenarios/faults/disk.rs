@@ -40,7 +40,7 @@ async fn token_ids(hub: &Hub) -> Result<BTreeSet<String>> {
 
 /// Limits the size to which the hub's files may grow, in bytes, or lifts the limit.
 async fn limit_files(hub: &Hub, bytes: Option<u64>) -> Result<()> {
-    let limit = bytes.map_or(String::from("unlimited"), |bytes| bytes.to_string());
+    let limit = bytes.map_or_else(|| String::from("unlimited"), |bytes| bytes.to_string());
     let prlimit = Program::at("/usr/bin/prlimit").arg(format!("--pid={}", hub.process().pid()));
     // The soft limit only: the hard one cannot be raised again without rights.
     prlimit.arg(format!("--fsize={limit}:")).run(BOUND).await?.success()?;
