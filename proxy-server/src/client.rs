@@ -129,8 +129,11 @@ impl Client {
     pub(crate) async fn answer(&mut self, answer: &[u8]) -> io::Result<()> {
         self.say(answer).await?;
         if self.ahead.is_empty() {
-            // Either the client speaks first, or the answer has a head start. An error shows again in the relay.
-            let _ = tokio::time::timeout(ANSWER_ALONE, self.read_ahead()).await;
+            // Either the client speaks first, or the answer has a head start. A reset is told once: the relay's next
+            // read would take it for an end.
+            if let Ok(read) = tokio::time::timeout(ANSWER_ALONE, self.read_ahead()).await {
+                read?;
+            }
         }
         Ok(())
     }

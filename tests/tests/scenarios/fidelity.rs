@@ -116,22 +116,35 @@ async fn a_reset_by_the_target_is_a_reset_to_the_client() -> Result<()> {
 async fn a_reset_by_the_client_is_a_reset_to_the_target() -> Result<()> {
     let (_spoke, hub) = hub_and_spoke().await?;
     let (ends, mut ended) = mpsc::channel(1);
-    let service = Service::start(move |mut stream| {
+    // Only at a Unix socket does the target speak: elsewhere nothing but the reset itself tells of it.
+    let (silent, speaking) = (listener(b"", ends.clone()).await?, listener(b"banner", ends).await?);
+    for (name, client) in ways_in(&hub)? {
+        let service = if name.ends_with("Unix") { &speaking } else { &silent };
+        for moment in ["at once", "after some words"] {
+            let mut connection = client.dial(&target(service)).await.context(name.clone())?;
+            if moment == "after some words" {
+                connection.write_all(b"some words").await?;
+                connection.flush().await?;
+            }
+            abort(connection).await?;
+            let end = within(&name, ended.recv()).await?;
+            assert_eq!(end, Some(Err(ErrorKind::ConnectionReset)), "{name}, {moment}");
+        }
+    }
+    Ok(())
+}
+
+/// A target that says `banner`, reads to the end, and reports that.
+async fn listener(banner: &'static [u8], ends: mpsc::Sender<Result<u64, ErrorKind>>) -> io::Result<Service> {
+    Service::start(move |mut stream| {
         let ends = ends.clone();
         async move {
-            stream.write_all(b"banner").await?;
+            stream.write_all(banner).await?;
             let end = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
             ends.send(end.map_err(|error| error.kind())).await.map_err(io::Error::other)
         }
     })
-    .await?;
-    for (name, client) in ways_in(&hub)? {
-        let connection = client.dial(&target(&service)).await.context(name.clone())?;
-        abort(connection).await?;
-        let end = within(&name, ended.recv()).await?;
-        assert_eq!(end, Some(Err(ErrorKind::ConnectionReset)), "{name}");
-    }
-    Ok(())
+    .await
 }
 
 /// Closes with a reset. At a Unix socket that is a close with unread bytes (unix(7)), so this waits until there are some.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use rustls::pki_types::ServerName;
 use tests::client::{Connection, Entry};
+use tests::metrics::Metrics;
 use tests::pattern::Pattern;
 use tests::service::authority::TargetAuthority;
 use tests::service::stalled;
@@ -111,14 +112,17 @@ async fn a_killed_agent_breaks_downloads_off() -> Result<()> {
 
 #[tokio::test]
 async fn a_killed_target_breaks_off_what_it_had_not_read() -> Result<()> {
+    const UNREAD: u64 = 64 << 10;
     let hub = Hub::start().await?;
-    let _spoke = Spoke::of(&hub, "c1").start().await?;
+    let spoke = Spoke::of(&hub, "c1").start().await?;
+    let mut sent = 0;
     for (name, client) in clients(&hub)? {
         let target = stalled::start().await?;
         let mut connection = client.dial(&target.service().address().to_string()).await.context(name)?;
-        connection.write_all(&Pattern::new(1, 64 << 10).to_vec()).await?;
+        connection.write_all(&Pattern::new(1, UNREAD).to_vec()).await?;
         connection.flush().await?;
-        wait_until(BOUND, "the upload's begin", async || target.service().open() == 1).await?;
+        sent += UNREAD;
+        wait_relayed(&spoke, sent).await?;
         drop(target);
         assert_broken(vec![(name, connection)]).await?;
     }
@@ -158,10 +162,7 @@ async fn a_killed_hub_or_agent_is_no_end_of_an_upload() -> Result<()> {
         let mut connection = hub.client("c1")?.dial(&sink.address().to_string()).await?;
         connection.write_all(&Pattern::new(1, BEGUN).to_vec()).await?;
         // All of it is there: nothing unread is left anywhere that would make the kernel reset the connection by itself.
-        wait_until(BOUND, "the agent to have relayed all", async || {
-            relayed(&spoke).await.is_ok_and(|all| all >= BEGUN as f64)
-        })
-        .await?;
+        wait_relayed(&spoke, BEGUN).await?;
         if hub_dies {
             hub.kill().await?
         } else {
@@ -179,8 +180,12 @@ async fn a_killed_hub_or_agent_is_no_end_of_an_upload() -> Result<()> {
     Ok(())
 }
 
-/// Bytes that the agent has written to targets since its start.
-async fn relayed(spoke: &Spoke) -> Result<f64> {
-    let metrics = tests::metrics::Metrics::fetch(spoke.metrics()).await?;
-    Ok(metrics.sum("proxy_agent_bytes_total", &[("direction", "to_target")]))
+/// Waits until the agent has written that many bytes to targets since its start.
+async fn wait_relayed(spoke: &Spoke, bytes: u64) -> Result<()> {
+    wait_until(BOUND, "the agent to have relayed all", async || {
+        let metrics = Metrics::fetch(spoke.metrics()).await;
+        metrics
+            .is_ok_and(|metrics| metrics.sum("proxy_agent_bytes_total", &[("direction", "to_target")]) >= bytes as f64)
+    })
+    .await
 }
