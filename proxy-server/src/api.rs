@@ -260,7 +260,10 @@ async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Fail
         let message = format!("the body cannot be read ({error}); send at most {BODY_LIMIT} bytes");
         failure(StatusCode::PAYLOAD_TOO_LARGE, "BadRequest", message)
     })?;
-    serde_json::from_slice(&collected.to_bytes()).map_err(|error| bad_request(&error))
+    // Only an object: serde would take a list for the fields in their order.
+    let object: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(&collected.to_bytes()).map_err(|error| bad_request(&error))?;
+    serde_json::from_value(object.into()).map_err(|error| bad_request(&error))
 }
 
 fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {

@@ -107,6 +107,7 @@ struct CommandLine {
 /// What flags, environment and file may all say; text until it is parsed.
 #[derive(Debug, Default, Args, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[allow(rustdoc::broken_intra_doc_links, reason = "these are help texts, which show addresses like [::]:8090")]
 struct Settings {
     /// Folder of the CA, the registry and the administrator's credentials [default: /var/lib/cluster-proxy for root]
     #[arg(long, value_name = "DIR", env = "CLUSTER_PROXY_STATE")]

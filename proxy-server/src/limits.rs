@@ -150,7 +150,7 @@ impl fmt::Display for Overload {
             Of::User => ("the user", "user"),
         };
         let (what, flag_what) =
-            if self.pending { ("unanswered dials", "pending") } else { ("connections", "connections") };
+            if self.pending { ("dials without an answer", "pending") } else { ("connections", "connections") };
         write!(
             f,
             "{whose} has {} {what}, its cap; close some, or raise --max-{flag_what}-per-{flag} at the hub",

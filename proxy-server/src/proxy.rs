@@ -236,7 +236,10 @@ impl Proxy {
         let Caller::User(user) = caller else { return true };
         // The user as registered now, not as it was when the connection was opened.
         let current = self.registry.user(&user.name);
-        current.is_some_and(|user| self.registry.authorize(&user, cluster).is_ok())
+        // One of the same name that was registered since is somebody else.
+        current.is_some_and(|current| {
+            current.created_at == user.created_at && self.registry.authorize(&current, cluster).is_ok()
+        })
     }
 }
 

@@ -346,7 +346,7 @@ async fn unanswered_dials_have_a_cap_of_their_own_that_a_client_who_leaves_gives
         .await?;
         let answer = exchange(&Entry::Plain(hub.addresses().proxy), &request).await?;
         let overload = sentence(&answer, "503 Service Unavailable", "Retry-After: 1")?;
-        let expected = format!("the {of} has 1 unanswered dials");
+        let expected = format!("the {of} has 1 dials without an answer");
         assert!(overload.starts_with(&expected) && overload.contains(flag), "{overload}");
         drop((pending, open));
         wait_for(BOUND, "room again", async || client.dial(&target.address().to_string()).await).await?;

@@ -73,7 +73,7 @@ async fn dials_without_an_answer_have_caps_of_their_own() -> Result<()> {
         let (waited, checked) = tokio::join!(client.dial("slow:80"), async {
             let dial = agent.dial().await?;
             let body = refused(&client, 503).await?;
-            ensure!(body.contains(&format!("{whose} has 1 unanswered dials")) && body.contains(flag), "{body}");
+            ensure!(body.contains(&format!("{whose} has 1 dials without an answer")) && body.contains(flag), "{body}");
             Ok((dial.accept(([192, 0, 2, 1], 80).into()).await?, ()))
         });
         let (mut connection, (mut target, ())) = (waited?, checked?);
