@@ -11,7 +11,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::backends::InMemoryBackend;
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, WriteTransaction,
+};
 use thiserror::Error;
 
 use super::digest::Digest;
@@ -71,7 +74,7 @@ impl Disk {
     pub(super) fn open_with(path: &Path, reopen: Reopen) -> Result<(Self, State), OpenError> {
         let lock = lock(path)?;
         match path.try_exists() {
-            Ok(true) => {}
+            Ok(true) => check(path).map_err(|error| error.while_opening(path))?,
             Ok(false) => create(path).map_err(|error| error.while_opening(path))?,
             Err(error) => return Err(io_error(path, error)),
         }
@@ -180,6 +183,19 @@ fn create(path: &Path) -> Result<(), DiskError> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()?;
     Ok(())
+}
+
+/// Reads all of the file from a copy in memory. Opening a file writes to it, and a damaged one is to stay as it is, for
+/// whoever tries to save something from it.
+fn check(path: &Path) -> Result<(), DiskError> {
+    guarded(|| {
+        let content = fs::read(path)?;
+        let copy = InMemoryBackend::new();
+        copy.set_len(content.len() as u64)?;
+        copy.write(0, &content)?;
+        drop(content);
+        read(&builder().create_with_backend(copy)?).map(drop)
+    })
 }
 
 fn load(reopen: &Reopen, path: &Path) -> Result<(Database, State, Digest), DiskError> {

@@ -16,10 +16,12 @@ fn closed_store() -> (TempDir, PathBuf, State) {
     (folder, path, state)
 }
 
-fn assert_damaged(opened: Result<Store, OpenError>) {
-    let error = opened.expect_err("the damage went unnoticed");
+fn assert_damaged(path: &Path) {
+    let before = std::fs::read(path).unwrap();
+    let error = Store::open(path).expect_err("the damage went unnoticed");
     assert!(matches!(error, OpenError::Damaged { .. }), "{error:?}");
     assert!(error.to_string().contains("restore a copy"), "{error}");
+    assert!(std::fs::read(path).unwrap() == before, "the file was changed");
 }
 
 #[test]
@@ -28,7 +30,7 @@ fn a_file_cut_short_is_damaged() {
     let whole = std::fs::read(&path).unwrap();
     for length in [0, 1, 100, 4096, 5000, whole.len() / 2, whole.len() - 4096] {
         std::fs::write(&path, &whole[..length]).unwrap();
-        assert_damaged(Store::open(&path));
+        assert_damaged(&path);
     }
     std::fs::write(&path, &whole).unwrap();
     Store::open(&path).unwrap();
@@ -40,7 +42,7 @@ fn a_file_of_something_else_is_damaged() {
     let path = folder.path().join("registry.redb");
     for content in [vec![0; 8192], b"SQLite format 3\0".repeat(1000), vec![0xff; 1 << 20]] {
         std::fs::write(&path, content).unwrap();
-        assert_damaged(Store::open(&path));
+        assert_damaged(&path);
     }
 }
 
@@ -60,6 +62,7 @@ fn a_flipped_bit_is_noticed_or_harmless() {
             Ok(store) => assert_eq!(*store.state.read(), state, "byte {offset}"),
             Err(error) => {
                 assert!(matches!(error, OpenError::Damaged { .. }), "byte {offset}: {error:?}");
+                assert!(std::fs::read(&path).unwrap() == damaged, "byte {offset}: the file was changed");
                 noticed += 1;
             }
         }

@@ -88,7 +88,7 @@ async fn a_full_disk_is_a_clear_error_and_loses_nothing() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_damaged_store_is_refused_with_what_to_do() -> Result<()> {
+async fn a_damaged_store_is_refused_with_what_to_do_and_left_as_it_is() -> Result<()> {
     const BOUND: Duration = Duration::from_secs(30);
     let mut hub = Hub::start().await?;
     for _ in 0..20 {
@@ -114,6 +114,7 @@ async fn a_damaged_store_is_refused_with_what_to_do() -> Result<()> {
             let said = &ended.stderr;
             ensure!(said.contains(STORE) && said.contains("restore a copy"), "{name}: the operator is told {said:?}");
             ensure!(!said.contains("panicked"), "{name}: {said}");
+            ensure!(fs::read(&path)? == damaged, "{name}: the file was changed");
         }
     }
     // A copy restored brings everything back.
