@@ -5,14 +5,19 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use certs::{AgentName, ClusterName, KeyFingerprint};
 use dashmap::DashMap;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tunnel::{CloseReason, HubTunnel, Traffic};
+
+/// How long a tunnel that left a dial unanswered is passed over. One that is still there after the transport's idle
+/// time-out (12 s) has been heard of since.
+const SILENCE: Duration = Duration::from_secs(12);
 
 /// Every live tunnel.
 #[derive(Debug, Default)]
@@ -43,8 +48,8 @@ pub(crate) struct Member {
     streams: AtomicUsize,
     /// The agent is stopping.
     draining: AtomicBool,
-    /// A dial's deadline has passed without an answer; cleared by the next answer.
-    silent: AtomicBool,
+    /// When a dial's deadline passed without an answer; cleared by the next answer.
+    silent: Mutex<Option<Instant>>,
     /// A later instance of the same agent has a tunnel: this one's process is gone, or it shares its identity.
     superseded: watch::Sender<bool>,
 }
@@ -97,7 +102,7 @@ impl Tunnels {
             instance,
             streams: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
-            silent: AtomicBool::new(false),
+            silent: Mutex::new(None),
             superseded: watch::Sender::new(false),
         });
         let mut entry = self.by_cluster.entry(cluster.clone()).or_default();
@@ -200,7 +205,7 @@ impl Member {
 
     /// Whether the agent answered the last dial in time.
     pub(crate) fn answered(&self, in_time: bool) {
-        self.silent.store(!in_time, Ordering::Relaxed);
+        *self.silent.lock() = (!in_time).then(Instant::now);
     }
 
     /// Closes the tunnel.
@@ -210,7 +215,8 @@ impl Member {
 
     fn preference(&self) -> (bool, bool, bool, usize) {
         let flag = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
-        (*self.superseded.borrow(), flag(&self.silent), flag(&self.draining), self.streams.load(Ordering::Relaxed))
+        let silent = self.silent.lock().is_some_and(|since| since.elapsed() < SILENCE);
+        (*self.superseded.borrow(), silent, flag(&self.draining), self.streams.load(Ordering::Relaxed))
     }
 }
 
