@@ -91,24 +91,7 @@ async fn every_kubectl_with_websockets_execs() -> Result<()> {
     let mut execs = 0;
     for (_, kubectl) in with_websockets {
         execs += 3;
-        // The default from 1.31 on.
-        let kubectl = config.configure(kubectl).env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "true");
-        let echo = kubectl.clone().args(["exec", "first", "--", "echo", "a b", "c+d%"]).run(BOUND).await?;
-        assert_eq!(echo.success()?, "a b c+d%\n");
-
-        let failed = kubectl.clone().args(["exec", "first", "--", "fail", "3", "why"]).run(BOUND).await?;
-        assert!(failed.stderr.starts_with("why\n"), "{failed:?}");
-        failed.exited_with(3)?;
-
-        let mut cat = kubectl.args(["exec", "-i", "first", "--", "cat"]).with_stdin().spawn()?;
-        cat.write(b"first line\n", BOUND).await?;
-        cat.stdout_line(BOUND, "the first line", |line| (line == "first line").then_some(())).await?;
-        let long = [vec![b'x'; 60_000], b"\n".to_vec()].concat().repeat(10);
-        cat.write(&long, BOUND).await?;
-        cat.close_stdin();
-        cat.exits_with(0, BOUND).await?;
-        wait_until(BOUND, "all lines", async || cat.stdout().len() == 11).await?;
-        assert!(cat.stdout().iter().skip(1).all(|line| line.len() == 60_000));
+        crate::kubectl::exec(config.configure(kubectl)).await?;
     }
     let upgrades = server.requests().into_iter().filter(|request| request.headers.contains_key("upgrade")).count();
     assert_eq!(upgrades, execs, "some exec did not use a WebSocket, or a second try");

@@ -160,7 +160,7 @@ async fn every_kubectl_with_websockets_execs_and_keeps_the_exit_code() -> Result
 }
 
 /// Three commands: output, an exit code, and input that is more than any buffer on the way holds.
-async fn exec(kubectl: Program) -> Result<()> {
+pub(crate) async fn exec(kubectl: Program) -> Result<()> {
     // The default from 1.31 on.
     let kubectl = kubectl.env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "true");
     let echo = kubectl.clone().args(["exec", "first", "--", "echo", "a b", "c+d%"]).run(BOUND).await?;

@@ -24,6 +24,7 @@ async fn a_request_that_cannot_be_served_says_why_in_json() -> Result<()> {
         ("/v1/tokens", String::new()),
         ("/v1/tokens", "garbage".to_owned()),
         ("/v1/tokens", "{".to_owned()),
+        ("/v1/tokens", "[]".to_owned()),
         ("/v1/tokens", deep),
         ("/v1/tokens", json!({"ttlSeconds": 0}).to_string()),
         ("/v1/tokens", json!({"ttlSeconds": -1}).to_string()),
