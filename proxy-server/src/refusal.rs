@@ -126,27 +126,14 @@ fn dial_sentence(error: &DialError) -> String {
 }
 
 /// What the agent says, and what to do about it where that is not said.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the agent's other sentences say it themselves")]
 fn told(refusal: &Refusal) -> String {
     let advice = match refusal.reason() {
         Reason::ConnectionRefused => "check the port, and that the service runs",
         Reason::NameNotFound => "check the name as its own cluster knows it",
         Reason::Unreachable => "check the address, and the agent's way to it",
         Reason::TimedOut => "check the address, and that no firewall drops its packets",
-        Reason::PolicyDenied
-        | Reason::Overloaded
-        | Reason::BadTarget
-        | Reason::KindNotSupported
-        | Reason::Draining
-        | Reason::Unspecified
-        | Reason::UnknownToken
-        | Reason::ExpiredToken
-        | Reason::UsedToken
-        | Reason::WrongName
-        | Reason::NoName
-        | Reason::Denied
-        | Reason::AgentNameTaken
-        | Reason::BadRequest
-        | Reason::Internal => return refusal.message.clone(),
+        _ => return refusal.message.clone(),
     };
     format!("{}; {advice}", refusal.message)
 }
