@@ -247,22 +247,25 @@ impl Agents {
         }
     }
 
-    /// Closes the tunnels that the registry does not admit any more; says how many.
-    pub(crate) fn recheck(&self) -> usize {
+    /// Closes the tunnels of `cluster` that the registry does not admit any more; says how many.
+    pub(crate) fn recheck(&self, cluster: &ClusterName) -> usize {
         let mut closed = 0;
-        for cluster in self.tunnels.clusters() {
-            for member in self.tunnels.members(&cluster) {
-                let known = Known { cluster: cluster.clone(), agent: member.agent.clone(), key: member.key };
-                if let Err(Refused { reason, text }) = self.admit(&known) {
-                    member.close(reason, &text);
-                    closed += 1;
-                }
-            }
-            if self.registry.cluster(&cluster).is_none() {
-                self.tunnels.forget(&cluster);
+        for member in self.tunnels.members(cluster) {
+            let known = Known { cluster: cluster.clone(), agent: member.agent.clone(), key: member.key };
+            if let Err(Refused { reason, text }) = self.admit(&known) {
+                member.close(reason, &text);
+                closed += 1;
             }
         }
+        if self.registry.cluster(cluster).is_none() {
+            self.tunnels.forget(cluster);
+        }
         closed
+    }
+
+    /// The same for every cluster.
+    pub(crate) fn recheck_all(&self) -> usize {
+        self.tunnels.clusters().iter().map(|cluster| self.recheck(cluster)).sum()
     }
 }
 

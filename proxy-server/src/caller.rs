@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::SystemTime};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use certs::{ClusterName, Identity, issued_at};
+use certs::{ClusterName, Identity, UserName, issued_at};
 use registry::{Registry, User};
 use rustls::pki_types::CertificateDer;
 use secrecy::{ExposeSecret, SecretString};
@@ -130,6 +130,11 @@ impl Caller {
     /// The user's name in decisions and limits.
     pub(crate) fn name(&self) -> String {
         self.to_string()
+    }
+
+    /// Whether this is the registered user `name`.
+    pub(crate) fn is_user(&self, name: &UserName) -> bool {
+        matches!(self, Self::User(user) if user.name == *name)
     }
 
     /// The cluster that a proxy user name names: none, when it is the caller's own name.

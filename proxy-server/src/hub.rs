@@ -15,7 +15,7 @@ use http::Request;
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use prometheus::{Registry as MetricsRegistry, process_collector::ProcessCollector};
-use registry::Registry;
+use registry::{Change, Registry};
 use tokio::{
     net::{TcpListener, UnixListener},
     sync::broadcast::error::RecvError,
@@ -314,19 +314,19 @@ impl Hub {
     }
 }
 
-/// Looks at every tunnel and connection again whenever the registry changes.
+/// Looks again at the tunnels and connections that a change of the registry concerns. (An agent's coming and going is a
+/// change too: looking at all of them would make a restart with many agents costly.)
 async fn watch(registry: &Registry, proxy: &Proxy, agents: &Agents) {
     let mut changes = registry.changes();
     loop {
-        match changes.recv().await {
-            Ok(_) | Err(RecvError::Lagged(_)) => {}
+        let (cut, closed) = match changes.recv().await {
+            Ok(Change::Cluster(name)) => (proxy.recheck(|_, cluster| *cluster == name), agents.recheck(&name)),
+            Ok(Change::User(name)) => (proxy.recheck(|caller, _| caller.is_user(&name)), 0),
+            // Nobody is connected by a join token.
+            Ok(Change::Token(_)) => continue,
+            Err(RecvError::Lagged(_)) => (proxy.recheck(|_, _| true), agents.recheck_all()),
             Err(RecvError::Closed) => return,
-        }
-        // One look serves every change that has arrived meanwhile.
-        while !changes.is_empty() {
-            let _ = changes.try_recv();
-        }
-        let (cut, closed) = (proxy.recheck(), agents.recheck());
+        };
         if cut + closed > 0 {
             tracing::info!(connections = cut, tunnels = closed, "cut what the registry allows no more");
         }

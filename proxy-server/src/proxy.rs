@@ -223,9 +223,12 @@ impl Proxy {
         OpenError::Away { cluster: cluster.clone(), last_seen: seen.map(|seen| (seen, Timestamp::now())) }
     }
 
-    /// Cuts the connections whose right has gone; says how many.
-    pub(crate) fn recheck(&self) -> usize {
+    /// Cuts the connections whose right has gone, of those that a change concerns; says how many.
+    pub(crate) fn recheck(&self, concerned: impl Fn(&Caller, &ClusterName) -> bool) -> usize {
         self.connections.retain(|caller, cluster| {
+            if !concerned(caller, cluster) {
+                return true;
+            }
             let registered =
                 self.registry.cluster(cluster).is_some_and(|cluster| cluster.standing() == Standing::Accepted);
             registered && self.still_allowed(caller, cluster)
