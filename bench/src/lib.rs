@@ -1,0 +1,1 @@
+//! What the programs of this crate share: the ways a byte can take, the load that goes over them, and the report.
