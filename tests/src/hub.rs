@@ -29,6 +29,7 @@ const COMMAND: Duration = Duration::from_secs(30);
 pub struct HubBuilder {
     arguments: Vec<String>,
     shell: Option<String>,
+    quiet: bool,
 }
 
 /// A hub. It is killed and its state removed when dropped.
@@ -38,6 +39,7 @@ pub struct Hub {
     addresses: Addresses,
     arguments: Vec<String>,
     shell: Option<String>,
+    quiet: bool,
     state: TempDir,
 }
 
@@ -71,13 +73,21 @@ impl HubBuilder {
         self
     }
 
+    /// Does not show the addresses that it prints; see [`Program::quiet`].
+    #[must_use]
+    pub fn quiet(mut self) -> Self {
+        self.quiet = true;
+        self
+    }
+
     /// Starts it and waits until it is ready.
     pub async fn start(self) -> Result<Hub> {
         let state = TempDir::new().context("no temporary folder for the hub's state")?;
         let any: SocketAddr = ([127, 0, 0, 1], 0).into();
-        let server = server(state.path(), &self.arguments, self.shell.as_deref(), [any; 4])?;
-        let (process, addresses) = launch(&server).await?;
-        Ok(Hub { process, addresses, arguments: self.arguments, shell: self.shell, state })
+        let Self { arguments, shell, quiet } = self;
+        let server = server(state.path(), &arguments, shell.as_deref(), [any; 4])?;
+        let (process, addresses) = launch(&if quiet { server.quiet() } else { server }).await?;
+        Ok(Hub { process, addresses, arguments, shell, quiet, state })
     }
 }
 
@@ -142,7 +152,9 @@ impl Hub {
     /// The program that [`Self::start_again`] runs, for starts that are to fail.
     pub fn program(&self) -> Result<Program> {
         let Addresses { proxy, tunnel, api, metrics, .. } = self.addresses;
-        server(self.state.path(), &self.arguments, self.shell.as_deref(), [proxy, tunnel, api, metrics])
+        let listen = [proxy, tunnel, api, metrics];
+        let server = server(self.state.path(), &self.arguments, self.shell.as_deref(), listen)?;
+        Ok(if self.quiet { server.quiet() } else { server })
     }
 
     /// Stops it well and starts it again, with the same ports and state.

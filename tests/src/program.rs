@@ -21,6 +21,7 @@ pub struct Program {
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     stdin: bool,
+    quiet: bool,
 }
 
 /// What a program that ran to its end left.
@@ -38,7 +39,7 @@ pub struct Finished {
 impl Program {
     /// The program at `path`.
     pub fn at(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), arguments: Vec::new(), environment: Vec::new(), stdin: false }
+        Self { path: path.into(), arguments: Vec::new(), environment: Vec::new(), stdin: false, quiet: false }
     }
 
     /// One of the workspace's own binaries, e.g. `proxy-server`; an error says to build it when it is missing.
@@ -83,6 +84,13 @@ impl Program {
         self
     }
 
+    /// Does not show its standard output when it is dropped; what it writes to standard error is still shown.
+    #[must_use]
+    pub fn quiet(mut self) -> Self {
+        self.quiet = true;
+        self
+    }
+
     /// The file name, for messages.
     pub fn name(&self) -> String {
         self.path.file_name().unwrap_or(self.path.as_os_str()).to_string_lossy().into_owned()
@@ -94,7 +102,7 @@ impl Program {
         let mut command = self.command(&home)?;
         command.stdin(if self.stdin { Stdio::piped() } else { Stdio::null() });
         let child = command.spawn().with_context(|| format!("{} does not start", self.path.display()))?;
-        Process::attach(self.name(), child, home)
+        Process::attach(self.name(), child, home, self.quiet)
     }
 
     /// Runs the program to its end, at most for `bound`; it is killed when that has passed.

@@ -29,6 +29,7 @@ pub struct SpokeBuilder<'a> {
     token: Option<String>,
     policy: Vec<String>,
     arguments: Vec<String>,
+    shell: Option<String>,
 }
 
 /// An agent of a cluster. It is killed and its state removed when dropped.
@@ -38,6 +39,7 @@ pub struct Spoke {
     cluster: String,
     metrics: SocketAddr,
     arguments: Vec<String>,
+    shell: Option<String>,
     state: TempDir,
 }
 
@@ -70,6 +72,13 @@ impl SpokeBuilder<'_> {
         self
     }
 
+    /// Has a shell run `line` first, in the agent's own process; see [`Program::after_shell`].
+    #[must_use]
+    pub fn after_shell(mut self, line: &str) -> Self {
+        self.shell = Some(line.to_owned());
+        self
+    }
+
     /// The `proxy-agent join` of this spoke with its state in `state`, for scenarios about joining itself.
     pub async fn join(&self, state: &Path) -> Result<Program> {
         let token = match &self.token {
@@ -90,8 +99,8 @@ impl SpokeBuilder<'_> {
         let state = TempDir::new().context("no temporary folder for the agent's state")?;
         self.join(state.path()).await?.run(START).await?.success()?;
         let (arguments, metrics) = ([self.policy, self.arguments].concat(), own_metrics_address());
-        let process = launch(state.path(), metrics, &arguments).await?;
-        Ok(Spoke { process, cluster: self.cluster, metrics, arguments, state })
+        let process = launch(state.path(), metrics, &arguments, self.shell.as_deref()).await?;
+        Ok(Spoke { process, cluster: self.cluster, metrics, arguments, shell: self.shell, state })
     }
 }
 
@@ -105,6 +114,7 @@ impl Spoke {
             token: None,
             policy: ["--allow", "127.0.0.0/8", "--allow", "::1/128"].map(str::to_owned).to_vec(),
             arguments: Vec::new(),
+            shell: None,
         }
     }
 
@@ -146,15 +156,20 @@ impl Spoke {
 
     /// Runs it again after [`Self::stop`] or [`Self::kill`], without joining anew, and waits until its tunnel is up.
     pub async fn start_again(&mut self) -> Result<()> {
-        self.process = launch(self.state.path(), self.metrics, &self.arguments).await?;
+        self.process = launch(self.state.path(), self.metrics, &self.arguments, self.shell.as_deref()).await?;
         Ok(())
     }
 }
 
 /// Runs the agent and waits until it says that its tunnel is up.
-async fn launch(state: &Path, metrics: SocketAddr, arguments: &[String]) -> Result<Process> {
+async fn launch(state: &Path, metrics: SocketAddr, arguments: &[String], shell: Option<&str>) -> Result<Process> {
     let agent = Program::of_workspace("proxy-agent")?.arg("run").arg("--state").arg(state);
-    let process = agent.args(["--metrics-listen", &metrics.to_string()]).args(arguments).spawn()?;
+    let agent = agent.args(["--metrics-listen", &metrics.to_string()]).args(arguments);
+    let agent = match shell {
+        Some(line) => agent.after_shell(line),
+        None => agent,
+    };
+    let process = agent.spawn()?;
     wait_for(START, "the agent's tunnel", async || Fetch::get("/readyz").plain(metrics).await?.success()).await?;
     Ok(process)
 }
