@@ -162,8 +162,9 @@ impl Running {
 
     /// Hub and agent as they are shipped. What they log goes to files, as it would not reach a program that reads it.
     async fn ours(&mut self, service: &service::Running, _mtu: Option<u16>) -> Result<()> {
-        let hub = Hub::builder().after_shell(&report::log_to("hub")?).quiet().start().await?;
-        let spoke = Spoke::of(&hub, CLUSTER).after_shell(&report::log_to("agent")?).start().await?;
+        let m = std::env::var("BENCH_MTU").unwrap_or("9000".into());
+        let hub = Hub::builder().args(["--max-mtu", &m]).after_shell(&report::log_to("hub")?).quiet().start().await?;
+        let spoke = Spoke::of(&hub, CLUSTER).args(["--max-mtu", &m]).after_shell(&report::log_to("agent")?).start().await?;
         let login = Some((CLUSTER.to_owned(), hub.credentials().token()?));
         let proxy = hub.addresses().proxy.to_string();
         self.route = Route::Connect { proxy, target: service.address, login };

@@ -19,7 +19,7 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
     let paths = paths.without(&[]);
     let baseline = position(&paths, &Path::TlsRelay)?;
     let rounds =
-        Rounds::run(&paths, arguments.rounds(3, 5), async |path| path.bulk(1, Direction::Download, span).await).await?;
+        Rounds::run(&paths, arguments.rounds(3, 5), async |path| path.bulk(std::env::var("BENCH_STREAMS").unwrap_or("1".into()).parse()?, Direction::Download, span).await).await?;
     for (index, path) in paths.iter().enumerate() {
         let rate = rounds.median(index, Transfer::gbit_per_second);
         let figure = Figure::new("1 stream, download", &path.name, rate, "Gbit/s");
