@@ -119,6 +119,7 @@ impl Keeper {
             streams: self.streams.clone(),
             identity: self.identity.clone(),
             status: self.status.clone(),
+            metrics: self.metrics.clone(),
             drain: self.drain.clone(),
             end: self.end.clone(),
         };

@@ -8,7 +8,7 @@ use prometheus::{
     process_collector::ProcessCollector,
     proto::MetricFamily,
 };
-use tunnel::Traffic;
+use tunnel::{Offload, Traffic};
 
 use crate::hub::HubAddress;
 
@@ -22,6 +22,7 @@ const DIAL_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0
 #[derive(Debug)]
 pub(crate) struct Metrics {
     connected: IntGaugeVec,
+    offload: IntGaugeVec,
     connects: IntCounterVec,
     dials: IntCounterVec,
     pub(crate) dial_duration: Histogram,
@@ -53,6 +54,10 @@ impl Metrics {
                 Opts::new("proxy_agent_connected", "Whether the tunnel to this hub address is up."),
                 &["hub"],
             )?,
+            offload: IntGaugeVec::new(
+                Opts::new("proxy_agent_udp_offload", "Whether the kernel cuts and joins datagrams (GSO, GRO)."),
+                &["hub", "direction"],
+            )?,
             connects: counter("proxy_agent_connects_total", "Attempts to open a tunnel, by how they ended.", "result")?,
             dials: counter("proxy_agent_dials_total", "Dials asked for by hubs, by how they ended.", "result")?,
             dial_duration: Histogram::with_opts(
@@ -67,8 +72,10 @@ impl Metrics {
             renewals: counter("proxy_agent_certificate_renewals_total", "Certificates received, by use.", "result")?,
             traffic: traffic.clone(),
         };
-        let Self { connected, connects, dials, dial_duration, streams, certificate_expiry, renewals, .. } = &metrics;
+        let Self { connected, offload, connects, dials, .. } = &metrics;
+        let Self { dial_duration, streams, certificate_expiry, renewals, .. } = &metrics;
         registry.register(Box::new(connected.clone()))?;
+        registry.register(Box::new(offload.clone()))?;
         registry.register(Box::new(connects.clone()))?;
         registry.register(Box::new(dials.clone()))?;
         registry.register(Box::new(dial_duration.clone()))?;
@@ -82,6 +89,12 @@ impl Metrics {
 
     pub(crate) fn set_connected(&self, hub: &HubAddress, connected: bool) {
         self.connected.with_label_values(&[&hub.to_string()]).set(connected.into());
+    }
+
+    pub(crate) fn set_offload(&self, hub: &HubAddress, offload: Offload) {
+        let hub = hub.to_string();
+        self.offload.with_label_values(&[hub.as_str(), "send"]).set(offload.send.into());
+        self.offload.with_label_values(&[hub.as_str(), "receive"]).set(offload.receive.into());
     }
 
     pub(crate) fn connect_ended(&self, result: &str) {

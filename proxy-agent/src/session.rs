@@ -11,12 +11,13 @@ use tunnel::{AgentControl, AgentMessage, AgentTunnel, CloseReason, ControlError,
 use crate::{
     current::CurrentIdentity,
     hub::HubAddress,
+    metrics::Metrics,
     status::{HubState, Status},
     streams::Streams,
 };
 
-/// How often a tunnel looks whether the certificate is due for renewal.
-const RENEWAL_LOOK: Duration = Duration::from_secs(30);
+/// How often a tunnel looks whether the certificate is due for renewal, and what the kernel does for it.
+const LOOK: Duration = Duration::from_secs(30);
 
 /// How long a control message may wait for the hub to read the ones before it.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,6 +33,7 @@ pub(crate) struct Session {
     pub(crate) streams: Arc<Streams>,
     pub(crate) identity: Arc<CurrentIdentity>,
     pub(crate) status: Arc<Status>,
+    pub(crate) metrics: Arc<Metrics>,
     /// Cancelled when the agent drains: the hub is told.
     pub(crate) drain: CancellationToken,
     /// Cancelled when the agent ends: the tunnel is closed.
@@ -54,7 +56,7 @@ impl Session {
     pub(crate) async fn serve(self, mut control: AgentControl) -> SessionEnd {
         let mut identities = self.identity.subscribe();
         let own = identities.borrow_and_update().clone();
-        let mut renewal = tokio::time::interval(RENEWAL_LOOK);
+        let mut looks = tokio::time::interval(LOOK);
         let mut told = false;
         loop {
             tokio::select! {
@@ -66,8 +68,11 @@ impl Session {
                     Ok(message) => self.hear(message),
                     Err(error) => return self.broken(error).await,
                 },
-                _ = renewal.tick() => if let Some(csr) = self.identity.renewal(SystemTime::now()) {
-                    self.say(&mut control, AgentMessage::Renew(Renew { csr })).await;
+                _ = looks.tick() => {
+                    self.look();
+                    if let Some(csr) = self.identity.renewal(SystemTime::now()) {
+                        self.say(&mut control, AgentMessage::Renew(Renew { csr })).await;
+                    }
                 },
                 Ok(()) = identities.changed() => if identities.borrow_and_update().is_someone_else(&own) {
                     self.tunnel.close(CloseReason::Done, "the agent has joined anew", CLOSE_TIMEOUT).await;
@@ -82,6 +87,12 @@ impl Session {
                     return SessionEnd::Stopped;
                 }
             }
+        }
+    }
+
+    fn look(&self) {
+        if let Some(offload) = self.tunnel.offload() {
+            self.metrics.set_offload(&self.hub, offload);
         }
     }
 

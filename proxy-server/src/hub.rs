@@ -149,7 +149,7 @@ impl Hub {
         let phases = Phases::default();
         let gathered = MetricsRegistry::new();
         let metrics = Arc::new(Metrics::register(&gathered)?);
-        gathered.register(Box::new(LiveCollector::new(tunnels.clone(), connections.clone())?))?;
+        gathered.register(Box::new(LiveCollector::new(tunnels.clone(), connections.clone(), listeners.clone())?))?;
         gathered.register(Box::new(ProcessCollector::for_self()))?;
         let server_id = format!("{:016x}", rand::random::<u64>());
         let proxy = Arc::new(Proxy {

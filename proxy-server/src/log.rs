@@ -44,9 +44,5 @@ pub fn init(config: &Config) -> Result<(), LogError> {
         let layer = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(Mutex::new(file));
         layer.with_filter(Targets::new().with_target(AUDIT, LevelFilter::INFO))
     });
-    tracing_subscriber::registry()
-        .with(stderr.with_filter(filter))
-        .with(audit)
-        .try_init()
-        .map_err(LogError::Twice)
+    tracing_subscriber::registry().with(stderr.with_filter(filter)).with(audit).try_init().map_err(LogError::Twice)
 }

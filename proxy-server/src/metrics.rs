@@ -12,6 +12,8 @@ use prometheus::{
     proto::MetricFamily,
 };
 
+use tunnel::Listener;
+
 use crate::{connections::Connections, tunnels::Tunnels};
 
 /// Where a client came in.
@@ -112,17 +114,24 @@ impl Metrics {
 pub(crate) struct LiveCollector {
     tunnels: Arc<Tunnels>,
     connections: Arc<Connections>,
+    listeners: Vec<Arc<Listener>>,
     open: IntGaugeVec,
     by_cluster: IntGaugeVec,
     streams: IntGaugeVec,
     rtt: prometheus::GaugeVec,
+    path_mtu: IntGaugeVec,
+    offload: IntGaugeVec,
     bytes: IntCounterVec,
     /// Two scrapes at a time must neither add the same bytes twice nor see each other's empty vectors.
     turn: Mutex<()>,
 }
 
 impl LiveCollector {
-    pub(crate) fn new(tunnels: Arc<Tunnels>, connections: Arc<Connections>) -> prometheus::Result<Self> {
+    pub(crate) fn new(
+        tunnels: Arc<Tunnels>,
+        connections: Arc<Connections>,
+        listeners: Vec<Arc<Listener>>,
+    ) -> prometheus::Result<Self> {
         let gauge = |name: &str, help: &str, labels: &[&str]| {
             IntGaugeVec::new(Opts::new(format!("proxy_server_{name}"), help), labels)
         };
@@ -131,17 +140,25 @@ impl LiveCollector {
         Ok(Self {
             tunnels,
             connections,
+            listeners,
             open: gauge("connections", "Connections open, dialling ones included", &[])?,
             by_cluster: gauge("tunnels", "Tunnels of a cluster", &["cluster"])?,
             streams: gauge("streams", "Streams open in a cluster's tunnels", &["cluster"])?,
             rtt: prometheus::GaugeVec::new(rtt, &["cluster"])?,
+            path_mtu: gauge(
+                "tunnel_path_mtu_bytes",
+                "Largest IP packet on the narrowest of a cluster's paths",
+                &["cluster"],
+            )?,
+            offload: gauge("udp_offload", "Whether the kernel cuts and joins datagrams (GSO, GRO)", &["direction"])?,
             bytes: IntCounterVec::new(bytes, &["cluster", "direction"])?,
             turn: Mutex::new(()),
         })
     }
 
-    fn families(&self) -> [&dyn Collector; 5] {
-        [&self.open, &self.by_cluster, &self.streams, &self.rtt, &self.bytes]
+    fn families(&self) -> [&dyn Collector; 7] {
+        let Self { open, by_cluster, streams, rtt, path_mtu, offload, bytes, .. } = self;
+        [open, by_cluster, streams, rtt, path_mtu, offload, bytes]
     }
 }
 
@@ -156,8 +173,16 @@ impl Collector for LiveCollector {
         self.by_cluster.reset();
         self.streams.reset();
         self.rtt.reset();
+        self.path_mtu.reset();
         self.bytes.reset();
         self.open.with_label_values::<&str>(&[]).set(to_i64(self.connections.count()));
+        let offloads: Vec<_> = self.listeners.iter().map(|listener| listener.offload()).collect();
+        for (direction, all) in [
+            ("send", offloads.iter().all(|offload| offload.send)),
+            ("receive", offloads.iter().all(|offload| offload.receive)),
+        ] {
+            self.offload.with_label_values(&[direction]).set(all.into());
+        }
         for cluster in self.tunnels.clusters() {
             let summary = self.tunnels.summary(&cluster);
             let label = [cluster.as_ref()];
@@ -165,6 +190,9 @@ impl Collector for LiveCollector {
             self.streams.with_label_values(&label).set(to_i64(summary.streams));
             if let Some(rtt) = summary.rtt {
                 self.rtt.with_label_values(&label).set(rtt.as_secs_f64());
+            }
+            if let Some(mtu) = summary.path_mtu {
+                self.path_mtu.with_label_values(&label).set(mtu.into());
             }
             self.bytes.with_label_values(&[cluster.as_ref(), "to_cluster"]).inc_by(summary.bytes_to_cluster);
             self.bytes.with_label_values(&[cluster.as_ref(), "from_cluster"]).inc_by(summary.bytes_from_cluster);

@@ -12,6 +12,7 @@ use crate::{
     message::{
         AgentMessage, Dial, DialOutcome, DialReply, Dialed, FromAgent, FromHub, Hello, HubMessage, Refusal, Welcome,
     },
+    socket::Offload,
     stream::Stream,
     wire::{self, WireError},
 };
@@ -88,6 +89,11 @@ impl AgentTunnel {
     /// Smoothed round-trip time.
     pub fn rtt(&self) -> Duration {
         self.connection.rtt()
+    }
+
+    /// What the kernel does for the tunnel's socket.
+    pub fn offload(&self) -> Option<Offload> {
+        self.connection.offload()
     }
 
     /// Closes the tunnel, and waits at most `limit` for the hub to hear of it.

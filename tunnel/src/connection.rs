@@ -1,18 +1,30 @@
 //! One QUIC connection after its handshake, before it has a role; and why a connection is lost.
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use rustls::pki_types::CertificateDer;
 
-use crate::{ALPN_JOIN, ALPN_TUNNEL, code::CloseReason};
+use crate::{
+    ALPN_JOIN, ALPN_TUNNEL,
+    code::CloseReason,
+    mtu,
+    socket::{Offload, Socket},
+};
 
 /// A connection whose handshake is done. Turn it into an [`AgentTunnel`](crate::AgentTunnel), a
 /// [`HubTunnel`](crate::HubTunnel) or a join; dropping it closes it.
 #[derive(Clone, Debug)]
 pub struct Connection {
     pub(crate) quic: quinn::Connection,
-    /// The endpoint of a connection we dialled: it has no other owner.
-    pub(crate) endpoint: Option<quinn::Endpoint>,
+    /// What a connection that we dialled has for itself.
+    pub(crate) own: Option<OwnEndpoint>,
+}
+
+/// An endpoint that has one connection, and no other owner.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnEndpoint {
+    pub(crate) endpoint: quinn::Endpoint,
+    pub(crate) socket: Arc<Socket>,
 }
 
 /// What the two ends agreed to speak.
@@ -66,6 +78,16 @@ impl Connection {
         self.quic.rtt()
     }
 
+    /// The largest IP packet that the path was found to carry, in bytes.
+    pub fn path_mtu(&self) -> u16 {
+        mtu::packet(self.quic.stats().path.current_mtu)
+    }
+
+    /// What the kernel does for the socket of a connection that we dialled.
+    pub fn offload(&self) -> Option<Offload> {
+        self.own.as_ref().map(|own| own.socket.offload())
+    }
+
     /// Closes the connection at once: open streams are lost.
     pub fn close(&self, reason: CloseReason, text: &str) {
         self.quic.close(reason.varint(), text.as_bytes());
@@ -79,7 +101,7 @@ impl Connection {
     /// Gives a close of a connection that we dialled the time to reach the peer: three probe time-outs, at most
     /// `limit`.
     pub async fn flush(&self, limit: Duration) {
-        if let Some(endpoint) = &self.endpoint {
+        if let Some(OwnEndpoint { endpoint, .. }) = &self.own {
             // A peer that is gone needs no goodbye.
             let _ = tokio::time::timeout(limit, endpoint.wait_idle()).await;
         }

@@ -12,7 +12,7 @@ use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 
 use crate::{
     code::CloseReason,
-    connection::{Connection, Loss},
+    connection::{Connection, Loss, OwnEndpoint},
     mtu::{self, Mtu},
     port::{self, PortSocket, Worker},
     socket::{Offload, Socket},
@@ -168,7 +168,7 @@ impl Incoming {
             let connecting = accepted.map_err(|error| HandshakeError::Failed(error.into()))?;
             let connected = tokio::time::timeout(limit, connecting).await.map_err(|_| HandshakeError::TimedOut)?;
             let quic = connected.map_err(|error| HandshakeError::Failed(error.into()))?;
-            Ok(Connection { quic, endpoint: None })
+            Ok(Connection { quic, own: None })
         }
     }
 }
@@ -190,14 +190,15 @@ pub async fn connect(
     let mut config = quinn::EndpointConfig::default();
     receive_largest(&mut config);
     let runtime = Arc::new(quinn::TokioRuntime);
-    let endpoint = quinn::Endpoint::new_with_abstract_socket(config, None, Arc::new(socket), runtime)
+    let socket = Arc::new(socket);
+    let endpoint = quinn::Endpoint::new_with_abstract_socket(config, None, socket.clone(), runtime)
         .map_err(ConnectError::Socket)?;
     let connecting =
         endpoint.connect_with(client, address, server_name).map_err(|error| ConnectError::Config(error.to_string()))?;
     match tokio::time::timeout(limit, connecting).await {
         Err(_) | Ok(Err(quinn::ConnectionError::TimedOut)) => Err(ConnectError::TimedOut(address)),
         Ok(Err(error)) => Err(ConnectError::Handshake { address, source: error.into() }),
-        Ok(Ok(quic)) => Ok(Connection { quic, endpoint: Some(endpoint) }),
+        Ok(Ok(quic)) => Ok(Connection { quic, own: Some(OwnEndpoint { endpoint, socket }) }),
     }
 }
 

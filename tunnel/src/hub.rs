@@ -106,6 +106,11 @@ impl HubTunnel {
         self.connection.rtt()
     }
 
+    /// The largest IP packet that the path was found to carry, in bytes.
+    pub fn path_mtu(&self) -> u16 {
+        self.connection.path_mtu()
+    }
+
     /// Closes the tunnel at once; its streams are lost.
     pub fn close(&self, reason: CloseReason, text: &str) {
         self.connection.close(reason, text);

@@ -50,6 +50,11 @@ impl Mtu {
     }
 }
 
+/// The IP packet around a UDP payload, in bytes.
+pub(crate) fn packet(datagram: u16) -> u16 {
+    datagram + HEADERS
+}
+
 /// Nothing is sent: connecting a UDP socket looks up the route (ip(7), IP_MTU).
 fn first_link(peer: SocketAddr) -> io::Result<u16> {
     let socket = UdpSocket::bind((IpAddr::from(Ipv4Addr::UNSPECIFIED), 0))?;

@@ -88,7 +88,16 @@ impl Socket {
     pub(crate) fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
         let state = UdpSocketState::new((&socket).into())?;
         let io = tokio::net::UdpSocket::from_std(socket)?;
-        Ok(Self { io, state, burst: Mutex::default(), full: AtomicBool::new(false) })
+        let socket = Self { io, state, burst: Mutex::default(), full: AtomicBool::new(false) };
+        let Offload { send, receive } = socket.offload();
+        if !send || !receive {
+            tracing::warn!(
+                send,
+                receive,
+                "this kernel has no segmentation offload for UDP: expect a third of the speed"
+            );
+        }
+        Ok(socket)
     }
 
     pub(crate) fn offload(&self) -> Offload {
@@ -96,7 +105,11 @@ impl Socket {
     }
 
     fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let offloads = transmit.segment_size.is_some();
         let sent = self.io.try_io(Interest::WRITABLE, || self.state.send((&self.io).into(), transmit));
+        if offloads && !self.offload().send {
+            tracing::warn!("the network device refused segmentation offload for UDP: expect a third of the speed");
+        }
         if matches!(&sent, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
             self.full.store(true, Ordering::Relaxed);
         }

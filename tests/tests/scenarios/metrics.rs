@@ -23,7 +23,7 @@ const HUB: &str = "proxy_server_";
 const AGENT: &str = "proxy_agent_";
 
 /// Everything that the hub exports. A metric that is added is added here, and made to move.
-const HUB_FAMILIES: [&str; 14] = [
+const HUB_FAMILIES: [&str; 16] = [
     "proxy_server_bytes_total",
     "proxy_server_connections",
     "proxy_server_connections_closed_total",
@@ -34,14 +34,16 @@ const HUB_FAMILIES: [&str; 14] = [
     "proxy_server_handshakes_failed_total",
     "proxy_server_joins_total",
     "proxy_server_streams",
+    "proxy_server_tunnel_path_mtu_bytes",
     "proxy_server_tunnel_rtt_seconds",
     "proxy_server_tunnels",
     "proxy_server_tunnels_closed_total",
     "proxy_server_tunnels_opened_total",
+    "proxy_server_udp_offload",
 ];
 
 /// Everything that an agent exports.
-const AGENT_FAMILIES: [&str; 8] = [
+const AGENT_FAMILIES: [&str; 9] = [
     "proxy_agent_bytes_total",
     "proxy_agent_certificate_expiry_timestamp_seconds",
     "proxy_agent_certificate_renewals_total",
@@ -50,6 +52,7 @@ const AGENT_FAMILIES: [&str; 8] = [
     "proxy_agent_dial_duration_seconds",
     "proxy_agent_dials_total",
     "proxy_agent_streams",
+    "proxy_agent_udp_offload",
 ];
 
 /// A metric with labels and the value it is to have.
