@@ -4,6 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use quinn::{IdleTimeout, TransportConfig, VarInt};
 
+use crate::congestion::ModelFactory;
+
 /// A peer that has not been heard of for this long is gone: the bound within which a dead agent shows.
 /// Below 15 s, and long enough for a route to change without losing every stream.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(12);
@@ -51,6 +53,7 @@ fn both() -> TransportConfig {
         .stream_receive_window(STREAM_WINDOW.into())
         // A window for the whole connection would let a few stalled readers block every other stream.
         .receive_window(VarInt::MAX)
-        .send_window(SEND_WINDOW);
+        .send_window(SEND_WINDOW)
+        .congestion_controller_factory(Arc::new(ModelFactory::new()));
     transport
 }
