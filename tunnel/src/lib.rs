@@ -38,6 +38,7 @@
 
 mod agent;
 mod code;
+mod congestion;
 mod connection;
 mod control;
 mod endpoint;

@@ -27,7 +27,7 @@ struct Pair {
     agent_control: AgentControl,
 }
 
-fn tls() -> (Arc<rustls::ServerConfig>, Arc<rustls::ClientConfig>) {
+pub(crate) fn tls() -> (Arc<rustls::ServerConfig>, Arc<rustls::ClientConfig>) {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let key = rcgen::KeyPair::generate().unwrap();
     let certificate = rcgen::CertificateParams::new(vec!["hub".into()]).unwrap().self_signed(&key).unwrap();

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
-use crate::mtu::Mtu;
+use crate::{congestion::ModelFactory, mtu::Mtu};
 
 /// A peer that has not been heard of for this long is gone: the bound within which a dead agent shows.
 /// Below 15 s, and long enough for a route to change without losing every stream.
@@ -56,6 +56,7 @@ fn both(mtu: Mtu) -> TransportConfig {
         // A window for the whole connection would let a few stalled readers block every other stream.
         .receive_window(VarInt::MAX)
         .send_window(SEND_WINDOW)
-        .mtu_discovery_config(Some(discovery));
+        .mtu_discovery_config(Some(discovery))
+        .congestion_controller_factory(Arc::new(ModelFactory::new()));
     transport
 }

@@ -1,0 +1,103 @@
+//! How much more than the empty path holds is sent, and whether that is why packets are lost.
+//!
+//! Headroom finds bandwidth that has become free, carries the sender over jitter and over losses not yet noticed, and
+//! stands in the queue of the bottleneck. It alternates between a high and a low half of a cycle. Random losses are as
+//! frequent in both; losses of a queue that is too short come with the high half, and then its headroom is cut.
+
+use std::time::Duration;
+
+use super::{bandwidth::Bandwidth, model::LOSS_LIMIT, round::Round};
+
+/// The queue that is always allowed: 4 ms is what schedulers and batched ACKs take.
+pub(super) const MINIMUM_QUEUE: Duration = Duration::from_millis(4);
+
+/// The standing queue of the high half, as a share of the min RTT.
+const SHARE: f64 = 0.2;
+
+/// The same while others stand in the queue.
+const CROWDED_SHARE: f64 = 0.4;
+
+/// How much of the high half's headroom the low half has.
+const LOW: f64 = 0.35;
+
+/// The least scale: finds out in time that a queue has become longer.
+const MINIMUM_SCALE: f64 = 0.05;
+
+/// Rounds in half a cycle. A round's losses are noticed in the next, so the first of each half is not counted.
+const HALF: u8 = 4;
+
+#[derive(Debug, Clone)]
+pub(super) struct Headroom {
+    /// The part of the full headroom that the path was seen to bear.
+    scale: f64,
+    high: bool,
+    rounds: u8,
+    /// Bytes in the low and in the high half of this cycle.
+    low_half: Tally,
+    high_half: Tally,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Tally {
+    delivered: u64,
+    lost: u64,
+}
+
+impl Tally {
+    fn loss(self) -> f64 {
+        self.lost as f64 / (self.lost + self.delivered).max(1) as f64
+    }
+}
+
+impl Default for Headroom {
+    fn default() -> Self {
+        Self { scale: 1.0, high: true, rounds: 0, low_half: Tally::default(), high_half: Tally::default() }
+    }
+}
+
+impl Headroom {
+    /// In bytes. The square root makes tunnels over one link share it: the smaller of two has the larger headroom for
+    /// its size, and grows at the cost of the other.
+    pub(super) fn bytes(&self, bandwidth: &Bandwidth, min_rtt: Duration, rtt: Duration, mtu: u64) -> u64 {
+        let pipe = bandwidth.over(min_rtt);
+        // Beside a sender that fills the queue, to leave it room is to leave it the link.
+        let crowded = rtt > min_rtt.mul_f64(1.5) + MINIMUM_QUEUE;
+        let share = if crowded { CROWDED_SHARE } else { SHARE };
+        let queue = bandwidth.over(min_rtt.mul_f64(share).max(MINIMUM_QUEUE));
+        let full = queue + (pipe * mtu).isqrt();
+        let half = if self.high || crowded { 1.0 } else { LOW };
+        (full as f64 * self.scale * half) as u64 + 2 * mtu
+    }
+
+    /// Forgets the half that a dip has disturbed.
+    pub(super) fn restart_cycle(&mut self) {
+        *self = Self { scale: self.scale, ..Self::default() };
+    }
+
+    /// Counts a round; true if it was the last of a half.
+    pub(super) fn end_round(&mut self, round: &Round, mtu: u64) -> bool {
+        self.rounds += 1;
+        if self.rounds > 1 {
+            let tally = if self.high { &mut self.high_half } else { &mut self.low_half };
+            tally.delivered += round.delivered;
+            tally.lost += round.lost;
+        }
+        if self.rounds < HALF {
+            return false;
+        }
+        self.rounds = 0;
+        if !self.high {
+            self.judge(mtu);
+        }
+        self.high = !self.high;
+        true
+    }
+
+    fn judge(&mut self, mtu: u64) {
+        let (low, high) = (std::mem::take(&mut self.low_half), std::mem::take(&mut self.high_half));
+        // A few packets more are chance.
+        let ours = high.loss() > low.loss() * 1.5 + 0.01 && high.lost > low.lost + 4 * mtu;
+        self.scale = if ours || high.loss() > LOSS_LIMIT { self.scale / 2.0 } else { self.scale * 1.5 }
+            .clamp(MINIMUM_SCALE, 1.0);
+    }
+}

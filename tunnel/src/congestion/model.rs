@@ -1,0 +1,310 @@
+//! What is known of one path, and the window that follows.
+
+use std::{
+    any::Any,
+    time::{Duration, Instant},
+};
+
+use quinn_proto::{RttEstimator, congestion::Controller};
+
+use super::{
+    DIP_INTERVAL,
+    bandwidth::Bandwidth,
+    headroom::{self, Headroom},
+    round::Round,
+};
+
+/// Bytes in flight before anything is known of the path: 32 packets of 1200 bytes, as the large content networks do.
+pub(super) const INITIAL_WINDOW: u64 = 32 * 1200;
+
+/// Packets in flight below which ACKs, which the peer sends for every second packet, no longer clock the sender.
+const MINIMUM_PACKETS: u64 = 4;
+
+/// Packets by which the window may exceed what was delivered in a round trip.
+const OVERSHOOT: u64 = 320;
+
+/// Packets that may be lost in a round.
+const LOST: u64 = 320;
+
+/// ACKs in a row that tell of a queue before it is believed, as in HyStart++ (RFC 9406).
+const QUEUED_ACKS: u8 = 8;
+
+/// The share of a round's packets that may be lost without being taken for congestion.
+pub(super) const LOSS_LIMIT: f64 = 0.1;
+
+/// With so much lost the bandwidth cannot be what it was.
+const HEAVY_LOSS: f64 = 0.2;
+
+/// The window of a dip, as a share of what the path holds.
+const DIP: f64 = 0.75;
+
+/// Longer than this without a full window, and what is known of the path is no longer believed.
+const STALE: Duration = Duration::from_secs(10);
+
+/// What is known of one path, and the window that follows.
+#[derive(Clone)]
+pub(super) struct Model {
+    phase: Phase,
+    window: u64,
+    /// The window that would not have lost more than [`LOST`] packets in a round, and a sixteenth for each round since.
+    bound: u64,
+    /// Largest UDP payload, in bytes.
+    mtu: u64,
+    bandwidth: Bandwidth,
+    /// The RTT of the empty path.
+    min_rtt: Duration,
+    headroom: Headroom,
+    round: Round,
+    /// The lowest RTT in the last round; zero if that was disturbed.
+    last_rtt: Duration,
+    /// Of the ACKs that are being handled: bytes, and the RTT of the last packet.
+    acked: u64,
+    rtt: Duration,
+    /// When dips are due, and the number of the last.
+    dip: Instant,
+    dips: u64,
+    /// The end of the last round in which the window was full.
+    used: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Phase {
+    /// Doubling; how many rounds have brought no growth, and how many ACKs in a row have told of a queue.
+    Startup {
+        stalled: u8,
+        queued: u8,
+    },
+    Cruise,
+    /// The queue drains; the number of rounds so far, the lowest RTT in them, and the least that the bandwidth may be.
+    Dip {
+        rounds: u8,
+        min_rtt: Duration,
+        rate: f64,
+    },
+}
+
+impl Phase {
+    const STARTUP: Self = Self::Startup { stalled: 0, queued: 0 };
+}
+
+impl Model {
+    pub(super) fn new(now: Instant, mtu: u16, dip: Instant) -> Self {
+        let mut model = Self {
+            phase: Phase::STARTUP,
+            window: INITIAL_WINDOW,
+            bound: u64::MAX,
+            mtu: mtu.into(),
+            bandwidth: Bandwidth::default(),
+            min_rtt: Duration::MAX,
+            headroom: Headroom::default(),
+            round: Round::new(now),
+            last_rtt: Duration::ZERO,
+            acked: 0,
+            rtt: Duration::MAX,
+            dip,
+            dips: 0,
+            used: now,
+        };
+        model.dips = model.dips_due(now);
+        model
+    }
+
+    fn dips_due(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.dip).as_secs() / DIP_INTERVAL.as_secs()
+    }
+
+    fn floor(&self) -> u64 {
+        MINIMUM_PACKETS * self.mtu
+    }
+
+    /// What the empty path holds, in bytes.
+    fn pipe(&self) -> u64 {
+        self.bandwidth.over(self.min_rtt)
+    }
+
+    /// Forgets the bandwidth and begins again, with at most `window` in flight.
+    fn restart(&mut self, now: Instant, window: u64) {
+        self.phase = Phase::STARTUP;
+        self.window = self.window.min(window.max(self.floor()));
+        self.bandwidth = Bandwidth::default();
+        self.headroom = Headroom::default();
+        self.last_rtt = Duration::ZERO;
+        self.used = now;
+    }
+
+    /// A path that was not in full use may have changed meanwhile: its old window would be a blind burst.
+    fn expire(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.used) > STALE {
+            self.restart(now, INITIAL_WINDOW);
+        }
+    }
+
+    fn end_round(&mut self, now: Instant, round: &Round) {
+        let rate = round.rate(now);
+        let grown = self.bandwidth.add(rate, round.app_limited);
+        if round.app_limited {
+            if matches!(self.phase, Phase::Dip { .. }) {
+                self.enter_cruise();
+            }
+            return;
+        }
+        self.used = now;
+        self.update_bound(round);
+        match self.phase {
+            Phase::Startup { stalled, queued } => self.end_startup_round(round, grown, stalled, queued),
+            Phase::Cruise => self.end_cruise_round(now, round),
+            Phase::Dip { rounds, min_rtt, rate } => self.end_dip_round(round, rounds, min_rtt, rate),
+        }
+    }
+
+    fn update_bound(&mut self, round: &Round) {
+        let most = LOST * self.mtu;
+        self.bound = if round.lost > most {
+            (self.window as f64 * most as f64 / round.lost as f64) as u64
+        } else {
+            self.bound.saturating_add(self.bound / 16)
+        };
+    }
+
+    fn end_startup_round(&mut self, round: &Round, grown: bool, stalled: u8, queued: u8) {
+        let stalled = if grown { 0 } else { stalled + 1 };
+        if stalled == 3 || queued == QUEUED_ACKS || round.loss() > LOSS_LIMIT {
+            self.enter_cruise();
+        } else {
+            self.phase = Phase::Startup { stalled, queued };
+        }
+    }
+
+    /// Start-up grows until a queue stands, and then no more until the end of the round tells the bandwidth.
+    fn grow(&mut self, acked: u64, rtt: Duration) {
+        let Phase::Startup { stalled, queued } = self.phase else { return };
+        if queued == QUEUED_ACKS || self.round.loss() > LOSS_LIMIT {
+            return;
+        }
+        let standing = rtt.saturating_sub(self.min_rtt) > (self.min_rtt / 8).max(headroom::MINIMUM_QUEUE);
+        self.phase = Phase::Startup { stalled, queued: if standing { queued + 1 } else { 0 } };
+        self.window += acked;
+        if self.bandwidth.is_known() {
+            self.update_window(self.round.min_rtt);
+        }
+    }
+
+    fn enter_cruise(&mut self) {
+        self.phase = Phase::Cruise;
+        self.last_rtt = Duration::ZERO;
+    }
+
+    fn end_cruise_round(&mut self, now: Instant, round: &Round) {
+        let due = self.dips_due(now);
+        if due != self.dips {
+            self.dips = due;
+            return self.enter_dip(self.bandwidth.rate());
+        }
+        let rate = round.rate(now);
+        if self.is_unexplained(round) {
+            return self.enter_dip(rate);
+        }
+        if round.loss() > HEAVY_LOSS {
+            self.bandwidth.replace(rate);
+        }
+        self.last_rtt = round.min_rtt;
+        if self.headroom.end_round(round, self.mtu) {
+            self.bandwidth.rotate();
+        }
+    }
+
+    /// For two rounds the RTT is above what our own window explains: the path has changed, or the queue is not ours.
+    fn is_unexplained(&self, round: &Round) -> bool {
+        let explained = self.bandwidth.time(self.window).mul_f64(1.25).saturating_add(headroom::MINIMUM_QUEUE);
+        round.min_rtt.min(self.last_rtt) > explained
+    }
+
+    fn enter_dip(&mut self, rate: f64) {
+        self.phase = Phase::Dip { rounds: 0, min_rtt: Duration::MAX, rate };
+    }
+
+    fn end_dip_round(&mut self, round: &Round, rounds: u8, min_rtt: Duration, rate: f64) {
+        let min_rtt = min_rtt.min(round.min_rtt);
+        if rounds == 0 {
+            self.phase = Phase::Dip { rounds: 1, min_rtt, rate };
+            return;
+        }
+        // A queue that went with our packets was ours, and the bandwidth was less than believed.
+        if min_rtt < self.min_rtt.mul_f64(1.25) {
+            self.bandwidth.replace(rate);
+        }
+        self.min_rtt = min_rtt;
+        self.headroom.restart_cycle();
+        self.enter_cruise();
+    }
+
+    /// The window of this phase. In start-up, [`Self::on_ack`] makes it grow and this only bounds it.
+    fn update_window(&mut self, rtt: Duration) {
+        let proven = self.bandwidth.over(rtt).max(self.round.delivered_in(rtt)).saturating_add(OVERSHOOT * self.mtu);
+        let wanted = match self.phase {
+            Phase::Startup { .. } => self.window,
+            Phase::Cruise => self.pipe() + self.headroom.bytes(&self.bandwidth, self.min_rtt, rtt, self.mtu),
+            Phase::Dip { rate, .. } => (rate * self.min_rtt.as_secs_f64() * DIP) as u64,
+        };
+        self.window = wanted.min(proven).min(self.bound).max(self.floor());
+    }
+}
+
+impl Controller for Model {
+    fn on_sent(&mut self, now: Instant, _: u64, _: u64) {
+        self.expire(now);
+    }
+
+    fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, _: bool, _: &RttEstimator) {
+        self.round.on_ack(now, sent, bytes);
+        self.acked += bytes;
+        self.rtt = self.rtt.min(now.saturating_duration_since(sent));
+    }
+
+    fn on_end_acks(&mut self, now: Instant, _: u64, app_limited: bool, _: Option<u64>) {
+        let (acked, rtt) = (std::mem::take(&mut self.acked), std::mem::replace(&mut self.rtt, Duration::MAX));
+        if acked == 0 {
+            return;
+        }
+        self.round.app_limited |= app_limited;
+        self.min_rtt = self.min_rtt.min(rtt);
+        if !app_limited {
+            self.grow(acked, rtt);
+        }
+        if self.round.is_over(now) {
+            let round = std::mem::replace(&mut self.round, Round::new(now));
+            self.end_round(now, &round);
+            if self.bandwidth.is_known() && !round.app_limited {
+                self.update_window(round.min_rtt);
+            }
+        }
+    }
+
+    fn on_congestion_event(&mut self, now: Instant, _: Instant, is_persistent_congestion: bool, lost_bytes: u64) {
+        self.round.lost += lost_bytes;
+        if is_persistent_congestion {
+            self.restart(now, self.floor());
+        }
+    }
+
+    fn on_mtu_update(&mut self, new_mtu: u16) {
+        self.mtu = new_mtu.into();
+        self.window = self.window.max(self.floor());
+    }
+
+    fn window(&self) -> u64 {
+        self.window
+    }
+
+    fn clone_box(&self) -> Box<dyn Controller> {
+        Box::new(self.clone())
+    }
+
+    fn initial_window(&self) -> u64 {
+        INITIAL_WINDOW
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}

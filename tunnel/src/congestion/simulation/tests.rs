@@ -1,0 +1,259 @@
+//! What the controller promises, path by path.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use quinn_proto::congestion::{BbrConfig, ControllerFactory, CubicConfig};
+
+use super::{Choice, Network, Outcome, Path};
+use crate::congestion::{
+    ModelFactory,
+    model::{INITIAL_WINDOW, Model},
+};
+
+fn ours(epoch: Instant) -> Arc<dyn ControllerFactory + Send + Sync> {
+    Arc::new(ModelFactory { dip: epoch })
+}
+
+/// With a clock that is wrong by half the interval of dips.
+fn ours_at_another_time(epoch: Instant) -> Arc<dyn ControllerFactory + Send + Sync> {
+    Arc::new(ModelFactory { dip: epoch.checked_sub(seconds(5.0)).unwrap() })
+}
+
+fn cubic(_: Instant) -> Arc<dyn ControllerFactory + Send + Sync> {
+    Arc::new(CubicConfig::default())
+}
+
+fn bbr(_: Instant) -> Arc<dyn ControllerFactory + Send + Sync> {
+    Arc::new(BbrConfig::default())
+}
+
+fn seconds(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds)
+}
+
+fn ratio(time: Duration, path: Path) -> f64 {
+    time.as_secs_f64() / path.rtt.as_secs_f64()
+}
+
+/// One tunnel, observed for `span` seconds after it had time to start.
+fn alone(path: Path, streams: usize, choice: Choice, warm: f64, span: f64) -> Outcome {
+    let mut network = Network::new(path);
+    network.tunnel(Duration::ZERO, streams, true, choice);
+    network.run(seconds(warm));
+    network.run(seconds(span)).remove(0)
+}
+
+/// What there is to look at when an assertion fails, and the rows of the tables.
+fn describe(name: &str, path: Path, outcome: &Outcome) -> String {
+    format!(
+        "{name:5} {:6} Mbit/s {:5.0} ms queue {:5.3} loss {:2.0} % mtu {}: share {:.3} least {:.2} p50 {:.2} p99 {:.2} lost {:.2} % {}",
+        path.rate * 8e-6,
+        path.rtt.as_secs_f64() * 1e3,
+        ratio(path.queue, path),
+        path.loss * 100.0,
+        path.mtu,
+        outcome.rate / path.rate,
+        outcome.least,
+        ratio(outcome.quantile(0.5), path),
+        ratio(outcome.quantile(0.99), path),
+        outcome.lost as f64 / outcome.sent.max(1) as f64 * 100.0,
+        outcome.death.as_deref().unwrap_or(""),
+    )
+}
+
+fn check(path: Path, outcome: &Outcome, share: f64, queue: f64) {
+    let row = describe("ours", path, outcome);
+    assert_eq!(outcome.death, None, "{row}");
+    assert!(outcome.rate > share * path.rate, "{row}");
+    assert!(ratio(outcome.quantile(0.5), path) < 1.0 + queue, "{row}");
+}
+
+#[test]
+fn sixteen_streams_fill_a_link_at_random_loss_with_a_short_queue() {
+    for loss in [0.0, 0.01, 0.03, 0.05] {
+        let path = Path::new(100.0, 50.0, 1.0, loss);
+        let outcome = alone(path, 16, ours, 2.0, 3.0);
+        check(path, &outcome, 0.9, 0.4);
+        assert!(outcome.least > 0.9, "{}", describe("ours", path, &outcome));
+        let beyond = outcome.lost as f64 / outcome.sent as f64 - loss;
+        assert!(beyond < 0.005, "{}", describe("ours", path, &outcome));
+    }
+}
+
+#[test]
+fn lost_acks_do_not_slow_it_down() {
+    let path = Path { ack_loss: 0.2, ..Path::new(100.0, 50.0, 1.0, 0.01) };
+    // A fifth of the small requests is lost as well.
+    check(path, &alone(path, 1, ours, 2.0, 3.0), 0.9, 0.8);
+}
+
+#[test]
+fn large_packets_fill_the_link_too() {
+    let path = Path { mtu: 8952, ..Path::new(400.0, 20.0, 1.0, 0.01) };
+    check(path, &alone(path, 4, ours, 2.0, 2.0), 0.9, 0.5);
+}
+
+#[test]
+fn one_stream_fills_a_long_fat_path() {
+    let path = Path::new(400.0, 100.0, 0.5, 0.0);
+    let mut network = Network::new(path);
+    network.tunnel(Duration::ZERO, 1, true, ours);
+    let start = network.run(seconds(2.5)).remove(0);
+    // A handshake, five doublings, and twelve steps of 256 packets.
+    assert!(start.rate > 0.4 * path.rate, "{}", describe("start", path, &start));
+    assert_eq!(start.lost, 0, "{}", describe("start", path, &start));
+    check(path, &network.run(seconds(2.0)).remove(0), 0.9, 0.4);
+}
+
+/// The whole excess is lost, packet by packet, in the one stream that there is.
+#[test]
+fn overshoot_without_a_queue_ends_no_connection() {
+    // Bursts of the pacer are ten packets: with no room at all, hardly anything arrives.
+    for (mbit, rtt, packets, loss) in
+        [(100.0, 100.0, 0.0, 0.0), (400.0, 100.0, 16.0, 0.0), (400.0, 100.0, 16.0, 0.03), (1000.0, 50.0, 16.0, 0.0)]
+    {
+        let path = Path::new(mbit, rtt, 0.0, loss);
+        let path = Path { queue: seconds(packets * 1480.0 / path.rate), ..path };
+        check(path, &alone(path, 1, ours, 0.0, 2.5), 0.001, 0.4);
+    }
+}
+
+#[test]
+fn a_path_that_changes_is_followed() {
+    let before = Path::new(100.0, 50.0, 1.0, 0.0);
+    for (after, settling) in [
+        (Path::new(50.0, 50.0, 2.0, 0.0), 1.0),
+        (Path::new(10.0, 50.0, 2.0, 0.0), 2.0),
+        (Path::new(200.0, 50.0, 1.0, 0.0), 1.5),
+        (Path::new(100.0, 100.0, 1.0, 0.0), 2.0),
+        (Path::new(100.0, 300.0, 1.0, 0.0), 5.0),
+        (Path::new(100.0, 20.0, 1.0, 0.0), 1.0),
+    ] {
+        let mut network = Network::new(before);
+        network.tunnel(Duration::ZERO, 1, true, ours);
+        network.run(seconds(2.0));
+        network.change(after);
+        network.run(seconds(settling));
+        check(after, &network.run(seconds(1.5)).remove(0), 0.85, 0.6);
+    }
+}
+
+#[test]
+fn two_tunnels_share_a_link() {
+    for second in [ours, ours_at_another_time] {
+        let path = Path::new(100.0, 50.0, 1.0, 0.0);
+        let mut network = Network::new(path);
+        network.tunnel(Duration::ZERO, 1, true, ours);
+        network.tunnel(seconds(3.0), 1, true, second);
+        network.run(seconds(20.0));
+        for outcome in network.run(seconds(10.0)) {
+            check(path, &outcome, 0.35, 0.6);
+        }
+    }
+}
+
+#[test]
+fn eight_tunnels_share_a_link_and_keep_its_queue_short() {
+    let path = Path::new(100.0, 50.0, 1.0, 0.0);
+    let mut network = Network::new(path);
+    for tunnel in 0..8 {
+        network.tunnel(seconds(f64::from(tunnel)), 1, true, ours);
+    }
+    network.run(seconds(21.0));
+    for outcome in network.run(seconds(9.0)) {
+        check(path, &outcome, 0.5 / 8.0, 0.7);
+    }
+}
+
+#[test]
+fn neither_starves_beside_cubic() {
+    for queue in [0.5, 2.0] {
+        let path = Path::new(50.0, 50.0, queue, 0.0);
+        let mut network = Network::new(path);
+        network.tunnel(Duration::ZERO, 1, true, ours);
+        network.tunnel(seconds(2.0), 1, true, cubic);
+        network.run(seconds(10.0));
+        for outcome in network.run(seconds(30.0)) {
+            check(path, &outcome, 0.1, 3.0);
+        }
+    }
+}
+
+#[test]
+fn a_tunnel_that_was_idle_does_not_wake_with_its_old_window() {
+    let path = Path::new(100.0, 50.0, 1.0, 0.0);
+    let mut network = Network::new(path);
+    network.tunnel(Duration::ZERO, 1, true, ours);
+    network.run(seconds(2.0));
+    assert!(network.window(0) > 8 * INITIAL_WINDOW);
+    // What the server has written by now, 64 MB, takes 5 s; the small requests go on.
+    network.pause(true);
+    network.run(seconds(20.0));
+    assert!(network.window(0) < 2 * INITIAL_WINDOW);
+    let slower = Path::new(10.0, 50.0, 1.0, 0.0);
+    network.change(slower);
+    network.pause(false);
+    let lost = network.run(seconds(2.0)).remove(0).lost;
+    assert!(lost < 100, "{lost} packets lost on waking");
+    check(slower, &network.run(seconds(2.0)).remove(0), 0.85, 0.6);
+}
+
+#[test]
+fn a_link_that_went_dark_is_taken_up_again() {
+    let path = Path::new(100.0, 50.0, 1.0, 0.0);
+    let mut network = Network::new(path);
+    network.tunnel(Duration::ZERO, 1, true, ours);
+    network.run(seconds(2.0));
+    network.change(Path { loss: 1.0, ..path });
+    network.run(seconds(2.0));
+    network.change(path);
+    // The time-out of the last probe, which doubled in the dark, and a new start-up.
+    network.run(seconds(5.0));
+    check(path, &network.run(seconds(2.0)).remove(0), 0.85, 0.4);
+}
+
+#[test]
+fn its_state_is_small() {
+    assert!(size_of::<Model>() <= 300, "{}", size_of::<Model>());
+}
+
+/// Rates, round trips, queues and losses from a modem to a data centre.
+#[test]
+#[ignore = "two minutes"]
+fn every_path_is_used() {
+    for mbit in [1.0, 10.0, 100.0, 400.0] {
+        for rtt in [1.0, 20.0, 50.0, 100.0, 300.0] {
+            for queue in [0.1, 0.5, 1.0, 2.0] {
+                for loss in [0.0, 0.01, 0.03, 0.05] {
+                    let path = Path::new(mbit, rtt, queue, loss);
+                    let pipe = path.rate * path.rtt.as_secs_f64() / f64::from(path.mtu);
+                    let outcome = alone(path, 4, ours, 2.0 + rtt / 50.0, 6.0);
+                    eprintln!("{}", describe("ours", path, &outcome));
+                    // Neither four packets nor the 4 ms that are always allowed stand in so short a queue.
+                    let shallow = pipe * queue < 20.0 || pipe < 20.0;
+                    check(path, &outcome, if shallow { 0.3 } else { 0.75 }, if pipe < 20.0 { 60.0 } else { 1.0 });
+                }
+            }
+        }
+    }
+}
+
+/// The table of the three controllers.
+#[test]
+#[ignore = "half a minute, and nothing but a table"]
+fn compares_with_cubic_and_bbr() {
+    let choices: [(&str, Choice); 3] = [("ours", ours), ("cubic", cubic), ("bbr", bbr)];
+    for (mbit, rtt, queue, streams) in
+        [(100.0, 50.0, 1.0, 16), (100.0, 50.0, 0.2, 16), (10.0, 100.0, 1.0, 4), (400.0, 100.0, 0.5, 1)]
+    {
+        for loss in [0.0, 0.01, 0.03, 0.05] {
+            for (name, choice) in choices {
+                let path = Path::new(mbit, rtt, queue, loss);
+                eprintln!("{}", describe(name, path, &alone(path, streams, choice, 3.0, 12.0)));
+            }
+        }
+    }
+}
