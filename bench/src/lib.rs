@@ -5,12 +5,15 @@
 //! from `/proc` ([`cpu`]) at both ends of the measured span. What comes out is a [`report::Report`].
 
 pub mod arguments;
+pub mod comparison;
 pub mod cpu;
 pub mod load;
 pub mod machine;
 pub mod path;
 pub mod place;
+pub mod plot;
 pub mod program;
+pub mod quinn_ends;
 pub mod relay;
 pub mod report;
 pub mod role;

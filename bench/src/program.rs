@@ -1,6 +1,6 @@
 //! The frame of every program: a role if the command line names one, otherwise one report.
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::Parser as _;
 use tests::allow_open_files;
 
@@ -48,20 +48,15 @@ impl Paths {
         Ok(Self { running, service })
     }
 
-    /// Those of these names and the peers, i.e. whatever is not in `left_out`.
-    pub fn without(&self, left_out: &[Path]) -> Vec<&Running> {
-        let left_out: Vec<String> = left_out.iter().map(Path::name).collect();
-        self.running.iter().filter(|path| !left_out.contains(&path.name)).collect()
+    /// Those of `wanted` that are up, and the peers.
+    pub fn select(&self, wanted: &[Path]) -> Vec<&Running> {
+        let selected = |path: &&Running| matches!(path.path, Path::Peer(_)) || wanted.contains(&path.path);
+        self.running.iter().filter(selected).collect()
     }
 }
 
-/// The place of a path among those that are measured.
-pub fn position(paths: &[&Running], path: &Path) -> Result<usize> {
-    let name = path.name();
-    paths.iter().position(|running| running.name == name).with_context(|| format!("{name} is not measured"))
-}
-
+/// Writes to standard output.
 #[expect(clippy::print_stdout, reason = "what a program is run for")]
-fn print(text: &str) {
+pub fn print(text: &str) {
     println!("{text}");
 }

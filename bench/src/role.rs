@@ -13,6 +13,7 @@ use tokio::runtime::Runtime;
 
 use crate::load::Load;
 use crate::place::{self, Place};
+use crate::quinn_ends::QuinnExit;
 use crate::relay::Relay;
 use crate::service::Service;
 use crate::tls_relay::{TlsEntry, TlsExit};
@@ -33,6 +34,8 @@ pub enum Role {
     TlsEntry(TlsEntry),
     /// The hop of the TLS relay at the service.
     TlsExit(TlsExit),
+    /// The far end of a raw QUIC connection, which is its own service.
+    QuinnExit(QuinnExit),
     /// The clients.
     Load(Load),
 }
@@ -72,6 +75,7 @@ impl Role {
             Self::Relay(relay) => runtime.block_on(relay.run()),
             Self::TlsEntry(entry) => runtime.block_on(entry.run()),
             Self::TlsExit(exit) => runtime.block_on(exit.run()),
+            Self::QuinnExit(exit) => runtime.block_on(exit.run()),
             Self::Load(load) => runtime.block_on(load.run()),
         }
     }
