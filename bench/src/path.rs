@@ -105,7 +105,10 @@ impl Path {
                 running.counted.clear();
                 running.route = match peer.forwards {
                     true => Route::Tcp(peer.address.clone()),
-                    false => Route::Connect { proxy: peer.address.clone(), target: service.address, login: None },
+                    false => {
+                        let Peer { address, login, .. } = peer.clone();
+                        Route::Connect { proxy: address, target: service.address, login }
+                    }
                 };
                 Ok(())
             }

@@ -39,7 +39,7 @@ pub fn write(report: &Report, file: &Path) -> Result<()> {
 fn draw(report: &Report, bars: &[(&Figure, f64)], area: &DrawingArea<SVGBackend<'_>, Shift>) -> Result<()> {
     area.fill(&WHITE)?;
     let title = format!("{}: ratios to the baseline in the same run", report.program);
-    area.draw(&Text::new(title, (12, 12), (FONT, 18).into_font().color(&BLACK)))?;
+    area.draw(&Text::new(title, (12, 12), (FONT, 20).into_font().color(&BLACK)))?;
     let scale = f64::from(WIDTH) / bars.iter().map(|(_, ratio)| *ratio).fold(1.25, f64::max).min(WIDEST);
     let pixels = |ratio: f64| LABELS + (ratio.min(WIDEST) * scale).round() as i32;
     let mut top = TITLE;
@@ -65,7 +65,7 @@ fn draw(report: &Report, bars: &[(&Figure, f64)], area: &DrawingArea<SVGBackend<
 }
 
 fn text(side: HPos) -> TextStyle<'static> {
-    (FONT, 12).into_font().color(&BLACK).pos(Pos::new(side, VPos::Center))
+    (FONT, 15).into_font().color(&BLACK).pos(Pos::new(side, VPos::Center))
 }
 
 #[cfg(test)]
