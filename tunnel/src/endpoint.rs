@@ -157,16 +157,19 @@ impl Incoming {
         self.incoming.refuse();
     }
 
-    /// Completes the handshake within `limit`.
-    pub async fn accept(self, limit: Duration) -> Result<Connection, HandshakeError> {
+    /// Completes the handshake within `limit`. It begins with the call, in the caller's span: the connection's packets
+    /// would otherwise each enter and leave the span of the task that waits.
+    pub fn accept(self, limit: Duration) -> impl Future<Output = Result<Connection, HandshakeError>> + Send {
         let accepted = match self.config {
             Some(config) => self.incoming.accept_with(config),
             None => self.incoming.accept(),
         };
-        let connecting = accepted.map_err(|error| HandshakeError::Failed(error.into()))?;
-        let connected = tokio::time::timeout(limit, connecting).await.map_err(|_| HandshakeError::TimedOut)?;
-        let quic = connected.map_err(|error| HandshakeError::Failed(error.into()))?;
-        Ok(Connection { quic, endpoint: None })
+        async move {
+            let connecting = accepted.map_err(|error| HandshakeError::Failed(error.into()))?;
+            let connected = tokio::time::timeout(limit, connecting).await.map_err(|_| HandshakeError::TimedOut)?;
+            let quic = connected.map_err(|error| HandshakeError::Failed(error.into()))?;
+            Ok(Connection { quic, endpoint: None })
+        }
     }
 }
 
