@@ -27,6 +27,7 @@ pub struct SpokeBuilder<'a> {
     cluster: String,
     agent: Option<String>,
     token: Option<String>,
+    via: Option<SocketAddr>,
     policy: Vec<String>,
     arguments: Vec<String>,
 }
@@ -56,6 +57,13 @@ impl SpokeBuilder<'_> {
         self
     }
 
+    /// Dials the hub by this address instead of its own, e.g. a [`crate::Nat`]'s.
+    #[must_use]
+    pub fn via(mut self, address: SocketAddr) -> Self {
+        self.via = Some(address);
+        self
+    }
+
     /// Replaces the target policy, which allows all of loopback: `["--allow", RULE, "--deny", RULE, …]`.
     #[must_use]
     pub fn policy<A: Into<String>>(mut self, flags: impl IntoIterator<Item = A>) -> Self {
@@ -77,7 +85,8 @@ impl SpokeBuilder<'_> {
             None => self.hub.create_token(&JoinTerms::auto_accepted(&self.cluster)).await?,
         };
         let addresses = self.hub.addresses();
-        let mut join = Program::of_workspace("proxy-agent")?.args(["join", "--hub", &addresses.tunnel.to_string()]);
+        let hub = self.via.unwrap_or(addresses.tunnel);
+        let mut join = Program::of_workspace("proxy-agent")?.args(["join", "--hub", &hub.to_string()]);
         join = join.args(["--token", &token, "--pin", &addresses.pin, "--cluster", &self.cluster]);
         if let Some(agent) = &self.agent {
             join = join.args(["--agent", agent]);
@@ -103,6 +112,7 @@ impl Spoke {
             cluster: cluster.to_owned(),
             agent: None,
             token: None,
+            via: None,
             policy: ["--allow", "127.0.0.0/8", "--allow", "::1/128"].map(str::to_owned).to_vec(),
             arguments: Vec::new(),
         }
