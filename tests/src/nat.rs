@@ -1,6 +1,7 @@
 //! A NAT in user space before a UDP server, which gives its clients other addresses in mid-connection.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -66,14 +67,15 @@ async fn translate(inner: Arc<UdpSocket>, server: SocketAddr, mut outer: watch::
             },
             received = inner.recv_from(&mut datagram) => {
                 let (length, client) = received?;
-                if !mappings.contains_key(&client) {
-                    let address = IpAddr::from(*outer.borrow());
-                    mappings.insert(client, Mapping::new(&inner, client, address, server).await?);
-                }
-                if let Some(mapping) = mappings.get(&client) {
-                    // What cannot be sent is lost, as on any network.
-                    let _sent: io::Result<usize> = mapping.socket.send(&datagram[..length]).await;
-                }
+                let mapping = match mappings.entry(client) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(new) => {
+                        let address = IpAddr::from(*outer.borrow());
+                        new.insert(Mapping::new(&inner, client, address, server).await?)
+                    }
+                };
+                // What cannot be sent is lost, as on any network.
+                let _sent: io::Result<usize> = mapping.socket.send(&datagram[..length]).await;
             }
         }
     }
