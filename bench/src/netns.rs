@@ -1,13 +1,14 @@
 //! Network namespaces of this process, made with iproute2 and removed when dropped.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use nix::sched::{CloneFlags, setns};
+
+use crate::place;
 
 /// Where iproute2 keeps namespaces by name (ip-netns(8)).
 const FOLDER: &str = "/run/netns";
@@ -32,6 +33,11 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// Its file, e.g. `/run/netns/link-4711-far`.
+    pub fn file(&self) -> PathBuf {
+        Path::new(FOLDER).join(&self.name)
+    }
+
     /// Its name, as `ip netns exec` takes it.
     pub fn name(&self) -> &str {
         &self.name
@@ -39,8 +45,7 @@ impl Namespace {
 
     /// Moves this thread, and all threads and processes that it starts from now on, inside.
     pub fn enter(&self) -> Result<()> {
-        let file = File::open(Path::new(FOLDER).join(&self.name)).context("the network namespace is gone")?;
-        setns(file, CloneFlags::CLONE_NEWNET).context("the network namespace cannot be entered: it needs root")
+        place::enter(&self.file())
     }
 
     /// Takes a device of the caller's namespace inside, gives it an address in a /24, and brings it up.

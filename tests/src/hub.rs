@@ -2,7 +2,7 @@
 
 mod admin;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ const COMMAND: Duration = Duration::from_secs(30);
 pub struct HubBuilder {
     arguments: Vec<String>,
     shell: Option<String>,
+    quiet: bool,
+    tunnel: Option<IpAddr>,
 }
 
 /// A hub. It is killed and its state removed when dropped.
@@ -38,6 +40,7 @@ pub struct Hub {
     addresses: Addresses,
     arguments: Vec<String>,
     shell: Option<String>,
+    quiet: bool,
     state: TempDir,
 }
 
@@ -71,13 +74,29 @@ impl HubBuilder {
         self
     }
 
+    /// Does not show the addresses that it prints; see [`Program::quiet`].
+    #[must_use]
+    pub fn quiet(mut self) -> Self {
+        self.quiet = true;
+        self
+    }
+
+    /// Listens for agents at this address of the machine instead of loopback.
+    #[must_use]
+    pub fn tunnel_at(mut self, address: IpAddr) -> Self {
+        self.tunnel = Some(address);
+        self
+    }
+
     /// Starts it and waits until it is ready.
     pub async fn start(self) -> Result<Hub> {
         let state = TempDir::new().context("no temporary folder for the hub's state")?;
         let any: SocketAddr = ([127, 0, 0, 1], 0).into();
-        let server = server(state.path(), &self.arguments, self.shell.as_deref(), [any; 4])?;
-        let (process, addresses) = launch(&server).await?;
-        Ok(Hub { process, addresses, arguments: self.arguments, shell: self.shell, state })
+        let Self { arguments, shell, quiet, tunnel } = self;
+        let tunnel = tunnel.map_or(any, |address| (address, 0).into());
+        let server = server(state.path(), &arguments, shell.as_deref(), [any, tunnel, any, any])?;
+        let (process, addresses) = launch(&if quiet { server.quiet() } else { server }).await?;
+        Ok(Hub { process, addresses, arguments, shell, quiet, state })
     }
 }
 
@@ -142,7 +161,9 @@ impl Hub {
     /// The program that [`Self::start_again`] runs, for starts that are to fail.
     pub fn program(&self) -> Result<Program> {
         let Addresses { proxy, tunnel, api, metrics, .. } = self.addresses;
-        server(self.state.path(), &self.arguments, self.shell.as_deref(), [proxy, tunnel, api, metrics])
+        let listen = [proxy, tunnel, api, metrics];
+        let server = server(self.state.path(), &self.arguments, self.shell.as_deref(), listen)?;
+        Ok(if self.quiet { server.quiet() } else { server })
     }
 
     /// Stops it well and starts it again, with the same ports and state.

@@ -32,20 +32,22 @@ pub struct Process {
     stdin: Option<ChildStdin>,
     stdout: watch::Receiver<Lines>,
     stderr: watch::Receiver<Lines>,
+    /// Whether standard output is not to be shown.
+    quiet: bool,
     /// Two tasks that read the streams to their ends; they end with the process.
     _readers: JoinSet<()>,
     _home: TempDir,
 }
 
 impl Process {
-    pub(crate) fn attach(name: String, mut child: Child, home: TempDir) -> Result<Self> {
+    pub(crate) fn attach(name: String, mut child: Child, home: TempDir, quiet: bool) -> Result<Self> {
         let pid = child.id().context("the process has no id")?;
         let pid = Pid::from_raw(pid.try_into().context("the process id is out of range")?);
         let mut readers = JoinSet::new();
         let stdout = lines::follow(child.stdout.take().context("standard output is not piped")?, &mut readers);
         let stderr = lines::follow(child.stderr.take().context("standard error is not piped")?, &mut readers);
         let stdin = child.stdin.take();
-        Ok(Self { name, child, pid, stdin, stdout, stderr, _readers: readers, _home: home })
+        Ok(Self { name, child, pid, stdin, stdout, stderr, quiet, _readers: readers, _home: home })
     }
 
     /// The process id.
@@ -176,7 +178,8 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        for (stream, lines) in [("stdout", &self.stdout), ("stderr", &self.stderr)] {
+        let shown = [("stdout", &self.stdout), ("stderr", &self.stderr)];
+        for (stream, lines) in shown.into_iter().skip(usize::from(self.quiet)) {
             let lines = lines.borrow();
             for line in lines.iter() {
                 eprintln!("[{} {} {stream}] {line}", self.name, self.pid);

@@ -1,7 +1,7 @@
 //! A program about to be run: its arguments, its clean environment, and the two ways to run it.
 
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ pub struct Program {
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     stdin: bool,
+    quiet: bool,
 }
 
 /// What a program that ran to its end left.
@@ -38,7 +39,7 @@ pub struct Finished {
 impl Program {
     /// The program at `path`.
     pub fn at(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), arguments: Vec::new(), environment: Vec::new(), stdin: false }
+        Self { path: path.into(), arguments: Vec::new(), environment: Vec::new(), stdin: false, quiet: false }
     }
 
     /// One of the workspace's own binaries, e.g. `proxy-server`; an error says to build it when it is missing.
@@ -53,6 +54,15 @@ impl Program {
         let become_program = format!("{line}; exec \"$0\" \"$@\"");
         let arguments = ["-c".into(), become_program.into(), self.path.into_os_string()];
         Self { path: "/bin/sh".into(), arguments: arguments.into_iter().chain(self.arguments).collect(), ..self }
+    }
+
+    /// Runs inside a network namespace, given by its file, e.g. `/run/netns/far`. Needs root.
+    #[must_use]
+    pub fn inside(self, netns: &Path) -> Self {
+        let mut enter = OsString::from("--net=");
+        enter.push(netns);
+        let arguments = [enter, self.path.into_os_string()].into_iter().chain(self.arguments).collect();
+        Self { path: "nsenter".into(), arguments, ..self }
     }
 
     /// Adds one argument.
@@ -83,6 +93,13 @@ impl Program {
         self
     }
 
+    /// Does not show its standard output when it is dropped; what it writes to standard error is still shown.
+    #[must_use]
+    pub fn quiet(mut self) -> Self {
+        self.quiet = true;
+        self
+    }
+
     /// The file name, for messages.
     pub fn name(&self) -> String {
         self.path.file_name().unwrap_or(self.path.as_os_str()).to_string_lossy().into_owned()
@@ -94,7 +111,7 @@ impl Program {
         let mut command = self.command(&home)?;
         command.stdin(if self.stdin { Stdio::piped() } else { Stdio::null() });
         let child = command.spawn().with_context(|| format!("{} does not start", self.path.display()))?;
-        Process::attach(self.name(), child, home)
+        Process::attach(self.name(), child, home, self.quiet)
     }
 
     /// Runs the program to its end, at most for `bound`; it is killed when that has passed.

@@ -54,9 +54,9 @@ pub fn parse_rate(text: &str) -> Result<u64> {
     Ok(rate as u64)
 }
 
-/// A time: `25ms`, `800us`, `0.1s`.
+/// A time: `25ms`, `800us`, `0.1s`, `10m`.
 pub fn parse_time(text: &str) -> Result<Duration> {
-    Ok(Duration::from_secs_f64(scaled(text, &[("us", 1e-6), ("ms", 1e-3), ("s", 1.0)])?))
+    Ok(Duration::from_secs_f64(scaled(text, &[("us", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0)])?))
 }
 
 /// A share: `1%` or `0.01`. 0 to 1.
@@ -98,6 +98,7 @@ mod tests {
         assert_eq!(parse_rate("100mbit").unwrap(), 100_000_000);
         assert_eq!(parse_rate("1.5gbit").unwrap(), 1_500_000_000);
         assert_eq!(parse_time("25ms").unwrap(), Duration::from_millis(25));
+        assert_eq!(parse_time("10m").unwrap(), Duration::from_secs(600));
         assert_eq!(parse_share("1%").unwrap(), 0.01);
         assert_eq!(parse_share("0.5").unwrap(), 0.5);
         assert_eq!(parse_queue("50ms", 1).unwrap(), Duration::from_millis(50));

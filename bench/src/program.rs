@@ -1,0 +1,67 @@
+//! The frame of every program: a role if the command line names one, otherwise one report.
+
+use anyhow::{Context as _, Result};
+use clap::Parser as _;
+use tests::allow_open_files;
+
+use crate::arguments::Arguments;
+use crate::path::{Path, Running};
+use crate::place::{Place, Places};
+use crate::report::Report;
+use crate::role;
+use crate::service::{self, Service};
+
+/// Files that one process of the largest measurement has open: both ends of a thousand connections, and then some.
+const FILES: u64 = 4096;
+
+/// Plays the role that the command line names; without one it measures, prints the table and writes the JSON.
+pub fn run(measure: impl AsyncFnOnce(&Arguments) -> Result<Report>) -> Result<()> {
+    if role::run()? {
+        return Ok(());
+    }
+    let arguments = Arguments::parse();
+    allow_open_files(FILES)?;
+    let report = role::runtime()?.block_on(measure(&arguments))?;
+    print(&report.table());
+    let file = report.write(arguments.json.as_deref())?;
+    print(&format!("written to {}", file.display()));
+    Ok(())
+}
+
+/// Paths that are up, to one service.
+#[derive(Debug)]
+pub struct Paths {
+    /// In the order they were asked for, then the peers.
+    pub running: Vec<Running>,
+    /// The service at the end of each.
+    pub service: service::Running,
+}
+
+impl Paths {
+    /// Brings up `paths` and the peers of the command line on loopback.
+    pub async fn start(paths: &[Path], arguments: &Arguments) -> Result<Self> {
+        let service = Service::start(arguments.service, &Place::loopback()).await?;
+        let mut running = Vec::new();
+        for path in paths.iter().cloned().chain(arguments.peer.iter().cloned().map(Path::Peer)) {
+            running.push(path.start(&service, &Places::loopback()).await?);
+        }
+        Ok(Self { running, service })
+    }
+
+    /// Those of these names and the peers, i.e. whatever is not in `left_out`.
+    pub fn without(&self, left_out: &[Path]) -> Vec<&Running> {
+        let left_out: Vec<String> = left_out.iter().map(Path::name).collect();
+        self.running.iter().filter(|path| !left_out.contains(&path.name)).collect()
+    }
+}
+
+/// The place of a path among those that are measured.
+pub fn position(paths: &[&Running], path: &Path) -> Result<usize> {
+    let name = path.name();
+    paths.iter().position(|running| running.name == name).with_context(|| format!("{name} is not measured"))
+}
+
+#[expect(clippy::print_stdout, reason = "what a program is run for")]
+fn print(text: &str) {
+    println!("{text}");
+}
