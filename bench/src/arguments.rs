@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Error};
 use clap::Parser;
 
+use crate::link::parse_time;
 use crate::load::Span;
 
 /// One question about speed, asked of every path in turns within one run.
@@ -30,6 +31,9 @@ pub struct Arguments {
     /// How long one turn is measured
     #[arg(long, value_name = "S")]
     pub seconds: Option<f64>,
+    /// For `loss`: instead of measuring, hold a tunnel under load for so long at each loss, like 10m
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub soak: Option<Duration>,
 }
 
 /// A proxy that the user runs. Its processes are not known, so the CPU seconds beside it are those of load and service only.
@@ -66,6 +70,11 @@ impl Arguments {
         let measured = self.seconds.unwrap_or(if self.short { short } else { full });
         let warm_up = if self.short { 0.2 } else { 0.5 };
         Span { warm_up: Duration::from_secs_f64(warm_up), measured: Duration::from_secs_f64(measured) }
+    }
+
+    /// As [`Self::span`], with a warm-up in which a congestion control finds the rate of a link with a long round trip.
+    pub fn wide_area_span(&self, short: f64, full: f64) -> Span {
+        Span { warm_up: Duration::from_secs(2), ..self.span(short, full) }
     }
 }
 

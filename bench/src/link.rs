@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use tun_rs::{DeviceBuilder, SyncDevice};
 
 use crate::netns::{self, Namespace};
+use crate::place::{Place, Places};
 
 pub use lane::{Fate, Lane, Statistics};
 pub use profile::{Profile, parse_queue, parse_rate, parse_share, parse_time};
@@ -95,6 +96,12 @@ impl Link {
     /// The far end's namespace: agents and services.
     pub fn far(&self) -> &Namespace {
         &self.far
+    }
+
+    /// Both ends, for a thread that is inside the near one.
+    pub fn places(&self) -> Places {
+        let near = Place { ip: NEAR.into(), netns: None };
+        Places { near, far: Place { ip: FAR.into(), netns: Some(self.far.file()) } }
     }
 
     /// Ends it; an error says why it had ended before.

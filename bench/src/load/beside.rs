@@ -112,11 +112,7 @@ async fn ask(mut writer: WriteHalf<Connection>, notes: Rc<Notes>) -> Result<()> 
 }
 
 /// Takes the answers in their order.
-async fn hear(
-    mut reader: ReadHalf<Connection>,
-    notes: Rc<Notes>,
-    times: Rc<RefCell<Histogram<u64>>>,
-) -> Result<()> {
+async fn hear(mut reader: ReadHalf<Connection>, notes: Rc<Notes>, times: Rc<RefCell<Histogram<u64>>>) -> Result<()> {
     loop {
         reader.read_exact(&mut [0; MESSAGE]).await?;
         let (due, counts) = notes.sent.borrow()[notes.answered.get()];
