@@ -5,7 +5,7 @@ use clap::Parser as _;
 use tests::allow_open_files;
 
 use crate::arguments::Arguments;
-use crate::link::{Link, Profile};
+use crate::link::{Link, Profile, Statistics};
 use crate::path::{Path, Running};
 use crate::place::{Place, Places};
 use crate::report::Report;
@@ -87,10 +87,11 @@ pub fn link(report: &mut Report, profile: Profile, seed: u64) -> Result<Option<L
 /// Ends the link, and notes how well it was emulated.
 pub fn end(report: &mut Report, link: Link) -> Result<()> {
     for (direction, statistics) in ["there", "back"].iter().zip(link.statistics()) {
-        let (packets, error) = (statistics.delivered, statistics.average_error());
-        let (average, most) = (error.as_secs_f64() * 1e3, statistics.largest_error.as_secs_f64() * 1e3);
+        let Statistics { delivered, lost, dropped, largest_error, .. } = statistics;
+        let [error, most] = [statistics.average_error(), largest_error].map(|error| error.as_secs_f64() * 1e3);
         report.notes.push(format!(
-            "the link {direction}: {packets} packets, {average:.2} ms off on average, {most:.1} at most"
+            "the link {direction}: {delivered} packets delivered, {lost} lost, {dropped} dropped; {error:.2} ms off on \
+             average, {most:.1} at most"
         ));
     }
     link.stop()

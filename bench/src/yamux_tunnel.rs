@@ -164,7 +164,7 @@ mod tests {
         let entry = Connection::new(near.compat(), Config::default(), Mode::Client);
         let exit = Connection::new(far.compat(), Config::default(), Mode::Server);
         let talk = async {
-            let mut streams = vec![open(want.clone()).await?, open(want.clone()).await?];
+            let mut streams = [open(want.clone()).await?, open(want.clone()).await?];
             for (number, stream) in streams.iter_mut().enumerate().rev() {
                 stream.write_all(&[u8::try_from(number)?; 5000]).await?;
             }
