@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Error, ensure};
 use clap::Parser;
 
+use crate::link::parse_time;
 use crate::load::Span;
 
 /// One question about speed, asked of every path in turns within one run.
@@ -31,9 +32,15 @@ pub struct Arguments {
     /// How long one turn is measured
     #[arg(long, value_name = "S")]
     pub seconds: Option<f64>,
+    /// For `bulk`, `requests`, `connections`: measure this number of streams, connections or workers only
+    #[arg(long, value_name = "N")]
+    pub only: Option<usize>,
+    /// For `loss`: instead of measuring, hold a tunnel under load for so long at each loss, like 10m
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub soak: Option<Duration>,
 }
 
-/// A proxy that the user runs. Its processes are not known, so the CPU seconds beside it are those of load and service only.
+/// A proxy that the user runs. Its processes are not known, so nothing is said of their CPU seconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     /// What it is called in the report.
@@ -66,6 +73,11 @@ impl FromStr for Peer {
 }
 
 impl Arguments {
+    /// Whether this number of streams, connections or workers is asked for.
+    pub fn wants(&self, count: usize) -> bool {
+        self.only.is_none_or(|only| only == count)
+    }
+
     /// How often each path has its turn: `--rounds`, or else what the program asks for in the short and in the full form.
     pub fn rounds(&self, short: usize, full: usize) -> usize {
         self.rounds.unwrap_or(if self.short { short } else { full })
@@ -76,6 +88,11 @@ impl Arguments {
         let measured = self.seconds.unwrap_or(if self.short { short } else { full });
         let warm_up = if self.short { 0.2 } else { 0.5 };
         Span { warm_up: Duration::from_secs_f64(warm_up), measured: Duration::from_secs_f64(measured) }
+    }
+
+    /// As [`Self::span`], with a warm-up in which a congestion control finds the rate of a link with a long round trip.
+    pub fn wide_area_span(&self, short: f64, full: f64) -> Span {
+        Span { warm_up: Duration::from_secs(2), ..self.span(short, full) }
     }
 }
 

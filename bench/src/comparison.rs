@@ -1,8 +1,9 @@
 //! Paths measured in turns and compared to one of them.
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::path::{Path, Running};
+use crate::program::position;
 use crate::report::Figure;
 use crate::rounds::Rounds;
 
@@ -31,8 +32,7 @@ impl<'p, S> Comparison<'p, S> {
         rounds: usize,
         mut measure: impl AsyncFnMut(&Running) -> Result<S>,
     ) -> Result<Self> {
-        let position = paths.iter().position(|running| running.path == *baseline);
-        let baseline = position.with_context(|| format!("{} is not measured", baseline.name()))?;
+        let baseline = position(&paths, baseline)?;
         let rounds = Rounds::run(&paths, rounds, async |path| measure(path).await).await?;
         Ok(Self { paths, baseline, rounds })
     }

@@ -7,8 +7,10 @@
 pub mod arguments;
 pub mod comparison;
 pub mod cpu;
+pub mod link;
 pub mod load;
 pub mod machine;
+pub mod netns;
 pub mod path;
 pub mod place;
 pub mod plot;
@@ -21,3 +23,4 @@ pub mod rounds;
 pub mod route;
 pub mod service;
 pub mod tls_relay;
+pub mod yamux_tunnel;

@@ -1,5 +1,6 @@
 //! The load: the clients of one path in one process, which measures itself and the CPU of the others for one span.
 
+mod beside;
 mod bulk;
 mod requests;
 mod stall;
@@ -16,6 +17,7 @@ use crate::role;
 use crate::route::{Connection, Dialer, Route};
 use crate::service::Ask;
 
+pub use beside::Beside;
 pub use bulk::{Direction, Transfer};
 pub use requests::Exchanges;
 
@@ -41,6 +43,8 @@ pub enum Work {
     Requests { connections: usize },
     /// Each of `workers` opens a connection, has 64 bytes answered and closes it, again and again. Gives [`Exchanges`].
     Connections { workers: usize },
+    /// A request of 64 bytes each 20 ms on one connection, beside `downloads` that carry what they can. Gives [`Beside`].
+    Beside { downloads: usize },
     /// `connections` ask for all the bytes there are and read none. Says so when all have asked and then stays; gives nothing.
     Stall { connections: usize },
 }
@@ -70,6 +74,7 @@ impl Load {
             Work::Bulk { streams, direction } => role::say(&bulk::run(&self, streams, direction).await?),
             Work::Requests { connections } => role::say(&requests::standing(&self, connections).await?),
             Work::Connections { workers } => role::say(&requests::fresh(&self, workers).await?),
+            Work::Beside { downloads } => role::say(&beside::run(&self, downloads).await?),
             Work::Stall { connections } => stall::run(&self, connections).await,
         }
     }

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use tests::{Hub, Process, Spoke};
 
 use crate::arguments::Peer;
-use crate::load::{Direction, Exchanges, Load, Span, Transfer, Work};
+use crate::load::{Beside, Direction, Exchanges, Load, Span, Transfer, Work};
 use crate::place::Places;
 use crate::quinn_ends::QuinnExit;
 use crate::relay::Relay;
@@ -16,6 +16,7 @@ use crate::role::Role;
 use crate::route::Route;
 use crate::service;
 use crate::tls_relay::{TlsEntry, TlsExit};
+use crate::yamux_tunnel::{YamuxEntry, YamuxExit};
 
 /// The cluster that our spoke is.
 const CLUSTER: &str = "bench";
@@ -37,6 +38,9 @@ pub enum Path {
     TlsRelay,
     /// One raw QUIC connection from the load to an end that serves its streams: no TCP, no relay.
     Quinn,
+    /// Two hops with one TLS connection between them in which yamux has a stream for each connection: a tunnel as ours, over TCP
+    /// with this congestion control (`cubic`, `bbr`).
+    Yamux { congestion: String },
     /// Ours: hub, tunnel, agent. The tunnel's path MTU is found out, or at most `mtu` (UDP payload, in bytes).
     Ours { mtu: Option<u16> },
     /// A proxy that the user runs.
@@ -78,6 +82,7 @@ impl Path {
             Self::TcpRelay => "TCP relay".to_owned(),
             Self::TlsRelay => "TLS relay".to_owned(),
             Self::Quinn => "raw quinn".to_owned(),
+            Self::Yamux { congestion } => format!("yamux, {congestion}"),
             Self::Ours { mtu: None } => "ours".to_owned(),
             Self::Ours { mtu: Some(mtu) } => format!("ours, MTU {mtu}"),
             Self::Peer(peer) => peer.name.clone(),
@@ -100,6 +105,7 @@ impl Path {
             Self::TcpRelay => running.relay(service).await,
             Self::TlsRelay => running.tls_relay(service).await,
             Self::Quinn => running.quinn().await,
+            Self::Yamux { congestion } => running.yamux(service, congestion).await,
             Self::Ours { mtu } => running.ours(service, *mtu).await,
             Self::Peer(peer) => {
                 running.counted.clear();
@@ -132,6 +138,11 @@ impl Running {
     /// Opens a connection for each request.
     pub async fn connections(&self, workers: usize, span: Span) -> Result<Exchanges> {
         self.load(Work::Connections { workers }, span).await
+    }
+
+    /// Asks at a steady pace beside downloads.
+    pub async fn beside(&self, downloads: usize, span: Span) -> Result<Beside> {
+        self.load(Work::Beside { downloads }, span).await
     }
 
     /// Runs a load in a process of its own, at the near end, to its end.
@@ -186,12 +197,32 @@ impl Running {
         Ok(())
     }
 
+    async fn yamux(&mut self, service: &service::Running, congestion: &str) -> Result<()> {
+        let (near, far) = (&self.places.near, &self.places.far);
+        let congestion = congestion.to_owned();
+        let exit = YamuxExit { listen: far.any_port(), to: service.address, congestion: congestion.clone() };
+        let (exit, ready) = Role::YamuxExit(exit).start(far).await?;
+        let certificate = ready.certificate.context("the exit has no certificate")?;
+        let entry = YamuxEntry { listen: near.any_port(), to: ready.address, certificate, congestion };
+        let (entry, ready) = Role::YamuxEntry(entry).start(near).await?;
+        self.route = Route::Tcp(ready.address.to_string());
+        self.keep([entry, exit]);
+        Ok(())
+    }
+
     /// Hub and agent as they are shipped. What they log goes to files: it costs them what it costs anywhere, and this program
     /// nothing.
     async fn ours(&mut self, service: &service::Running, mtu: Option<u16>) -> Result<()> {
+        let (near, far) = (&self.places.near, &self.places.far);
         let mtu: Vec<String> = mtu.map_or_else(Vec::new, |mtu| vec!["--max-mtu".to_owned(), mtu.to_string()]);
-        let hub = Hub::builder().args(mtu.clone()).after_shell(&report::log_to("hub")?).quiet().start().await?;
-        let spoke = Spoke::of(&hub, CLUSTER).args(mtu).after_shell(&report::log_to("agent")?).start().await?;
+        let hub = Hub::builder().tunnel_at(near.ip).args(mtu.clone()).after_shell(&report::log_to("hub")?).quiet();
+        let hub = hub.start().await?;
+        let spoke = Spoke::of(&hub, CLUSTER).args(mtu).after_shell(&report::log_to("agent")?);
+        let spoke = match &far.netns {
+            Some(netns) => spoke.inside(netns, far.ip),
+            None => spoke,
+        };
+        let spoke = spoke.start().await?;
         let login = Some((CLUSTER.to_owned(), hub.credentials().token()?));
         let proxy = hub.addresses().proxy.to_string();
         self.route = Route::Connect { proxy, target: service.address, login };

@@ -17,6 +17,7 @@ use crate::quinn_ends::QuinnExit;
 use crate::relay::Relay;
 use crate::service::Service;
 use crate::tls_relay::{TlsEntry, TlsExit};
+use crate::yamux_tunnel::{YamuxEntry, YamuxExit};
 
 /// The first argument of a process that plays a role.
 const ROLE: &str = "role";
@@ -36,6 +37,10 @@ pub enum Role {
     TlsExit(TlsExit),
     /// The far end of a raw QUIC connection, which is its own service.
     QuinnExit(QuinnExit),
+    /// The hop of the yamux tunnel at the clients.
+    YamuxEntry(YamuxEntry),
+    /// The hop of the yamux tunnel at the service.
+    YamuxExit(YamuxExit),
     /// The clients.
     Load(Load),
 }
@@ -76,6 +81,8 @@ impl Role {
             Self::TlsEntry(entry) => runtime.block_on(entry.run()),
             Self::TlsExit(exit) => runtime.block_on(exit.run()),
             Self::QuinnExit(exit) => runtime.block_on(exit.run()),
+            Self::YamuxEntry(entry) => runtime.block_on(entry.run()),
+            Self::YamuxExit(exit) => runtime.block_on(exit.run()),
             Self::Load(load) => runtime.block_on(load.run()),
         }
     }

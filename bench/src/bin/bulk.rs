@@ -27,7 +27,7 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
         [(1, Direction::Download), (16, Direction::Download), (64, Direction::Download), (1, Direction::Upload)];
     let loads = if arguments.short { short.to_vec() } else { full.collect() };
     let rounds = arguments.rounds(3, 5);
-    for (streams, direction) in loads {
+    for (streams, direction) in loads.into_iter().filter(|(streams, _)| arguments.wants(*streams)) {
         // Many streams need longer until each has had so many turns that one more or less does not show.
         let span = if streams < 64 { arguments.span(0.6, 2.0) } else { arguments.span(1.2, 4.0) };
         let everything = !arguments.short || (streams, direction) == (1, Direction::Download);

@@ -21,7 +21,8 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
     let mut report = Report::new("connections", 3, title, arguments.short)?;
     let paths = Paths::start(&PATHS, arguments).await?;
     let (rounds, span) = (arguments.rounds(3, 5), arguments.span(0.8, 2.0));
-    for workers in if arguments.short { vec![JUDGED] } else { vec![1, JUDGED, 64] } {
+    let all = if arguments.short { vec![JUDGED] } else { vec![1, JUDGED, 64] };
+    for workers in all.into_iter().filter(|workers| arguments.wants(*workers)) {
         let connections = async |path: &Running| path.connections(workers, span).await;
         let compared = Comparison::run(paths.select(&PATHS), &Path::TlsRelay, rounds, connections).await?;
         compared.iter().for_each(|path| report.figures.extend(figures(&path, workers)));

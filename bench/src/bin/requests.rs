@@ -22,7 +22,7 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
     let mut report = Report::new("requests", 2, title, arguments.short)?;
     let paths = Paths::start(&ALL, arguments).await?;
     let (rounds, span) = (arguments.rounds(3, 5), arguments.span(0.8, 2.0));
-    for connections in [1, 64, 1000] {
+    for connections in [1, 64, 1000].into_iter().filter(|connections| arguments.wants(*connections)) {
         let measured = paths.select(if arguments.short && connections > 1 { &JUDGED } else { &ALL });
         let requests = async |path: &Running| path.requests(connections, span).await;
         let compared = Comparison::run(measured, &Path::TlsRelay, rounds, requests).await?;

@@ -93,7 +93,7 @@ pub(super) async fn run(load: &Load, streams: usize, direction: Direction) -> Re
     Ok(Transfer { spent, streams })
 }
 
-async fn pump(mut stream: Connection, direction: Direction, count: Rc<Cell<u64>>) -> Result<()> {
+pub(super) async fn pump(mut stream: Connection, direction: Direction, count: Rc<Cell<u64>>) -> Result<()> {
     let (mut chunk, mut turns) = (vec![0; CHUNK], Turns::default());
     loop {
         let moved = match direction {
