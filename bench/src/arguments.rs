@@ -1,12 +1,14 @@
 //! The command line that all programs share.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Context as _, Error};
+use anyhow::{Context as _, Error, ensure};
 use clap::Parser;
 
+use crate::link::parse_time;
 use crate::load::Span;
 
 /// One question about speed, asked of every path in turns within one run.
@@ -19,26 +21,34 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     /// Another proxy that runs already, beside ours: an HTTP CONNECT proxy, or with `tcp:` a port forwarder to --service
-    #[arg(long, value_name = "NAME=[tcp:]HOST:PORT")]
+    #[arg(long, value_name = "NAME=[tcp:][USER:PASSWORD@]HOST:PORT")]
     pub peer: Vec<Peer>,
     /// Where the service listens, for the target of a port forwarder
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
-    pub service: std::net::SocketAddr,
+    pub service: SocketAddr,
     /// How often each path has its turn
     #[arg(long, value_name = "N")]
     pub rounds: Option<usize>,
     /// How long one turn is measured
     #[arg(long, value_name = "S")]
     pub seconds: Option<f64>,
+    /// For `bulk`, `requests`, `connections`: measure this number of streams, connections or workers only
+    #[arg(long, value_name = "N")]
+    pub only: Option<usize>,
+    /// For `loss`: instead of measuring, hold a tunnel under load for so long at each loss, like 10m
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub soak: Option<Duration>,
 }
 
-/// A proxy that the user runs. Its processes are not known, so the CPU seconds beside it are those of load and service only.
+/// A proxy that the user runs. Its processes are not known, so nothing is said of their CPU seconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     /// What it is called in the report.
     pub name: String,
     /// Whether it is a port forwarder, and not an HTTP CONNECT proxy.
     pub forwards: bool,
+    /// User and password for an HTTP CONNECT proxy that asks for them.
+    pub login: Option<(String, String)>,
     /// `HOST:PORT`.
     pub address: String,
 }
@@ -49,13 +59,25 @@ impl FromStr for Peer {
     fn from_str(text: &str) -> Result<Self, Error> {
         let (name, address) = text.split_once('=').context("a peer is NAME=HOST:PORT")?;
         let forwarder = address.strip_prefix("tcp:");
-        let address = forwarder.unwrap_or(address);
+        let (login, address) = match address.rsplit_once('@') {
+            Some((login, address)) => {
+                let (user, password) = login.split_once(':').context("a peer's login is USER:PASSWORD")?;
+                (Some((user.to_owned(), password.to_owned())), address)
+            }
+            None => (None, forwarder.unwrap_or(address)),
+        };
+        ensure!(forwarder.is_none() || login.is_none(), "a port forwarder takes no login");
         address.rsplit_once(':').context("a peer's address is HOST:PORT")?;
-        Ok(Self { name: name.to_owned(), forwards: forwarder.is_some(), address: address.to_owned() })
+        Ok(Self { name: name.to_owned(), forwards: forwarder.is_some(), login, address: address.to_owned() })
     }
 }
 
 impl Arguments {
+    /// Whether this number of streams, connections or workers is asked for.
+    pub fn wants(&self, count: usize) -> bool {
+        self.only.is_none_or(|only| only == count)
+    }
+
     /// How often each path has its turn: `--rounds`, or else what the program asks for in the short and in the full form.
     pub fn rounds(&self, short: usize, full: usize) -> usize {
         self.rounds.unwrap_or(if self.short { short } else { full })
@@ -67,6 +89,11 @@ impl Arguments {
         let warm_up = if self.short { 0.2 } else { 0.5 };
         Span { warm_up: Duration::from_secs_f64(warm_up), measured: Duration::from_secs_f64(measured) }
     }
+
+    /// As [`Self::span`], with a warm-up in which a congestion control finds the rate of a link with a long round trip.
+    pub fn wide_area_span(&self, short: f64, full: f64) -> Span {
+        Span { warm_up: Duration::from_secs(2), ..self.span(short, full) }
+    }
 }
 
 #[cfg(test)]
@@ -75,10 +102,16 @@ mod tests {
 
     #[test]
     fn a_peer_is_a_connect_proxy_unless_it_says_tcp() -> anyhow::Result<()> {
-        let peer: Peer = "squid=127.0.0.1:3128".parse()?;
-        assert_eq!(peer, Peer { name: "squid".into(), forwards: false, address: "127.0.0.1:3128".into() });
-        let peer: Peer = "rathole=tcp:[::1]:5202".parse()?;
-        assert_eq!(peer, Peer { name: "rathole".into(), forwards: true, address: "[::1]:5202".into() });
+        let peer = |name: &str, forwards, address: &str| Peer {
+            name: name.to_owned(),
+            forwards,
+            login: None,
+            address: address.to_owned(),
+        };
+        assert_eq!("squid=127.0.0.1:3128".parse::<Peer>()?, peer("squid", false, "127.0.0.1:3128"));
+        assert_eq!("rathole=tcp:[::1]:5202".parse::<Peer>()?, peer("rathole", true, "[::1]:5202"));
+        let login = Some(("bench".to_owned(), "secret".to_owned()));
+        assert_eq!("old=bench:secret@[::1]:8090".parse::<Peer>()?, Peer { login, ..peer("old", false, "[::1]:8090") });
         Ok(())
     }
 
@@ -86,6 +119,7 @@ mod tests {
     fn a_peer_without_name_or_port_is_refused() {
         assert!("127.0.0.1:3128".parse::<Peer>().is_err());
         assert!("squid=localhost".parse::<Peer>().is_err());
+        assert!("rathole=tcp:a:b@localhost:1".parse::<Peer>().is_err());
     }
 
     #[test]

@@ -5,12 +5,17 @@
 //! from `/proc` ([`cpu`]) at both ends of the measured span. What comes out is a [`report::Report`].
 
 pub mod arguments;
+pub mod comparison;
 pub mod cpu;
+pub mod link;
 pub mod load;
 pub mod machine;
+pub mod netns;
 pub mod path;
 pub mod place;
+pub mod plot;
 pub mod program;
+pub mod quinn_ends;
 pub mod relay;
 pub mod report;
 pub mod role;
@@ -18,3 +23,4 @@ pub mod rounds;
 pub mod route;
 pub mod service;
 pub mod tls_relay;
+pub mod yamux_tunnel;

@@ -5,6 +5,7 @@ use clap::Parser as _;
 use tests::allow_open_files;
 
 use crate::arguments::Arguments;
+use crate::link::{Link, Profile, Statistics};
 use crate::path::{Path, Running};
 use crate::place::{Place, Places};
 use crate::report::Report;
@@ -48,20 +49,61 @@ impl Paths {
         Ok(Self { running, service })
     }
 
-    /// Those of these names and the peers, i.e. whatever is not in `left_out`.
+    /// Brings up `paths` from the near end of a link to a service at its far end. This thread must be inside the near end.
+    pub async fn across(link: &Link, paths: &[Path]) -> Result<Self> {
+        let places = link.places();
+        let service = Service::start(places.far.any_port(), &places.far).await?;
+        let mut running = Vec::new();
+        for path in paths {
+            running.push(path.start(&service, &places).await?);
+        }
+        Ok(Self { running, service })
+    }
+
+    /// Those of `wanted` that are up, and the peers.
+    pub fn select(&self, wanted: &[Path]) -> Vec<&Running> {
+        let selected = |path: &&Running| matches!(path.path, Path::Peer(_)) || wanted.contains(&path.path);
+        self.running.iter().filter(selected).collect()
+    }
+
+    /// All but those of `left_out`.
     pub fn without(&self, left_out: &[Path]) -> Vec<&Running> {
-        let left_out: Vec<String> = left_out.iter().map(Path::name).collect();
-        self.running.iter().filter(|path| !left_out.contains(&path.name)).collect()
+        self.running.iter().filter(|path| !left_out.contains(&path.path)).collect()
     }
 }
 
 /// The place of a path among those that are measured.
 pub fn position(paths: &[&Running], path: &Path) -> Result<usize> {
-    let name = path.name();
-    paths.iter().position(|running| running.name == name).with_context(|| format!("{name} is not measured"))
+    let position = paths.iter().position(|running| running.path == *path);
+    position.with_context(|| format!("{} is not measured", path.name()))
 }
 
+/// A link whose near end this thread is in; none, with a note, where there can be none.
+pub fn link(report: &mut Report, profile: Profile, seed: u64) -> Result<Option<Link>> {
+    if let Err(missing) = Link::available() {
+        report.notes.push(format!("not measured: {missing:#}"));
+        return Ok(None);
+    }
+    let link = Link::start(profile, seed)?;
+    link.near().enter()?;
+    Ok(Some(link))
+}
+
+/// Ends the link, and notes how well it was emulated.
+pub fn end(report: &mut Report, link: Link) -> Result<()> {
+    for (direction, statistics) in ["there", "back"].iter().zip(link.statistics()) {
+        let Statistics { delivered, lost, dropped, largest_error, .. } = statistics;
+        let [error, most] = [statistics.average_error(), largest_error].map(|error| error.as_secs_f64() * 1e3);
+        report.notes.push(format!(
+            "the link {direction}: {delivered} packets delivered, {lost} lost, {dropped} dropped; {error:.2} ms off on \
+             average, {most:.1} at most"
+        ));
+    }
+    link.stop()
+}
+
+/// Writes to standard output.
 #[expect(clippy::print_stdout, reason = "what a program is run for")]
-fn print(text: &str) {
+pub fn print(text: &str) {
     println!("{text}");
 }

@@ -13,9 +13,11 @@ use tokio::runtime::Runtime;
 
 use crate::load::Load;
 use crate::place::{self, Place};
+use crate::quinn_ends::QuinnExit;
 use crate::relay::Relay;
 use crate::service::Service;
 use crate::tls_relay::{TlsEntry, TlsExit};
+use crate::yamux_tunnel::{YamuxEntry, YamuxExit};
 
 /// The first argument of a process that plays a role.
 const ROLE: &str = "role";
@@ -33,6 +35,12 @@ pub enum Role {
     TlsEntry(TlsEntry),
     /// The hop of the TLS relay at the service.
     TlsExit(TlsExit),
+    /// The far end of a raw QUIC connection, which is its own service.
+    QuinnExit(QuinnExit),
+    /// The hop of the yamux tunnel at the clients.
+    YamuxEntry(YamuxEntry),
+    /// The hop of the yamux tunnel at the service.
+    YamuxExit(YamuxExit),
     /// The clients.
     Load(Load),
 }
@@ -72,6 +80,9 @@ impl Role {
             Self::Relay(relay) => runtime.block_on(relay.run()),
             Self::TlsEntry(entry) => runtime.block_on(entry.run()),
             Self::TlsExit(exit) => runtime.block_on(exit.run()),
+            Self::QuinnExit(exit) => runtime.block_on(exit.run()),
+            Self::YamuxEntry(entry) => runtime.block_on(entry.run()),
+            Self::YamuxExit(exit) => runtime.block_on(exit.run()),
             Self::Load(load) => runtime.block_on(load.run()),
         }
     }

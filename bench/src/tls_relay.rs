@@ -19,7 +19,7 @@ use crate::relay::{accept, copy, dial, listen};
 use crate::role::Ready;
 
 /// The name in the certificate of the exit.
-const NAME: &str = "exit.bench.internal";
+pub(crate) const NAME: &str = "exit.bench.internal";
 
 /// The role at the clients: TCP in, TLS out to the exit.
 #[derive(Debug, Serialize, Deserialize)]

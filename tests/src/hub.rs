@@ -2,7 +2,7 @@
 
 mod admin;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -30,6 +30,7 @@ pub struct HubBuilder {
     arguments: Vec<String>,
     shell: Option<String>,
     quiet: bool,
+    tunnel: Option<IpAddr>,
 }
 
 /// A hub. It is killed and its state removed when dropped.
@@ -80,12 +81,20 @@ impl HubBuilder {
         self
     }
 
+    /// Listens for agents at this address of the machine instead of loopback.
+    #[must_use]
+    pub fn tunnel_at(mut self, address: IpAddr) -> Self {
+        self.tunnel = Some(address);
+        self
+    }
+
     /// Starts it and waits until it is ready.
     pub async fn start(self) -> Result<Hub> {
         let state = TempDir::new().context("no temporary folder for the hub's state")?;
         let any: SocketAddr = ([127, 0, 0, 1], 0).into();
-        let Self { arguments, shell, quiet } = self;
-        let server = server(state.path(), &arguments, shell.as_deref(), [any; 4])?;
+        let Self { arguments, shell, quiet, tunnel } = self;
+        let tunnel = tunnel.map_or(any, |address| (address, 0).into());
+        let server = server(state.path(), &arguments, shell.as_deref(), [any, tunnel, any, any])?;
         let (process, addresses) = launch(&if quiet { server.quiet() } else { server }).await?;
         Ok(Hub { process, addresses, arguments, shell, quiet, state })
     }

@@ -1,7 +1,7 @@
 //! A program about to be run: its arguments, its clean environment, and the two ways to run it.
 
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -54,6 +54,15 @@ impl Program {
         let become_program = format!("{line}; exec \"$0\" \"$@\"");
         let arguments = ["-c".into(), become_program.into(), self.path.into_os_string()];
         Self { path: "/bin/sh".into(), arguments: arguments.into_iter().chain(self.arguments).collect(), ..self }
+    }
+
+    /// Runs inside a network namespace, given by its file, e.g. `/run/netns/far`. Needs root.
+    #[must_use]
+    pub fn inside(self, netns: &Path) -> Self {
+        let mut enter = OsString::from("--net=");
+        enter.push(netns);
+        let arguments = [enter, self.path.into_os_string()].into_iter().chain(self.arguments).collect();
+        Self { path: "nsenter".into(), arguments, ..self }
     }
 
     /// Adds one argument.

@@ -1,7 +1,7 @@
 //! A spoke: a real `proxy-agent`, joined to a hub, that may reach this machine's loopback where the targets are.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
@@ -27,9 +27,19 @@ pub struct SpokeBuilder<'a> {
     cluster: String,
     agent: Option<String>,
     token: Option<String>,
+    via: Option<SocketAddr>,
     policy: Vec<String>,
     arguments: Vec<String>,
     shell: Option<String>,
+    netns: Option<Netns>,
+}
+
+/// A network namespace to run in.
+#[derive(Debug, Clone)]
+struct Netns {
+    file: PathBuf,
+    /// Of the namespace, and reached from where the test is.
+    address: IpAddr,
 }
 
 /// An agent of a cluster. It is killed and its state removed when dropped.
@@ -40,6 +50,7 @@ pub struct Spoke {
     metrics: SocketAddr,
     arguments: Vec<String>,
     shell: Option<String>,
+    netns: Option<Netns>,
     state: TempDir,
 }
 
@@ -55,6 +66,13 @@ impl SpokeBuilder<'_> {
     #[must_use]
     pub fn token(mut self, token: &str) -> Self {
         self.token = Some(token.to_owned());
+        self
+    }
+
+    /// Dials the hub by this address instead of its own, e.g. a [`crate::Nat`]'s.
+    #[must_use]
+    pub fn via(mut self, address: SocketAddr) -> Self {
+        self.via = Some(address);
         self
     }
 
@@ -79,6 +97,14 @@ impl SpokeBuilder<'_> {
         self
     }
 
+    /// Runs inside a network namespace, given by its file and by an address it has there. Targets at that address are allowed too.
+    #[must_use]
+    pub fn inside(mut self, netns: &Path, address: IpAddr) -> Self {
+        self.policy.extend(["--allow".to_owned(), address.to_string()]);
+        self.netns = Some(Netns { file: netns.to_owned(), address });
+        self
+    }
+
     /// The `proxy-agent join` of this spoke with its state in `state`, for scenarios about joining itself.
     pub async fn join(&self, state: &Path) -> Result<Program> {
         let token = match &self.token {
@@ -86,21 +112,23 @@ impl SpokeBuilder<'_> {
             None => self.hub.create_token(&JoinTerms::auto_accepted(&self.cluster)).await?,
         };
         let addresses = self.hub.addresses();
-        let mut join = Program::of_workspace("proxy-agent")?.args(["join", "--hub", &addresses.tunnel.to_string()]);
+        let hub = self.via.unwrap_or(addresses.tunnel);
+        let mut join = Program::of_workspace("proxy-agent")?.args(["join", "--hub", &hub.to_string()]);
         join = join.args(["--token", &token, "--pin", &addresses.pin, "--cluster", &self.cluster]);
         if let Some(agent) = &self.agent {
             join = join.args(["--agent", agent]);
         }
-        Ok(join.arg("--state").arg(state))
+        Ok(within(self.netns.as_ref(), join.arg("--state").arg(state)))
     }
 
     /// Joins, runs the agent, and waits until its tunnel is up.
     pub async fn start(self) -> Result<Spoke> {
         let state = TempDir::new().context("no temporary folder for the agent's state")?;
         self.join(state.path()).await?.run(START).await?.success()?;
-        let (arguments, metrics) = ([self.policy, self.arguments].concat(), own_metrics_address());
-        let process = launch(state.path(), metrics, &arguments, self.shell.as_deref()).await?;
-        Ok(Spoke { process, cluster: self.cluster, metrics, arguments, shell: self.shell, state })
+        let Self { cluster, policy, arguments, shell, netns, .. } = self;
+        let (arguments, metrics) = ([policy, arguments].concat(), own_metrics_address(netns.as_ref()));
+        let process = launch(state.path(), metrics, &arguments, shell.as_deref(), netns.as_ref()).await?;
+        Ok(Spoke { process, cluster, metrics, arguments, shell, netns, state })
     }
 }
 
@@ -112,9 +140,11 @@ impl Spoke {
             cluster: cluster.to_owned(),
             agent: None,
             token: None,
+            via: None,
             policy: ["--allow", "127.0.0.0/8", "--allow", "::1/128"].map(str::to_owned).to_vec(),
             arguments: Vec::new(),
             shell: None,
+            netns: None,
         }
     }
 
@@ -156,29 +186,48 @@ impl Spoke {
 
     /// Runs it again after [`Self::stop`] or [`Self::kill`], without joining anew, and waits until its tunnel is up.
     pub async fn start_again(&mut self) -> Result<()> {
-        self.process = launch(self.state.path(), self.metrics, &self.arguments, self.shell.as_deref()).await?;
+        let Self { metrics, arguments, shell, netns, state, .. } = self;
+        self.process = launch(state.path(), *metrics, arguments, shell.as_deref(), netns.as_ref()).await?;
         Ok(())
     }
 }
 
 /// Runs the agent and waits until it says that its tunnel is up.
-async fn launch(state: &Path, metrics: SocketAddr, arguments: &[String], shell: Option<&str>) -> Result<Process> {
+async fn launch(
+    state: &Path,
+    metrics: SocketAddr,
+    arguments: &[String],
+    shell: Option<&str>,
+    netns: Option<&Netns>,
+) -> Result<Process> {
     let agent = Program::of_workspace("proxy-agent")?.arg("run").arg("--state").arg(state);
     let agent = agent.args(["--metrics-listen", &metrics.to_string()]).args(arguments);
     let agent = match shell {
         Some(line) => agent.after_shell(line),
         None => agent,
     };
-    let process = agent.spawn()?;
+    let process = within(netns, agent).spawn()?;
     wait_for(START, "the agent's tunnel", async || Fetch::get("/readyz").plain(metrics).await?.success()).await?;
     Ok(process)
 }
 
+fn within(netns: Option<&Netns>, program: Program) -> Program {
+    match netns {
+        Some(netns) => program.inside(&netns.file),
+        None => program,
+    }
+}
+
 /// A loopback address that no other agent has, of this run nor, most likely, of another run on this machine: in 127.X.0.0/16, where
-/// X comes from this process. All of 127.0.0.0/8 is local to the machine.
-fn own_metrics_address() -> SocketAddr {
+/// X comes from this process. All of 127.0.0.0/8 is local to the machine. In a network namespace it is a port that no other agent
+/// of this run has.
+fn own_metrics_address(netns: Option<&Netns>) -> SocketAddr {
     static TAKEN: AtomicU16 = AtomicU16::new(0);
-    let [high, low] = TAKEN.fetch_add(1, Ordering::Relaxed).wrapping_add(1).to_be_bytes();
+    let number = TAKEN.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+    if let Some(netns) = netns {
+        return (netns.address, METRICS_PORT.wrapping_add(number)).into();
+    }
+    let [high, low] = number.to_be_bytes();
     let run = u8::try_from(process::id() % 250).map_or(1, |run| run + 1);
     (Ipv4Addr::new(127, run, high, low), METRICS_PORT).into()
 }

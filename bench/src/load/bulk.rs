@@ -10,7 +10,7 @@ use tokio::task::{JoinSet, LocalSet};
 
 use super::{Edge, Load, Spent};
 use crate::route::Connection;
-use crate::service::{Ask, CHUNK};
+use crate::service::{Ask, CHUNK, Turns};
 
 /// Bytes of one GiB.
 const GIB: f64 = (1_u64 << 30) as f64;
@@ -93,8 +93,8 @@ pub(super) async fn run(load: &Load, streams: usize, direction: Direction) -> Re
     Ok(Transfer { spent, streams })
 }
 
-async fn pump(mut stream: Connection, direction: Direction, count: Rc<Cell<u64>>) -> Result<()> {
-    let mut chunk = vec![0; CHUNK];
+pub(super) async fn pump(mut stream: Connection, direction: Direction, count: Rc<Cell<u64>>) -> Result<()> {
+    let (mut chunk, mut turns) = (vec![0; CHUNK], Turns::default());
     loop {
         let moved = match direction {
             Direction::Download => stream.read(&mut chunk).await?,
@@ -104,6 +104,7 @@ async fn pump(mut stream: Connection, direction: Direction, count: Rc<Cell<u64>>
             return Ok(());
         }
         count.set(count.get() + moved as u64);
+        turns.pass().await;
     }
 }
 

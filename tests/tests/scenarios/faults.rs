@@ -4,6 +4,7 @@ mod dials;
 mod disk;
 mod frozen;
 mod kills;
+mod rebinding;
 mod restarts;
 
 use std::time::Duration;

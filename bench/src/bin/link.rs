@@ -1,0 +1,68 @@
+//! Runs a command at the near end of an emulated link, e.g. `link --rate 100mbit --delay 25ms --queue 50ms --loss 1% -- bash`.
+
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, Result};
+use bench::link::{FAR, Link, NEAR, Profile, Statistics, parse_queue, parse_rate, parse_share, parse_time};
+use clap::Parser;
+
+/// Runs a command in the near one of two network namespaces that an emulated link connects; the other is reached with
+/// `ip netns exec`. Needs root, /dev/net/tun and iproute2.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Bits per second in each direction, like 100mbit or 1gbit.
+    #[arg(long, default_value = "100mbit", value_parser = parse_rate)]
+    rate: u64,
+    /// From one end to the other; half of the round trip.
+    #[arg(long, default_value = "25ms", value_parser = parse_time)]
+    delay: std::time::Duration,
+    /// How much may wait for the wire, in time (50ms) or bytes (625kb); what finds more is dropped.
+    #[arg(long, default_value = "50ms")]
+    queue: String,
+    /// The share of packets lost at random in each direction, like 1% or 0.01.
+    #[arg(long, default_value = "0", value_parser = parse_share)]
+    loss: f64,
+    /// Chooses which packets are lost.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The congestion control of TCP at both ends, cubic or bbr [default: the machine's].
+    #[arg(long)]
+    tcp_congestion: Option<String>,
+    /// What to run at the near end.
+    #[arg(last = true, required = true)]
+    command: Vec<String>,
+}
+
+fn main() -> Result<ExitCode> {
+    let arguments = Arguments::parse();
+    let queue = parse_queue(&arguments.queue, arguments.rate)?;
+    let profile = Profile { rate: arguments.rate, delay: arguments.delay, queue, loss: arguments.loss };
+    let link = Link::start(profile, arguments.seed)?;
+    if let Some(name) = &arguments.tcp_congestion {
+        link.near().set_tcp_congestion(name)?;
+        link.far().set_tcp_congestion(name)?;
+    }
+    eprintln!("near {NEAR}, far {FAR}: ip netns exec {} COMMAND; {profile:?}", link.far().name());
+    link.near().enter()?;
+    let [program, rest @ ..] = arguments.command.as_slice() else { anyhow::bail!("no command") };
+    let status = Command::new(program)
+        .args(rest)
+        .env("LINK_FAR", link.far().name())
+        .status()
+        .with_context(|| format!("{program} does not start"))?;
+    for (direction, statistics) in ["near to far", "far to near"].iter().zip(link.statistics()) {
+        report(direction, &statistics);
+    }
+    link.stop()?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+fn report(direction: &str, statistics: &Statistics) {
+    let Statistics { lost, dropped, delivered, delivered_bytes, longest_queue, largest_error, .. } = *statistics;
+    eprintln!(
+        "{direction}: {delivered} packets ({delivered_bytes} bytes) delivered, {lost} lost, {dropped} dropped; queue {:?} on \
+         average, up to {longest_queue:?}; error {:?} on average, up to {largest_error:?}",
+        statistics.average_queue(),
+        statistics.average_error(),
+    );
+}
