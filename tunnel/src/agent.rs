@@ -139,10 +139,7 @@ impl PendingDial {
 impl DialRequest {
     /// Resolves when the hub gives the dial up (its client left, or the tunnel is gone).
     pub fn cancelled(&self) -> impl Future<Output = ()> + Send + 'static {
-        let broken = self.stream.send.broken();
-        async move {
-            broken.await;
-        }
+        self.stream.send.broken()
     }
 
     /// Says that the target at `address` is connected; the target's bytes may follow.
@@ -156,7 +153,7 @@ impl DialRequest {
     pub async fn refuse(mut self, refusal: Refusal) -> Result<(), AcceptError> {
         self.answer(DialOutcome::Refused(refusal)).await?;
         // The hub stops reading once it has the answer: that is no failure.
-        let _ = self.stream.send.finish().await;
+        let _ = self.stream.send.complete().await;
         Ok(())
     }
 

@@ -40,15 +40,19 @@ mod agent;
 mod code;
 mod connection;
 mod control;
+mod download;
 mod endpoint;
 mod hub;
 mod join;
 mod message;
 mod relay;
+mod scratch;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod traffic;
 mod transport;
+mod upload;
 mod wire;
 
 pub use agent::{AcceptError, AgentControl, AgentTunnel, DialRequest, PendingDial};
@@ -62,8 +66,9 @@ pub use message::{
     AgentMessage, Dial, Dialed, Drain, Hello, HubMessage, Issued, JoinReply, JoinRequest, Pending, Reason, Refusal,
     Renew, Renewed, TargetKind, Welcome,
 };
-pub use relay::{RelayEnd, Traffic, relay};
+pub use relay::{RelayEnd, relay};
 pub use stream::{ReceiveHalf, SendHalf, Stream};
+pub use traffic::Traffic;
 pub use wire::{MESSAGE_LIMIT, WireError};
 
 /// ALPN of a tunnel (RFC 7301).

@@ -1,9 +1,11 @@
 //! One proxied connection's stream: two halves whose drop is a reset, never a clean end.
 
 use std::{
+    fmt,
+    future::{Future, poll_fn},
     io,
-    pin::Pin,
-    task::{Context, Poll},
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
@@ -27,7 +29,12 @@ pub struct SendHalf {
     stream: quinn::SendStream,
     /// FIN or RESET_STREAM is sent; nothing is left for `drop` to do.
     ended: bool,
+    /// Present while somebody waits for it.
+    stopped: Option<Stopped>,
 }
+
+/// quinn's word that the peer stopped reading, or has everything after FIN.
+struct Stopped(Pin<Box<dyn Future<Output = Result<Option<quinn::VarInt>, quinn::StoppedError>> + Send + Sync>>);
 
 /// The direction from the peer.
 #[derive(Debug)]
@@ -47,7 +54,8 @@ pub(crate) enum Broken {
 
 impl Stream {
     pub(crate) fn new(send: quinn::SendStream, receive: quinn::RecvStream) -> Self {
-        Self { send: SendHalf { stream: send, ended: false }, receive: ReceiveHalf { stream: receive, ended: false } }
+        let send = SendHalf { stream: send, ended: false, stopped: None };
+        Self { send, receive: ReceiveHalf { stream: receive, ended: false } }
     }
 
     pub(crate) fn quic(&mut self) -> (&mut quinn::SendStream, &mut quinn::RecvStream) {
@@ -62,8 +70,10 @@ impl Stream {
 }
 
 impl SendHalf {
-    pub(crate) async fn write(&mut self, bytes: Bytes) -> Result<(), Broken> {
-        self.stream.write_chunk(bytes).await.map_err(|error| match error {
+    /// Sends from `bytes` what there is room for, and leaves the rest in it; at least one byte.
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<Result<usize, Broken>> {
+        let written = pin!(self.stream.write_chunks(std::slice::from_mut(bytes))).poll(cx);
+        written.map_ok(|written| written.bytes).map_err(|error| match error {
             quinn::WriteError::Stopped(code) => Broken::Reset(ResetReason::from_code(code.into_inner())),
             quinn::WriteError::ConnectionLost(_)
             | quinn::WriteError::ClosedStream
@@ -71,27 +81,39 @@ impl SendHalf {
         })
     }
 
-    /// Sends FIN, and waits until the peer has everything. Without the wait, closing the tunnel right after the last
-    /// stream has ended would lose that stream's tail.
-    pub(crate) async fn finish(&mut self) -> Result<(), Broken> {
+    /// Sends FIN. Then [`Self::poll_ended`] waits until the peer has everything.
+    pub(crate) fn finish(&mut self) {
         // Only a stream that is closed already refuses; then there is nothing to finish.
         let _ = self.stream.finish();
         self.ended = true;
-        match self.stream.stopped().await {
-            Ok(None) => Ok(()),
+    }
+
+    /// After [`Self::finish`], ready when the peer has everything. Before it and after it, ready with an error when the
+    /// peer reads no further, or the tunnel is gone: that must be noticed while there is nothing to send, too.
+    pub(crate) fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        let stopped = self.stopped.get_or_insert_with(|| Stopped(Box::pin(self.stream.stopped())));
+        let ended = ready!(stopped.0.as_mut().poll(cx));
+        self.stopped = None;
+        Poll::Ready(match ended {
             Ok(Some(code)) => Err(Broken::Reset(ResetReason::from_code(code.into_inner()))),
-            Err(_) => Err(Broken::Lost),
-        }
+            Ok(None) if self.ended => Ok(()),
+            Ok(None) | Err(_) => Err(Broken::Lost),
+        })
+    }
+
+    /// [`Self::finish`], and the wait after it. Without the wait, closing the tunnel right after the last stream has
+    /// ended would lose that stream's tail.
+    pub(crate) async fn complete(&mut self) -> Result<(), Broken> {
+        self.finish();
+        poll_fn(|cx| self.poll_ended(cx)).await
     }
 
     /// Resolves when the peer reads no further, or the tunnel is gone.
-    pub(crate) fn broken(&self) -> impl Future<Output = Broken> + Send + 'static {
+    pub(crate) fn broken(&self) -> impl Future<Output = ()> + Send + 'static {
         let stopped = self.stream.stopped();
         async move {
-            match stopped.await {
-                Ok(Some(code)) => Broken::Reset(ResetReason::from_code(code.into_inner())),
-                Ok(None) | Err(_) => Broken::Lost,
-            }
+            // Whichever it was.
+            let _ = stopped.await;
         }
     }
 
@@ -111,19 +133,24 @@ impl Drop for SendHalf {
     }
 }
 
+impl fmt::Debug for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Stopped")
+    }
+}
+
 impl ReceiveHalf {
     /// Fills `chunks` with what has arrived, without copying; 0 at FIN.
-    pub(crate) async fn read(&mut self, chunks: &mut [Bytes]) -> Result<usize, Broken> {
-        let result = self.stream.read_chunks(chunks).await.map_err(|error| match error {
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, chunks: &mut [Bytes]) -> Poll<Result<usize, Broken>> {
+        let read = ready!(pin!(self.stream.read_chunks(chunks)).poll(cx));
+        self.ended = matches!(read, Ok(None));
+        Poll::Ready(read.map(Option::unwrap_or_default).map_err(|error| match error {
             quinn::ReadError::Reset(code) => Broken::Reset(ResetReason::from_code(code.into_inner())),
             quinn::ReadError::ConnectionLost(_)
             | quinn::ReadError::ClosedStream
             | quinn::ReadError::IllegalOrderedRead
             | quinn::ReadError::ZeroRttRejected => Broken::Lost,
-        });
-        let count = result?;
-        self.ended = count.is_none();
-        Ok(count.unwrap_or(0))
+        }))
     }
 
     pub(crate) fn stop(&mut self, reason: ResetReason) {

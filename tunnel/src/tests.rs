@@ -7,6 +7,7 @@ use prost::Message;
 use rustls::pki_types::PrivateKeyDer;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    task::JoinSet,
     time::{Instant, timeout},
 };
 
@@ -74,7 +75,20 @@ fn dial() -> Dial {
 }
 
 /// A relayed connection: what the client holds, and what the target holds.
-async fn relayed(pair: &Pair) -> (DuplexStream, DuplexStream, tokio::task::JoinSet<RelayEnd>) {
+async fn relayed(pair: &Pair) -> (DuplexStream, DuplexStream, JoinSet<RelayEnd>) {
+    let (near, far) = dialled(pair).await;
+    let mut relays = JoinSet::new();
+    let [client, target] = [near, far].map(|stream| {
+        let (outside, inside) = tokio::io::duplex(1024);
+        let (reader, writer) = tokio::io::split(inside);
+        relays.spawn(async move { relay(stream, reader, writer, &Traffic::default()).await });
+        outside
+    });
+    (client, target, relays)
+}
+
+/// A stream that is dialled: the hub's end, and the agent's.
+async fn dialled(pair: &Pair) -> (Stream, Stream) {
     let answering = async {
         let request = pair.agent.accept().await.unwrap().read(SOON).await.unwrap();
         assert_eq!(request.dial, dial());
@@ -84,14 +98,18 @@ async fn relayed(pair: &Pair) -> (DuplexStream, DuplexStream, tokio::task::JoinS
     let (opened, far) = tokio::join!(async { pair.hub.open(&dial(), deadline).await }, answering);
     let (near, dialed) = opened.unwrap();
     assert_eq!(dialed.address, "192.0.2.1:80");
-    let mut relays = tokio::task::JoinSet::new();
-    let [client, target] = [near, far].map(|stream| {
-        let (outside, inside) = tokio::io::duplex(1024);
-        let (reader, writer) = tokio::io::split(inside);
-        relays.spawn(async move { relay(stream, reader, writer, &Traffic::default()).await });
-        outside
-    });
-    (client, target, relays)
+    (near, far)
+}
+
+/// What an idle connection costs in the relay, besides quinn's own state of the stream and the socket.
+#[tokio::test]
+async fn a_relay_is_small() {
+    let pair = pair().await;
+    let (mut near, _far) = dialled(&pair).await;
+    let waiting = size_of_val(&near.quic().0.stopped());
+    let traffic = Traffic::default();
+    let relay = size_of_val(&relay(near, tokio::io::empty(), tokio::io::sink(), &traffic));
+    assert!(relay + waiting <= 512, "{relay} + {waiting} bytes");
 }
 
 #[tokio::test]
