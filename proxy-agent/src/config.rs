@@ -14,6 +14,7 @@ use std::{
 use certs::{AgentName, ClusterName, Pin};
 pub use cli::Cli;
 use secrecy::SecretString;
+use tunnel::TunnelMemory;
 
 use crate::{
     hub::HubAddress,
@@ -49,6 +50,8 @@ pub struct Config {
     pub metrics_listen: Option<SocketAddr>,
     /// How long open streams may take to end when the agent stops.
     pub drain_timeout: Duration,
+    /// What one tunnel's hub can make the agent hold.
+    pub tunnel_memory: TunnelMemory,
 }
 
 /// The spoke's kube-apiserver.
@@ -120,6 +123,7 @@ impl Config {
             kube_api: KubeApi::Assumed(kube_api),
             metrics_listen: None,
             drain_timeout: DEFAULT_DRAIN,
+            tunnel_memory: TunnelMemory::default(),
         }
     }
 }
@@ -180,6 +184,7 @@ fn read_run(settings: &mut Settings<'_>, environment: &dyn Fn(&str) -> Option<St
         kube_api: configured.unwrap_or_else(|| KubeApi::Assumed(assumed_kube_api(environment))),
         metrics_listen: settings.optional::<Listen>("metrics-listen").unwrap_or_default().0,
         drain_timeout: settings.optional::<Span>("drain-timeout").map_or(DEFAULT_DRAIN, |span| span.0),
+        tunnel_memory: settings.optional("tunnel-memory").unwrap_or_default(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span};
-use tunnel::{AgentControl, AgentTunnel, Hello};
+use tunnel::{AgentControl, AgentTunnel, Hello, TunnelMemory};
 
 use crate::{
     backoff::{Backoff, attempt_limit},
@@ -33,6 +33,8 @@ pub(crate) struct Keeper {
     pub(crate) metrics: Arc<Metrics>,
     /// Random at each start of the agent.
     pub(crate) instance: String,
+    /// What one tunnel may hold.
+    pub(crate) memory: TunnelMemory,
     pub(crate) drain: CancellationToken,
     pub(crate) end: CancellationToken,
 }
@@ -98,7 +100,7 @@ impl Keeper {
             instance: self.instance.clone(),
         };
         let left = deadline.saturating_duration_since(Instant::now());
-        let (tunnel, control, welcome) = establish(connection, hub, hello, left).await?;
+        let (tunnel, control, welcome) = establish(connection, hub, hello, self.memory, left).await?;
         tracing::info!(
             address = %tunnel.remote_address(),
             server_id = welcome.server_id,

@@ -13,6 +13,7 @@ use std::{
 use certs::ClusterName;
 use clap::{Args, Parser};
 use serde::{Deserialize, Deserializer, de};
+use tunnel::TunnelMemory;
 
 pub use crate::limits::Caps;
 
@@ -48,6 +49,8 @@ pub struct Config {
     /// Audit events go here as JSON lines instead of into the log.
     pub audit_log: Option<PathBuf>,
     pub caps: Caps,
+    /// What one tunnel's agent can make the hub hold.
+    pub tunnel_memory: TunnelMemory,
     /// Print the bound addresses on standard output, as one line of JSON.
     pub print_addresses: bool,
 }
@@ -168,6 +171,9 @@ struct Settings {
     #[arg(long, value_name = "N", env = "CLUSTER_PROXY_MAX_PENDING_PER_USER")]
     #[serde(deserialize_with = "number_or_text")]
     max_pending_per_user: Option<String>,
+    /// The most that the streams of one tunnel may hold together, 64MiB or more [default: 512MiB]
+    #[arg(long, value_name = "SIZE", env = "CLUSTER_PROXY_TUNNEL_MEMORY")]
+    tunnel_memory: Option<String>,
 }
 
 impl Config {
@@ -202,6 +208,7 @@ impl Config {
             log_format: LogFormat::Text,
             audit_log: None,
             caps: Caps::default(),
+            tunnel_memory: TunnelMemory::default(),
             print_addresses: false,
         }
     }
@@ -240,6 +247,9 @@ impl Config {
         let per_user = cap("max-connections-per-user", in_flags, in_file, caps.connections_per_user);
         let (in_flags, in_file) = (flags.max_pending_per_user, file.max_pending_per_user);
         let pending_per_user = cap("max-pending-per-user", in_flags, in_file, caps.pending_per_user);
+        let memory =
+            flags.tunnel_memory.or(file.tunnel_memory).map(|text| problems.value("tunnel-memory", text, parsed));
+        let tunnel_memory = memory.unwrap_or_else(|| Some(TunnelMemory::default()));
         let plaintext = flags.plaintext.or(file.plaintext).unwrap_or_else(|| "loopback".into());
         let plaintext = problems.value("plaintext", plaintext, parsed);
         let log_format = flags.log_format.or(file.log_format).unwrap_or_else(|| "text".into());
@@ -274,6 +284,7 @@ impl Config {
                 connections_per_user: per_user?,
                 pending_per_user: pending_per_user?,
             },
+            tunnel_memory: tunnel_memory?,
             print_addresses,
         })
     }

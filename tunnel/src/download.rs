@@ -45,7 +45,8 @@ impl<W: AsyncWrite + Unpin> Download<W> {
             match &mut self.state {
                 State::Reading => self.state = ready!(self.poll_copy(cx, traffic))?,
                 State::Writing(chunks) => {
-                    let written = poll_write(&mut self.writer, cx, chunks, |count| traffic.add_out_of_tunnel(count));
+                    let Self { receive, writer, .. } = self;
+                    let written = poll_write(writer, cx, chunks, |count| passed_on(receive, traffic, count));
                     ready!(written).map_err(|error| local(&error))?;
                     self.state = State::Flushing;
                 }
@@ -66,13 +67,14 @@ impl<W: AsyncWrite + Unpin> Download<W> {
 
     /// Reads what has arrived and writes it at once; keeps only what the writer does not take.
     fn poll_copy(&mut self, cx: &mut Context<'_>, traffic: &Traffic) -> Poll<Result<State, RelayEnd>> {
+        let Self { receive, writer, .. } = self;
         let mut slots = scratch::chunks();
-        let read = self.receive.poll_read(cx, &mut slots);
+        let read = receive.poll_read(cx, &mut slots);
         let next = match read {
             Poll::Ready(Ok(0)) => Poll::Ready(Ok(State::ShuttingDown)),
             Poll::Ready(Ok(count)) => {
                 let chunks = &mut slots[..count];
-                let written = poll_write(&mut self.writer, cx, chunks, |count| traffic.add_out_of_tunnel(count));
+                let written = poll_write(writer, cx, chunks, |count| passed_on(receive, traffic, count));
                 let rest = chunks.iter_mut().map(mem::take).filter(|chunk| !chunk.is_empty());
                 Poll::Ready(match written {
                     Poll::Ready(Ok(())) => Ok(State::Flushing),
@@ -95,13 +97,18 @@ impl<W: AsyncWrite + Unpin> Download<W> {
     }
 }
 
+fn passed_on(receive: &mut ReceiveHalf, traffic: &Traffic, count: usize) {
+    receive.passed_on(count);
+    traffic.add_out_of_tunnel(count as u64);
+}
+
 /// Writes all of `chunks`, several with one call, and leaves those empty that are written: a chunk pins the buffer it
 /// arrived in. Tells `count` of every write.
 fn poll_write(
     writer: &mut (impl AsyncWrite + Unpin),
     cx: &mut Context<'_>,
     chunks: &mut [Bytes],
-    mut count: impl FnMut(u64),
+    mut count: impl FnMut(usize),
 ) -> Poll<io::Result<()>> {
     let mut first = chunks.iter().take_while(|chunk| chunk.is_empty()).count();
     while first < chunks.len() {
@@ -114,7 +121,7 @@ fn poll_write(
         if written == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
-        count(written as u64);
+        count(written);
         while first < chunks.len() && written >= chunks[first].len() {
             written -= chunks[first].len();
             chunks[first] = Bytes::new();

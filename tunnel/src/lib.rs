@@ -17,10 +17,11 @@
 //!   │◄──────────────────────────── Renewed ┤ the new chain
 //!   ├─ Drain ─────────────────────────────►│ open no more streams to me
 //!   │◄────────────────────────────── Drain ┤ I am about to stop: dial another hub
+//!   │◄────────────── windows ─────────────►│ how far the other may send on a stream, as it is passed on
 //!   │
 //!   │ one stream per proxied connection (bidirectional, opened by the hub)
-//!   │◄─────────────────────────────── Dial ┤ target, kind, deadline, who asks, trace id
-//!   ├─ DialReply: Dialed or Refused ──────►│ a typed reason and a sentence
+//!   │◄─────────────────────────────── Dial ┤ target, kind, deadline, who asks, trace id, first window
+//!   ├─ DialReply: Dialed or Refused ──────►│ first window; or a typed reason and a sentence
 //!   │◄════════════ bytes, both ways ══════►│ FIN is a half-close, RESET_STREAM and STOP_SENDING are resets
 //! ```
 //!
@@ -40,6 +41,7 @@ mod agent;
 mod code;
 mod connection;
 mod control;
+mod credit;
 mod download;
 mod endpoint;
 mod hub;
@@ -53,12 +55,14 @@ mod tests;
 mod traffic;
 mod transport;
 mod upload;
+mod windows;
 mod wire;
 
 pub use agent::{AcceptError, AgentControl, AgentTunnel, DialRequest, PendingDial};
 pub use code::{CloseReason, ResetReason};
 pub use connection::{Connection, Loss, Protocol};
 pub use control::ControlError;
+pub use credit::TunnelMemory;
 pub use endpoint::{BindError, ConnectError, HandshakeError, Incoming, Listener, RESET_KEY_LENGTH, connect};
 pub use hub::{DialError, EstablishError, HubControl, HubTunnel};
 pub use join::{JoinAnswers, JoinError, JoinSession};

@@ -5,13 +5,17 @@ use std::{
     future::{Future, poll_fn},
     io,
     pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::code::ResetReason;
+use crate::{
+    code::ResetReason,
+    windows::{Receiving, Sending, Windows},
+};
 
 /// Both halves of a stream. A stream dropped before both directions have ended is reset: the peer sees an error, not
 /// an end.
@@ -31,6 +35,8 @@ pub struct SendHalf {
     ended: bool,
     /// Present while somebody waits for it.
     stopped: Option<Stopped>,
+    /// Absent until the stream is dialled, and with a peer that does not know of windows.
+    window: Option<Sending>,
 }
 
 /// quinn's word that the peer stopped reading, or has everything after FIN.
@@ -41,6 +47,8 @@ struct Stopped(Pin<Box<dyn Future<Output = Result<Option<quinn::VarInt>, quinn::
 pub struct ReceiveHalf {
     stream: quinn::RecvStream,
     ended: bool,
+    /// Absent until the stream is dialled.
+    window: Option<Receiving>,
 }
 
 /// Why a direction broke off.
@@ -54,8 +62,14 @@ pub(crate) enum Broken {
 
 impl Stream {
     pub(crate) fn new(send: quinn::SendStream, receive: quinn::RecvStream) -> Self {
-        let send = SendHalf { stream: send, ended: false, stopped: None };
-        Self { send, receive: ReceiveHalf { stream: receive, ended: false } }
+        let send = SendHalf { stream: send, ended: false, stopped: None, window: None };
+        Self { send, receive: ReceiveHalf { stream: receive, ended: false, window: None } }
+    }
+
+    /// What follows is payload, and its sender waits for windows: here after the first `window` bytes.
+    pub(crate) fn begin(&mut self, windows: &Arc<Windows>, window: u64) {
+        self.send.window = windows.sending(self.send.stream.id(), window);
+        self.receive.window = Some(windows.receiving(self.receive.stream.id()));
     }
 
     pub(crate) fn quic(&mut self) -> (&mut quinn::SendStream, &mut quinn::RecvStream) {
@@ -70,15 +84,28 @@ impl Stream {
 }
 
 impl SendHalf {
-    /// Sends from `bytes` what there is room for, and leaves the rest in it; at least one byte.
+    /// How many bytes the peer's window lets us send now: at least one.
+    pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Broken>> {
+        match self.window.as_ref().map_or(Poll::Ready(usize::MAX), |window| window.poll_room(cx)) {
+            Poll::Ready(room) => Poll::Ready(Ok(room)),
+            // No grant comes for a stream that is broken.
+            Poll::Pending => self.poll_ended(cx).map(|ended| ended.map_or_else(Err, |()| Err(Broken::Lost))),
+        }
+    }
+
+    /// Sends from `bytes`, which must fit the room, what the tunnel takes now, and leaves the rest in it; at least one
+    /// byte.
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<Result<usize, Broken>> {
-        let written = pin!(self.stream.write_chunks(std::slice::from_mut(bytes))).poll(cx);
-        written.map_ok(|written| written.bytes).map_err(|error| match error {
+        let written = ready!(pin!(self.stream.write_chunks(std::slice::from_mut(bytes))).poll(cx));
+        if let (Some(window), Ok(written)) = (&mut self.window, &written) {
+            window.sent(written.bytes);
+        }
+        Poll::Ready(written.map(|written| written.bytes).map_err(|error| match error {
             quinn::WriteError::Stopped(code) => Broken::Reset(ResetReason::from_code(code.into_inner())),
             quinn::WriteError::ConnectionLost(_)
             | quinn::WriteError::ClosedStream
             | quinn::WriteError::ZeroRttRejected => Broken::Lost,
-        })
+        }))
     }
 
     /// Sends FIN. Then [`Self::poll_ended`] waits until the peer has everything.
@@ -140,7 +167,7 @@ impl fmt::Debug for Stopped {
 }
 
 impl ReceiveHalf {
-    /// Fills `chunks` with what has arrived, without copying; 0 at FIN.
+    /// Fills `chunks` with what has arrived, without copying; 0 at FIN. Say what became of it with [`Self::passed_on`].
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, chunks: &mut [Bytes]) -> Poll<Result<usize, Broken>> {
         let read = ready!(pin!(self.stream.read_chunks(chunks)).poll(cx));
         self.ended = matches!(read, Ok(None));
@@ -151,6 +178,13 @@ impl ReceiveHalf {
             | quinn::ReadError::IllegalOrderedRead
             | quinn::ReadError::ZeroRttRejected => Broken::Lost,
         }))
+    }
+
+    /// `bytes` have left this process: their sender may send as many more.
+    pub(crate) fn passed_on(&mut self, bytes: usize) {
+        if let Some(window) = &mut self.window {
+            window.consumed(bytes as u64);
+        }
     }
 
     pub(crate) fn stop(&mut self, reason: ResetReason) {
@@ -168,14 +202,25 @@ impl Drop for ReceiveHalf {
     }
 }
 
+impl From<Broken> for io::Error {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Reset(_) => io::ErrorKind::ConnectionReset.into(),
+            Broken::Lost => io::ErrorKind::NotConnected.into(),
+        }
+    }
+}
+
 /// For protocols that read and write the stream themselves (HTTP). A reset reads as `ConnectionReset`.
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let half = &mut self.get_mut().receive;
         let room = buffer.remaining();
         let polled = AsyncRead::poll_read(Pin::new(&mut half.stream), context, buffer);
-        if matches!(polled, Poll::Ready(Ok(()))) && room > 0 && buffer.remaining() == room {
-            half.ended = true;
+        if matches!(polled, Poll::Ready(Ok(()))) && room > 0 {
+            let count = room - buffer.remaining();
+            half.ended = count == 0;
+            half.passed_on(count);
         }
         polled
     }
@@ -184,7 +229,14 @@ impl AsyncRead for Stream {
 /// `shutdown` sends FIN; it does not wait for the peer to have it.
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        AsyncWrite::poll_write(Pin::new(&mut self.get_mut().send.stream), context, bytes)
+        let half = &mut self.get_mut().send;
+        let room = ready!(half.poll_room(context))?;
+        let count =
+            ready!(AsyncWrite::poll_write(Pin::new(&mut half.stream), context, &bytes[..bytes.len().min(room)]))?;
+        if let Some(window) = &mut half.window {
+            window.sent(count);
+        }
+        Poll::Ready(Ok(count))
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -38,16 +38,19 @@ impl<R: AsyncRead + Unpin> Upload<R> {
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, traffic: &Traffic) -> Poll<Result<(), RelayEnd>> {
         for _ in 0..ROUNDS {
             match &mut self.state {
-                State::Reading => match scratch::poll_read(&mut self.reader, cx, usize::MAX) {
-                    Poll::Ready(Ok(bytes)) if bytes.is_empty() => {
-                        self.send.finish();
-                        self.state = State::Finishing;
+                State::Reading => {
+                    let room = ready!(self.send.poll_room(cx))?;
+                    match scratch::poll_read(&mut self.reader, cx, room) {
+                        Poll::Ready(Ok(bytes)) if bytes.is_empty() => {
+                            self.send.finish();
+                            self.state = State::Finishing;
+                        }
+                        Poll::Ready(Ok(bytes)) => self.state = State::Writing(bytes),
+                        Poll::Ready(Err(error)) => return Poll::Ready(Err(local(&error))),
+                        // A peer that stops reading must be noticed while the reader is silent, not at its next byte.
+                        Poll::Pending => return self.send.poll_ended(cx).map_err(Into::into),
                     }
-                    Poll::Ready(Ok(bytes)) => self.state = State::Writing(bytes),
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(local(&error))),
-                    // A peer that stops reading must be noticed while the reader is silent, not at its next byte.
-                    Poll::Pending => return self.send.poll_ended(cx).map_err(Into::into),
-                },
+                }
                 State::Writing(bytes) => {
                     let count = ready!(self.send.poll_write(cx, bytes))?;
                     traffic.add_into_tunnel(count as u64);

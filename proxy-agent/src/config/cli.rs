@@ -69,6 +69,9 @@ struct RunArgs {
     /// How long open connections may take to end when the agent stops [default: 30s].
     #[arg(long, value_name = "DURATION")]
     drain_timeout: Option<String>,
+    /// The most that the streams of one tunnel may hold together, 64MiB or more [default: 512MiB].
+    #[arg(long, value_name = "SIZE")]
+    tunnel_memory: Option<String>,
     /// 'text' or 'json' [default: text].
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
@@ -91,7 +94,18 @@ impl Cli {
                 rest
             }
         };
-        let RunArgs { hub, state, allow, deny, kube_api, metrics_listen, drain_timeout, log_format, config } = rest;
+        let RunArgs {
+            hub,
+            state,
+            allow,
+            deny,
+            kube_api,
+            metrics_listen,
+            drain_timeout,
+            tunnel_memory,
+            log_format,
+            config,
+        } = rest;
         flags.extend([("hub", hub), ("allow", allow), ("deny", deny)]);
         flags.extend(
             [
@@ -99,6 +113,7 @@ impl Cli {
                 ("kube-api", kube_api),
                 ("metrics-listen", metrics_listen),
                 ("drain-timeout", drain_timeout),
+                ("tunnel-memory", tunnel_memory),
                 ("log-format", log_format),
             ]
             .map(|(name, text)| (name, Vec::from_iter(text))),

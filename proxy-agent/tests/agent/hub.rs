@@ -6,7 +6,8 @@ use certs::{Authority, Identity, KeyFingerprint, Pin, ServerTls};
 use tempfile::TempDir;
 use tunnel::{
     ALPN_JOIN, ALPN_TUNNEL, BindError, CloseReason, Connection, HandshakeError, Hello, HubControl, HubMessage,
-    HubTunnel, Issued, JoinReply, JoinRequest, JoinSession, Listener, Protocol, RESET_KEY_LENGTH, Welcome,
+    HubTunnel, Issued, JoinReply, JoinRequest, JoinSession, Listener, Protocol, RESET_KEY_LENGTH, TunnelMemory,
+    Welcome,
 };
 
 /// No step of these tests takes longer, even on a loaded machine.
@@ -80,7 +81,8 @@ impl Hub {
         let leaf = connection.peer_certificates().remove(0);
         let (identity, key) =
             (Identity::from_certificate(&leaf).unwrap(), KeyFingerprint::of_certificate(&leaf).unwrap());
-        let (tunnel, mut control, hello) = HubTunnel::establish(connection, SOON).await.unwrap();
+        let (tunnel, mut control, hello) =
+            HubTunnel::establish(connection, TunnelMemory::default(), SOON).await.unwrap();
         control.send(HubMessage::Welcome(Welcome { server_id: "s".into(), version: "1".into() })).await.unwrap();
         HubEnd { tunnel, control, hello, identity, key }
     }
