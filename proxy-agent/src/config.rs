@@ -182,7 +182,10 @@ fn read_run(settings: &mut Settings<'_>, environment: &dyn Fn(&str) -> Option<St
         kube_api: configured.unwrap_or_else(|| KubeApi::Assumed(assumed_kube_api(environment))),
         metrics_listen: settings.optional::<Listen>("metrics-listen").unwrap_or_default().0,
         drain_timeout: settings.optional::<Span>("drain-timeout").map_or(DEFAULT_DRAIN, |span| span.0),
-        tunnel: tunnel::Settings { max_mtu: settings.optional("max-mtu").unwrap_or_default() },
+        tunnel: tunnel::Settings {
+            max_mtu: settings.optional("max-mtu").unwrap_or_default(),
+            memory: settings.optional("tunnel-memory").unwrap_or_default(),
+        },
     }
 }
 

@@ -4,7 +4,10 @@ use std::{io, sync::Arc, time::Duration};
 
 use certs::HUB_SERVER_NAME;
 use tokio::time::{Instant, timeout_at};
-use tunnel::{AgentControl, AgentTunnel, CloseReason, Connection, ControlError, EstablishError, Hello, Loss, Welcome};
+use tunnel::{
+    AgentControl, AgentTunnel, CloseReason, Connection, ControlError, EstablishError, Hello, Loss, TunnelMemory,
+    Welcome,
+};
 
 use crate::{hub::HubAddress, race::race, resolve::Resolver};
 
@@ -59,9 +62,10 @@ pub(crate) async fn establish(
     connection: Connection,
     hub: &HubAddress,
     hello: Hello,
+    memory: TunnelMemory,
     limit: Duration,
 ) -> Result<(AgentTunnel, AgentControl, Welcome), ConnectError> {
-    let established = AgentTunnel::establish(connection.clone(), hello, limit).await;
+    let established = AgentTunnel::establish(connection.clone(), hello, memory, limit).await;
     established.map_err(|source| {
         // A hub that took the connection and says nothing need not keep it.
         connection.close(CloseReason::DeadlineExceeded, "no Welcome");

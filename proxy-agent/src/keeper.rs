@@ -99,7 +99,7 @@ impl Keeper {
             instance: self.instance.clone(),
         };
         let left = deadline.saturating_duration_since(Instant::now());
-        let (tunnel, control, welcome) = establish(connection, hub, hello, left).await?;
+        let (tunnel, control, welcome) = establish(connection, hub, hello, self.tunnel.memory, left).await?;
         tracing::info!(
             address = %tunnel.remote_address(),
             server_id = welcome.server_id,

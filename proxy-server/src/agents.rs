@@ -11,7 +11,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, info_span};
 use tunnel::{
     AgentMessage, CloseReason, Connection, Drain, EstablishError, HandshakeError, HubControl, HubMessage, HubTunnel,
-    Listener, Loss, Protocol, Renew, Renewed, Welcome,
+    Listener, Loss, Protocol, Renew, Renewed, TunnelMemory, Welcome,
 };
 
 use crate::{
@@ -43,6 +43,8 @@ pub(crate) struct Agents {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) joins: Joins,
     pub(crate) server_id: String,
+    /// What one tunnel may hold.
+    pub(crate) memory: TunnelMemory,
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the hub begins to stop: agents are told to drain.
     pub(crate) drain: CancellationToken,
@@ -127,17 +129,18 @@ impl Agents {
                 return;
             }
         };
-        let (tunnel, control, hello) = match HubTunnel::establish(connection.clone(), HANDSHAKE_TIMEOUT).await {
-            Ok(established) => established,
-            Err(error) => {
-                tracing::info!(cluster = %known.cluster, error = &error as &dyn std::error::Error, "no tunnel");
-                self.metrics.handshake_failed("tunnel", "no_hello");
-                let late = matches!(error, EstablishError::TimedOut);
-                let reason = if late { CloseReason::DeadlineExceeded } else { CloseReason::ProtocolError };
-                connection.close(reason, "no Hello");
-                return;
-            }
-        };
+        let (tunnel, control, hello) =
+            match HubTunnel::establish(connection.clone(), self.memory, HANDSHAKE_TIMEOUT).await {
+                Ok(established) => established,
+                Err(error) => {
+                    tracing::info!(cluster = %known.cluster, error = &error as &dyn std::error::Error, "no tunnel");
+                    self.metrics.handshake_failed("tunnel", "no_hello");
+                    let late = matches!(error, EstablishError::TimedOut);
+                    let reason = if late { CloseReason::DeadlineExceeded } else { CloseReason::ProtocolError };
+                    connection.close(reason, "no Hello");
+                    return;
+                }
+            };
         let registered = self.tunnels.register(Joining {
             cluster: known.cluster.clone(),
             agent: known.agent.clone(),

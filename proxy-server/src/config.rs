@@ -14,7 +14,7 @@ use std::{
 use certs::ClusterName;
 use clap::{Args, Parser};
 use serde::{Deserialize, Deserializer, de};
-use tunnel::Mtu;
+use tunnel::{Mtu, TunnelMemory};
 
 use crate::workers::default_count;
 
@@ -183,6 +183,9 @@ struct Settings {
     #[arg(long, value_name = "N", env = "CLUSTER_PROXY_WORKERS")]
     #[serde(deserialize_with = "number_or_text")]
     workers: Option<String>,
+    /// The most that the streams of one tunnel may hold together, 64MiB or more [default: 512MiB]
+    #[arg(long, value_name = "SIZE", env = "CLUSTER_PROXY_TUNNEL_MEMORY")]
+    tunnel_memory: Option<String>,
 }
 
 impl Config {
@@ -261,6 +264,9 @@ impl Config {
         let max_mtu = problems.value("max-mtu", max_mtu, parsed);
         let workers = flags.workers.or(file.workers).unwrap_or_else(|| default_count().to_string());
         let workers = problems.value("workers", workers, parsed);
+        let memory =
+            flags.tunnel_memory.or(file.tunnel_memory).map(|text| problems.value("tunnel-memory", text, parsed));
+        let memory = memory.unwrap_or_else(|| Some(TunnelMemory::default()));
         let plaintext = flags.plaintext.or(file.plaintext).unwrap_or_else(|| "loopback".into());
         let plaintext = problems.value("plaintext", plaintext, parsed);
         let log_format = flags.log_format.or(file.log_format).unwrap_or_else(|| "text".into());
@@ -295,7 +301,7 @@ impl Config {
                 connections_per_user: per_user?,
                 pending_per_user: pending_per_user?,
             },
-            tunnel: tunnel::Settings { max_mtu: max_mtu? },
+            tunnel: tunnel::Settings { max_mtu: max_mtu?, memory: memory? },
             workers: workers?,
             print_addresses,
         })

@@ -169,6 +169,7 @@ impl Hub {
             metrics: metrics.clone(),
             joins: Joins::new(registry.clone(), authorities.clone(), metrics),
             server_id: server_id.clone(),
+            memory: config.tunnel.memory,
             tasks: phases.others.clone(),
             drain: phases.drain.clone(),
         });

@@ -181,6 +181,7 @@ impl Proxy {
             timeout_ms: u32::try_from(timeout).unwrap_or(u32::MAX),
             user: caller.name(),
             trace_id: trace_id.to_owned(),
+            ..Dial::default()
         }
     }
 

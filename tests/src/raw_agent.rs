@@ -14,7 +14,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::time::timeout;
 use tunnel::{
     ALPN_TUNNEL, AgentControl, AgentMessage, AgentTunnel, CloseReason, ConnectError, Connection, ControlError,
-    DialRequest, EstablishError, Hello, HubMessage, Loss, Stream,
+    DialRequest, EstablishError, Hello, HubMessage, Loss, Stream, TunnelMemory,
 };
 
 use crate::{Client, Hub, client};
@@ -97,7 +97,7 @@ impl RawAgent {
                 Err(other) => return Err(other.into()),
             };
         let hello = Hello { version: "raw".to_owned(), ..Hello::default() };
-        match AgentTunnel::establish(connection.clone(), hello, BOUND).await {
+        match AgentTunnel::establish(connection.clone(), hello, TunnelMemory::default(), BOUND).await {
             Ok((tunnel, control, _)) => Ok(Ok(Self { connection, tunnel, control })),
             Err(EstablishError::Lost(loss) | EstablishError::Control(ControlError::Lost(loss))) => Ok(Err(loss)),
             // A stream may be seen to end before its connection is: that one knows why.

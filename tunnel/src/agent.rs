@@ -1,6 +1,6 @@
 //! The agent's end of a tunnel: the dials that the hub sends, and the control stream.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{mem, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -8,12 +8,14 @@ use crate::{
     code::{CloseReason, ResetReason},
     connection::{Connection, Loss},
     control::{Channel, ControlError},
+    credit::TunnelMemory,
     hub::EstablishError,
     message::{
         AgentMessage, Dial, DialOutcome, DialReply, Dialed, FromAgent, FromHub, Hello, HubMessage, Refusal, Welcome,
     },
     socket::Offload,
     stream::Stream,
+    windows::Windows,
     wire::{self, WireError},
 };
 
@@ -21,18 +23,21 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct AgentTunnel {
     connection: Connection,
+    pub(crate) windows: Arc<Windows>,
 }
 
 /// The agent's end of the control stream.
 #[derive(Debug)]
 pub struct AgentControl {
     channel: Channel<FromHub, FromAgent>,
+    windows: Arc<Windows>,
 }
 
 /// A stream whose [`Dial`] has not been read yet.
 #[derive(Debug)]
 pub struct PendingDial {
     stream: Stream,
+    windows: Arc<Windows>,
 }
 
 /// A dial that waits for its answer. Dropping it resets the stream.
@@ -41,6 +46,9 @@ pub struct DialRequest {
     /// What the hub asks for.
     pub dial: Dial,
     stream: Stream,
+    windows: Arc<Windows>,
+    /// What the hub grants first.
+    window: u64,
 }
 
 /// Why a dial could not be read or answered.
@@ -53,10 +61,12 @@ pub enum AcceptError {
 }
 
 impl AgentTunnel {
-    /// Opens the control stream, says `hello` and waits for the `Welcome`, at most `limit`.
+    /// Opens the control stream, says `hello` and waits for the `Welcome`, at most `limit`. The hub can make this end hold
+    /// at most `memory`.
     pub async fn establish(
         connection: Connection,
         hello: Hello,
+        memory: TunnelMemory,
         limit: Duration,
     ) -> Result<(Self, AgentControl, Welcome), EstablishError> {
         let deadline = Instant::now() + limit;
@@ -66,11 +76,13 @@ impl AgentTunnel {
             Ok(Err(error)) => return Err(EstablishError::Lost(error.into())),
             Ok(Ok(stream)) => stream,
         };
-        let mut control = AgentControl { channel: Channel::new(connection.quic.clone(), send, receive) };
+        let windows = Windows::new(connection.quic.clone(), memory);
+        let channel = Channel::new(connection.quic.clone(), send, receive);
+        let mut control = AgentControl { channel, windows: windows.clone() };
         control.send(AgentMessage::Hello(hello)).await.map_err(EstablishError::Control)?;
         let first = tokio::time::timeout_at(deadline, control.receive()).await;
         match first.map_err(|_| EstablishError::TimedOut)?.map_err(EstablishError::Control)? {
-            HubMessage::Welcome(welcome) => Ok((Self { connection }, control, welcome)),
+            HubMessage::Welcome(welcome) => Ok((Self { connection, windows }, control, welcome)),
             HubMessage::Renewed(_) | HubMessage::Drain(_) => Err(EstablishError::NoHello),
         }
     }
@@ -78,7 +90,7 @@ impl AgentTunnel {
     /// The next dial. Read it in a task of its own: the hub may be slow to say what it wants.
     pub async fn accept(&self) -> Result<PendingDial, Loss> {
         let (send, receive) = self.connection.quic.accept_bi().await?;
-        Ok(PendingDial { stream: Stream::new(send, receive) })
+        Ok(PendingDial { stream: Stream::new(send, receive), windows: self.windows.clone() })
     }
 
     /// The hub's address.
@@ -111,13 +123,16 @@ impl AgentTunnel {
 impl AgentControl {
     /// Sends one message.
     pub async fn send(&mut self, message: AgentMessage) -> Result<(), ControlError> {
-        self.channel.send(&FromAgent { message: Some(message) }).await
+        self.channel.send(&FromAgent { message: Some(message), windows: Vec::new() }).await
     }
 
-    /// The next message that this version knows. Safe to cancel.
+    /// The next message that this version knows. Safe to cancel. While it waits it also carries the flow control of the
+    /// tunnel's streams, which stand still when nobody waits here.
     pub async fn receive(&mut self) -> Result<HubMessage, ControlError> {
         loop {
-            if let Some(message) = self.channel.receive().await?.message {
+            let FromHub { message, windows } = self.channel.receive_and_grant(&self.windows).await?;
+            self.windows.granted(&windows);
+            if let Some(message) = message {
                 return Ok(message);
             }
         }
@@ -128,8 +143,11 @@ impl PendingDial {
     /// Reads what to dial, within `limit`.
     pub async fn read(mut self, limit: Duration) -> Result<DialRequest, AcceptError> {
         let (_, receive) = self.stream.quic();
-        match tokio::time::timeout(limit, wire::receive(receive)).await {
-            Ok(Ok(dial)) => Ok(DialRequest { dial, stream: self.stream }),
+        match tokio::time::timeout(limit, wire::receive::<Dial>(receive)).await {
+            Ok(Ok(mut dial)) => {
+                let window = mem::take(&mut dial.window);
+                Ok(DialRequest { dial, stream: self.stream, windows: self.windows, window })
+            }
             Ok(Err(error)) => {
                 self.stream.reset(ResetReason::ProtocolError);
                 Err(AcceptError::Wire(error))
@@ -145,15 +163,14 @@ impl PendingDial {
 impl DialRequest {
     /// Resolves when the hub gives the dial up (its client left, or the tunnel is gone).
     pub fn cancelled(&self) -> impl Future<Output = ()> + Send + 'static {
-        let broken = self.stream.send.broken();
-        async move {
-            broken.await;
-        }
+        self.stream.send.broken()
     }
 
     /// Says that the target at `address` is connected; the target's bytes may follow.
     pub async fn accept(mut self, address: SocketAddr) -> Result<Stream, AcceptError> {
-        let dialed = Dialed { address: address.to_string() };
+        // Before the answer, after which the hub's grants may come.
+        self.stream.begin(&self.windows, self.window);
+        let dialed = Dialed { address: address.to_string(), window: self.windows.base() };
         self.answer(DialOutcome::Dialed(dialed)).await?;
         Ok(self.stream)
     }
@@ -162,7 +179,7 @@ impl DialRequest {
     pub async fn refuse(mut self, refusal: Refusal) -> Result<(), AcceptError> {
         self.answer(DialOutcome::Refused(refusal)).await?;
         // The hub stops reading once it has the answer: that is no failure.
-        let _ = self.stream.send.finish().await;
+        let _ = self.stream.send.complete().await;
         Ok(())
     }
 

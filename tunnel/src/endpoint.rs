@@ -13,6 +13,7 @@ use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use crate::{
     code::CloseReason,
     connection::{Connection, Loss, OwnEndpoint},
+    credit::TunnelMemory,
     mtu::{self, Mtu},
     port::{self, PortSocket, Worker},
     socket::{Offload, Socket},
@@ -40,6 +41,8 @@ pub struct Listener {
 pub struct Settings {
     /// The largest IP packet to send; what the path carries is found out.
     pub max_mtu: Mtu,
+    /// The most that the peer of a tunnel can make this end hold.
+    pub memory: TunnelMemory,
 }
 
 /// Why the hub's port could not be served.

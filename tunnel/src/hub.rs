@@ -1,6 +1,6 @@
 //! The hub's end of a tunnel: opening streams, and the control stream.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -8,8 +8,10 @@ use crate::{
     code::{CloseReason, ResetReason},
     connection::{Connection, Loss},
     control::{Channel, ControlError},
+    credit::TunnelMemory,
     message::{AgentMessage, Dial, DialOutcome, DialReply, Dialed, FromAgent, FromHub, Hello, HubMessage, Refusal},
     stream::Stream,
+    windows::Windows,
     wire::{self, WireError},
 };
 
@@ -17,12 +19,14 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct HubTunnel {
     pub(crate) connection: Connection,
+    pub(crate) windows: Arc<Windows>,
 }
 
 /// The hub's end of the control stream.
 #[derive(Debug)]
 pub struct HubControl {
     channel: Channel<FromAgent, FromHub>,
+    windows: Arc<Windows>,
 }
 
 /// Why a connection became no tunnel.
@@ -59,9 +63,10 @@ pub enum DialError {
 }
 
 impl HubTunnel {
-    /// Waits for the control stream and its `Hello`, at most `limit`.
+    /// Waits for the control stream and its `Hello`, at most `limit`. The agent can make this end hold at most `memory`.
     pub async fn establish(
         connection: Connection,
+        memory: TunnelMemory,
         limit: Duration,
     ) -> Result<(Self, HubControl, Hello), EstablishError> {
         let deadline = Instant::now() + limit;
@@ -71,10 +76,12 @@ impl HubTunnel {
             Ok(Err(error)) => return Err(EstablishError::Lost(error.into())),
             Ok(Ok(stream)) => stream,
         };
-        let mut control = HubControl { channel: Channel::new(connection.quic.clone(), send, receive) };
+        let windows = Windows::new(connection.quic.clone(), memory);
+        let channel = Channel::new(connection.quic.clone(), send, receive);
+        let mut control = HubControl { channel, windows: windows.clone() };
         let first = tokio::time::timeout_at(deadline, control.receive()).await;
         match first.map_err(|_| EstablishError::TimedOut)?.map_err(EstablishError::Control)? {
-            AgentMessage::Hello(hello) => Ok((Self { connection }, control, hello)),
+            AgentMessage::Hello(hello) => Ok((Self { connection, windows }, control, hello)),
             AgentMessage::Renew(_) | AgentMessage::Drain(_) => Err(EstablishError::NoHello),
         }
     }
@@ -88,9 +95,14 @@ impl HubTunnel {
             Ok(Ok(stream)) => stream,
         };
         let mut stream = Undialled(Some(Stream::new(send, receive)));
-        let answered = tokio::time::timeout_at(deadline, stream.ask(dial)).await;
+        let dial = Dial { window: self.windows.base(), ..dial.clone() };
+        let answered = tokio::time::timeout_at(deadline, stream.ask(&dial)).await;
         match answered.map_err(|_| DialError::TimedOut)?.map_err(dial_error)?.outcome {
-            Some(DialOutcome::Dialed(dialed)) => Ok((stream.dialled(), dialed)),
+            Some(DialOutcome::Dialed(dialed)) => {
+                let mut stream = stream.dialled();
+                stream.begin(&self.windows, dialed.window);
+                Ok((stream, dialed))
+            }
             Some(DialOutcome::Refused(refusal)) => Err(DialError::Refused(refusal)),
             None => Err(DialError::Protocol(WireError::Empty)),
         }
@@ -125,13 +137,16 @@ impl HubTunnel {
 impl HubControl {
     /// Sends one message.
     pub async fn send(&mut self, message: HubMessage) -> Result<(), ControlError> {
-        self.channel.send(&FromHub { message: Some(message) }).await
+        self.channel.send(&FromHub { message: Some(message), windows: Vec::new() }).await
     }
 
-    /// The next message that this version knows. Safe to cancel.
+    /// The next message that this version knows. Safe to cancel. While it waits it also carries the flow control of the
+    /// tunnel's streams, which stand still when nobody waits here.
     pub async fn receive(&mut self) -> Result<AgentMessage, ControlError> {
         loop {
-            if let Some(message) = self.channel.receive().await?.message {
+            let FromAgent { message, windows } = self.channel.receive_and_grant(&self.windows).await?;
+            self.windows.granted(&windows);
+            if let Some(message) = message {
                 return Ok(message);
             }
         }

@@ -17,10 +17,11 @@
 //!   │◄──────────────────────────── Renewed ┤ the new chain
 //!   ├─ Drain ─────────────────────────────►│ open no more streams to me
 //!   │◄────────────────────────────── Drain ┤ I am about to stop: dial another hub
+//!   │◄────────────── windows ─────────────►│ how far the other may send on a stream, as it is passed on
 //!   │
 //!   │ one stream per proxied connection (bidirectional, opened by the hub)
-//!   │◄─────────────────────────────── Dial ┤ target, kind, deadline, who asks, trace id
-//!   ├─ DialReply: Dialed or Refused ──────►│ a typed reason and a sentence
+//!   │◄─────────────────────────────── Dial ┤ target, kind, deadline, who asks, trace id, first window
+//!   ├─ DialReply: Dialed or Refused ──────►│ first window; or a typed reason and a sentence
 //!   │◄════════════ bytes, both ways ══════►│ FIN is a half-close, RESET_STREAM and STOP_SENDING are resets
 //! ```
 //!
@@ -41,6 +42,8 @@ mod code;
 mod congestion;
 mod connection;
 mod control;
+mod credit;
+mod download;
 mod endpoint;
 mod hub;
 mod join;
@@ -48,17 +51,22 @@ mod message;
 mod mtu;
 mod port;
 mod relay;
+mod scratch;
 mod socket;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod traffic;
 mod transport;
+mod upload;
+mod windows;
 mod wire;
 
 pub use agent::{AcceptError, AgentControl, AgentTunnel, DialRequest, PendingDial};
 pub use code::{CloseReason, ResetReason};
 pub use connection::{Connection, Loss, Protocol};
 pub use control::ControlError;
+pub use credit::TunnelMemory;
 pub use endpoint::{ConnectError, HandshakeError, Incoming, Listener, RESET_KEY_LENGTH, ServeError, Settings, connect};
 pub use hub::{DialError, EstablishError, HubControl, HubTunnel};
 pub use join::{JoinAnswers, JoinError, JoinSession};
@@ -68,9 +76,10 @@ pub use message::{
 };
 pub use mtu::{Mtu, MtuError};
 pub use port::PortSocket;
-pub use relay::{RelayEnd, Traffic, relay};
+pub use relay::{RelayEnd, relay};
 pub use socket::Offload;
 pub use stream::{ReceiveHalf, SendHalf, Stream};
+pub use traffic::Traffic;
 pub use wire::{MESSAGE_LIMIT, WireError};
 
 /// ALPN of a tunnel (RFC 7301).

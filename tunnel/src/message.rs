@@ -21,6 +21,10 @@ pub struct Dial {
     /// W3C trace id, 32 lower-case hex digits; the same in the hub's audit event and the agent's log.
     #[prost(string, tag = "6")]
     pub trace_id: String,
+    /// How many bytes the agent may send before the first [`Window`]; 0 of a hub that sends none.
+    /// Set and taken out by this crate.
+    #[prost(uint64, tag = "7")]
+    pub window: u64,
 }
 
 /// What `host` and `port` of a [`Dial`] mean.
@@ -55,6 +59,21 @@ pub struct Dialed {
     /// The address really dialled, `ip:port`; for the audit event.
     #[prost(string, tag = "1")]
     pub address: String,
+    /// How many bytes the hub may send before the first [`Window`]; 0 of an agent that sends none.
+    #[prost(uint64, tag = "2")]
+    pub window: u64,
+}
+
+/// The receiver of a stream lets its sender go on, like MAX_STREAM_DATA (RFC 9000 section 19.10). One for a stream that
+/// has ended is ignored.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub(crate) struct Window {
+    /// The stream is the hub's bidirectional stream of this index (RFC 9000 section 2.1).
+    #[prost(uint64, tag = "1")]
+    pub(crate) stream: u64,
+    /// The offset up to which bytes may be sent, counted from the first one after `Dial` or `DialReply`.
+    #[prost(uint64, tag = "2")]
+    pub(crate) limit: u64,
 }
 
 /// A typed reason and one sentence for the person who asked.
@@ -143,11 +162,19 @@ impl Reason {
     }
 }
 
-/// A message on the control stream from the agent. An unknown kind decodes to `None`.
+/// What an agent sends on the control stream: a message, windows or both. An unknown kind decodes to `None`.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(crate) struct FromAgent {
     #[prost(oneof = "AgentMessage", tags = "1, 2, 3")]
     pub(crate) message: Option<AgentMessage>,
+    #[prost(message, repeated, tag = "4")]
+    pub(crate) windows: Vec<Window>,
+}
+
+impl From<Vec<Window>> for FromAgent {
+    fn from(windows: Vec<Window>) -> Self {
+        Self { message: None, windows }
+    }
 }
 
 /// What an agent says on the control stream.
@@ -162,11 +189,19 @@ pub enum AgentMessage {
     Drain(Drain),
 }
 
-/// A message on the control stream from the hub. An unknown kind decodes to `None`.
+/// What a hub sends on the control stream: a message, windows or both. An unknown kind decodes to `None`.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(crate) struct FromHub {
     #[prost(oneof = "HubMessage", tags = "1, 2, 3")]
     pub(crate) message: Option<HubMessage>,
+    #[prost(message, repeated, tag = "4")]
+    pub(crate) windows: Vec<Window>,
+}
+
+impl From<Vec<Window>> for FromHub {
+    fn from(windows: Vec<Window>) -> Self {
+        Self { message: None, windows }
+    }
 }
 
 /// What a hub says on the control stream.

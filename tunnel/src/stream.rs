@@ -1,15 +1,21 @@
 //! One proxied connection's stream: two halves whose drop is a reset, never a clean end.
 
 use std::{
+    fmt,
+    future::{Future, poll_fn},
     io,
-    pin::Pin,
-    task::{Context, Poll},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::code::ResetReason;
+use crate::{
+    code::ResetReason,
+    windows::{Receiving, Sending, Windows},
+};
 
 /// Both halves of a stream. A stream dropped before both directions have ended is reset: the peer sees an error, not
 /// an end.
@@ -27,13 +33,22 @@ pub struct SendHalf {
     stream: quinn::SendStream,
     /// FIN or RESET_STREAM is sent; nothing is left for `drop` to do.
     ended: bool,
+    /// Present while somebody waits for it.
+    stopped: Option<Stopped>,
+    /// Absent until the stream is dialled, and with a peer that does not know of windows.
+    window: Option<Sending>,
 }
+
+/// quinn's word that the peer stopped reading, or has everything after FIN.
+struct Stopped(Pin<Box<dyn Future<Output = Result<Option<quinn::VarInt>, quinn::StoppedError>> + Send + Sync>>);
 
 /// The direction from the peer.
 #[derive(Debug)]
 pub struct ReceiveHalf {
     stream: quinn::RecvStream,
     ended: bool,
+    /// Absent until the stream is dialled.
+    window: Option<Receiving>,
 }
 
 /// Why a direction broke off.
@@ -47,7 +62,14 @@ pub(crate) enum Broken {
 
 impl Stream {
     pub(crate) fn new(send: quinn::SendStream, receive: quinn::RecvStream) -> Self {
-        Self { send: SendHalf { stream: send, ended: false }, receive: ReceiveHalf { stream: receive, ended: false } }
+        let send = SendHalf { stream: send, ended: false, stopped: None, window: None };
+        Self { send, receive: ReceiveHalf { stream: receive, ended: false, window: None } }
+    }
+
+    /// What follows is payload, and its sender waits for windows: here after the first `window` bytes.
+    pub(crate) fn begin(&mut self, windows: &Arc<Windows>, window: u64) {
+        self.send.window = windows.sending(self.send.stream.id(), window);
+        self.receive.window = Some(windows.receiving(self.receive.stream.id()));
     }
 
     pub(crate) fn quic(&mut self) -> (&mut quinn::SendStream, &mut quinn::RecvStream) {
@@ -62,36 +84,63 @@ impl Stream {
 }
 
 impl SendHalf {
-    pub(crate) async fn write(&mut self, bytes: Bytes) -> Result<(), Broken> {
-        self.stream.write_chunk(bytes).await.map_err(|error| match error {
+    /// How many bytes the peer's window lets us send now: at least one.
+    pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Broken>> {
+        match self.window.as_ref().map_or(Poll::Ready(usize::MAX), |window| window.poll_room(cx)) {
+            Poll::Ready(room) => Poll::Ready(Ok(room)),
+            // No grant comes for a stream that is broken.
+            Poll::Pending => self.poll_ended(cx).map(|ended| ended.map_or_else(Err, |()| Err(Broken::Lost))),
+        }
+    }
+
+    /// Sends from `bytes`, which must fit the room, what the tunnel takes now, and leaves the rest in it; at least one
+    /// byte.
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<Result<usize, Broken>> {
+        let written = ready!(pin!(self.stream.write_chunks(std::slice::from_mut(bytes))).poll(cx));
+        if let (Some(window), Ok(written)) = (&mut self.window, &written) {
+            window.sent(written.bytes);
+        }
+        Poll::Ready(written.map(|written| written.bytes).map_err(|error| match error {
             quinn::WriteError::Stopped(code) => Broken::Reset(ResetReason::from_code(code.into_inner())),
             quinn::WriteError::ConnectionLost(_)
             | quinn::WriteError::ClosedStream
             | quinn::WriteError::ZeroRttRejected => Broken::Lost,
-        })
+        }))
     }
 
-    /// Sends FIN, and waits until the peer has everything. Without the wait, closing the tunnel right after the last
-    /// stream has ended would lose that stream's tail.
-    pub(crate) async fn finish(&mut self) -> Result<(), Broken> {
+    /// Sends FIN. Then [`Self::poll_ended`] waits until the peer has everything.
+    pub(crate) fn finish(&mut self) {
         // Only a stream that is closed already refuses; then there is nothing to finish.
         let _ = self.stream.finish();
         self.ended = true;
-        match self.stream.stopped().await {
-            Ok(None) => Ok(()),
+    }
+
+    /// After [`Self::finish`], ready when the peer has everything. Before it and after it, ready with an error when the
+    /// peer reads no further, or the tunnel is gone: that must be noticed while there is nothing to send, too.
+    pub(crate) fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        let stopped = self.stopped.get_or_insert_with(|| Stopped(Box::pin(self.stream.stopped())));
+        let ended = ready!(stopped.0.as_mut().poll(cx));
+        self.stopped = None;
+        Poll::Ready(match ended {
             Ok(Some(code)) => Err(Broken::Reset(ResetReason::from_code(code.into_inner()))),
-            Err(_) => Err(Broken::Lost),
-        }
+            Ok(None) if self.ended => Ok(()),
+            Ok(None) | Err(_) => Err(Broken::Lost),
+        })
+    }
+
+    /// [`Self::finish`], and the wait after it. Without the wait, closing the tunnel right after the last stream has
+    /// ended would lose that stream's tail.
+    pub(crate) async fn complete(&mut self) -> Result<(), Broken> {
+        self.finish();
+        poll_fn(|cx| self.poll_ended(cx)).await
     }
 
     /// Resolves when the peer reads no further, or the tunnel is gone.
-    pub(crate) fn broken(&self) -> impl Future<Output = Broken> + Send + 'static {
+    pub(crate) fn broken(&self) -> impl Future<Output = ()> + Send + 'static {
         let stopped = self.stream.stopped();
         async move {
-            match stopped.await {
-                Ok(Some(code)) => Broken::Reset(ResetReason::from_code(code.into_inner())),
-                Ok(None) | Err(_) => Broken::Lost,
-            }
+            // Whichever it was.
+            let _ = stopped.await;
         }
     }
 
@@ -111,19 +160,31 @@ impl Drop for SendHalf {
     }
 }
 
+impl fmt::Debug for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Stopped")
+    }
+}
+
 impl ReceiveHalf {
-    /// Fills `chunks` with what has arrived, without copying; 0 at FIN.
-    pub(crate) async fn read(&mut self, chunks: &mut [Bytes]) -> Result<usize, Broken> {
-        let result = self.stream.read_chunks(chunks).await.map_err(|error| match error {
+    /// Fills `chunks` with what has arrived, without copying; 0 at FIN. Say what became of it with [`Self::passed_on`].
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, chunks: &mut [Bytes]) -> Poll<Result<usize, Broken>> {
+        let read = ready!(pin!(self.stream.read_chunks(chunks)).poll(cx));
+        self.ended = matches!(read, Ok(None));
+        Poll::Ready(read.map(Option::unwrap_or_default).map_err(|error| match error {
             quinn::ReadError::Reset(code) => Broken::Reset(ResetReason::from_code(code.into_inner())),
             quinn::ReadError::ConnectionLost(_)
             | quinn::ReadError::ClosedStream
             | quinn::ReadError::IllegalOrderedRead
             | quinn::ReadError::ZeroRttRejected => Broken::Lost,
-        });
-        let count = result?;
-        self.ended = count.is_none();
-        Ok(count.unwrap_or(0))
+        }))
+    }
+
+    /// `bytes` have left this process: their sender may send as many more.
+    pub(crate) fn passed_on(&mut self, bytes: usize) {
+        if let Some(window) = &mut self.window {
+            window.consumed(bytes as u64);
+        }
     }
 
     pub(crate) fn stop(&mut self, reason: ResetReason) {
@@ -141,14 +202,25 @@ impl Drop for ReceiveHalf {
     }
 }
 
+impl From<Broken> for io::Error {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Reset(_) => io::ErrorKind::ConnectionReset.into(),
+            Broken::Lost => io::ErrorKind::NotConnected.into(),
+        }
+    }
+}
+
 /// For protocols that read and write the stream themselves (HTTP). A reset reads as `ConnectionReset`.
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let half = &mut self.get_mut().receive;
         let room = buffer.remaining();
         let polled = AsyncRead::poll_read(Pin::new(&mut half.stream), context, buffer);
-        if matches!(polled, Poll::Ready(Ok(()))) && room > 0 && buffer.remaining() == room {
-            half.ended = true;
+        if matches!(polled, Poll::Ready(Ok(()))) && room > 0 {
+            let count = room - buffer.remaining();
+            half.ended = count == 0;
+            half.passed_on(count);
         }
         polled
     }
@@ -157,7 +229,14 @@ impl AsyncRead for Stream {
 /// `shutdown` sends FIN; it does not wait for the peer to have it.
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        AsyncWrite::poll_write(Pin::new(&mut self.get_mut().send.stream), context, bytes)
+        let half = &mut self.get_mut().send;
+        let room = ready!(half.poll_room(context))?;
+        let count =
+            ready!(AsyncWrite::poll_write(Pin::new(&mut half.stream), context, &bytes[..bytes.len().min(room)]))?;
+        if let Some(window) = &mut half.window {
+            window.sent(count);
+        }
+        Poll::Ready(Ok(count))
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -7,24 +7,25 @@ use prost::Message;
 use rustls::pki_types::PrivateKeyDer;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    task::JoinSet,
     time::{Instant, timeout},
 };
 
 use crate::{
-    message::{DialOutcome, DialReply, FromAgent, FromHub, FromJoin},
+    message::{DialOutcome, DialReply, FromAgent, FromHub, FromJoin, Window},
     *,
 };
 
-const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(10);
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 const KEY: [u8; RESET_KEY_LENGTH] = [7; RESET_KEY_LENGTH];
 
-struct Pair {
-    listener: Listener,
-    hub: HubTunnel,
-    hub_control: HubControl,
-    agent: AgentTunnel,
-    agent_control: AgentControl,
+pub(crate) struct Pair {
+    pub(crate) listener: Listener,
+    pub(crate) hub: HubTunnel,
+    pub(crate) hub_control: HubControl,
+    pub(crate) agent: AgentTunnel,
+    pub(crate) agent_control: AgentControl,
 }
 
 pub(crate) fn tls() -> (Arc<rustls::ServerConfig>, Arc<rustls::ClientConfig>) {
@@ -55,18 +56,22 @@ fn listen(address: SocketAddr, tls: Arc<rustls::ServerConfig>) -> Listener {
 }
 
 async fn pair() -> Pair {
+    pair_with(TunnelMemory::default()).await
+}
+
+pub(crate) async fn pair_with(memory: TunnelMemory) -> Pair {
     let (server, client) = tls();
     let listener = listen(ANY, server);
     let address = listener.local_address().unwrap();
     let dialling = async {
         let connection = connect(address, client, "hub", Settings::default(), SOON).await.unwrap();
         let hello = Hello { version: "1".into(), ..Hello::default() };
-        AgentTunnel::establish(connection, hello, SOON).await.unwrap()
+        AgentTunnel::establish(connection, hello, memory, SOON).await.unwrap()
     };
     let accepting = async {
         let connection = listener.accept().await.unwrap().accept(SOON).await.unwrap();
         assert_eq!(connection.protocol(), Some(Protocol::Tunnel));
-        let (tunnel, mut control, hello) = HubTunnel::establish(connection, SOON).await.unwrap();
+        let (tunnel, mut control, hello) = HubTunnel::establish(connection, memory, SOON).await.unwrap();
         assert_eq!(hello.version, "1");
         control.send(HubMessage::Welcome(Welcome { server_id: "s".into(), version: "1".into() })).await.unwrap();
         (tunnel, control)
@@ -81,17 +86,9 @@ fn dial() -> Dial {
 }
 
 /// A relayed connection: what the client holds, and what the target holds.
-async fn relayed(pair: &Pair) -> (DuplexStream, DuplexStream, tokio::task::JoinSet<RelayEnd>) {
-    let answering = async {
-        let request = pair.agent.accept().await.unwrap().read(SOON).await.unwrap();
-        assert_eq!(request.dial, dial());
-        request.accept("192.0.2.1:80".parse().unwrap()).await.unwrap()
-    };
-    let deadline = Instant::now() + SOON;
-    let (opened, far) = tokio::join!(async { pair.hub.open(&dial(), deadline).await }, answering);
-    let (near, dialed) = opened.unwrap();
-    assert_eq!(dialed.address, "192.0.2.1:80");
-    let mut relays = tokio::task::JoinSet::new();
+async fn relayed(pair: &Pair) -> (DuplexStream, DuplexStream, JoinSet<RelayEnd>) {
+    let (near, far) = dialled(&pair.hub, &pair.agent).await;
+    let mut relays = JoinSet::new();
     let [client, target] = [near, far].map(|stream| {
         let (outside, inside) = tokio::io::duplex(1024);
         let (reader, writer) = tokio::io::split(inside);
@@ -99,6 +96,31 @@ async fn relayed(pair: &Pair) -> (DuplexStream, DuplexStream, tokio::task::JoinS
         outside
     });
     (client, target, relays)
+}
+
+/// A stream that is dialled: the hub's end, and the agent's.
+pub(crate) async fn dialled(hub: &HubTunnel, agent: &AgentTunnel) -> (Stream, Stream) {
+    let answering = async {
+        let request = agent.accept().await.unwrap().read(SOON).await.unwrap();
+        assert_eq!(request.dial, dial());
+        request.accept("192.0.2.1:80".parse().unwrap()).await.unwrap()
+    };
+    let deadline = Instant::now() + SOON;
+    let (opened, far) = tokio::join!(async { hub.open(&dial(), deadline).await }, answering);
+    let (near, dialed) = opened.unwrap();
+    assert_eq!(dialed.address, "192.0.2.1:80");
+    (near, far)
+}
+
+/// What an idle connection costs in the relay, besides quinn's own state of the stream and the socket.
+#[tokio::test]
+async fn a_relay_is_small() {
+    let pair = pair().await;
+    let (mut near, _far) = dialled(&pair.hub, &pair.agent).await;
+    let waiting = size_of_val(&near.quic().0.stopped());
+    let traffic = Traffic::default();
+    let relay = size_of_val(&relay(near, tokio::io::empty(), tokio::io::sink(), &traffic));
+    assert!(relay + waiting <= 512, "{relay} + {waiting} bytes");
 }
 
 #[tokio::test]
@@ -251,23 +273,38 @@ fn the_bytes_of_every_message_stay_as_they_are() {
         timeout_ms: 10_000,
         user: "u".into(),
         trace_id: "t".into(),
+        window: 0,
     };
     let join =
         JoinRequest { token: "t".into(), cluster: "c".into(), agent: "a".into(), csr: vec![9], version: "1".into() };
     let hello = Hello { version: "1".into(), capabilities: vec!["x".into()], instance: "i".into() };
     let welcome = Welcome { server_id: "s".into(), version: "1".into() };
-    let dialed = Dialed { address: "a".into() };
+    let dialed = Dialed { address: "a".into(), window: 0 };
     let issued = Issued { cluster: "c".into(), chain_pem: "p".into() };
     let golden = [
         (hex(&asked), "080112016818bb0320904e2a01753201 74".replace(' ', "")),
         (hex(&DialReply { outcome: Some(DialOutcome::Dialed(dialed)) }), "0a030a0161".into()),
         (hex(&DialReply { outcome: Some(DialOutcome::Refused(refusal())) }), "1208080512046c617465".into()),
-        (hex(&FromAgent { message: Some(AgentMessage::Hello(hello)) }), "0a090a01311201781a0169".into()),
-        (hex(&FromAgent { message: Some(AgentMessage::Renew(Renew { csr: vec![9] })) }), "12030a0109".into()),
-        (hex(&FromAgent { message: Some(AgentMessage::Drain(Drain {})) }), "1a00".into()),
-        (hex(&FromHub { message: Some(HubMessage::Welcome(welcome)) }), "0a060a0173120131".into()),
-        (hex(&FromHub { message: Some(HubMessage::Renewed(Renewed { chain_pem: "p".into() })) }), "12030a0170".into()),
-        (hex(&FromHub { message: Some(HubMessage::Drain(Drain {})) }), "1a00".into()),
+        (
+            hex(&FromAgent { message: Some(AgentMessage::Hello(hello)), windows: Vec::new() }),
+            "0a090a01311201781a0169".into(),
+        ),
+        (
+            hex(&FromAgent { message: Some(AgentMessage::Renew(Renew { csr: vec![9] })), windows: Vec::new() }),
+            "12030a0109".into(),
+        ),
+        (hex(&FromAgent { message: Some(AgentMessage::Drain(Drain {})), windows: Vec::new() }), "1a00".into()),
+        (hex(&FromHub { message: Some(HubMessage::Welcome(welcome)), windows: Vec::new() }), "0a060a0173120131".into()),
+        (
+            hex(&FromHub {
+                windows: Vec::new(),
+                message: Some(HubMessage::Renewed(Renewed { chain_pem: "p".into() })),
+            }),
+            "12030a0170".into(),
+        ),
+        (hex(&FromHub { message: Some(HubMessage::Drain(Drain {})), windows: Vec::new() }), "1a00".into()),
+        (hex(&FromHub::from(vec![Window { stream: 1, limit: 300 }])), "22050801 10ac02".replace(' ', "")),
+        (hex(&FromAgent::from(vec![Window { stream: 1, limit: 300 }])), "22050801 10ac02".replace(' ', "")),
         (hex(&join), "0a017412016 31a01612201092a0131".replace(' ', "")),
         (hex(&FromJoin { reply: Some(JoinReply::Pending(Pending { cluster: "c".into() })) }), "0a030a0163".into()),
         (hex(&FromJoin { reply: Some(JoinReply::Issued(issued)) }), "12060a0163120170".into()),
@@ -292,8 +329,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn a_dial_survives_the_wire(kind in 0..2, host in ".{0,300}", port in 0..70_000_u32, timeout_ms: u32, user in ".{0,40}") {
-        let dial = Dial { kind, host, port, timeout_ms, user, trace_id: "0".repeat(32) };
+    fn a_dial_survives_the_wire(kind in 0..2, host in ".{0,300}", port in 0..70_000_u32, timeout_ms: u32, window: u64, user in ".{0,40}") {
+        let dial = Dial { kind, host, port, timeout_ms, user, trace_id: "0".repeat(32), window };
         prop_assert_eq!(Dial::decode(&wire::frame(&dial)[4..]).unwrap(), dial);
     }
 
@@ -306,7 +343,7 @@ proptest! {
     #[test]
     fn mutated_bytes_of_any_message_never_panic(at: prop::sample::Index, to: u8, cut: prop::sample::Index) {
         let hello = Hello { version: "1.2.3".into(), capabilities: vec!["x".into(), "y".into()], instance: "z".into() };
-        let mut bytes = FromAgent { message: Some(AgentMessage::Hello(hello)) }.encode_to_vec();
+        let mut bytes = FromAgent { message: Some(AgentMessage::Hello(hello)), windows: Vec::new() }.encode_to_vec();
         let at = at.index(bytes.len());
         bytes[at] = to;
         bytes.truncate(cut.index(bytes.len() + 1));

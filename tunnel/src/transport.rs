@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
-use crate::{congestion::ModelFactory, mtu::Mtu};
+use crate::{congestion::ModelFactory, credit::TunnelMemory, mtu::Mtu};
 
 /// A peer that has not been heard of for this long is gone: the bound within which a dead agent shows.
 /// Below 15 s, and long enough for a route to change without losing every stream.
@@ -16,18 +16,14 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(12);
 const KEEP_ALIVE: Duration = Duration::from_millis(1500);
 
 /// Streams the hub may have open in one tunnel. Costs memory at the agent only (about 70 bytes each, ahead of use).
-const AGENT_STREAMS: u32 = 4096;
+pub(crate) const AGENT_STREAMS: u32 = 4096;
 
 /// Streams an agent may have open towards the hub: the control stream, and one to spare. quinn sets memory aside for
 /// each, so 20,000 would cost 1.4 MB per idle tunnel at the hub.
 const HUB_STREAMS: u32 = 2;
 
-/// What a stream may have in flight or unread. quinn closes the whole connection when more than 1024 pieces of a
-/// stream are out of order; below 1 MiB of full packets that cannot happen. Also bounds what a stalled reader costs.
-const STREAM_WINDOW: u32 = 1 << 20;
-
-/// Unacknowledged bytes per tunnel: the product of 100 ms and 1 Gbit/s is 12.5 MB.
-const SEND_WINDOW: u64 = 16 << 20;
+/// What a stream may have in flight or unread: with the windows inside it (`credit.rs`), 1 Gbit/s over 100 ms.
+pub(crate) const STREAM_WINDOW: u32 = 16 << 20;
 
 /// The hub's side of a connection whose path may carry packets of `mtu`.
 pub(crate) fn hub(mtu: Mtu) -> Arc<TransportConfig> {
@@ -53,9 +49,9 @@ fn both(mtu: Mtu) -> TransportConfig {
         .max_concurrent_uni_streams(0_u32.into())
         .datagram_receive_buffer_size(None)
         .stream_receive_window(STREAM_WINDOW.into())
-        // A window for the whole connection would let a few stalled readers block every other stream.
-        .receive_window(VarInt::MAX)
-        .send_window(SEND_WINDOW)
+        // All that a peer can make us hold. Becomes the tunnel's memory; too small for all the streams' windows together,
+        // it would let a few stalled readers block every other stream, so that those windows are granted within it.
+        .receive_window(VarInt::from_u64(TunnelMemory::SMALLEST.bytes()).expect("less than 2^62 bytes"))
         .mtu_discovery_config(Some(discovery))
         .congestion_controller_factory(Arc::new(ModelFactory::new()));
     transport

@@ -72,6 +72,9 @@ struct RunArgs {
     /// The largest IP packet to send to the hub, 1280 to 9000; what the path carries is found out [default: 9000].
     #[arg(long, value_name = "BYTES")]
     max_mtu: Option<String>,
+    /// The most that the streams of one tunnel may hold together, 64MiB or more [default: 512MiB].
+    #[arg(long, value_name = "SIZE")]
+    tunnel_memory: Option<String>,
     /// 'text' or 'json' [default: text].
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
@@ -94,8 +97,19 @@ impl Cli {
                 rest
             }
         };
-        let RunArgs { hub, state, allow, deny, kube_api, metrics_listen, drain_timeout, max_mtu, log_format, config } =
-            rest;
+        let RunArgs {
+            hub,
+            state,
+            allow,
+            deny,
+            kube_api,
+            metrics_listen,
+            drain_timeout,
+            max_mtu,
+            tunnel_memory,
+            log_format,
+            config,
+        } = rest;
         flags.extend([("hub", hub), ("allow", allow), ("deny", deny)]);
         flags.extend(
             [
@@ -104,6 +118,7 @@ impl Cli {
                 ("metrics-listen", metrics_listen),
                 ("drain-timeout", drain_timeout),
                 ("max-mtu", max_mtu),
+                ("tunnel-memory", tunnel_memory),
                 ("log-format", log_format),
             ]
             .map(|(name, text)| (name, Vec::from_iter(text))),

@@ -1,12 +1,13 @@
 //! A hub double: the real listener, TLS and messages, with the decisions made by the test.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{io, net::SocketAddr, path::Path, time::Duration};
 
 use certs::{Authority, Identity, KeyFingerprint, Pin, ServerTls};
 use tempfile::TempDir;
 use tunnel::{
-    ALPN_JOIN, ALPN_TUNNEL, BindError, CloseReason, Connection, HandshakeError, Hello, HubControl, HubMessage,
-    HubTunnel, Issued, JoinReply, JoinRequest, JoinSession, Listener, Protocol, RESET_KEY_LENGTH, Welcome,
+    ALPN_JOIN, ALPN_TUNNEL, CloseReason, Connection, HandshakeError, Hello, HubControl, HubMessage, HubTunnel, Issued,
+    JoinReply, JoinRequest, JoinSession, Listener, PortSocket, Protocol, RESET_KEY_LENGTH, Settings, TunnelMemory,
+    Welcome,
 };
 
 /// No step of these tests takes longer, even on a loaded machine.
@@ -80,7 +81,8 @@ impl Hub {
         let leaf = connection.peer_certificates().remove(0);
         let (identity, key) =
             (Identity::from_certificate(&leaf).unwrap(), KeyFingerprint::of_certificate(&leaf).unwrap());
-        let (tunnel, mut control, hello) = HubTunnel::establish(connection, SOON).await.unwrap();
+        let (tunnel, mut control, hello) =
+            HubTunnel::establish(connection, TunnelMemory::default(), SOON).await.unwrap();
         control.send(HubMessage::Welcome(Welcome { server_id: "s".into(), version: "1".into() })).await.unwrap();
         HubEnd { tunnel, control, hello, identity, key }
     }
@@ -113,10 +115,12 @@ fn listen(authority: &Authority, address: SocketAddr) -> Listener {
     try_listen(authority, address).unwrap()
 }
 
-fn try_listen(authority: &Authority, address: SocketAddr) -> Result<Listener, BindError> {
+fn try_listen(authority: &Authority, address: SocketAddr) -> io::Result<Listener> {
     let credentials = authority.issue_server(&[], DAY).unwrap();
     let tls = ServerTls::new(credentials, &[authority.certificate().clone()]).unwrap();
-    Listener::bind(address, tls.config(&[ALPN_TUNNEL, ALPN_JOIN]), &[7; RESET_KEY_LENGTH])
+    let port = PortSocket::bind(address, 1)?.remove(0);
+    let tls = tls.config(&[ALPN_TUNNEL, ALPN_JOIN]);
+    Ok(Listener::serve(port, tls, &[7; RESET_KEY_LENGTH], Settings::default()).unwrap())
 }
 
 /// Everything in a folder, by name.
