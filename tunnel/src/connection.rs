@@ -11,8 +11,16 @@ use crate::{ALPN_JOIN, ALPN_TUNNEL, code::CloseReason};
 #[derive(Clone, Debug)]
 pub struct Connection {
     pub(crate) quic: quinn::Connection,
-    /// The endpoint of a connection we dialled: it has no other owner.
-    pub(crate) endpoint: Option<quinn::Endpoint>,
+    pub(crate) origin: Origin,
+}
+
+/// Which end began a connection.
+#[derive(Clone, Debug)]
+pub(crate) enum Origin {
+    /// We did, from a socket of its own: the endpoint has no other owner.
+    Dialled(quinn::Endpoint),
+    /// The peer did, and sends to this connection id.
+    Accepted { id: u64 },
 }
 
 /// What the two ends agreed to speak.
@@ -79,7 +87,7 @@ impl Connection {
     /// Gives a close of a connection that we dialled the time to reach the peer: three probe time-outs, at most
     /// `limit`.
     pub async fn flush(&self, limit: Duration) {
-        if let Some(endpoint) = &self.endpoint {
+        if let Origin::Dialled(endpoint) = &self.origin {
             // A peer that is gone needs no goodbye.
             let _ = tokio::time::timeout(limit, endpoint.wait_idle()).await;
         }

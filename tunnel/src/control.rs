@@ -12,6 +12,9 @@ use crate::{
     wire::{self, WireError},
 };
 
+/// Room for what is read ahead, which grows with what comes. tokio-util's 8 KiB would be a quarter of an idle tunnel.
+const READ_AHEAD: usize = 64;
+
 /// Why the control stream ended, which ends the tunnel.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
@@ -32,7 +35,7 @@ pub(crate) struct Channel<I, O> {
 
 impl<I: Message + Default, O: Message> Channel<I, O> {
     pub(crate) fn new(connection: quinn::Connection, send: quinn::SendStream, receive: quinn::RecvStream) -> Self {
-        let receive = FramedRead::new(receive, wire::codec());
+        let receive = FramedRead::with_capacity(receive, wire::codec(), READ_AHEAD);
         Self { connection, send, receive, messages: PhantomData }
     }
 

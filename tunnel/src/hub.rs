@@ -6,9 +6,10 @@ use tokio::time::Instant;
 
 use crate::{
     code::{CloseReason, ResetReason},
-    connection::{Connection, Loss},
+    connection::{Connection, Loss, Origin},
     control::{Channel, ControlError},
     message::{AgentMessage, Dial, DialOutcome, DialReply, Dialed, FromAgent, FromHub, Hello, HubMessage, Refusal},
+    reset::Resettable,
     stream::Stream,
     wire::{self, WireError},
 };
@@ -99,6 +100,14 @@ impl HubTunnel {
     /// The agent's address as seen here.
     pub fn remote_address(&self) -> SocketAddr {
         self.connection.remote_address()
+    }
+
+    /// What a later process needs to reset this tunnel; `None` for one that this process has dialled.
+    pub fn resettable(&self) -> Option<Resettable> {
+        match self.connection.origin {
+            Origin::Dialled(_) => None,
+            Origin::Accepted { id } => Some(Resettable { agent: self.remote_address(), id }),
+        }
     }
 
     /// Smoothed round-trip time.

@@ -47,6 +47,8 @@ mod message;
 mod mtu;
 mod port;
 mod relay;
+mod reset;
+mod runtime;
 mod socket;
 mod stream;
 #[cfg(test)]
@@ -68,6 +70,7 @@ pub use message::{
 pub use mtu::{Mtu, MtuError};
 pub use port::PortSocket;
 pub use relay::{RelayEnd, Traffic, relay};
+pub use reset::{Resettable, ResettableError};
 pub use socket::Offload;
 pub use stream::{ReceiveHalf, SendHalf, Stream};
 pub use wire::{MESSAGE_LIMIT, WireError};
