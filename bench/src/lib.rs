@@ -6,6 +6,10 @@
 
 pub mod arguments;
 pub mod cpu;
+pub mod crowd;
+pub mod fleet;
+pub mod handshakes;
+pub mod idlers;
 pub mod load;
 pub mod machine;
 pub mod path;
@@ -17,4 +21,5 @@ pub mod role;
 pub mod rounds;
 pub mod route;
 pub mod service;
+pub mod swarm;
 pub mod tls_relay;
