@@ -7,6 +7,10 @@
 pub mod arguments;
 pub mod comparison;
 pub mod cpu;
+pub mod crowd;
+pub mod fleet;
+pub mod handshakes;
+pub mod idlers;
 pub mod link;
 pub mod load;
 pub mod machine;
@@ -22,5 +26,6 @@ pub mod role;
 pub mod rounds;
 pub mod route;
 pub mod service;
+pub mod swarm;
 pub mod tls_relay;
 pub mod yamux_tunnel;

@@ -11,11 +11,14 @@ use serde::{Deserialize, Serialize};
 use tests::{Process, Program};
 use tokio::runtime::Runtime;
 
+use crate::handshakes::{BareServer, Handshakes};
+use crate::idlers::Idlers;
 use crate::load::Load;
 use crate::place::{self, Place};
 use crate::quinn_ends::QuinnExit;
 use crate::relay::Relay;
 use crate::service::Service;
+use crate::swarm::Swarm;
 use crate::tls_relay::{TlsEntry, TlsExit};
 use crate::yamux_tunnel::{YamuxEntry, YamuxExit};
 
@@ -43,6 +46,14 @@ pub enum Role {
     YamuxExit(YamuxExit),
     /// The clients.
     Load(Load),
+    /// Clients that do nothing.
+    Idlers(Idlers),
+    /// Many agents.
+    Swarm(Swarm),
+    /// The far end of bare TLS handshakes.
+    BareServer(BareServer),
+    /// The near end of handshakes of all kinds.
+    Handshakes(Handshakes),
 }
 
 /// What a role that listens prints once it does.
@@ -84,6 +95,10 @@ impl Role {
             Self::YamuxEntry(entry) => runtime.block_on(entry.run()),
             Self::YamuxExit(exit) => runtime.block_on(exit.run()),
             Self::Load(load) => runtime.block_on(load.run()),
+            Self::Idlers(idlers) => runtime.block_on(idlers.run()),
+            Self::Swarm(swarm) => runtime.block_on(swarm.run()),
+            Self::BareServer(server) => runtime.block_on(server.run()),
+            Self::Handshakes(handshakes) => runtime.block_on(handshakes.run()),
         }
     }
 }

@@ -74,7 +74,9 @@ impl Identity {
         let private =
             PrivateKeyDer::from_pem_slice(key.to_pem().as_bytes()).map_err(|_| IdentityError::Pem("agent.key"))?;
         let roots = certificates(ca_pem, "ca.crt")?;
-        let tls = certs::ClientTls::new(roots, Some((chain, private))).and_then(|tls| tls.config(&[ALPN_TUNNEL]));
+        // The hub knows its own CA: shown too, it would be kept there for as long as the tunnel lives.
+        let shown = vec![leaf.clone()];
+        let tls = certs::ClientTls::new(roots, Some((shown, private))).and_then(|tls| tls.config(&[ALPN_TUNNEL]));
         Ok(Self { membership, key, tls: tls.map_err(IdentityError::Tls)?, validity })
     }
 

@@ -1,6 +1,6 @@
 //! The agents' port: handshakes, who an agent is, its tunnel's control stream, and joins.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use certs::{AgentName, ClusterName, Identity, KeyFingerprint};
 use jiff::Timestamp;
@@ -24,9 +24,9 @@ use crate::{
 /// How long a peer may take to shake hands, and then to say Hello.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Handshakes at a time. 5,000 agents that come back at once need about 2 s of one core; more in parallel only makes
-/// all of them time out.
-const HANDSHAKES: usize = 512;
+/// Handshakes at a time. A core completes about 1,500 a second: with more at a time all of them would take longer, and agents
+/// whose patience ends (after 2 s) would have been served for nothing. Enough for 1,000 a second at 200 ms of round-trip time.
+pub(crate) const HANDSHAKES: usize = 192;
 
 /// From this many on, a peer must first show that its address is its own.
 const HANDSHAKES_UNVERIFIED: usize = 128;
@@ -45,6 +45,8 @@ pub(crate) struct Agents {
     pub(crate) server_id: String,
     /// What one tunnel may hold.
     pub(crate) memory: TunnelMemory,
+    /// Room for handshakes.
+    pub(crate) handshakes: Arc<Semaphore>,
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the hub begins to stop: agents are told to drain.
     pub(crate) drain: CancellationToken,
@@ -68,36 +70,32 @@ struct Refused {
 impl Agents {
     /// Accepts connections until the listener is closed.
     pub(crate) async fn serve(self: Arc<Self>, listener: Arc<Listener>) {
-        let room = Arc::new(Semaphore::new(HANDSHAKES));
         while let Some(incoming) = listener.accept().await {
-            if !incoming.validated() && room.available_permits() < HANDSHAKES - HANDSHAKES_UNVERIFIED {
+            if !incoming.validated() && self.handshakes.available_permits() < HANDSHAKES - HANDSHAKES_UNVERIFIED {
                 incoming.retry();
                 continue;
             }
-            let Ok(permit) = room.clone().try_acquire_owned() else {
-                incoming.refuse();
+            let Ok(permit) = self.handshakes.clone().try_acquire_owned() else {
+                // It asks again. An agent that was refused would begin anew, which costs both more.
+                incoming.ignore();
                 self.metrics.handshake_failed("tunnel", "overloaded");
                 continue;
             };
-            let peer = incoming.remote_address();
-            let agents = self.clone();
-            let handshake = incoming.accept(HANDSHAKE_TIMEOUT);
-            let task = async move {
-                let connection = agents.shake_hands(handshake).await;
+            let (agents, peer) = (self.clone(), incoming.remote_address());
+            // What the first steps need does not stay in memory for the tunnel's life.
+            let handshake = Box::pin(incoming.accept(HANDSHAKE_TIMEOUT));
+            self.tasks.spawn(async move {
+                let connection = agents.shaken(peer, handshake.await);
                 drop(permit);
                 if let Some(connection) = connection {
                     agents.converse(connection).await;
                 }
-            };
-            self.tasks.spawn(task.instrument(info_span!("agent", %peer)));
+            });
         }
     }
 
-    async fn shake_hands(
-        &self,
-        handshake: impl Future<Output = Result<Connection, HandshakeError>>,
-    ) -> Option<Connection> {
-        match handshake.await {
+    fn shaken(&self, peer: SocketAddr, result: Result<Connection, HandshakeError>) -> Option<Connection> {
+        match result {
             Ok(connection) => Some(connection),
             Err(error) => {
                 let reason = match &error {
@@ -105,28 +103,38 @@ impl Agents {
                     HandshakeError::Failed(loss) => loss_label(loss),
                 };
                 self.metrics.handshake_failed("tunnel", reason);
-                tracing::info!(error = &error as &dyn std::error::Error, "an agent's handshake failed");
+                tracing::info!(%peer, error = &error as &dyn std::error::Error, "an agent's handshake failed");
                 None
             }
         }
     }
 
     async fn converse(self: Arc<Self>, connection: Connection) {
+        let peer = connection.remote_address();
         match connection.protocol() {
-            Some(Protocol::Join) => self.joins.serve(connection).await,
-            Some(Protocol::Tunnel) => self.serve_tunnel(connection).await,
+            Some(Protocol::Join) => {
+                let join = self.joins.serve(connection).instrument(info_span!("agent", %peer));
+                Box::pin(join).await;
+            }
+            Some(Protocol::Tunnel) => {
+                let establishing = self.establish(connection).instrument(info_span!("agent", %peer));
+                if let Some((known, registered, control)) = Box::pin(establishing).await {
+                    self.hold(&known, registered, control).await;
+                }
+            }
             None => connection.close(CloseReason::ProtocolError, "no known protocol was agreed"),
         }
     }
 
-    async fn serve_tunnel(&self, connection: Connection) {
+    /// Makes a connection a tunnel that takes dials.
+    async fn establish(&self, connection: Connection) -> Option<(Known, Registered, HubControl)> {
         let known = match self.identify(&connection.peer_certificates()) {
             Ok(known) => known,
             Err(Refused { reason, text }) => {
                 tracing::warn!(%reason, text, "refused a tunnel");
                 self.metrics.handshake_failed("tunnel", close_label(reason));
                 connection.close(reason, &text);
-                return;
+                return None;
             }
         };
         let (tunnel, control, hello) =
@@ -138,7 +146,7 @@ impl Agents {
                     let late = matches!(error, EstablishError::TimedOut);
                     let reason = if late { CloseReason::DeadlineExceeded } else { CloseReason::ProtocolError };
                     connection.close(reason, "no Hello");
-                    return;
+                    return None;
                 }
             };
         let registered = self.tunnels.register(Joining {
@@ -150,7 +158,7 @@ impl Agents {
             since: Timestamp::now(),
             tunnel,
         });
-        self.hold(&known, registered, control).await;
+        Some((known, registered, control))
     }
 
     /// Who the peer is, and whether the registry admits it.
@@ -191,14 +199,15 @@ impl Agents {
             return;
         }
         self.metrics.tunnel_opened(&known.cluster);
-        tracing::info!(cluster = %known.cluster, agent = %known.agent, version = member.version, "tunnel opened");
-        self.seen(known, &member.version).await;
+        let (Known { cluster, agent, .. }, peer) = (known, member.tunnel.remote_address());
+        tracing::info!(%peer, %cluster, %agent, version = member.version, "tunnel opened");
+        Box::pin(self.seen(known, &member.version)).await;
         self.listen(known, member, control).await;
         let member = registered.leave();
         let loss = member.tunnel.closed().await;
         self.metrics.tunnel_closed(&known.cluster, loss_label(&loss));
-        tracing::info!(cluster = %known.cluster, agent = %known.agent, reason = %loss, "tunnel closed");
-        self.seen(known, &member.version).await;
+        tracing::info!(%peer, %cluster, %agent, reason = %loss, "tunnel closed");
+        Box::pin(self.seen(known, &member.version)).await;
     }
 
     async fn seen(&self, known: &Known, version: &str) {
@@ -223,7 +232,7 @@ impl Agents {
                 }
             };
             match message {
-                Ok(AgentMessage::Renew(renew)) => self.renew(known, &renew, &mut control).await,
+                Ok(AgentMessage::Renew(renew)) => Box::pin(self.renew(known, &renew, &mut control)).await,
                 Ok(AgentMessage::Drain(Drain {})) => member.drain(),
                 Ok(AgentMessage::Hello(_)) => {}
                 Err(tunnel::ControlError::Lost(_)) => return,

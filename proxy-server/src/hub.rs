@@ -12,14 +12,14 @@ use registry::{Change, Registry};
 use tokio::{
     net::{TcpListener, UnixListener},
     runtime::Handle,
-    sync::broadcast::error::RecvError,
+    sync::{Semaphore, broadcast::error::RecvError},
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tunnel::{ALPN_JOIN, ALPN_TUNNEL, CloseReason, Listener, PortSocket, ServeError};
 
 use crate::{
-    agents::Agents,
+    agents::{Agents, HANDSHAKES},
     api::{About, Api},
     authorities::{Authorities, AuthoritiesError},
     config::Config,
@@ -32,6 +32,7 @@ use crate::{
     metrics::{LiveCollector, Metrics},
     ports::{Bound, ListenError, Ports},
     proxy::Proxy,
+    roster::Roster,
     state::{State, StateError},
     tunnels::Tunnels,
     workers::Workers,
@@ -170,6 +171,7 @@ impl Hub {
             joins: Joins::new(registry.clone(), authorities.clone(), metrics),
             server_id: server_id.clone(),
             memory: config.tunnel.memory,
+            handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
             tasks: phases.others.clone(),
             drain: phases.drain.clone(),
         });
@@ -235,6 +237,8 @@ impl Hub {
             until(worker, Box::pin(self.agents.clone().serve(listener.clone())));
         }
         let here = Handle::current();
+        let roster = self.roster().serve(self.agents.clone(), self.listeners[0].clone());
+        until(&here, Box::pin(roster));
         let (registry, proxy, agents) = (self.registry.clone(), self.proxy.clone(), self.agents.clone());
         until(&here, Box::pin(async move { watch(&registry, &proxy, &agents).await }));
         let authorities = self.authorities.clone();
@@ -255,6 +259,10 @@ impl Hub {
         others.spawn(port(api, Some(tls), API_CONNECTIONS).serve(answer));
     }
 
+    fn roster(&self) -> Roster {
+        Roster::new(&self.config.state)
+    }
+
     /// Each worker accepts clients of its own.
     fn spawn_frontends(&self, listeners: Vec<TcpListener>, sockets: Vec<(UnixListener, Option<ClusterName>)>) {
         let Phases { clients, others, drain, .. } = &self.phases;
@@ -272,6 +280,7 @@ impl Hub {
 
     /// The readiness is off by now.
     async fn stop(self, abort: CancellationToken) {
+        let roster = self.roster();
         let Self { config, registry, proxy, listeners, workers, phases, .. } = self;
         let Phases { drain, end, clients, others } = phases;
         tracing::info!(connections = proxy.connections.count(), "stopping");
@@ -296,6 +305,7 @@ impl Hub {
             .iter()
             .map(|listener| listener.close(CloseReason::HubStopping, "the hub is stopping", CUT_TIMEOUT));
         join_all(closing).await;
+        roster.clear();
         others.close();
         if tokio::time::timeout(CUT_TIMEOUT, others.wait()).await.is_err() {
             tracing::warn!(tasks = others.len(), "some tasks did not end in time");

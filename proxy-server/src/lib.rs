@@ -28,6 +28,7 @@ mod metrics;
 mod ports;
 mod proxy;
 mod refusal;
+mod roster;
 mod route;
 mod socks5;
 mod state;

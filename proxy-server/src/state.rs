@@ -1,10 +1,11 @@
-//! The hub's state folder: its CA, its registry, its reset key and the first administrator's credentials.
+//! The hub's state folder: its CA, its registry, its reset key, its tunnels and the first administrator's credentials.
 //!
 //! | file | what |
 //! |---|---|
 //! | `ca.crt`, `ca.key` | the CA; losing the key means that every agent joins again |
 //! | `registry.redb` | clusters, tokens, users |
 //! | `reset.key` | lets a restarted hub tell old tunnels that they are gone |
+//! | `tunnels` | which tunnels were up, so that a hub that starts after a crash resets them ([`crate::roster`]) |
 //! | `admin/` | credentials of the user `admin`, for this machine's `cluster-proxy` |
 
 use std::{

@@ -12,18 +12,23 @@ use certs::{AgentName, ClusterName, KeyFingerprint};
 use dashmap::DashMap;
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use tokio::{runtime::Handle, sync::watch};
-use tunnel::{CloseReason, HubTunnel, Traffic};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, watch},
+};
+use tunnel::{CloseReason, HubTunnel, Resettable, Traffic};
 
 /// How long a tunnel that left a dial unanswered is passed over. One that is still there after the transport's idle
-/// time-out (12 s) has been heard of since.
-const SILENCE: Duration = Duration::from_secs(12);
+/// time-out (14 s) has been heard of since.
+const SILENCE: Duration = Duration::from_secs(14);
 
 /// Every live tunnel.
 #[derive(Debug, Default)]
 pub(crate) struct Tunnels {
     by_cluster: DashMap<ClusterName, Cluster>,
     next: AtomicU64,
+    /// Told of every tunnel that comes or goes.
+    changed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -114,6 +119,7 @@ impl Tunnels {
         entry.members.push(member.clone());
         entry.find_superseded();
         drop(entry);
+        self.changed.notify_one();
         Registered { tunnels: self.clone(), cluster, member }
     }
 
@@ -155,6 +161,18 @@ impl Tunnels {
     /// How many tunnels there are.
     pub(crate) fn count(&self) -> usize {
         self.by_cluster.iter().map(|entry| entry.members.len()).sum()
+    }
+
+    /// Waits until a tunnel has come or gone since the last call. For one waiter.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// What a later process needs to reset the tunnels.
+    pub(crate) fn resettable(&self) -> Vec<Resettable> {
+        let members =
+            |cluster: &Cluster| cluster.members.iter().filter_map(|member| member.tunnel.resettable()).collect();
+        self.by_cluster.iter().flat_map(|entry| -> Vec<_> { members(&entry) }).collect()
     }
 
     /// What the tunnels of `cluster` amount to.
@@ -239,6 +257,7 @@ impl Drop for Registered {
             entry.find_superseded();
         }
         self.tunnels.remove_forgotten(&self.cluster);
+        self.tunnels.changed.notify_one();
     }
 }
 

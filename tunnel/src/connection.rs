@@ -16,15 +16,16 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Connection {
     pub(crate) quic: quinn::Connection,
-    /// What a connection that we dialled has for itself.
-    pub(crate) own: Option<OwnEndpoint>,
+    pub(crate) origin: Origin,
 }
 
-/// An endpoint that has one connection, and no other owner.
+/// Which end began a connection.
 #[derive(Clone, Debug)]
-pub(crate) struct OwnEndpoint {
-    pub(crate) endpoint: quinn::Endpoint,
-    pub(crate) socket: Arc<Socket>,
+pub(crate) enum Origin {
+    /// We did, from a socket of its own: the endpoint has no other owner.
+    Dialled { endpoint: quinn::Endpoint, socket: Arc<Socket> },
+    /// The peer did, and sends to this connection id.
+    Accepted { id: u64 },
 }
 
 /// What the two ends agreed to speak.
@@ -85,7 +86,10 @@ impl Connection {
 
     /// What the kernel does for the socket of a connection that we dialled.
     pub fn offload(&self) -> Option<Offload> {
-        self.own.as_ref().map(|own| own.socket.offload())
+        match &self.origin {
+            Origin::Dialled { socket, .. } => Some(socket.offload()),
+            Origin::Accepted { .. } => None,
+        }
     }
 
     /// Closes the connection at once: open streams are lost.
@@ -101,7 +105,7 @@ impl Connection {
     /// Gives a close of a connection that we dialled the time to reach the peer: three probe time-outs, at most
     /// `limit`.
     pub async fn flush(&self, limit: Duration) {
-        if let Some(OwnEndpoint { endpoint, .. }) = &self.own {
+        if let Origin::Dialled { endpoint, .. } = &self.origin {
             // A peer that is gone needs no goodbye.
             let _ = tokio::time::timeout(limit, endpoint.wait_idle()).await;
         }

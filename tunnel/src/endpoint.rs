@@ -12,10 +12,12 @@ use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 
 use crate::{
     code::CloseReason,
-    connection::{Connection, Loss, OwnEndpoint},
+    connection::{Connection, Loss, Origin},
     credit::TunnelMemory,
     mtu::{self, Mtu},
     port::{self, PortSocket, Worker},
+    reset::{self, Resets, Resettable},
+    runtime::Runtime,
     socket::{Offload, Socket},
     transport,
 };
@@ -32,6 +34,7 @@ const RESET_INTERVAL: Duration = Duration::from_micros(100);
 pub struct Listener {
     endpoint: quinn::Endpoint,
     socket: Arc<Socket>,
+    resets: Resets,
     /// For paths whose first link carries jumbo frames.
     jumbo: Arc<quinn::ServerConfig>,
 }
@@ -106,10 +109,10 @@ impl Listener {
             endpoint_config(reset_key, worker),
             Some(server),
             socket.clone(),
-            Arc::new(quinn::TokioRuntime),
+            Arc::new(Runtime),
         )
         .map_err(ServeError::Socket)?;
-        Ok(Self { endpoint, socket, jumbo })
+        Ok(Self { endpoint, socket, resets: Resets::new(reset_key), jumbo })
     }
 
     /// What the kernel does for this port.
@@ -127,6 +130,11 @@ impl Listener {
         let incoming = self.endpoint.accept().await?;
         let jumbo = Mtu::towards(incoming.remote_address()) > Mtu::ETHERNET;
         Some(Incoming { incoming, config: jumbo.then(|| self.jumbo.clone()) })
+    }
+
+    /// Resets a tunnel of an earlier process. An error is of this datagram alone: the socket may be full.
+    pub fn reset(&self, tunnel: &Resettable) -> io::Result<()> {
+        self.socket.send_to(tunnel.agent, &self.resets.datagram(tunnel))
     }
 
     /// Closes every connection with `reason`, and waits at most `limit` for the peers to hear of it.
@@ -155,9 +163,9 @@ impl Incoming {
         let _ = self.incoming.retry();
     }
 
-    /// Refuses without more work.
-    pub fn refuse(self) {
-        self.incoming.refuse();
+    /// Says nothing. The peer will ask again: after a second, then after two (RFC 9002 section 6.2.2).
+    pub fn ignore(self) {
+        self.incoming.ignore();
     }
 
     /// Completes the handshake within `limit`. It begins with the call, in the caller's span: the connection's packets
@@ -167,11 +175,13 @@ impl Incoming {
             Some(config) => self.incoming.accept_with(config),
             None => self.incoming.accept(),
         };
+        // Before anything else is accepted on this thread.
+        let id = reset::drawn_id();
         async move {
             let connecting = accepted.map_err(|error| HandshakeError::Failed(error.into()))?;
             let connected = tokio::time::timeout(limit, connecting).await.map_err(|_| HandshakeError::TimedOut)?;
             let quic = connected.map_err(|error| HandshakeError::Failed(error.into()))?;
-            Ok(Connection { quic, own: None })
+            Ok(Connection { quic, origin: Origin::Accepted { id } })
         }
     }
 }
@@ -192,7 +202,7 @@ pub async fn connect(
     let socket = port::open(SocketAddr::new(any, 0), false).and_then(Socket::new).map_err(ConnectError::Socket)?;
     let mut config = quinn::EndpointConfig::default();
     receive_largest(&mut config);
-    let runtime = Arc::new(quinn::TokioRuntime);
+    let runtime = Arc::new(Runtime);
     let socket = Arc::new(socket);
     let endpoint = quinn::Endpoint::new_with_abstract_socket(config, None, socket.clone(), runtime)
         .map_err(ConnectError::Socket)?;
@@ -201,7 +211,7 @@ pub async fn connect(
     match tokio::time::timeout(limit, connecting).await {
         Err(_) | Ok(Err(quinn::ConnectionError::TimedOut)) => Err(ConnectError::TimedOut(address)),
         Ok(Err(error)) => Err(ConnectError::Handshake { address, source: error.into() }),
-        Ok(Ok(quic)) => Ok(Connection { quic, own: Some(OwnEndpoint { endpoint, socket }) }),
+        Ok(Ok(quic)) => Ok(Connection { quic, origin: Origin::Dialled { endpoint, socket } }),
     }
 }
 
@@ -212,7 +222,7 @@ fn endpoint_config(reset_key: &[u8; RESET_KEY_LENGTH], worker: Worker) -> quinn:
     let digest = digest::digest(&digest::SHA256, reset_key);
     let ids = digest.as_ref().iter().take(8).fold(0, |key, byte| key << 8 | u64::from(*byte));
     let mut config = quinn::EndpointConfig::new(Arc::new(hmac));
-    config.cid_generator(move || worker.ids(ids)).min_reset_interval(RESET_INTERVAL);
+    config.cid_generator(move || reset::remembering(worker.ids(ids))).min_reset_interval(RESET_INTERVAL);
     receive_largest(&mut config);
     config
 }

@@ -6,10 +6,11 @@ use tokio::time::Instant;
 
 use crate::{
     code::{CloseReason, ResetReason},
-    connection::{Connection, Loss},
+    connection::{Connection, Loss, Origin},
     control::{Channel, ControlError},
     credit::TunnelMemory,
     message::{AgentMessage, Dial, DialOutcome, DialReply, Dialed, FromAgent, FromHub, Hello, HubMessage, Refusal},
+    reset::Resettable,
     stream::Stream,
     windows::Windows,
     wire::{self, WireError},
@@ -111,6 +112,14 @@ impl HubTunnel {
     /// The agent's address as seen here.
     pub fn remote_address(&self) -> SocketAddr {
         self.connection.remote_address()
+    }
+
+    /// What a later process needs to reset this tunnel; `None` for one that this process has dialled.
+    pub fn resettable(&self) -> Option<Resettable> {
+        match self.connection.origin {
+            Origin::Dialled { .. } => None,
+            Origin::Accepted { id } => Some(Resettable { agent: self.remote_address(), id }),
+        }
     }
 
     /// Smoothed round-trip time.

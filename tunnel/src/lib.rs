@@ -51,6 +51,8 @@ mod message;
 mod mtu;
 mod port;
 mod relay;
+mod reset;
+mod runtime;
 mod scratch;
 mod socket;
 mod stream;
@@ -77,6 +79,7 @@ pub use message::{
 pub use mtu::{Mtu, MtuError};
 pub use port::PortSocket;
 pub use relay::{RelayEnd, relay};
+pub use reset::{Resettable, ResettableError};
 pub use socket::Offload;
 pub use stream::{ReceiveHalf, SendHalf, Stream};
 pub use traffic::Traffic;

@@ -24,7 +24,7 @@ use quinn::{
 };
 use tokio::io::Interest;
 
-use crate::mtu::LARGEST_DATAGRAM;
+use crate::{mtu::LARGEST_DATAGRAM, runtime};
 
 /// What one call can carry: the largest payload of a UDP datagram over IPv4.
 const CALL_BYTES: usize = 65_507;
@@ -104,6 +104,11 @@ impl Socket {
         Offload { send: self.state.max_gso_segments() > 1, receive: self.state.gro_segments() > 1 }
     }
 
+    /// Sends one datagram that is no connection's.
+    pub(crate) fn send_to(&self, destination: SocketAddr, contents: &[u8]) -> io::Result<()> {
+        self.send(&Transmit { destination, ecn: None, contents, segment_size: None, src_ip: None })
+    }
+
     fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         let offloads = transmit.segment_size.is_some();
         let sent = self.io.try_io(Interest::WRITABLE, || self.state.send((&self.io).into(), transmit));
@@ -157,6 +162,7 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        runtime::sent();
         let mut burst = self.burst.lock();
         let more = burst.is_full_batch(transmit) && self.state.max_gso_segments() > 1;
         if burst.takes(transmit) {
@@ -200,7 +206,7 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn max_transmit_segments(&self) -> usize {
-        self.state.max_gso_segments().min(SEGMENTS)
+        runtime::segments(self.state.max_gso_segments().min(SEGMENTS))
     }
 
     fn max_receive_segments(&self) -> usize {

@@ -357,7 +357,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn a_restarted_hub_tells_old_tunnels_that_they_are_gone() {
+async fn a_restarted_hub_answers_packets_of_old_tunnels_with_a_reset() {
     let (server, client) = tls();
     // A runtime of its own, so that it can end like a killed process: without a word.
     let killed = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -379,5 +379,18 @@ async fn a_restarted_hub_tells_old_tunnels_that_they_are_gone() {
         }
         tokio::task::yield_now().await;
     };
+    let (mut send, _receive) = connection.quic.open_bi().await.unwrap();
+    send.write_all(b"are you there?").await.unwrap();
     assert_eq!(timeout(SOON, connection.closed()).await.unwrap(), Loss::Forgotten);
+}
+
+#[tokio::test]
+async fn what_was_kept_of_a_tunnel_resets_it_and_no_other() {
+    let mut pair = pair().await;
+    let tunnel: Resettable = pair.hub.resettable().unwrap().to_string().parse().unwrap();
+    pair.listener.reset(&Resettable { id: tunnel.id ^ 1, ..tunnel }).unwrap();
+    pair.agent_control.send(AgentMessage::Drain(Drain {})).await.unwrap();
+    assert_eq!(pair.hub_control.receive().await.unwrap(), AgentMessage::Drain(Drain {}));
+    pair.listener.reset(&tunnel).unwrap();
+    assert_eq!(timeout(SOON, pair.agent.closed()).await.unwrap(), Loss::Forgotten);
 }
