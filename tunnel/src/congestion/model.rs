@@ -48,6 +48,10 @@ pub(super) struct Model {
     window: u64,
     /// The window that would not have lost more than [`LOST`] packets in a round, and a sixteenth for each round since.
     bound: u64,
+    /// Bytes delivered in one round trip of the last round.
+    proven: u64,
+    /// The window is less than the model wants, for want of proof.
+    held: bool,
     /// Largest UDP payload, in bytes.
     mtu: u64,
     bandwidth: Bandwidth,
@@ -93,6 +97,8 @@ impl Model {
             phase: Phase::STARTUP,
             window: INITIAL_WINDOW,
             bound: u64::MAX,
+            proven: 0,
+            held: false,
             mtu: mtu.into(),
             bandwidth: Bandwidth::default(),
             min_rtt: Duration::MAX,
@@ -149,6 +155,7 @@ impl Model {
             return;
         }
         self.used = now;
+        self.proven = (rate * round.min_rtt.as_secs_f64()) as u64;
         self.update_bound(round);
         match self.phase {
             Phase::Startup { stalled, queued } => self.end_startup_round(round, grown, stalled, queued),
@@ -175,8 +182,12 @@ impl Model {
         }
     }
 
-    /// Start-up grows until a queue stands, and then no more until the end of the round tells the bandwidth.
+    /// Within a round, start-up grows until a queue stands, and then no more until the end of the round tells the
+    /// bandwidth; and a window that was held back grows by what proves itself.
     fn grow(&mut self, acked: u64, rtt: Duration) {
+        if self.held && self.phase == Phase::Cruise {
+            self.update_window(self.round.min_rtt);
+        }
         let Phase::Startup { stalled, queued } = self.phase else { return };
         if queued == QUEUED_ACKS || self.round.loss() > LOSS_LIMIT {
             return;
@@ -215,7 +226,8 @@ impl Model {
 
     /// For two rounds the RTT is above what our own window explains: the path has changed, or the queue is not ours.
     fn is_unexplained(&self, round: &Round) -> bool {
-        let explained = self.bandwidth.time(self.window).mul_f64(1.25).saturating_add(headroom::MINIMUM_QUEUE);
+        let filled = self.bandwidth.time(self.window).max(self.min_rtt);
+        let explained = filled.mul_f64(1.25).saturating_add(headroom::MINIMUM_QUEUE);
         round.min_rtt.min(self.last_rtt) > explained
     }
 
@@ -240,12 +252,13 @@ impl Model {
 
     /// The window of this phase. In start-up, [`Self::on_ack`] makes it grow and this only bounds it.
     fn update_window(&mut self, rtt: Duration) {
-        let proven = self.bandwidth.over(rtt).max(self.round.delivered_in(rtt)).saturating_add(OVERSHOOT * self.mtu);
+        let proven = self.proven.max(self.round.delivered_in(rtt)) + OVERSHOOT * self.mtu;
         let wanted = match self.phase {
             Phase::Startup { .. } => self.window,
             Phase::Cruise => self.pipe() + self.headroom.bytes(&self.bandwidth, self.min_rtt, rtt, self.mtu),
             Phase::Dip { rate, .. } => (rate * self.min_rtt.as_secs_f64() * DIP) as u64,
         };
+        self.held = wanted > proven;
         self.window = wanted.min(proven).min(self.bound).max(self.floor());
     }
 }

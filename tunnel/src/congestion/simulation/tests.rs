@@ -129,7 +129,7 @@ fn a_path_that_changes_is_followed() {
         (Path::new(10.0, 50.0, 2.0, 0.0), 2.0),
         (Path::new(200.0, 50.0, 1.0, 0.0), 1.5),
         (Path::new(100.0, 100.0, 1.0, 0.0), 2.0),
-        (Path::new(100.0, 300.0, 1.0, 0.0), 5.0),
+        (Path::new(100.0, 300.0, 1.0, 0.0), 7.0),
         (Path::new(100.0, 20.0, 1.0, 0.0), 1.0),
     ] {
         let mut network = Network::new(before);
