@@ -18,7 +18,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
-use tunnel::{ALPN_TUNNEL, AgentTunnel, CloseReason, Hello, Settings};
+use tunnel::{ALPN_TUNNEL, AgentTunnel, CloseReason, Hello, Settings, TunnelMemory};
 
 use crate::fleet::Fleet;
 use crate::place::Place;
@@ -141,7 +141,8 @@ impl With {
             }
             Self::Tunnel(address) => {
                 let hello = Hello { version: "bench".to_owned(), ..Hello::default() };
-                let (tunnel, _control, _) = AgentTunnel::establish(dial(address).await?, hello, ONE).await?;
+                let (tunnel, _control, _) =
+                    AgentTunnel::establish(dial(address).await?, hello, TunnelMemory::default(), ONE).await?;
                 tunnel.close(CloseReason::AgentStopping, "", ONE).await;
                 Ok(())
             }
