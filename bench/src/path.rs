@@ -23,9 +23,8 @@ const CLUSTER: &str = "bench";
 /// How long a load may take beyond its span: to open its connections.
 const OPENING: Duration = Duration::from_secs(60);
 
-/// The largest UDP payload on a path whose links have Ethernet's MTU of 1500 bytes, when IPv6 (40 bytes) and UDP (8 bytes) go
-/// first: 1452.
-pub const MTU_1500: Option<u16> = Some(1500 - 40 - 8);
+/// Ethernet's MTU, and so the internet's.
+pub const MTU_1500: Option<u16> = Some(1500);
 
 /// One way.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +40,7 @@ pub enum Path {
     /// Two hops with one TLS connection between them in which yamux has a stream for each connection: a tunnel as ours, over TCP
     /// with this congestion control (`cubic`, `bbr`).
     Yamux { congestion: String },
-    /// Ours: hub, tunnel, agent. The tunnel's path MTU is found out, or at most `mtu` (UDP payload, in bytes).
+    /// Ours: hub, tunnel, agent. The tunnel's path MTU is found out, or at most `mtu` (IP packets, in bytes).
     Ours { mtu: Option<u16> },
     /// A proxy that the user runs.
     Peer(Peer),
