@@ -1,7 +1,7 @@
 # What people and CI run. `make test` installs what the tests need and is missing.
 CARGO ?= cargo
 
-.PHONY: build demo test lint doc bench
+.PHONY: build demo test lint doc bench bench-full
 
 build:
 	$(CARGO) build --release --locked --bins
@@ -21,5 +21,16 @@ lint:
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
 
-bench:
-	$(CARGO) test --locked -p tests --test measured -- --nocapture
+# The programs that answer the questions of bench/README.md, in their order.
+QUESTIONS = bulk requests connections beside loss stalls idle recovery
+TARGET ?= $(or $(CARGO_TARGET_DIR),target)
+
+# Asks all questions in the short form, within 5 minutes after the build, and prints every figure beside its target.
+bench: FORM = --short
+# The same with all numbers of streams and connections, and for long enough to be quoted.
+bench-full: FORM =
+
+bench bench-full: build
+	rm -rf $(TARGET)/bench
+	failed=; for question in $(QUESTIONS); do $(TARGET)/release/$$question $(FORM) || failed="$$failed $$question"; done; \
+	$(TARGET)/release/report && test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }

@@ -1,10 +1,11 @@
 //! The command line that all programs share.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Context as _, Error};
+use anyhow::{Context as _, Error, ensure};
 use clap::Parser;
 
 use crate::link::parse_time;
@@ -20,11 +21,11 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     /// Another proxy that runs already, beside ours: an HTTP CONNECT proxy, or with `tcp:` a port forwarder to --service
-    #[arg(long, value_name = "NAME=[tcp:]HOST:PORT")]
+    #[arg(long, value_name = "NAME=[tcp:][USER:PASSWORD@]HOST:PORT")]
     pub peer: Vec<Peer>,
     /// Where the service listens, for the target of a port forwarder
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
-    pub service: std::net::SocketAddr,
+    pub service: SocketAddr,
     /// How often each path has its turn
     #[arg(long, value_name = "N")]
     pub rounds: Option<usize>,
@@ -46,6 +47,8 @@ pub struct Peer {
     pub name: String,
     /// Whether it is a port forwarder, and not an HTTP CONNECT proxy.
     pub forwards: bool,
+    /// User and password for an HTTP CONNECT proxy that asks for them.
+    pub login: Option<(String, String)>,
     /// `HOST:PORT`.
     pub address: String,
 }
@@ -56,9 +59,16 @@ impl FromStr for Peer {
     fn from_str(text: &str) -> Result<Self, Error> {
         let (name, address) = text.split_once('=').context("a peer is NAME=HOST:PORT")?;
         let forwarder = address.strip_prefix("tcp:");
-        let address = forwarder.unwrap_or(address);
+        let (login, address) = match address.rsplit_once('@') {
+            Some((login, address)) => {
+                let (user, password) = login.split_once(':').context("a peer's login is USER:PASSWORD")?;
+                (Some((user.to_owned(), password.to_owned())), address)
+            }
+            None => (None, forwarder.unwrap_or(address)),
+        };
+        ensure!(forwarder.is_none() || login.is_none(), "a port forwarder takes no login");
         address.rsplit_once(':').context("a peer's address is HOST:PORT")?;
-        Ok(Self { name: name.to_owned(), forwards: forwarder.is_some(), address: address.to_owned() })
+        Ok(Self { name: name.to_owned(), forwards: forwarder.is_some(), login, address: address.to_owned() })
     }
 }
 
@@ -87,10 +97,16 @@ mod tests {
 
     #[test]
     fn a_peer_is_a_connect_proxy_unless_it_says_tcp() -> anyhow::Result<()> {
-        let peer: Peer = "squid=127.0.0.1:3128".parse()?;
-        assert_eq!(peer, Peer { name: "squid".into(), forwards: false, address: "127.0.0.1:3128".into() });
-        let peer: Peer = "rathole=tcp:[::1]:5202".parse()?;
-        assert_eq!(peer, Peer { name: "rathole".into(), forwards: true, address: "[::1]:5202".into() });
+        let peer = |name: &str, forwards, address: &str| Peer {
+            name: name.to_owned(),
+            forwards,
+            login: None,
+            address: address.to_owned(),
+        };
+        assert_eq!("squid=127.0.0.1:3128".parse::<Peer>()?, peer("squid", false, "127.0.0.1:3128"));
+        assert_eq!("rathole=tcp:[::1]:5202".parse::<Peer>()?, peer("rathole", true, "[::1]:5202"));
+        let login = Some(("bench".to_owned(), "secret".to_owned()));
+        assert_eq!("old=bench:secret@[::1]:8090".parse::<Peer>()?, Peer { login, ..peer("old", false, "[::1]:8090") });
         Ok(())
     }
 
@@ -98,6 +114,7 @@ mod tests {
     fn a_peer_without_name_or_port_is_refused() {
         assert!("127.0.0.1:3128".parse::<Peer>().is_err());
         assert!("squid=localhost".parse::<Peer>().is_err());
+        assert!("rathole=tcp:a:b@localhost:1".parse::<Peer>().is_err());
     }
 
     #[test]

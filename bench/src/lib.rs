@@ -5,6 +5,7 @@
 //! from `/proc` ([`cpu`]) at both ends of the measured span. What comes out is a [`report::Report`].
 
 pub mod arguments;
+pub mod comparison;
 pub mod cpu;
 pub mod link;
 pub mod load;
@@ -12,7 +13,9 @@ pub mod machine;
 pub mod netns;
 pub mod path;
 pub mod place;
+pub mod plot;
 pub mod program;
+pub mod quinn_ends;
 pub mod relay;
 pub mod report;
 pub mod role;

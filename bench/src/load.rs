@@ -117,3 +117,57 @@ impl Span {
         self.warm_up + self.measured
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use ::tests::Service;
+
+    use super::*;
+    use crate::service::serve;
+
+    async fn service() -> Result<Service> {
+        Ok(Service::start(|stream| async { serve(stream).await.map_err(io::Error::other) }).await?)
+    }
+
+    fn load(service: &Service, work: Work) -> Load {
+        let span = Span { warm_up: Duration::ZERO, measured: Duration::from_millis(50) };
+        Load { route: Route::Tcp(service.address().to_string()), work, span, counted: Vec::new() }
+    }
+
+    #[tokio::test]
+    async fn every_stream_carries_bytes_in_either_direction() -> Result<()> {
+        let service = service().await?;
+        for direction in [Direction::Download, Direction::Upload] {
+            let load = load(&service, Work::Bulk { streams: 3, direction });
+            let transfer = bulk::run(&load, 3, direction).await?;
+            assert_eq!(transfer.streams.len(), 3);
+            assert!(transfer.streams.iter().all(|bytes| *bytes > 0), "{transfer:?}");
+            assert!(transfer.spent.seconds >= 0.05 && transfer.spent.cpu >= 0.0, "{transfer:?}");
+        }
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn requests_stay_on_their_connections_or_bring_their_own() -> Result<()> {
+        let service = service().await?;
+        let standing = load(&service, Work::Requests { connections: 3 });
+        let exchanges = requests::standing(&standing, 3).await?;
+        assert!(exchanges.operations > 3 && exchanges.p50 <= exchanges.p99, "{exchanges:?}");
+        assert_eq!(service.accepted(), 3);
+        let fresh = load(&service, Work::Connections { workers: 2 });
+        let exchanges = requests::fresh(&fresh, 2).await?;
+        assert!(service.accepted() as u64 >= 3 + exchanges.operations, "{exchanges:?}");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_service_that_breaks_off_makes_the_load_fail_and_not_its_figures_wrong() -> Result<()> {
+        let service = Service::start(async |_| Ok(())).await?;
+        let (streams, direction) = (1, Direction::Download);
+        assert!(bulk::run(&load(&service, Work::Bulk { streams, direction }), streams, direction).await.is_err());
+        assert!(requests::standing(&load(&service, Work::Requests { connections: 1 }), 1).await.is_err());
+        Ok(())
+    }
+}

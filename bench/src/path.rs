@@ -9,6 +9,7 @@ use tests::{Hub, Process, Spoke};
 use crate::arguments::Peer;
 use crate::load::{Beside, Direction, Exchanges, Load, Span, Transfer, Work};
 use crate::place::Places;
+use crate::quinn_ends::QuinnExit;
 use crate::relay::Relay;
 use crate::report;
 use crate::role::Role;
@@ -22,6 +23,10 @@ const CLUSTER: &str = "bench";
 /// How long a load may take beyond its span: to open its connections.
 const OPENING: Duration = Duration::from_secs(60);
 
+/// The largest UDP payload on a path whose links have Ethernet's MTU of 1500 bytes, when IPv6 (40 bytes) and UDP (8 bytes) go
+/// first: 1452.
+pub const MTU_1500: Option<u16> = Some(1500 - 40 - 8);
+
 /// One way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Path {
@@ -34,6 +39,8 @@ pub enum Path {
     /// Two hops with one TLS connection between them in which yamux has a stream for each connection: a tunnel as ours, over TCP
     /// with this congestion control (`cubic`, `bbr`).
     Yamux { congestion: String },
+    /// One raw QUIC connection from the load to an end that serves its streams: no TCP, no relay.
+    Quinn,
     /// Ours: hub, tunnel, agent. The tunnel's path MTU is found out, or at most `mtu` (UDP payload, in bytes).
     Ours { mtu: Option<u16> },
     /// A proxy that the user runs.
@@ -43,11 +50,14 @@ pub enum Path {
 /// A way that is up. Its processes are killed when dropped.
 #[derive(Debug)]
 pub struct Running {
+    /// Which it is.
+    pub path: Path,
     /// What it is called in reports.
     pub name: String,
     /// How a load gets in.
     pub route: Route,
-    /// The processes whose CPU seconds count, beside the load's: those between load and service, and the service.
+    /// The processes whose CPU seconds count, beside the load's: those between load and service, and the service. None where
+    /// they are not known.
     pub counted: Vec<i32>,
     /// Ours, for what a program asks of it beyond bytes.
     pub ours: Option<Ours>,
@@ -72,6 +82,7 @@ impl Path {
             Self::TcpRelay => "TCP relay".to_owned(),
             Self::TlsRelay => "TLS relay".to_owned(),
             Self::Yamux { congestion } => format!("yamux, {congestion}"),
+            Self::Quinn => "raw quinn".to_owned(),
             Self::Ours { mtu: None } => "ours".to_owned(),
             Self::Ours { mtu: Some(mtu) } => format!("ours, MTU {mtu}"),
             Self::Peer(peer) => peer.name.clone(),
@@ -81,6 +92,7 @@ impl Path {
     /// Brings it up, from the near end to a service at the far end.
     pub async fn start(&self, service: &service::Running, places: &Places) -> Result<Running> {
         let mut running = Running {
+            path: self.clone(),
             name: self.name(),
             route: Route::Tcp(service.address.to_string()),
             counted: vec![service.process.pid().as_raw()],
@@ -93,11 +105,16 @@ impl Path {
             Self::TcpRelay => running.relay(service).await,
             Self::TlsRelay => running.tls_relay(service).await,
             Self::Yamux { congestion } => running.yamux(service, congestion).await,
+            Self::Quinn => running.quinn().await,
             Self::Ours { mtu } => running.ours(service, *mtu).await,
             Self::Peer(peer) => {
+                running.counted.clear();
                 running.route = match peer.forwards {
                     true => Route::Tcp(peer.address.clone()),
-                    false => Route::Connect { proxy: peer.address.clone(), target: service.address, login: None },
+                    false => {
+                        let Peer { address, login, .. } = peer.clone();
+                        Route::Connect { proxy: address, target: service.address, login }
+                    }
                 };
                 Ok(())
             }
@@ -159,6 +176,15 @@ impl Running {
         Ok(())
     }
 
+    async fn quinn(&mut self) -> Result<()> {
+        let far = &self.places.far;
+        let (exit, ready) = Role::QuinnExit(QuinnExit { listen: far.any_port() }).start(far).await?;
+        let certificate = ready.certificate.context("the end has no certificate")?;
+        self.route = Route::Quinn { address: ready.address, certificate };
+        self.keep([exit]);
+        Ok(())
+    }
+
     async fn tls_relay(&mut self, service: &service::Running) -> Result<()> {
         let (near, far) = (&self.places.near, &self.places.far);
         let exit = Role::TlsExit(TlsExit { listen: far.any_port(), to: service.address });
@@ -184,11 +210,14 @@ impl Running {
         Ok(())
     }
 
-    /// Hub and agent as they are shipped. What they log goes to files, as it would not reach a program that reads it.
-    async fn ours(&mut self, service: &service::Running, _mtu: Option<u16>) -> Result<()> {
+    /// Hub and agent as they are shipped. What they log goes to files: it costs them what it costs anywhere, and this program
+    /// nothing.
+    async fn ours(&mut self, service: &service::Running, mtu: Option<u16>) -> Result<()> {
+        let mtu: Vec<String> = mtu.map_or_else(Vec::new, |mtu| vec!["--max-mtu".to_owned(), mtu.to_string()]);
         let (near, far) = (&self.places.near, &self.places.far);
-        let hub = Hub::builder().tunnel_at(near.ip).after_shell(&report::log_to("hub")?).quiet().start().await?;
-        let spoke = Spoke::of(&hub, CLUSTER).after_shell(&report::log_to("agent")?);
+        let hub = Hub::builder().tunnel_at(near.ip).args(mtu.clone()).after_shell(&report::log_to("hub")?);
+        let hub = hub.quiet().start().await?;
+        let spoke = Spoke::of(&hub, CLUSTER).args(mtu).after_shell(&report::log_to("agent")?);
         let spoke = match &far.netns {
             Some(netns) => spoke.inside(netns, far.ip),
             None => spoke,
@@ -202,7 +231,7 @@ impl Running {
         Ok(())
     }
 
-    fn keep(&mut self, hops: [Process; 2]) {
+    fn keep<const N: usize>(&mut self, hops: [Process; N]) {
         self.counted.extend(hops.iter().map(|hop| hop.pid().as_raw()));
         self._hops.extend(hops);
     }

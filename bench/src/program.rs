@@ -60,17 +60,17 @@ impl Paths {
         Ok(Self { running, service })
     }
 
-    /// Those of these names and the peers, i.e. whatever is not in `left_out`.
-    pub fn without(&self, left_out: &[Path]) -> Vec<&Running> {
-        let left_out: Vec<String> = left_out.iter().map(Path::name).collect();
-        self.running.iter().filter(|path| !left_out.contains(&path.name)).collect()
+    /// Those of `wanted` that are up, and the peers.
+    pub fn select(&self, wanted: &[Path]) -> Vec<&Running> {
+        let selected = |path: &&Running| matches!(path.path, Path::Peer(_)) || wanted.contains(&path.path);
+        self.running.iter().filter(selected).collect()
     }
 }
 
 /// The place of a path among those that are measured.
 pub fn position(paths: &[&Running], path: &Path) -> Result<usize> {
-    let name = path.name();
-    paths.iter().position(|running| running.name == name).with_context(|| format!("{name} is not measured"))
+    let found = paths.iter().position(|running| running.path == *path);
+    found.with_context(|| format!("{} is not measured", path.name()))
 }
 
 /// A link whose near end this thread is in; none, with a note, where there can be none.
@@ -98,7 +98,8 @@ pub fn end(report: &mut Report, link: Link) -> Result<()> {
     link.stop()
 }
 
+/// Writes to standard output.
 #[expect(clippy::print_stdout, reason = "what a program is run for")]
-fn print(text: &str) {
+pub fn print(text: &str) {
     println!("{text}");
 }

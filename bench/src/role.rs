@@ -13,6 +13,7 @@ use tokio::runtime::Runtime;
 
 use crate::load::Load;
 use crate::place::{self, Place};
+use crate::quinn_ends::QuinnExit;
 use crate::relay::Relay;
 use crate::service::Service;
 use crate::tls_relay::{TlsEntry, TlsExit};
@@ -38,6 +39,8 @@ pub enum Role {
     YamuxEntry(YamuxEntry),
     /// The hop of the yamux tunnel at the service.
     YamuxExit(YamuxExit),
+    /// The far end of a raw QUIC connection, which is its own service.
+    QuinnExit(QuinnExit),
     /// The clients.
     Load(Load),
 }
@@ -79,6 +82,7 @@ impl Role {
             Self::TlsExit(exit) => runtime.block_on(exit.run()),
             Self::YamuxEntry(entry) => runtime.block_on(entry.run()),
             Self::YamuxExit(exit) => runtime.block_on(exit.run()),
+            Self::QuinnExit(exit) => runtime.block_on(exit.run()),
             Self::Load(load) => runtime.block_on(load.run()),
         }
     }

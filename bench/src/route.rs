@@ -10,7 +10,11 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::OnceCell;
 use tokio::time::timeout;
+use tokio_util::either::Either;
+
+use crate::quinn_ends::{self, QuinnStream};
 
 /// How long a dial may take; with a thousand at once on a loaded machine it is still far below.
 const DIAL: Duration = Duration::from_secs(20);
@@ -24,45 +28,59 @@ pub enum Route {
     Tcp(String),
     /// HTTP CONNECT to `target` at the proxy `HOST:PORT`, with a Basic login (user, password) if there is one.
     Connect { proxy: String, target: SocketAddr, login: Option<(String, String)> },
+    /// Streams of one QUIC connection to an end with this certificate (DER), which serves them itself.
+    Quinn { address: SocketAddr, certificate: Vec<u8> },
 }
 
-/// A connection to the service.
-pub type Connection = TcpStream;
+/// A connection to the service, or a stream where the path is QUIC itself.
+pub type Connection = Either<TcpStream, QuinnStream>;
 
 /// Opens connections along one route.
 #[derive(Debug)]
 pub struct Dialer {
-    address: String,
+    route: Route,
     /// The bytes of the request to the proxy, if there is one.
-    request: Option<Vec<u8>>,
+    request: Vec<u8>,
+    /// The QUIC connection, once it is needed.
+    quinn: OnceCell<quinn_ends::Entry>,
 }
 
 impl Dialer {
     /// What [`Self::dial`] needs, prepared once.
     pub fn new(route: &Route) -> Self {
-        match route {
-            Route::Tcp(address) => Self { address: address.clone(), request: None },
-            Route::Connect { proxy, target, login } => {
-                Self { address: proxy.clone(), request: Some(request(target, login.as_ref())) }
-            }
-        }
+        let request = match route {
+            Route::Connect { target, login, .. } => request(target, login.as_ref()),
+            Route::Tcp(_) | Route::Quinn { .. } => Vec::new(),
+        };
+        Self { route: route.clone(), request, quinn: OnceCell::new() }
     }
 
     /// A connection to the service, with TCP_NODELAY.
     pub async fn dial(&self) -> Result<Connection> {
-        timeout(DIAL, self.open()).await.with_context(|| format!("{} does not answer", self.address))?
+        timeout(DIAL, self.open()).await.with_context(|| format!("{:?} does not answer", self.route))?
     }
 
     async fn open(&self) -> Result<Connection> {
-        let stream = TcpStream::connect(&self.address).await;
-        let mut stream = stream.with_context(|| format!("{} cannot be reached", self.address))?;
-        stream.set_nodelay(true)?;
-        if let Some(request) = &self.request {
-            stream.write_all(request).await?;
-            read_established(&mut stream).await?;
+        match &self.route {
+            Route::Tcp(address) => Ok(Either::Left(tcp(address).await?)),
+            Route::Connect { proxy, .. } => {
+                let mut stream = tcp(proxy).await?;
+                stream.write_all(&self.request).await?;
+                read_established(&mut stream).await?;
+                Ok(Either::Left(stream))
+            }
+            Route::Quinn { address, certificate } => {
+                let connect = || quinn_ends::Entry::connect(*address, certificate.clone());
+                Ok(Either::Right(self.quinn.get_or_try_init(connect).await?.open().await?))
+            }
         }
-        Ok(stream)
     }
+}
+
+async fn tcp(address: &str) -> Result<TcpStream> {
+    let stream = TcpStream::connect(address).await.with_context(|| format!("{address} cannot be reached"))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 fn request(target: &SocketAddr, login: Option<&(String, String)>) -> Vec<u8> {

@@ -66,7 +66,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
 impl Agent {
     /// Reads the identity and binds the metrics port.
     pub async fn bind(config: Config) -> Result<Self, StartError> {
-        let Config { state, hubs, policy, kube_api, metrics_listen, drain_timeout } = config;
+        let Config { state, hubs, policy, kube_api, metrics_listen, drain_timeout, tunnel } = config;
         let registry = Registry::new();
         let metrics = Arc::new(Metrics::register(&registry).map_err(StartError::Metrics)?);
         let identity = CurrentIdentity::load(StateFolder::new(state), metrics.clone()).map_err(StartError::Identity)?;
@@ -92,6 +92,7 @@ impl Agent {
             status: Arc::new(Status::new(&hubs)),
             metrics,
             instance: format!("{:032x}", rand::random::<u128>()),
+            tunnel,
             drain,
             end,
         };

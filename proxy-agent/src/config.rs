@@ -49,6 +49,7 @@ pub struct Config {
     pub metrics_listen: Option<SocketAddr>,
     /// How long open streams may take to end when the agent stops.
     pub drain_timeout: Duration,
+    pub tunnel: tunnel::Settings,
 }
 
 /// The spoke's kube-apiserver.
@@ -120,6 +121,7 @@ impl Config {
             kube_api: KubeApi::Assumed(kube_api),
             metrics_listen: None,
             drain_timeout: DEFAULT_DRAIN,
+            tunnel: tunnel::Settings::default(),
         }
     }
 }
@@ -180,6 +182,7 @@ fn read_run(settings: &mut Settings<'_>, environment: &dyn Fn(&str) -> Option<St
         kube_api: configured.unwrap_or_else(|| KubeApi::Assumed(assumed_kube_api(environment))),
         metrics_listen: settings.optional::<Listen>("metrics-listen").unwrap_or_default().0,
         drain_timeout: settings.optional::<Span>("drain-timeout").map_or(DEFAULT_DRAIN, |span| span.0),
+        tunnel: tunnel::Settings { max_mtu: settings.optional("max-mtu").unwrap_or_default() },
     }
 }
 

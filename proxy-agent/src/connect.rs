@@ -37,6 +37,7 @@ pub(crate) async fn connect(
     resolver: &Resolver,
     hub: &HubAddress,
     tls: &Arc<rustls::ClientConfig>,
+    settings: tunnel::Settings,
     limit: Duration,
 ) -> Result<Connection, ConnectError> {
     let deadline = Instant::now() + limit;
@@ -44,7 +45,7 @@ pub(crate) async fn connect(
     let resolved = timeout_at(deadline, resolver.resolve(hub.host(), hub.port())).await;
     let resolved = resolved.map_err(|_| timed_out())?;
     let addresses = resolved.map_err(|source| ConnectError::NameNotFound { hub: hub.clone(), source })?;
-    let dial = |address| tunnel::connect(address, tls.clone(), HUB_SERVER_NAME, limit);
+    let dial = |address| tunnel::connect(address, tls.clone(), HUB_SERVER_NAME, settings, limit);
     match timeout_at(deadline, race(&addresses, dial, telling)).await {
         Ok(Ok(connection)) => Ok(connection),
         Err(_) | Ok(Err(Some(tunnel::ConnectError::TimedOut(_)))) => Err(timed_out()),

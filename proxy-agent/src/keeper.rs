@@ -33,6 +33,7 @@ pub(crate) struct Keeper {
     pub(crate) metrics: Arc<Metrics>,
     /// Random at each start of the agent.
     pub(crate) instance: String,
+    pub(crate) tunnel: tunnel::Settings,
     pub(crate) drain: CancellationToken,
     pub(crate) end: CancellationToken,
 }
@@ -91,7 +92,7 @@ impl Keeper {
 
     async fn attempt(&self, hub: &HubAddress, limit: Duration) -> Result<(AgentTunnel, AgentControl), ConnectError> {
         let deadline = Instant::now() + limit;
-        let connection = connect(&self.resolver, hub, &self.identity.get().tls(), limit).await?;
+        let connection = connect(&self.resolver, hub, &self.identity.get().tls(), self.tunnel, limit).await?;
         let hello = Hello {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             capabilities: Vec::new(),

@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     if let Err(error) = log::init(format) {
         return failed(&error, EX_SOFTWARE);
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error, EX_SOFTWARE),
     };

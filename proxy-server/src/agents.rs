@@ -11,7 +11,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, info_span};
 use tunnel::{
     AgentMessage, CloseReason, Connection, Drain, EstablishError, HandshakeError, HubControl, HubMessage, HubTunnel,
-    Incoming, Listener, Loss, Protocol, Renew, Renewed, Welcome,
+    Listener, Loss, Protocol, Renew, Renewed, Welcome,
 };
 
 use crate::{
@@ -79,8 +79,9 @@ impl Agents {
             };
             let peer = incoming.remote_address();
             let agents = self.clone();
+            let handshake = incoming.accept(HANDSHAKE_TIMEOUT);
             let task = async move {
-                let connection = agents.handshake(incoming).await;
+                let connection = agents.shake_hands(handshake).await;
                 drop(permit);
                 if let Some(connection) = connection {
                     agents.converse(connection).await;
@@ -90,8 +91,11 @@ impl Agents {
         }
     }
 
-    async fn handshake(&self, incoming: Incoming) -> Option<Connection> {
-        match incoming.accept(HANDSHAKE_TIMEOUT).await {
+    async fn shake_hands(
+        &self,
+        handshake: impl Future<Output = Result<Connection, HandshakeError>>,
+    ) -> Option<Connection> {
+        match handshake.await {
             Ok(connection) => Some(connection),
             Err(error) => {
                 let reason = match &error {

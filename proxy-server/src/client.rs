@@ -4,6 +4,7 @@ use std::{
     fmt,
     io::{self, Cursor, IoSlice},
     net::SocketAddr,
+    os::fd::AsFd,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -14,6 +15,8 @@ use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{TcpStream, UnixStream},
+    runtime::{self, Handle},
+    sync::OwnedSemaphorePermit,
 };
 use tokio_rustls::server::TlsStream;
 use tunnel::{RelayEnd, Stream, Traffic};
@@ -46,6 +49,9 @@ pub(crate) struct Client {
     ahead: BytesMut,
     /// The end of our direction was said.
     ended: bool,
+    /// The runtime that drives the connection.
+    driver: runtime::Id,
+    _room: OwnedSemaphorePermit,
 }
 
 /// Where a client comes from.
@@ -67,9 +73,11 @@ impl fmt::Display for Peer {
 
 impl Client {
     /// From now on the connection is reset if it closes before its end was said, even by the kernel for a hub that was
-    /// killed: its client sees an error, not an end.
-    pub(crate) fn new(transport: Transport) -> Self {
-        let client = Self { transport, ahead: BytesMut::new(), ended: false };
+    /// killed: its client sees an error, not an end. Must be called in the runtime that accepted it; `room` is its place
+    /// among the connections.
+    pub(crate) fn new(transport: Transport, room: OwnedSemaphorePermit) -> Self {
+        let driver = Handle::current().id();
+        let client = Self { transport, ahead: BytesMut::new(), ended: false, driver, _room: room };
         client.set_linger(Some(Duration::ZERO));
         client
     }
@@ -138,6 +146,21 @@ impl Client {
         Ok(())
     }
 
+    /// Has the runtime in which this is called drive the connection.
+    pub(crate) fn adopt(&mut self) -> io::Result<()> {
+        let here = Handle::current().id();
+        if self.driver == here {
+            return Ok(());
+        }
+        match &mut self.transport {
+            Transport::Tcp(tcp) => adopt_tcp(tcp)?,
+            Transport::Tls(tls) => adopt_tcp(tls.get_mut().0)?,
+            Transport::Unix(unix) => *unix = UnixStream::from_std(unix.as_fd().try_clone_to_owned()?.into())?,
+        }
+        self.driver = here;
+        Ok(())
+    }
+
     /// Joins the client to `stream` until both are done.
     pub(crate) async fn relay(mut self, stream: Stream, traffic: &Traffic) -> RelayEnd {
         let ahead = Cursor::new(std::mem::take(&mut self.ahead));
@@ -171,6 +194,12 @@ impl Client {
         // The socket may be gone already.
         let _ = SockRef::from(tcp).set_linger(linger);
     }
+}
+
+/// The same socket under another descriptor, registered with this runtime.
+fn adopt_tcp(tcp: &mut TcpStream) -> io::Result<()> {
+    *tcp = TcpStream::from_std(tcp.as_fd().try_clone_to_owned()?.into())?;
+    Ok(())
 }
 
 /// A connection whose end was said closes like any other.

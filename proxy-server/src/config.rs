@@ -5,6 +5,7 @@ use std::{
     ffi::OsString,
     fmt,
     net::SocketAddr,
+    num::NonZeroU8,
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -13,6 +14,9 @@ use std::{
 use certs::ClusterName;
 use clap::{Args, Parser};
 use serde::{Deserialize, Deserializer, de};
+use tunnel::Mtu;
+
+use crate::workers::default_count;
 
 pub use crate::limits::Caps;
 
@@ -48,6 +52,9 @@ pub struct Config {
     /// Audit events go here as JSON lines instead of into the log.
     pub audit_log: Option<PathBuf>,
     pub caps: Caps,
+    pub tunnel: tunnel::Settings,
+    /// Threads that move bytes.
+    pub workers: NonZeroU8,
     /// Print the bound addresses on standard output, as one line of JSON.
     pub print_addresses: bool,
 }
@@ -168,6 +175,14 @@ struct Settings {
     #[arg(long, value_name = "N", env = "CLUSTER_PROXY_MAX_PENDING_PER_USER")]
     #[serde(deserialize_with = "number_or_text")]
     max_pending_per_user: Option<String>,
+    /// The largest IP packet to send to agents, 1280 to 9000; what the path carries is found out [default: 9000]
+    #[arg(long, value_name = "BYTES", env = "CLUSTER_PROXY_MAX_MTU")]
+    #[serde(deserialize_with = "number_or_text")]
+    max_mtu: Option<String>,
+    /// Threads that move bytes, 1 to 255 [default: one for each processor]
+    #[arg(long, value_name = "N", env = "CLUSTER_PROXY_WORKERS")]
+    #[serde(deserialize_with = "number_or_text")]
+    workers: Option<String>,
 }
 
 impl Config {
@@ -202,6 +217,8 @@ impl Config {
             log_format: LogFormat::Text,
             audit_log: None,
             caps: Caps::default(),
+            tunnel: tunnel::Settings::default(),
+            workers: default_count(),
             print_addresses: false,
         }
     }
@@ -240,6 +257,10 @@ impl Config {
         let per_user = cap("max-connections-per-user", in_flags, in_file, caps.connections_per_user);
         let (in_flags, in_file) = (flags.max_pending_per_user, file.max_pending_per_user);
         let pending_per_user = cap("max-pending-per-user", in_flags, in_file, caps.pending_per_user);
+        let max_mtu = flags.max_mtu.or(file.max_mtu).unwrap_or_else(|| Mtu::default().to_string());
+        let max_mtu = problems.value("max-mtu", max_mtu, parsed);
+        let workers = flags.workers.or(file.workers).unwrap_or_else(|| default_count().to_string());
+        let workers = problems.value("workers", workers, parsed);
         let plaintext = flags.plaintext.or(file.plaintext).unwrap_or_else(|| "loopback".into());
         let plaintext = problems.value("plaintext", plaintext, parsed);
         let log_format = flags.log_format.or(file.log_format).unwrap_or_else(|| "text".into());
@@ -274,6 +295,8 @@ impl Config {
                 connections_per_user: per_user?,
                 pending_per_user: pending_per_user?,
             },
+            tunnel: tunnel::Settings { max_mtu: max_mtu? },
+            workers: workers?,
             print_addresses,
         })
     }

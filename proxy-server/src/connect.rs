@@ -42,7 +42,7 @@ pub(crate) async fn serve(
     };
     match opened {
         Ok((stream, proxied)) => match client.answer(ESTABLISHED).await {
-            Ok(()) => proxied.relay(client, stream).await,
+            Ok(()) => proxied.relay(client, stream),
             Err(_) => proxied.close("client_reset"),
         },
         Err(error) => refuse(&mut client, &error).await,

@@ -23,7 +23,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::oneshot,
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 use tunnel::{Stream, Traffic};
 
 use crate::{
@@ -62,7 +62,6 @@ struct Forwarder {
     proxy: Arc<Proxy>,
     peer: Peer,
     shown: Shown,
-    tasks: TaskTracker,
 }
 
 /// Serves requests until the client is done; on `stop`, until the one in progress is.
@@ -72,10 +71,9 @@ pub(crate) async fn serve(
     peer: Peer,
     shown: Shown,
     head_timeout: Duration,
-    tasks: TaskTracker,
     stop: CancellationToken,
 ) {
-    let forwarder = Arc::new(Forwarder { proxy, peer, shown, tasks });
+    let forwarder = Arc::new(Forwarder { proxy, peer, shown });
     let service = service_fn(move |request| {
         let forwarder = forwarder.clone();
         async move { Ok::<_, std::convert::Infallible>(forwarder.handle(request).await) }
@@ -140,7 +138,7 @@ impl Forwarder {
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(metered)).await;
         let (sender, connection) = handshake.map_err(|error| bad_gateway(&error))?;
         let (upgraded, pair) = oneshot::channel();
-        self.tasks.spawn(async move {
+        self.proxy.tasks.spawn(async move {
             let result = tokio::select! {
                 result = drive(connection, pair) => result,
                 () = proxied.cut().cancelled() => "cut",

@@ -71,8 +71,8 @@ impl Frontends {
         while let Some((permit, accepted)) = self.next(|| listener.accept()).await {
             match accepted {
                 Ok((tcp, address)) => {
-                    let serving = self.clone().serve_one(tcp, address);
-                    self.spawn(permit, Peer::Tcp(address), serving);
+                    let serving = self.clone().serve_one(tcp, address, permit);
+                    self.spawn(Peer::Tcp(address), serving);
                 }
                 Err(error) => pause(&error).await,
             }
@@ -86,9 +86,9 @@ impl Frontends {
             match accepted {
                 Ok((uid, unix)) => {
                     let shown = Shown { uid: Some(uid), cluster: cluster.clone(), ..Shown::default() };
-                    let client = Client::new(Transport::Unix(unix));
+                    let client = Client::new(Transport::Unix(unix), permit);
                     let serving = self.clone().serve_client(client, Peer::Unix(uid), shown);
-                    self.spawn(permit, Peer::Unix(uid), serving);
+                    self.spawn(Peer::Unix(uid), serving);
                 }
                 Err(error) => pause(&error).await,
             }
@@ -111,24 +111,20 @@ impl Frontends {
         }
     }
 
-    fn spawn(&self, permit: OwnedSemaphorePermit, peer: Peer, serving: impl Future<Output = ()> + Send + 'static) {
-        let task = async move {
-            serving.await;
-            drop(permit);
-        };
-        self.tasks.spawn(task.instrument(info_span!("client", %peer)));
+    fn spawn(&self, peer: Peer, serving: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(serving.instrument(info_span!("client", %peer)));
     }
 
-    async fn serve_one(self: Arc<Self>, tcp: TcpStream, address: SocketAddr) {
+    async fn serve_one(self: Arc<Self>, tcp: TcpStream, address: SocketAddr, room: OwnedSemaphorePermit) {
         prepare(&tcp);
         let mut first = [0];
         let Some(Ok(1)) = self.soon(tcp.peek(&mut first)).await else { return };
         let peer = Peer::Tcp(address);
         if first[0] == TLS_HANDSHAKE {
-            let Some((client, shown)) = self.handshake(tcp).await else { return };
+            let Some((client, shown)) = self.handshake(tcp, room).await else { return };
             return self.serve_client(client, peer, shown).await;
         }
-        let client = Client::new(Transport::Tcp(tcp));
+        let client = Client::new(Transport::Tcp(tcp), room);
         if self.plaintext.allows(address.ip()) {
             self.serve_client(client, peer, Shown::default()).await;
         } else {
@@ -144,7 +140,7 @@ impl Frontends {
         }
     }
 
-    async fn handshake(&self, tcp: TcpStream) -> Option<(Client, Shown)> {
+    async fn handshake(&self, tcp: TcpStream, room: OwnedSemaphorePermit) -> Option<(Client, Shown)> {
         let accepting = TlsAcceptor::from(self.tls.clone()).accept(tcp);
         let reason = match tokio::time::timeout(self.head_timeout, accepting).await {
             Ok(Ok(tls)) => {
@@ -153,7 +149,7 @@ impl Frontends {
                 let cluster = session.server_name().and_then(|name| self.proxy.cluster_of_server_name(name));
                 let certificate = certificate.map(CertificateDer::into_owned);
                 let shown = Shown { certificate, cluster, ..Shown::default() };
-                return Some((Client::new(Transport::Tls(Box::new(tls))), shown));
+                return Some((Client::new(Transport::Tls(Box::new(tls)), room), shown));
             }
             Ok(Err(error)) => handshake_reason(&error),
             Err(_) => "timed_out",
@@ -176,8 +172,8 @@ impl Frontends {
                 connect::serve(&self.proxy, client, peer, shown, &authority, authorization).await;
             }
             Ok(Ok(Head::Other)) => {
-                let (proxy, tasks, stop) = (self.proxy.clone(), self.tasks.clone(), self.stop.clone());
-                forward::serve(proxy, client, peer, shown, limit, tasks, stop).await;
+                let (proxy, stop) = (self.proxy.clone(), self.stop.clone());
+                forward::serve(proxy, client, peer, shown, limit, stop).await;
             }
             Ok(Err(error)) => connect::refuse_head(&mut client, &error).await,
             Err(_) => {

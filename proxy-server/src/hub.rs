@@ -1,16 +1,9 @@
 //! The hub put together: bound first, served later, and stopped in a written order.
 
-use std::{
-    io,
-    net::{Ipv4Addr, SocketAddr},
-    os::unix::fs::{FileTypeExt, PermissionsExt},
-    path::{Path, PathBuf},
-    pin::Pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
 use certs::ClusterName;
+use futures_util::future::join_all;
 use http::Request;
 use hyper::body::Incoming;
 use jiff::Timestamp;
@@ -18,11 +11,12 @@ use prometheus::{Registry as MetricsRegistry, process_collector::ProcessCollecto
 use registry::{Change, Registry};
 use tokio::{
     net::{TcpListener, UnixListener},
+    runtime::Handle,
     sync::broadcast::error::RecvError,
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tunnel::{ALPN_JOIN, ALPN_TUNNEL, BindError, CloseReason, Listener};
+use tunnel::{ALPN_JOIN, ALPN_TUNNEL, CloseReason, Listener, PortSocket, ServeError};
 
 use crate::{
     agents::Agents,
@@ -36,9 +30,11 @@ use crate::{
     joins::Joins,
     limits::Limits,
     metrics::{LiveCollector, Metrics},
+    ports::{Bound, ListenError, Ports},
     proxy::Proxy,
     state::{State, StateError},
     tunnels::Tunnels,
+    workers::Workers,
 };
 
 /// How long cut connections and closing tunnels may take once their time is up.
@@ -61,7 +57,11 @@ pub struct Hub {
     proxy: Arc<Proxy>,
     agents: Arc<Agents>,
     api: Arc<Api>,
-    ports: Ports,
+    /// Taken by what serves them.
+    ports: Option<Ports>,
+    /// The agents' port, one for each worker.
+    listeners: Vec<Arc<Listener>>,
+    workers: Workers,
     phases: Phases,
 }
 
@@ -76,16 +76,6 @@ pub struct Addresses {
     pub pin: certs::Pin,
     /// Folder of the administrator's credentials.
     pub admin: PathBuf,
-}
-
-#[derive(Debug)]
-struct Ports {
-    /// Each is taken by what serves it.
-    proxy: Option<TcpListener>,
-    sockets: Vec<(UnixListener, Option<ClusterName>)>,
-    api: Option<TcpListener>,
-    metrics: Option<TcpListener>,
-    tunnel: Arc<Listener>,
 }
 
 /// The signals and the tasks of the hub's life.
@@ -108,61 +98,41 @@ pub enum StartError {
     State(#[source] StateError),
     #[error("the hub has no certificate")]
     Authorities(#[source] AuthoritiesError),
-    #[error("cannot listen on {address} for {what}; is another program there?")]
-    Listen { what: &'static str, address: String, source: io::Error },
-    #[error("cannot listen for agents")]
-    Tunnel(#[source] BindError),
+    #[error("a worker thread cannot be started")]
+    Worker(#[source] io::Error),
+    #[error(transparent)]
+    Listen(ListenError),
+    #[error("cannot serve agents")]
+    Tunnel(#[source] ServeError),
     #[error("the metrics cannot be registered")]
     Metrics(#[source] prometheus::Error),
 }
-
-/// Why a hub ended by itself.
-#[derive(Debug, thiserror::Error)]
-#[error("the hub's {0} ended unexpectedly; look at the log before this line")]
-pub struct RunError(&'static str);
 
 impl Hub {
     /// Opens the state and binds every port; serves nothing yet.
     pub async fn bind(config: Config) -> Result<Self, StartError> {
         let state = State::open(&config.state).map_err(StartError::State)?;
-        let proxy = listen("clients", config.proxy_listen).await?;
-        let api = listen("the API", config.api_listen).await?;
-        let metrics = listen("metrics", config.metrics_listen).await?;
-        let sockets =
-            config.proxy_sockets.iter().map(|socket| Ok((listen_unix(&socket.path)?, socket.cluster.clone())));
-        let sockets = sockets.collect::<Result<Vec<_>, StartError>>()?;
-        let bound = [&proxy, &api, &metrics].map(TcpListener::local_addr);
-        let [Ok(proxy_address), Ok(api_address), Ok(metrics_address)] = bound else {
-            return Err(StartError::Tunnel(BindError::Socket {
-                address: config.proxy_listen,
-                source: io::ErrorKind::AddrNotAvailable.into(),
-            }));
-        };
+        let workers = Workers::start(config.workers).map_err(StartError::Worker)?;
+        let (mut ports, bound) = Ports::bind(&config, workers.handles()).map_err(StartError::Listen)?;
+        let Bound { proxy, tunnel, api, metrics } = bound;
         let names = advertised(&config);
-        let admin = state.write_admin(format!("https://{}", near(api_address)), near(proxy_address));
+        let admin = state.write_admin(format!("https://{}", near(api)), near(proxy));
         let admin = admin.await.map_err(StartError::State)?;
         let State { folder, authority, registry, reset_key } = state;
-        let pin = authority.pin();
+        let addresses = Addresses { proxy, tunnel, api, metrics, pin: authority.pin(), admin };
         // A client may name its cluster by the server name in TLS.
         let wildcard = format!("*.{}", config.clusters_domain);
         let certified = names.iter().cloned().chain([wildcard]).collect();
         let authorities = Authorities::new(authority, folder, certified).map_err(StartError::Authorities)?;
         let tls = authorities.tls(&[ALPN_TUNNEL, ALPN_JOIN]);
-        let tunnel = Listener::bind(or_ipv4(config.tunnel_listen), tls, &reset_key).map_err(StartError::Tunnel)?;
-        let tunnel_address = tunnel
-            .local_address()
-            .map_err(|source| StartError::Tunnel(BindError::Socket { address: config.tunnel_listen, source }))?;
-        let addresses = Addresses {
-            proxy: proxy_address,
-            tunnel: tunnel_address,
-            api: api_address,
-            metrics: metrics_address,
-            pin,
-            admin,
+        let serve = |(port, worker): (PortSocket, &Handle)| {
+            let _driven_by = worker.enter();
+            Listener::serve(port, tls.clone(), &reset_key, config.tunnel).map(Arc::new)
         };
-        let (proxy, api, metrics) = (Some(proxy), Some(api), Some(metrics));
-        let ports = Ports { proxy, sockets, api, metrics, tunnel: Arc::new(tunnel) };
-        Self::assemble(config, names, addresses, registry, authorities, ports).map_err(StartError::Metrics)
+        let listeners = ports.tunnel.drain(..).zip(workers.handles()).map(serve).collect::<Result<_, _>>();
+        let listeners = listeners.map_err(StartError::Tunnel)?;
+        let hub = Self::assemble(config, names, addresses, registry, authorities, listeners, workers);
+        Ok(Self { ports: Some(ports), ..hub.map_err(StartError::Metrics)? })
     }
 
     fn assemble(
@@ -171,7 +141,8 @@ impl Hub {
         addresses: Addresses,
         registry: Registry,
         authorities: Authorities,
-        ports: Ports,
+        listeners: Vec<Arc<Listener>>,
+        workers: Workers,
     ) -> prometheus::Result<Self> {
         let (registry, authorities) = (Arc::new(registry), Arc::new(authorities));
         let (tunnels, connections) = (Arc::new(Tunnels::default()), Arc::new(Connections::default()));
@@ -189,6 +160,7 @@ impl Hub {
             metrics: metrics.clone(),
             domain: config.clusters_domain.clone(),
             dial_timeout: config.dial_timeout,
+            tasks: phases.clients.clone(),
         });
         let agents = Arc::new(Agents {
             registry: registry.clone(),
@@ -209,7 +181,20 @@ impl Hub {
         };
         let (registered, issuing) = (registry.clone(), authorities.clone());
         let api = Arc::new(Api { registry: registered, authorities: issuing, tunnels, connections, about });
-        Ok(Self { config, addresses, registry, authorities, metrics: gathered, proxy, agents, api, ports, phases })
+        Ok(Self {
+            config,
+            addresses,
+            registry,
+            authorities,
+            metrics: gathered,
+            proxy,
+            agents,
+            api,
+            ports: None,
+            listeners,
+            workers,
+            phases,
+        })
     }
 
     /// Where the hub listens.
@@ -218,45 +203,43 @@ impl Hub {
     }
 
     /// Serves until `stop`, then drains; `abort` cuts a drain short.
-    pub async fn run(mut self, stop: CancellationToken, abort: CancellationToken) -> Result<(), RunError> {
+    pub async fn run(mut self, stop: CancellationToken, abort: CancellationToken) {
         let Addresses { proxy, tunnel, api, metrics, pin, admin } = &self.addresses;
-        let credentials = admin.display();
-        tracing::info!(%proxy, %tunnel, %api, %metrics, %pin, %credentials, "hub ready");
-        self.spawn_services(&stop);
-        let frontends = self.frontends();
-        for (listener, cluster) in self.ports.sockets.drain(..) {
-            self.phases.others.spawn(frontends.clone().serve_unix(listener, cluster));
+        let (credentials, workers) = (admin.display(), self.workers.handles().len());
+        tracing::info!(%proxy, %tunnel, %api, %metrics, %pin, %credentials, workers, "hub ready");
+        if let Some(ports) = self.ports.take() {
+            self.spawn_services(ports.api, ports.metrics, &stop);
+            self.spawn_frontends(ports.proxy, ports.sockets);
         }
-        let listener = self.ports.proxy.take().expect("taken here only");
-        let ended = tokio::select! {
-            () = frontends.serve_tcp(listener) => Err(RunError("frontend")),
-            () = stop.cancelled() => Ok(()),
-        };
+        stop.cancelled().await;
         self.stop(abort).await;
-        ended
     }
 
     /// Everything but the frontends: it goes on while connections drain.
-    fn spawn_services(&mut self, stop: &CancellationToken) {
+    fn spawn_services(&self, api: TcpListener, metrics: TcpListener, stop: &CancellationToken) {
         let Phases { end, others, .. } = &self.phases;
-        let until = |service: Pin<Box<dyn Future<Output = ()> + Send>>| {
+        let until = |worker: &Handle, service: Pin<Box<dyn Future<Output = ()> + Send>>| {
             let end = end.clone();
-            others.spawn(async move {
+            let until_end = async move {
                 tokio::select! {
                     // First: at the hub's end, services may end by themselves.
                     biased;
                     () = end.cancelled() => {}
                     () = service => tracing::error!("a service of the hub ended by itself"),
                 }
-            });
+            };
+            others.spawn_on(until_end, worker);
         };
-        until(Box::pin(self.agents.clone().serve(self.ports.tunnel.clone())));
+        for (listener, worker) in self.listeners.iter().zip(self.workers.handles()) {
+            until(worker, Box::pin(self.agents.clone().serve(listener.clone())));
+        }
+        let here = Handle::current();
         let (registry, proxy, agents) = (self.registry.clone(), self.proxy.clone(), self.agents.clone());
-        until(Box::pin(async move { watch(&registry, &proxy, &agents).await }));
+        until(&here, Box::pin(async move { watch(&registry, &proxy, &agents).await }));
         let authorities = self.authorities.clone();
-        until(Box::pin(async move { authorities.keep_current().await }));
-        let port = |listener: Option<TcpListener>, tls, connections| HttpPort {
-            listener: listener.expect("taken here only"),
+        until(&here, Box::pin(async move { authorities.keep_current().await }));
+        let port = |listener, tls, connections| HttpPort {
+            listener,
             tls,
             connections,
             tasks: others.clone(),
@@ -264,25 +247,34 @@ impl Hub {
         };
         let health = Health { metrics: self.metrics.clone(), stopping: stop.clone() };
         let answer = move |request: Request<Incoming>, _| std::future::ready(health.answer(&request));
-        others.spawn(port(self.ports.metrics.take(), None, HEALTH_CONNECTIONS).serve(answer));
-        let (api, tls) = (self.api.clone(), TlsAcceptor::from(self.authorities.tls(&[b"http/1.1"])));
-        let answer = move |request, certificate| api.clone().answer(request, certificate);
-        others.spawn(port(self.ports.api.take(), Some(tls), API_CONNECTIONS).serve(answer));
+        others.spawn(port(metrics, None, HEALTH_CONNECTIONS).serve(answer));
+        let tls = TlsAcceptor::from(self.authorities.tls(&[b"http/1.1"]));
+        let answering = self.api.clone();
+        let answer = move |request, certificate| answering.clone().answer(request, certificate);
+        others.spawn(port(api, Some(tls), API_CONNECTIONS).serve(answer));
     }
 
-    fn frontends(&self) -> Arc<Frontends> {
-        let Phases { clients, drain, .. } = &self.phases;
+    /// Each worker accepts clients of its own.
+    fn spawn_frontends(&self, listeners: Vec<TcpListener>, sockets: Vec<(UnixListener, Option<ClusterName>)>) {
+        let Phases { clients, others, drain, .. } = &self.phases;
         let Config { plaintext, head_timeout, .. } = self.config;
         let tls = self.authorities.tls(&[b"http/1.1"]);
-        Frontends::new(self.proxy.clone(), tls, plaintext, head_timeout, clients.clone(), drain.clone())
+        let frontends =
+            Frontends::new(self.proxy.clone(), tls, plaintext, head_timeout, clients.clone(), drain.clone());
+        for (listener, worker) in listeners.into_iter().zip(self.workers.handles()) {
+            others.spawn_on(frontends.clone().serve_tcp(listener), worker);
+        }
+        for (listener, cluster) in sockets {
+            others.spawn(frontends.clone().serve_unix(listener, cluster));
+        }
     }
 
-    /// The readiness is off by now, and no client is accepted any more.
+    /// The readiness is off by now.
     async fn stop(self, abort: CancellationToken) {
-        let Self { config, registry, proxy, ports, phases, .. } = self;
+        let Self { config, registry, proxy, listeners, workers, phases, .. } = self;
         let Phases { drain, end, clients, others } = phases;
         tracing::info!(connections = proxy.connections.count(), "stopping");
-        // 1. Agents look for another hub; idle clients are let go.
+        // 1. No client is accepted any more; agents look for another hub; idle clients are let go.
         drain.cancel();
         clients.close();
         // 2. Connections may end by themselves, up to the deadline.
@@ -299,7 +291,10 @@ impl Hub {
         }
         // 4. This is the end for everything else, and agents hear of it.
         end.cancel();
-        ports.tunnel.close(CloseReason::HubStopping, "the hub is stopping", CUT_TIMEOUT).await;
+        let closing = listeners
+            .iter()
+            .map(|listener| listener.close(CloseReason::HubStopping, "the hub is stopping", CUT_TIMEOUT));
+        join_all(closing).await;
         others.close();
         if tokio::time::timeout(CUT_TIMEOUT, others.wait()).await.is_err() {
             tracing::warn!(tasks = others.len(), "some tasks did not end in time");
@@ -310,6 +305,7 @@ impl Hub {
             // Left behind, the next start would have to tell it from one in use.
             let _ = std::fs::remove_file(&socket.path);
         }
+        workers.stop().await;
         tracing::info!("stopped");
     }
 }
@@ -355,32 +351,4 @@ fn near(address: SocketAddr) -> String {
 
 fn host_port(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-}
-
-async fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    let failed = |source| StartError::Listen { what, address: address.to_string(), source };
-    TcpListener::bind(or_ipv4(address)).await.map_err(failed)
-}
-
-/// `[::]` where there is IPv6, else `0.0.0.0`.
-fn or_ipv4(address: SocketAddr) -> SocketAddr {
-    let no_ipv6 = || std::net::UdpSocket::bind("[::]:0").is_err();
-    if address.is_ipv6() && address.ip().is_unspecified() && no_ipv6() {
-        return SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
-    }
-    address
-}
-
-/// Binds a Unix socket that only its owner and group may use; a stale one is replaced, a used one is an error.
-fn listen_unix(path: &Path) -> Result<UnixListener, StartError> {
-    let bind = || {
-        let socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
-        if socket && std::os::unix::net::UnixStream::connect(path).is_err() {
-            std::fs::remove_file(path)?;
-        }
-        let listener = UnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-        Ok(listener)
-    };
-    bind().map_err(|source| StartError::Listen { what: "local clients", address: path.display().to_string(), source })
 }

@@ -25,14 +25,17 @@ mod joins;
 mod limits;
 pub mod log;
 mod metrics;
+mod ports;
 mod proxy;
 mod refusal;
 mod route;
 mod socks5;
 mod state;
 mod tunnels;
+mod workers;
 
 pub use authorities::AuthoritiesError;
 pub use config::Config;
-pub use hub::{Addresses, Hub, RunError, StartError};
+pub use hub::{Addresses, Hub, StartError};
+pub use ports::ListenError;
 pub use state::StateError;

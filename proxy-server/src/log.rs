@@ -4,7 +4,7 @@ use std::{fs::OpenOptions, io, os::unix::fs::OpenOptionsExt, path::PathBuf, sync
 
 use tracing_subscriber::{
     EnvFilter, Layer,
-    filter::{LevelFilter, Targets, filter_fn},
+    filter::{LevelFilter, Targets},
     layer::SubscriberExt,
     util::{SubscriberInitExt, TryInitError},
 };
@@ -30,9 +30,11 @@ pub fn init(config: &Config) -> Result<(), LogError> {
         opened.map_err(|source| LogError::Audit { path: path.clone(), source })
     });
     let audit = audit.transpose()?;
-    let own_file = audit.is_some();
-    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
-    let not_audit = filter_fn(move |event| !own_file || event.target() != AUDIT);
+    let mut filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
+    if audit.is_some() {
+        // A filter that is a function would have every span of every packet made, to be asked about it.
+        filter = filter.add_directive("audit=off".parse().expect("a directive"));
+    }
     let stderr = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     let stderr = match config.log_format {
         LogFormat::Text => stderr.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).boxed(),
@@ -42,9 +44,5 @@ pub fn init(config: &Config) -> Result<(), LogError> {
         let layer = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(Mutex::new(file));
         layer.with_filter(Targets::new().with_target(AUDIT, LevelFilter::INFO))
     });
-    tracing_subscriber::registry()
-        .with(stderr.with_filter(filter).with_filter(not_audit))
-        .with(audit)
-        .try_init()
-        .map_err(LogError::Twice)
+    tracing_subscriber::registry().with(stderr.with_filter(filter)).with(audit).try_init().map_err(LogError::Twice)
 }

@@ -44,7 +44,7 @@ fn main() -> ExitCode {
 fn run(config: Config) -> Result<(), Box<dyn Error>> {
     log::init(&config)?;
     raise_open_files();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let terminate = signal(SignalKind::terminate())?;
         let interrupt = signal(SignalKind::interrupt())?;
@@ -56,7 +56,7 @@ fn run(config: Config) -> Result<(), Box<dyn Error>> {
         let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
         let running = hub.run(stop.clone(), abort.clone());
         tokio::select! {
-            ended = running => ended?,
+            () = running => {}
             () = forward_signals(terminate, interrupt, stop, abort) => {}
         }
         Ok(())

@@ -8,7 +8,7 @@ use std::{
 use certs::ClusterName;
 use jiff::Timestamp;
 use registry::{Registry, Standing};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tunnel::{Dial, DialError, Dialed, Loss, Reason, RelayEnd, Stream, TargetKind, Traffic};
 
 use crate::{
@@ -34,6 +34,8 @@ pub(crate) struct Proxy {
     pub(crate) domain: String,
     /// How long a dial may take.
     pub(crate) dial_timeout: Duration,
+    /// Where connections run.
+    pub(crate) tasks: TaskTracker,
 }
 
 /// What a client asks for.
@@ -55,8 +57,9 @@ pub(crate) struct Proxied {
     traffic: Arc<Traffic>,
     metrics: Arc<Metrics>,
     entry: Entry,
+    tasks: TaskTracker,
+    counted: Counted,
     _permit: Permit,
-    _counted: Counted,
 }
 
 /// What the audit event tells.
@@ -85,8 +88,8 @@ impl Proxy {
             Ok((stream, traffic, entry, permit, counted)) => {
                 self.metrics.opened(record.frontend);
                 let record = Some(record);
-                let metrics = self.metrics.clone();
-                let proxied = Proxied { record, traffic, metrics, entry, _permit: permit, _counted: counted };
+                let (metrics, tasks) = (self.metrics.clone(), self.tasks.clone());
+                let proxied = Proxied { record, traffic, metrics, entry, tasks, counted, _permit: permit };
                 Ok((stream, proxied))
             }
             Err(error) => {
@@ -257,8 +260,17 @@ impl Proxied {
         self.entry.cut()
     }
 
-    /// Relays `client` until it is done or cut.
-    pub(crate) async fn relay(self, client: Client, stream: Stream) {
+    /// Relays `client` until it is done or cut, in a task of the tunnel's worker: the bytes then never cross threads.
+    pub(crate) fn relay(self, client: Client, stream: Stream) {
+        let worker = self.counted.worker().clone();
+        let tasks = self.tasks.clone();
+        tasks.spawn_on(self.relay_here(client, stream), &worker);
+    }
+
+    async fn relay_here(self, mut client: Client, stream: Stream) {
+        if client.adopt().is_err() {
+            return self.close("client_failed");
+        }
         let relay = client.relay(stream, &self.traffic);
         let result = tokio::select! {
             end = relay => relay_label(end),

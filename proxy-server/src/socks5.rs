@@ -59,7 +59,7 @@ pub(crate) async fn serve(proxy: &Proxy, mut client: Client, peer: Peer, mut sho
     };
     match opened {
         Ok((stream, proxied)) => match client.answer(&reply(Reply::Succeeded)).await {
-            Ok(()) => proxied.relay(client, stream).await,
+            Ok(()) => proxied.relay(client, stream),
             Err(_) => proxied.close("client_reset"),
         },
         Err(error) => client.conclude(&reply(reply_of(&error))).await,

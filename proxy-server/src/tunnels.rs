@@ -12,7 +12,7 @@ use certs::{AgentName, ClusterName, KeyFingerprint};
 use dashmap::DashMap;
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch};
 use tunnel::{CloseReason, HubTunnel, Traffic};
 
 /// How long a tunnel that left a dial unanswered is passed over. One that is still there after the transport's idle
@@ -44,6 +44,8 @@ pub(crate) struct Member {
     pub(crate) version: String,
     pub(crate) since: Timestamp,
     pub(crate) tunnel: HubTunnel,
+    /// Where the tunnel lives.
+    worker: Handle,
     instance: String,
     streams: AtomicUsize,
     /// The agent is stopping.
@@ -89,7 +91,7 @@ pub(crate) struct Joining {
 }
 
 impl Tunnels {
-    /// Adds a tunnel, ready to take dials.
+    /// Adds a tunnel of the worker that calls, ready to take dials.
     pub(crate) fn register(self: &Arc<Self>, joining: Joining) -> Registered {
         let Joining { cluster, agent, key, version, instance, since, tunnel } = joining;
         let member = Arc::new(Member {
@@ -99,6 +101,7 @@ impl Tunnels {
             version,
             since,
             tunnel,
+            worker: Handle::current(),
             instance,
             streams: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
@@ -234,6 +237,13 @@ impl Drop for Registered {
             entry.find_superseded();
         }
         self.tunnels.remove_forgotten(&self.cluster);
+    }
+}
+
+impl Counted {
+    /// The worker on which the stream's tunnel lives.
+    pub(crate) fn worker(&self) -> &Handle {
+        &self.0.worker
     }
 }
 

@@ -88,11 +88,14 @@ impl RawAgent {
     }
 
     async fn try_open(hub: &Hub, tls: Arc<ClientConfig>) -> Result<Result<Self, Loss>> {
-        let connection = match tunnel::connect(hub.addresses().tunnel, tls, HUB_SERVER_NAME, BOUND).await {
-            Ok(connection) => connection,
-            Err(ConnectError::Handshake { source, .. }) => return Ok(Err(source)),
-            Err(other) => return Err(other.into()),
-        };
+        let connection =
+            match tunnel::connect(hub.addresses().tunnel, tls, HUB_SERVER_NAME, tunnel::Settings::default(), BOUND)
+                .await
+            {
+                Ok(connection) => connection,
+                Err(ConnectError::Handshake { source, .. }) => return Ok(Err(source)),
+                Err(other) => return Err(other.into()),
+            };
         let hello = Hello { version: "raw".to_owned(), ..Hello::default() };
         match AgentTunnel::establish(connection.clone(), hello, BOUND).await {
             Ok((tunnel, control, _)) => Ok(Ok(Self { connection, tunnel, control })),

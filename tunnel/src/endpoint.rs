@@ -1,4 +1,4 @@
-//! The UDP sockets: the hub's [`Listener`] with its incoming handshakes, and the agent's [`connect`].
+//! The QUIC endpoints: the hub's [`Listener`] with its incoming handshakes, and the agent's [`connect`].
 
 use std::{
     io,
@@ -9,21 +9,18 @@ use std::{
 
 use aws_lc_rs::{digest, hmac};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn_proto::HashedConnectionIdGenerator;
-use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
     code::CloseReason,
     connection::{Connection, Loss},
+    mtu::{self, Mtu},
+    port::{self, PortSocket, Worker},
+    socket::{Offload, Socket},
     transport,
 };
 
 /// Length of the hub's reset key, in bytes.
 pub const RESET_KEY_LENGTH: usize = 64;
-
-/// Room for bursts of a whole congestion window; with the kernel's default of 212 KiB, quinn loses about a thousand
-/// datagrams a second at full speed on loopback.
-const SOCKET_BUFFER: usize = 4 << 20;
 
 /// Time between two resets. quinn's 20 ms would take 100 s for 5,000 agents; a reset is smaller than what it answers, so
 /// it neither amplifies nor loops.
@@ -33,13 +30,23 @@ const RESET_INTERVAL: Duration = Duration::from_micros(100);
 #[derive(Debug)]
 pub struct Listener {
     endpoint: quinn::Endpoint,
+    socket: Arc<Socket>,
+    /// For paths whose first link carries jumbo frames.
+    jumbo: Arc<quinn::ServerConfig>,
 }
 
-/// Why the hub's port could not be opened.
+/// What an operator may set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// The largest IP packet to send; what the path carries is found out.
+    pub max_mtu: Mtu,
+}
+
+/// Why the hub's port could not be served.
 #[derive(Debug, thiserror::Error)]
-pub enum BindError {
-    #[error("cannot open UDP port {address}")]
-    Socket { address: SocketAddr, source: io::Error },
+pub enum ServeError {
+    #[error("the UDP socket cannot be used")]
+    Socket(#[source] io::Error),
     #[error("the TLS configuration cannot carry QUIC")]
     Tls(#[source] quinn::crypto::rustls::NoInitialCipherSuite),
 }
@@ -48,6 +55,8 @@ pub enum BindError {
 #[derive(Debug)]
 pub struct Incoming {
     incoming: quinn::Incoming,
+    /// Where the listener's own is not the right one.
+    config: Option<Arc<quinn::ServerConfig>>,
 }
 
 /// Why an incoming handshake failed.
@@ -73,23 +82,36 @@ pub enum ConnectError {
 }
 
 impl Listener {
-    /// Opens `address` (port 0 for any; `[::]` serves IPv4 too). `tls` must be TLS 1.3 with this crate's ALPNs.
+    /// Serves `port` in the runtime in which this is called. `tls` must be TLS 1.3 with this crate's ALPNs.
     ///
     /// `reset_key` must outlive a restart: with it the hub answers packets of connections that an earlier process
     /// had, so that their agents come back at once instead of after the idle time-out (RFC 9000 section 10.3).
-    pub fn bind(
-        address: SocketAddr,
+    pub fn serve(
+        port: PortSocket,
         tls: Arc<rustls::ServerConfig>,
         reset_key: &[u8; RESET_KEY_LENGTH],
-    ) -> Result<Self, BindError> {
-        let crypto = QuicServerConfig::try_from(tls).map_err(BindError::Tls)?;
+        settings: Settings,
+    ) -> Result<Self, ServeError> {
+        let crypto = QuicServerConfig::try_from(tls).map_err(ServeError::Tls)?;
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-        server.transport_config(transport::hub());
-        let endpoint = endpoint_config(reset_key);
-        let endpoint = socket(address)
-            .and_then(|socket| quinn::Endpoint::new(endpoint, Some(server), socket, Arc::new(quinn::TokioRuntime)))
-            .map_err(|source| BindError::Socket { address, source })?;
-        Ok(Self { endpoint })
+        server.transport_config(transport::hub(settings.max_mtu));
+        let jumbo = Arc::new(server.clone());
+        server.transport_config(transport::hub(settings.max_mtu.min(Mtu::ETHERNET)));
+        let PortSocket { socket, worker } = port;
+        let socket = Arc::new(Socket::new(socket).map_err(ServeError::Socket)?);
+        let endpoint = quinn::Endpoint::new_with_abstract_socket(
+            endpoint_config(reset_key, worker),
+            Some(server),
+            socket.clone(),
+            Arc::new(quinn::TokioRuntime),
+        )
+        .map_err(ServeError::Socket)?;
+        Ok(Self { endpoint, socket, jumbo })
+    }
+
+    /// What the kernel does for this port.
+    pub fn offload(&self) -> Offload {
+        self.socket.offload()
     }
 
     /// The address really bound.
@@ -99,7 +121,9 @@ impl Listener {
 
     /// The next handshake; `None` when the listener is closed.
     pub async fn accept(&self) -> Option<Incoming> {
-        self.endpoint.accept().await.map(|incoming| Incoming { incoming })
+        let incoming = self.endpoint.accept().await?;
+        let jumbo = Mtu::towards(incoming.remote_address()) > Mtu::ETHERNET;
+        Some(Incoming { incoming, config: jumbo.then(|| self.jumbo.clone()) })
     }
 
     /// Closes every connection with `reason`, and waits at most `limit` for the peers to hear of it.
@@ -133,12 +157,19 @@ impl Incoming {
         self.incoming.refuse();
     }
 
-    /// Completes the handshake within `limit`.
-    pub async fn accept(self, limit: Duration) -> Result<Connection, HandshakeError> {
-        let connecting = self.incoming.accept().map_err(|error| HandshakeError::Failed(error.into()))?;
-        let connected = tokio::time::timeout(limit, connecting).await.map_err(|_| HandshakeError::TimedOut)?;
-        let quic = connected.map_err(|error| HandshakeError::Failed(error.into()))?;
-        Ok(Connection { quic, endpoint: None })
+    /// Completes the handshake within `limit`. It begins with the call, in the caller's span: the connection's packets
+    /// would otherwise each enter and leave the span of the task that waits.
+    pub fn accept(self, limit: Duration) -> impl Future<Output = Result<Connection, HandshakeError>> + Send {
+        let accepted = match self.config {
+            Some(config) => self.incoming.accept_with(config),
+            None => self.incoming.accept(),
+        };
+        async move {
+            let connecting = accepted.map_err(|error| HandshakeError::Failed(error.into()))?;
+            let connected = tokio::time::timeout(limit, connecting).await.map_err(|_| HandshakeError::TimedOut)?;
+            let quic = connected.map_err(|error| HandshakeError::Failed(error.into()))?;
+            Ok(Connection { quic, endpoint: None })
+        }
     }
 }
 
@@ -148,14 +179,18 @@ pub async fn connect(
     address: SocketAddr,
     tls: Arc<rustls::ClientConfig>,
     server_name: &str,
+    settings: Settings,
     limit: Duration,
 ) -> Result<Connection, ConnectError> {
     let crypto = QuicClientConfig::try_from(tls).map_err(|error| ConnectError::Config(error.to_string()))?;
     let mut client = quinn::ClientConfig::new(Arc::new(crypto));
-    client.transport_config(transport::agent());
+    client.transport_config(transport::agent(Mtu::towards(address).min(settings.max_mtu)));
     let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = socket(SocketAddr::new(any, 0)).map_err(ConnectError::Socket)?;
-    let endpoint = quinn::Endpoint::new(quinn::EndpointConfig::default(), None, socket, Arc::new(quinn::TokioRuntime))
+    let socket = port::open(SocketAddr::new(any, 0), false).and_then(Socket::new).map_err(ConnectError::Socket)?;
+    let mut config = quinn::EndpointConfig::default();
+    receive_largest(&mut config);
+    let runtime = Arc::new(quinn::TokioRuntime);
+    let endpoint = quinn::Endpoint::new_with_abstract_socket(config, None, Arc::new(socket), runtime)
         .map_err(ConnectError::Socket)?;
     let connecting =
         endpoint.connect_with(client, address, server_name).map_err(|error| ConnectError::Config(error.to_string()))?;
@@ -167,35 +202,18 @@ pub async fn connect(
 }
 
 /// The hub's settings that are not of one connection.
-fn endpoint_config(reset_key: &[u8; RESET_KEY_LENGTH]) -> quinn::EndpointConfig {
+fn endpoint_config(reset_key: &[u8; RESET_KEY_LENGTH], worker: Worker) -> quinn::EndpointConfig {
     let hmac = hmac::Key::new(hmac::HMAC_SHA256, reset_key);
     // quinn answers unknown packets only when it recognises the connection id as one of its own.
     let digest = digest::digest(&digest::SHA256, reset_key);
     let ids = digest.as_ref().iter().take(8).fold(0, |key, byte| key << 8 | u64::from(*byte));
     let mut config = quinn::EndpointConfig::new(Arc::new(hmac));
-    config
-        .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)))
-        .min_reset_interval(RESET_INTERVAL);
+    config.cid_generator(move || worker.ids(ids)).min_reset_interval(RESET_INTERVAL);
+    receive_largest(&mut config);
     config
 }
 
-fn socket(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.set_recv_buffer_size(SOCKET_BUFFER)?;
-    socket.set_send_buffer_size(SOCKET_BUFFER)?;
-    // The kernel reports twice what it grants (socket(7)).
-    let granted = socket.recv_buffer_size()? / 2;
-    if granted < SOCKET_BUFFER {
-        tracing::warn!(
-            granted,
-            wanted = SOCKET_BUFFER,
-            "small UDP buffers will lose datagrams at speed; set sysctl net.core.rmem_max and net.core.wmem_max"
-        );
-    }
-    socket.bind(&address.into())?;
-    Ok(socket.into())
+fn receive_largest(config: &mut quinn::EndpointConfig) {
+    // It fails below 1200 only.
+    let _ = config.max_udp_payload_size(mtu::LARGEST_DATAGRAM);
 }

@@ -44,7 +44,10 @@ mod endpoint;
 mod hub;
 mod join;
 mod message;
+mod mtu;
+mod port;
 mod relay;
+mod socket;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -55,14 +58,17 @@ pub use agent::{AcceptError, AgentControl, AgentTunnel, DialRequest, PendingDial
 pub use code::{CloseReason, ResetReason};
 pub use connection::{Connection, Loss, Protocol};
 pub use control::ControlError;
-pub use endpoint::{BindError, ConnectError, HandshakeError, Incoming, Listener, RESET_KEY_LENGTH, connect};
+pub use endpoint::{ConnectError, HandshakeError, Incoming, Listener, RESET_KEY_LENGTH, ServeError, Settings, connect};
 pub use hub::{DialError, EstablishError, HubControl, HubTunnel};
 pub use join::{JoinAnswers, JoinError, JoinSession};
 pub use message::{
     AgentMessage, Dial, Dialed, Drain, Hello, HubMessage, Issued, JoinReply, JoinRequest, Pending, Reason, Refusal,
     Renew, Renewed, TargetKind, Welcome,
 };
+pub use mtu::{Mtu, MtuError};
+pub use port::PortSocket;
 pub use relay::{RelayEnd, Traffic, relay};
+pub use socket::Offload;
 pub use stream::{ReceiveHalf, SendHalf, Stream};
 pub use wire::{MESSAGE_LIMIT, WireError};
 

@@ -16,6 +16,8 @@ use crate::{
 };
 
 const SOON: Duration = Duration::from_secs(10);
+const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+const KEY: [u8; RESET_KEY_LENGTH] = [7; RESET_KEY_LENGTH];
 
 struct Pair {
     listener: Listener,
@@ -47,12 +49,17 @@ fn tls() -> (Arc<rustls::ServerConfig>, Arc<rustls::ClientConfig>) {
     (Arc::new(server), Arc::new(client))
 }
 
+fn listen(address: SocketAddr, tls: Arc<rustls::ServerConfig>) -> Listener {
+    let port = PortSocket::bind(address, 1).unwrap().remove(0);
+    Listener::serve(port, tls, &KEY, Settings::default()).unwrap()
+}
+
 async fn pair() -> Pair {
     let (server, client) = tls();
-    let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)), server, &[7; RESET_KEY_LENGTH]).unwrap();
+    let listener = listen(ANY, server);
     let address = listener.local_address().unwrap();
     let dialling = async {
-        let connection = connect(address, client, "hub", SOON).await.unwrap();
+        let connection = connect(address, client, "hub", Settings::default(), SOON).await.unwrap();
         let hello = Hello { version: "1".into(), ..Hello::default() };
         AgentTunnel::establish(connection, hello, SOON).await.unwrap()
     };
@@ -190,7 +197,7 @@ async fn a_join_is_asked_once_and_answered_until_decided() {
     let (server, client) = tls();
     let mut client = (*client).clone();
     client.alpn_protocols = vec![ALPN_JOIN.to_vec()];
-    let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)), server, &[7; RESET_KEY_LENGTH]).unwrap();
+    let listener = listen(ANY, server);
     let address = listener.local_address().unwrap();
     let asked = JoinRequest { token: "t".into(), cluster: "c1".into(), ..JoinRequest::default() };
     let hub = async {
@@ -203,7 +210,7 @@ async fn a_join_is_asked_once_and_answered_until_decided() {
         session.conclude(JoinReply::Issued(issued), SOON).await.unwrap();
     };
     let agent = async {
-        let connection = connect(address, Arc::new(client), "hub", SOON).await.unwrap();
+        let connection = connect(address, Arc::new(client), "hub", Settings::default(), SOON).await.unwrap();
         let mut answers = JoinAnswers::ask(connection, &asked, SOON).await.unwrap();
         let mut replies = vec![answers.next().await.unwrap()];
         replies.push(answers.next().await.unwrap());
@@ -315,25 +322,22 @@ proptest! {
 #[tokio::test]
 async fn a_restarted_hub_tells_old_tunnels_that_they_are_gone() {
     let (server, client) = tls();
-    let key = [7; RESET_KEY_LENGTH];
     // A runtime of its own, so that it can end like a killed process: without a word.
     let killed = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let first = {
         let _entered = killed.enter();
-        Listener::bind(any, server.clone(), &key).unwrap()
+        listen(ANY, server.clone())
     };
     let address = first.local_address().unwrap();
     let accepting = killed.spawn(async move { (first.accept().await.unwrap().accept(SOON).await.unwrap(), first) });
-    let connection = connect(address, client, "hub", SOON).await.unwrap();
+    let connection = connect(address, client, "hub", Settings::default(), SOON).await.unwrap();
     let held = accepting.await.unwrap();
     tokio::task::spawn_blocking(|| killed.shutdown_timeout(SOON)).await.unwrap();
     drop(held);
-    let bind = || Listener::bind(address, server.clone(), &key);
     let deadline = Instant::now() + SOON;
     let _second = loop {
-        match bind() {
-            Ok(second) => break second,
+        match PortSocket::bind(address, 1) {
+            Ok(mut port) => break Listener::serve(port.remove(0), server, &KEY, Settings::default()).unwrap(),
             Err(error) => assert!(Instant::now() < deadline, "{error}"),
         }
         tokio::task::yield_now().await;

@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use quinn::{IdleTimeout, TransportConfig, VarInt};
+use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+
+use crate::mtu::Mtu;
 
 /// A peer that has not been heard of for this long is gone: the bound within which a dead agent shows.
 /// Below 15 s, and long enough for a route to change without losing every stream.
@@ -27,22 +29,24 @@ const STREAM_WINDOW: u32 = 1 << 20;
 /// Unacknowledged bytes per tunnel: the product of 100 ms and 1 Gbit/s is 12.5 MB.
 const SEND_WINDOW: u64 = 16 << 20;
 
-/// The hub's side of a connection.
-pub(crate) fn hub() -> Arc<TransportConfig> {
-    let mut transport = both();
+/// The hub's side of a connection whose path may carry packets of `mtu`.
+pub(crate) fn hub(mtu: Mtu) -> Arc<TransportConfig> {
+    let mut transport = both(mtu);
     transport.max_concurrent_bidi_streams(HUB_STREAMS.into());
     Arc::new(transport)
 }
 
-/// The agent's side of a connection.
-pub(crate) fn agent() -> Arc<TransportConfig> {
-    let mut transport = both();
+/// The agent's side of a connection whose path may carry packets of `mtu`.
+pub(crate) fn agent(mtu: Mtu) -> Arc<TransportConfig> {
+    let mut transport = both(mtu);
     transport.max_concurrent_bidi_streams(AGENT_STREAMS.into());
     transport.keep_alive_interval(Some(KEEP_ALIVE));
     Arc::new(transport)
 }
 
-fn both() -> TransportConfig {
+fn both(mtu: Mtu) -> TransportConfig {
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(mtu.datagram());
     let mut transport = TransportConfig::default();
     transport
         .max_idle_timeout(Some(IdleTimeout::try_from(IDLE_TIMEOUT).expect("12 s fits a QUIC variable-length integer")))
@@ -51,6 +55,7 @@ fn both() -> TransportConfig {
         .stream_receive_window(STREAM_WINDOW.into())
         // A window for the whole connection would let a few stalled readers block every other stream.
         .receive_window(VarInt::MAX)
-        .send_window(SEND_WINDOW);
+        .send_window(SEND_WINDOW)
+        .mtu_discovery_config(Some(discovery));
     transport
 }

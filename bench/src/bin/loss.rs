@@ -71,7 +71,7 @@ async fn long_fat(report: &mut Report, link: &Link, paths: &Paths, arguments: &A
 /// 16 streams, by the link's rate.
 async fn shares(report: &mut Report, link: &Link, paths: &Paths, arguments: &Arguments) -> Result<()> {
     let paths: Vec<&Running> = match arguments.short {
-        true => paths.without(&[Path::Direct]),
+        true => paths.select(&[ours()]),
         false => paths.running.iter().collect(),
     };
     let ours = position(&paths, &ours())?;

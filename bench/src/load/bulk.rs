@@ -10,7 +10,7 @@ use tokio::task::{JoinSet, LocalSet};
 
 use super::{Edge, Load, Spent};
 use crate::route::Connection;
-use crate::service::{Ask, CHUNK};
+use crate::service::{Ask, CHUNK, Turns};
 
 /// Bytes of one GiB.
 const GIB: f64 = (1_u64 << 30) as f64;
@@ -94,7 +94,7 @@ pub(super) async fn run(load: &Load, streams: usize, direction: Direction) -> Re
 }
 
 pub(super) async fn pump(mut stream: Connection, direction: Direction, count: Rc<Cell<u64>>) -> Result<()> {
-    let mut chunk = vec![0; CHUNK];
+    let (mut chunk, mut turns) = (vec![0; CHUNK], Turns::default());
     loop {
         let moved = match direction {
             Direction::Download => stream.read(&mut chunk).await?,
@@ -104,6 +104,7 @@ pub(super) async fn pump(mut stream: Connection, direction: Direction, count: Rc
             return Ok(());
         }
         count.set(count.get() + moved as u64);
+        turns.pass().await;
     }
 }
 

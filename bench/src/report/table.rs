@@ -12,9 +12,7 @@ pub(super) fn text(report: &Report) -> String {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
         format!("{}\n", cells.collect::<Vec<String>>().join("  ").trim_end())
     };
-    let form = if report.short { "short form" } else { "full form" };
-    let mut text =
-        format!("\nQuestion {}: {} ({form})\n{}\n\n", report.question, report.title, report.machine.describe());
+    let mut text = format!("\nQuestion {}: {}\n{}\n\n", report.question, report.title, made(report));
     text.push_str(&line(&HEADS.map(str::to_owned)));
     rows.iter().for_each(|row| text.push_str(&line(row)));
     report.notes.iter().for_each(|note| text.push_str(&format!("note: {note}\n")));
@@ -22,7 +20,7 @@ pub(super) fn text(report: &Report) -> String {
 }
 
 pub(super) fn markdown(report: &Report) -> String {
-    let mut text = format!("### {}. {}\n\n", report.question, report.title);
+    let mut text = format!("### {}. {}\n\n{}\n\n", report.question, report.title, made(report));
     text.push_str(&format!("| {} |\n|{}\n", HEADS.join(" | "), "---|".repeat(HEADS.len())));
     for figure in &report.figures {
         text.push_str(&format!("| {} |\n", cells(figure).join(" | ")));
@@ -32,6 +30,12 @@ pub(super) fn markdown(report: &Report) -> String {
     }
     report.notes.iter().for_each(|note| text.push_str(&format!("- {note}\n")));
     text
+}
+
+/// With what the report was made, in one line.
+fn made(report: &Report) -> String {
+    let form = if report.short { "short form" } else { "full form" };
+    format!("{form}, {}", report.machine.describe())
 }
 
 fn cells(figure: &Figure) -> [String; 7] {

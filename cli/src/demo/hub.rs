@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use certs::{AgentName, ClusterName, Credentials};
-use proxy_server::{Config, RunError};
+use proxy_server::Config;
 use registry::{
     Reach,
     api::{ClusterView, HubStatus, NewToken, TokenCreated},
@@ -36,7 +36,7 @@ pub(super) struct Hub {
     pub(super) admin: Credentials,
     pub(super) api: Api,
     pub(super) proxy: SocketAddr,
-    pub(super) running: JoinHandle<Result<(), RunError>>,
+    pub(super) running: JoinHandle<()>,
 }
 
 impl Hub {

@@ -69,6 +69,9 @@ struct RunArgs {
     /// How long open connections may take to end when the agent stops [default: 30s].
     #[arg(long, value_name = "DURATION")]
     drain_timeout: Option<String>,
+    /// The largest IP packet to send to the hub, 1280 to 9000; what the path carries is found out [default: 9000].
+    #[arg(long, value_name = "BYTES")]
+    max_mtu: Option<String>,
     /// 'text' or 'json' [default: text].
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
@@ -91,7 +94,8 @@ impl Cli {
                 rest
             }
         };
-        let RunArgs { hub, state, allow, deny, kube_api, metrics_listen, drain_timeout, log_format, config } = rest;
+        let RunArgs { hub, state, allow, deny, kube_api, metrics_listen, drain_timeout, max_mtu, log_format, config } =
+            rest;
         flags.extend([("hub", hub), ("allow", allow), ("deny", deny)]);
         flags.extend(
             [
@@ -99,6 +103,7 @@ impl Cli {
                 ("kube-api", kube_api),
                 ("metrics-listen", metrics_listen),
                 ("drain-timeout", drain_timeout),
+                ("max-mtu", max_mtu),
                 ("log-format", log_format),
             ]
             .map(|(name, text)| (name, Vec::from_iter(text))),

@@ -95,11 +95,21 @@ fn a_token_is_not_in_the_debug_output() {
 
 #[test]
 fn all_mistakes_are_told_at_once() {
-    let line = "join --hub :1 --pin sha256:12 --cluster C_1 --agent a_ --timeout soon --drain-timeout=-1s \
+    let line = "join --hub :1 --pin sha256:12 --cluster C_1 --agent a_ --timeout soon --drain-timeout=-1s --max-mtu 576 \
                 --metrics-listen here --log-format xml --allow 10.0.*";
     let errors = errors(line, &[]);
-    for name in ["hub", "pin", "cluster", "agent", "timeout", "drain-timeout", "metrics-listen", "log-format", "allow"]
-    {
+    for name in [
+        "hub",
+        "pin",
+        "cluster",
+        "agent",
+        "timeout",
+        "drain-timeout",
+        "max-mtu",
+        "metrics-listen",
+        "log-format",
+        "allow",
+    ] {
         assert!(errors.iter().any(|error| error.starts_with(&format!("--{name}: "))), "{name}: {errors:#?}");
     }
     assert_eq!(errors.iter().filter(|error| error.starts_with("--hub")).count(), 1, "{errors:#?}");

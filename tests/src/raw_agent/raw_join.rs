@@ -28,7 +28,8 @@ impl RawJoin {
     pub async fn ask(hub: &Hub, request: &JoinRequest) -> Result<Self> {
         let pin: Pin = hub.addresses().pin.parse()?;
         let tls = pinned_client_config(&pin, &[ALPN_JOIN]);
-        let connection = tunnel::connect(hub.addresses().tunnel, tls, HUB_SERVER_NAME, BOUND).await?;
+        let connection =
+            tunnel::connect(hub.addresses().tunnel, tls, HUB_SERVER_NAME, tunnel::Settings::default(), BOUND).await?;
         Ok(Self(JoinAnswers::ask(connection, request, BOUND).await?))
     }
 

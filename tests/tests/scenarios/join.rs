@@ -25,7 +25,7 @@ async fn a_wrong_pin_is_refused_by_the_agent_before_it_says_anything() -> Result
     let hub = Hub::start().await?;
     let pin: Pin = PrivateKey::generate().fingerprint().to_string().parse()?;
     let tls = pinned_client_config(&pin, &[ALPN_JOIN]);
-    match tunnel::connect(hub.addresses().tunnel, tls, HUB_SERVER_NAME, BOUND).await {
+    match tunnel::connect(hub.addresses().tunnel, tls, HUB_SERVER_NAME, tunnel::Settings::default(), BOUND).await {
         Err(ConnectError::Handshake { source: Loss::Transport(text), .. }) => {
             assert!(text.contains(&hub.addresses().pin) && text.contains(&pin.to_string()), "{text}");
         }
