@@ -21,6 +21,7 @@ use nix::sys::prctl;
 use parking_lot::Mutex;
 use tun_rs::{DeviceBuilder, SyncDevice};
 
+use crate::machine::TcpMemory;
 use crate::netns::{self, Namespace};
 use crate::place::{Place, Places};
 
@@ -49,6 +50,7 @@ pub struct Link {
     carrier: Carrier,
     near: Namespace,
     far: Namespace,
+    tcp_memory: TcpMemory,
 }
 
 /// Who carries the packets.
@@ -79,14 +81,14 @@ impl Link {
             pump.run()
         })?;
         let carrier = Carrier::Thread { lanes, stop: Some(stop), pump: Some(pump) };
-        Ok(Self { carrier, near, far })
+        Ok(Self { carrier, near, far, tcp_memory: TcpMemory::limit()? })
     }
 
     /// The same by the kernel's netem, where it has one. Its losses are not decided by a seed.
     pub fn start_netem(profile: Profile) -> Result<Self> {
         let (near, far) = ends()?;
         let carrier = Carrier::Netem(Netem::start(&profile, &near, &far)?);
-        Ok(Self { carrier, near, far })
+        Ok(Self { carrier, near, far, tcp_memory: TcpMemory::limit()? })
     }
 
     /// From now on another profile, in both directions; what is under way arrives as it would have.
@@ -120,6 +122,11 @@ impl Link {
     pub fn places(&self) -> Places {
         let near = Place { ip: NEAR.into(), netns: None };
         Places { near, far: Place { ip: FAR.into(), netns: Some(self.far.file()) } }
+    }
+
+    /// The machine's limit, which the ends share with everything else on it.
+    pub fn tcp_memory(&self) -> TcpMemory {
+        self.tcp_memory
     }
 
     /// Ends it; an error says why it had ended before.

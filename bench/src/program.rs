@@ -81,11 +81,12 @@ pub fn link(report: &mut Report, arguments: &Arguments, profile: Profile, seed: 
     }
     let link = if arguments.netem { Link::start_netem(profile) } else { Link::start(profile, seed) }?;
     report.notes.extend(arguments.netem.then(|| "the link is the kernel's netem".to_owned()));
+    link.tcp_memory().check()?;
     link.near().enter()?;
     Ok(Some(link))
 }
 
-/// Ends the link, and notes how well it was emulated.
+/// Ends the link, and notes how well it was emulated. Figures taken while others had TCP's memory are none.
 pub fn end(report: &mut Report, link: Link) -> Result<()> {
     for (direction, statistics) in ["there", "back"].iter().zip(link.statistics().into_iter().flatten()) {
         let Statistics { delivered, lost, dropped, largest_error, .. } = statistics;
@@ -95,6 +96,7 @@ pub fn end(report: &mut Report, link: Link) -> Result<()> {
              average, {most:.1} at most"
         ));
     }
+    link.tcp_memory().check()?;
     link.stop()
 }
 
