@@ -35,6 +35,9 @@ pub struct Arguments {
     /// For `bulk`, `requests`, `connections`: measure this number of streams, connections or workers only
     #[arg(long, value_name = "N")]
     pub only: Option<usize>,
+    /// For `beside` and `loss`: let the kernel's netem be the link, where it has one; its losses are not decided by a seed
+    #[arg(long)]
+    pub netem: bool,
     /// For `loss`: instead of measuring, hold a tunnel under load for so long at each loss, like 10m
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub soak: Option<Duration>,

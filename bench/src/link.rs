@@ -6,6 +6,7 @@
 //! ```
 
 mod lane;
+mod netem;
 mod profile;
 mod pump;
 
@@ -20,10 +21,12 @@ use nix::sys::prctl;
 use parking_lot::Mutex;
 use tun_rs::{DeviceBuilder, SyncDevice};
 
+use crate::machine::TcpMemory;
 use crate::netns::{self, Namespace};
 use crate::place::{Place, Places};
 
 pub use lane::{Fate, Lane, Statistics};
+use netem::Netem;
 pub use profile::{Profile, parse_queue, parse_rate, parse_share, parse_time};
 use pump::Pump;
 
@@ -44,11 +47,19 @@ type Lanes = Arc<Mutex<[Lane; 2]>>;
 /// Each direction has the same profile; what is lost is decided by the seed and the number of the packet alone.
 #[derive(Debug)]
 pub struct Link {
-    lanes: Lanes,
-    stop: Option<PipeWriter>,
-    pump: Option<JoinHandle<Result<()>>>,
+    carrier: Carrier,
     near: Namespace,
     far: Namespace,
+    tcp_memory: TcpMemory,
+}
+
+/// Who carries the packets.
+#[derive(Debug)]
+enum Carrier {
+    /// A thread of this process.
+    Thread { lanes: Lanes, stop: Option<PipeWriter>, pump: Option<JoinHandle<Result<()>>> },
+    /// The kernel.
+    Netem(Netem),
 }
 
 impl Link {
@@ -59,11 +70,7 @@ impl Link {
 
     /// Makes the namespaces, connects them, and starts to carry packets.
     pub fn start(profile: Profile, seed: u64) -> Result<Self> {
-        Self::available()?;
-        let near = Namespace::create("near")?;
-        let far = Namespace::create("far")?;
-        near.set_tcp_buffers(TCP_BUFFERS)?;
-        far.set_tcp_buffers(TCP_BUFFERS)?;
+        let (near, far) = ends()?;
         let devices = [device(&near, "n", NEAR)?, device(&far, "f", FAR)?];
         // Two seeds, so that the directions do not lose the same packets.
         let lanes = Arc::new(Mutex::new([Lane::new(profile, seed), Lane::new(profile, seed.wrapping_add(1))]));
@@ -73,19 +80,32 @@ impl Link {
             be_punctual();
             pump.run()
         })?;
-        Ok(Self { lanes, stop: Some(stop), pump: Some(pump), near, far })
+        let carrier = Carrier::Thread { lanes, stop: Some(stop), pump: Some(pump) };
+        Ok(Self { carrier, near, far, tcp_memory: TcpMemory::limit()? })
+    }
+
+    /// The same by the kernel's netem, where it has one. Its losses are not decided by a seed.
+    pub fn start_netem(profile: Profile) -> Result<Self> {
+        let (near, far) = ends()?;
+        let carrier = Carrier::Netem(Netem::start(&profile, &near, &far)?);
+        Ok(Self { carrier, near, far, tcp_memory: TcpMemory::limit()? })
     }
 
     /// From now on another profile, in both directions; what is under way arrives as it would have.
-    pub fn set_profile(&self, profile: Profile) {
-        for lane in self.lanes.lock().iter_mut() {
-            lane.set_profile(profile);
+    pub fn set_profile(&self, profile: Profile) -> Result<()> {
+        match &self.carrier {
+            Carrier::Thread { lanes, .. } => lanes.lock().iter_mut().for_each(|lane| lane.set_profile(profile)),
+            Carrier::Netem(netem) => netem.set_profile(&profile)?,
         }
+        Ok(())
     }
 
-    /// What happened so far from near to far, and from far to near.
-    pub fn statistics(&self) -> [Statistics; 2] {
-        self.lanes.lock().each_ref().map(Lane::statistics)
+    /// What happened so far from near to far, and from far to near; not known of netem.
+    pub fn statistics(&self) -> Option<[Statistics; 2]> {
+        match &self.carrier {
+            Carrier::Thread { lanes, .. } => Some(lanes.lock().each_ref().map(Lane::statistics)),
+            Carrier::Netem(_) => None,
+        }
     }
 
     /// The near end's namespace: hub and clients.
@@ -104,14 +124,20 @@ impl Link {
         Places { near, far: Place { ip: FAR.into(), netns: Some(self.far.file()) } }
     }
 
+    /// The machine's limit, which the ends share with everything else on it.
+    pub fn tcp_memory(&self) -> TcpMemory {
+        self.tcp_memory
+    }
+
     /// Ends it; an error says why it had ended before.
     pub fn stop(mut self) -> Result<()> {
         self.end()
     }
 
     fn end(&mut self) -> Result<()> {
-        drop(self.stop.take());
-        match self.pump.take().map(JoinHandle::join) {
+        let Carrier::Thread { stop, pump, .. } = &mut self.carrier else { return Ok(()) };
+        drop(stop.take());
+        match pump.take().map(JoinHandle::join) {
             None => Ok(()),
             Some(Ok(ended)) => ended,
             Some(Err(_)) => anyhow::bail!("the link's thread has panicked"),
@@ -127,9 +153,23 @@ impl Drop for Link {
     }
 }
 
+/// The namespaces of both ends, not connected yet.
+fn ends() -> Result<(Namespace, Namespace)> {
+    Link::available()?;
+    let (near, far) = (Namespace::create("near")?, Namespace::create("far")?);
+    near.set_tcp_buffers(TCP_BUFFERS)?;
+    far.set_tcp_buffers(TCP_BUFFERS)?;
+    Ok((near, far))
+}
+
+/// A device's name that no other process gives.
+fn device_name(suffix: &str) -> String {
+    format!("link{}{suffix}", process::id())
+}
+
 /// A TUN device in `namespace`, without offloads: what comes out of it are packets as they are on a wire.
 fn device(namespace: &Namespace, suffix: &str, address: Ipv4Addr) -> Result<SyncDevice> {
-    let name = format!("link{}{suffix}", process::id());
+    let name = device_name(suffix);
     let device = DeviceBuilder::new().name(&name).enable(false).build_sync().context("no TUN device")?;
     device.set_nonblocking(true)?;
     namespace.adopt(&name, address)?;
@@ -189,12 +229,12 @@ mod tests {
         // A loaded machine makes it later, and nothing earlier than the pump's tick.
         assert!(start.elapsed() > Duration::from_millis(49), "{:?}", start.elapsed());
 
-        link.set_profile(Profile::WIDE_AREA.with_loss(1.0));
+        link.set_profile(Profile::WIDE_AREA.with_loss(1.0))?;
         far.set_read_timeout(Some(Duration::from_millis(200)))?;
         near.send_to(b"lost", far.local_addr()?)?;
         let lost = far.recv_from(&mut datagram).map_err(|error| error.kind());
         assert_eq!(lost, Err(io::ErrorKind::WouldBlock));
-        let [there, back] = link.statistics();
+        let [there, back] = link.statistics().expect("a thread carries the packets");
         assert_eq!((there.delivered, there.lost, back.delivered), (1, 1, 1));
         let names = [link.near().name(), link.far().name()].map(|name| format!("/run/netns/{name}"));
         link.stop()?;

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 use std::thread::available_parallelism;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 /// What one has to know to compare two reports.
@@ -64,6 +64,47 @@ fn commit() -> String {
     if changed { commit + "+" } else { commit }
 }
 
+/// The limit of the memory that all TCP sockets of the machine hold together, in all network namespaces.
+#[derive(Debug, Clone, Copy)]
+pub struct TcpMemory {
+    /// Pages from which on the kernel holds the sockets down.
+    pressure: u64,
+}
+
+impl TcpMemory {
+    /// The machine's. Only its first network namespace shows it.
+    pub fn limit() -> Result<Self> {
+        let limits = read("/proc/sys/net/ipv4/tcp_mem")?;
+        Ok(Self { pressure: pressure(&limits).context("TCP's limits of memory are not told as tcp(7) says")? })
+    }
+
+    /// Fails while the kernel holds sockets down: every figure of TCP is then that of whoever holds the memory.
+    pub fn check(self) -> Result<()> {
+        let held = held(&read("/proc/net/sockstat")?).context("TCP's memory is not told as proc_net(5) says")?;
+        ensure!(
+            held < self.pressure,
+            "TCP sockets of this machine hold {held} pages, and the kernel holds them down from {} on: end what holds them",
+            self.pressure
+        );
+        Ok(())
+    }
+}
+
+fn read(file: &str) -> Result<String> {
+    fs::read_to_string(file).with_context(|| format!("{file} cannot be read"))
+}
+
+/// Pages that all TCP sockets hold.
+fn held(sockets: &str) -> Option<u64> {
+    let tcp = sockets.lines().find_map(|line| line.strip_prefix("TCP:"))?;
+    tcp.split_ascii_whitespace().skip_while(|word| *word != "mem").nth(1)?.parse().ok()
+}
+
+/// Pages from which on they are under pressure.
+fn pressure(limits: &str) -> Option<u64> {
+    limits.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,5 +121,13 @@ mod tests {
         assert!(machine.cores > 0 && machine.memory > 0);
         assert!(machine.describe().contains("GiB, Linux"), "{}", machine.describe());
         Ok(())
+    }
+
+    #[test]
+    fn the_memory_of_all_tcp_sockets_is_read_beside_its_limit() {
+        let sockets =
+            "sockets: used 5073\nTCP: inuse 2021 orphan 0 tw 2202 alloc 2021 mem 581446\nUDP: inuse 1007 mem 1301\n";
+        assert_eq!((held(sockets), pressure("287901\t383868\t575802\n")), (Some(581_446), Some(383_868)));
+        assert_eq!((held("UDP: inuse 1 mem 2"), pressure("1")), (None, None));
     }
 }

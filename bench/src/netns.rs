@@ -86,7 +86,13 @@ impl Namespace {
         command
     }
 
-    fn ip(&self, arguments: &[&str]) -> Result<()> {
+    /// Runs iproute2's `tc` on the namespace's devices.
+    pub fn tc(&self, arguments: &[&str]) -> Result<()> {
+        run(Command::new("tc").args(["-n", &self.name]).args(arguments)).map(drop)
+    }
+
+    /// Runs iproute2's `ip` on the namespace.
+    pub fn ip(&self, arguments: &[&str]) -> Result<()> {
         ip(&[&["-n", &self.name], arguments].concat())
     }
 
@@ -125,7 +131,8 @@ fn remove_orphans() -> Result<()> {
     Ok(())
 }
 
-fn ip(arguments: &[&str]) -> Result<()> {
+/// Runs iproute2's `ip` outside of any of these namespaces.
+pub(crate) fn ip(arguments: &[&str]) -> Result<()> {
     run(Command::new("ip").args(arguments)).map(drop)
 }
 

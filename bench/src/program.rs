@@ -74,24 +74,26 @@ impl Paths {
 
 /// The place of a path among those that are measured.
 pub fn position(paths: &[&Running], path: &Path) -> Result<usize> {
-    let position = paths.iter().position(|running| running.path == *path);
-    position.with_context(|| format!("{} is not measured", path.name()))
+    let found = paths.iter().position(|running| running.path == *path);
+    found.with_context(|| format!("{} is not measured", path.name()))
 }
 
 /// A link whose near end this thread is in; none, with a note, where there can be none.
-pub fn link(report: &mut Report, profile: Profile, seed: u64) -> Result<Option<Link>> {
+pub fn link(report: &mut Report, arguments: &Arguments, profile: Profile, seed: u64) -> Result<Option<Link>> {
     if let Err(missing) = Link::available() {
         report.notes.push(format!("not measured: {missing:#}"));
         return Ok(None);
     }
-    let link = Link::start(profile, seed)?;
+    let link = if arguments.netem { Link::start_netem(profile) } else { Link::start(profile, seed) }?;
+    report.notes.extend(arguments.netem.then(|| "the link is the kernel's netem".to_owned()));
+    link.tcp_memory().check()?;
     link.near().enter()?;
     Ok(Some(link))
 }
 
-/// Ends the link, and notes how well it was emulated.
+/// Ends the link, and notes how well it was emulated. Figures taken while others had TCP's memory are none.
 pub fn end(report: &mut Report, link: Link) -> Result<()> {
-    for (direction, statistics) in ["there", "back"].iter().zip(link.statistics()) {
+    for (direction, statistics) in ["there", "back"].iter().zip(link.statistics().into_iter().flatten()) {
         let Statistics { delivered, lost, dropped, largest_error, .. } = statistics;
         let [error, most] = [statistics.average_error(), largest_error].map(|error| error.as_secs_f64() * 1e3);
         report.notes.push(format!(
@@ -99,6 +101,7 @@ pub fn end(report: &mut Report, link: Link) -> Result<()> {
              average, {most:.1} at most"
         ));
     }
+    link.tcp_memory().check()?;
     link.stop()
 }
 

@@ -27,7 +27,7 @@ fn main() -> Result<()> {
 async fn measure(arguments: &Arguments) -> Result<Report> {
     let title = "how long does a small request take beside a bulk stream?";
     let mut report = Report::new("beside", 4, title, arguments.short)?;
-    let Some(link) = program::link(&mut report, Profile::WIDE_AREA, SEED)? else { return Ok(report) };
+    let Some(link) = program::link(&mut report, arguments, Profile::WIDE_AREA, SEED)? else { return Ok(report) };
     let paths = [ours(), yamux("cubic"), yamux("bbr")];
     let paths = Paths::across(&link, &paths).await?;
     let paths: Vec<_> = paths.running.iter().collect();
@@ -36,7 +36,7 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
     report.figures.push(Figure::new("p50, no bulk", &paths[ours].name, idle.p50, "ms"));
     let losses = if arguments.short { &LOSSES[..2] } else { &LOSSES };
     for (loss, p50, p99) in losses {
-        link.set_profile(Profile::WIDE_AREA.with_loss(*loss));
+        link.set_profile(Profile::WIDE_AREA.with_loss(*loss))?;
         let span = arguments.wide_area_span(2.5, 10.0);
         let rounds = Rounds::run(&paths, arguments.rounds(1, 3), async |path| path.beside(1, span).await).await?;
         let percent = loss * 100.0;

@@ -25,6 +25,9 @@ struct Arguments {
     /// Chooses which packets are lost.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Let the kernel's netem carry the packets, where it has one. Its losses are not decided by the seed.
+    #[arg(long)]
+    netem: bool,
     /// The congestion control of TCP at both ends, cubic or bbr [default: the machine's].
     #[arg(long)]
     tcp_congestion: Option<String>,
@@ -37,7 +40,7 @@ fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     let queue = parse_queue(&arguments.queue, arguments.rate)?;
     let profile = Profile { rate: arguments.rate, delay: arguments.delay, queue, loss: arguments.loss };
-    let link = Link::start(profile, arguments.seed)?;
+    let link = if arguments.netem { Link::start_netem(profile) } else { Link::start(profile, arguments.seed) }?;
     if let Some(name) = &arguments.tcp_congestion {
         link.near().set_tcp_congestion(name)?;
         link.far().set_tcp_congestion(name)?;
@@ -50,7 +53,7 @@ fn main() -> Result<ExitCode> {
         .env("LINK_FAR", link.far().name())
         .status()
         .with_context(|| format!("{program} does not start"))?;
-    for (direction, statistics) in ["near to far", "far to near"].iter().zip(link.statistics()) {
+    for (direction, statistics) in ["near to far", "far to near"].iter().zip(link.statistics().into_iter().flatten()) {
         report(direction, &statistics);
     }
     link.stop()?;

@@ -32,7 +32,7 @@ fn main() -> Result<()> {
 async fn measure(arguments: &Arguments) -> Result<Report> {
     let title = "how much of a link do bulk streams reach under loss?";
     let mut report = Report::new("loss", 5, title, arguments.short)?;
-    let Some(link) = program::link(&mut report, Profile::WIDE_AREA, SEED)? else { return Ok(report) };
+    let Some(link) = program::link(&mut report, arguments, Profile::WIDE_AREA, SEED)? else { return Ok(report) };
     let yamux = ["cubic", "bbr"].map(|congestion| Path::Yamux { congestion: congestion.to_owned() });
     // The short form has no time for tunnels over TCP; the target is a share of the link.
     let yamux = if arguments.short { &[][..] } else { &yamux };
@@ -53,7 +53,7 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
 
 /// One stream over 100 ms and 400 Mbit/s, by plain TCP's.
 async fn long_fat(report: &mut Report, link: &Link, paths: &Paths, arguments: &Arguments) -> Result<()> {
-    link.set_profile(Profile::LONG_FAT);
+    link.set_profile(Profile::LONG_FAT)?;
     let paths: Vec<&Running> = paths.running.iter().collect();
     let (direct, ours) = (position(&paths, &Path::Direct)?, position(&paths, &ours())?);
     let span = arguments.wide_area_span(4.0, 10.0);
@@ -71,13 +71,13 @@ async fn long_fat(report: &mut Report, link: &Link, paths: &Paths, arguments: &A
 /// 16 streams, by the link's rate.
 async fn shares(report: &mut Report, link: &Link, paths: &Paths, arguments: &Arguments) -> Result<()> {
     let paths: Vec<&Running> = match arguments.short {
-        true => paths.without(&[Path::Direct]),
+        true => paths.select(&[ours()]),
         false => paths.running.iter().collect(),
     };
     let ours = position(&paths, &ours())?;
     for (loss, target) in LOSSES {
         let profile = Profile::WIDE_AREA.with_loss(loss);
-        link.set_profile(profile);
+        link.set_profile(profile)?;
         let span = arguments.wide_area_span(4.0, 10.0);
         let download = async |path: &&Running| path.bulk(STREAMS, Direction::Download, span).await;
         let rounds = Rounds::run(&paths, arguments.rounds(1, 3), download).await?;
@@ -101,7 +101,7 @@ async fn soak(report: &mut Report, link: &Link, paths: &Paths, time: Duration) -
     let path = running[position(&running, &ours())?];
     let ours = path.ours.as_ref().context("ours is not up")?;
     for (loss, _) in LOSSES {
-        link.set_profile(Profile::LONG_FAT.with_loss(loss));
+        link.set_profile(Profile::LONG_FAT.with_loss(loss))?;
         let before = lost(ours).await?;
         let span = Span { warm_up: Duration::from_secs(2), measured: time };
         let soaked = path.bulk(SOAK_STREAMS, Direction::Download, span).await;

@@ -137,3 +137,39 @@ impl Notes {
         self.sent.borrow()[self.answered.get()..].iter().filter(|(_, counts)| *counts).count() as u64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ::tests::Service;
+
+    use super::*;
+    use crate::load::{Span, Work};
+    use crate::route::Route;
+    use crate::service;
+
+    #[tokio::test]
+    async fn requests_beside_downloads_are_sent_and_answered_and_both_are_counted() -> Result<()> {
+        let service = Service::start(|stream| async { service::serve(stream).await.map_err(std::io::Error::other) });
+        let service = service.await?;
+        let span = Span { warm_up: Duration::from_millis(50), measured: Duration::from_millis(300) };
+        let route = Route::Tcp(service.address().to_string());
+        let load = Load { route, work: Work::Beside { downloads: 2 }, span, counted: Vec::new() };
+        let beside = run(&load, 2).await?;
+        assert!(beside.requests > 0 && beside.unanswered == 0 && beside.bytes > 0, "{beside:?}");
+        assert!(0.0 < beside.p50 && beside.p50 <= beside.p99, "{beside:?}");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn only_requests_of_the_span_that_have_no_answer_are_missed() {
+        let notes = Notes::default();
+        for counts in [false, true, true, false, true] {
+            notes.sent.borrow_mut().push((Instant::now(), counts));
+        }
+        notes.answered.set(2);
+        assert_eq!(notes.unanswered(), 2);
+        notes.answered.set(5);
+        notes.answers().await;
+        assert_eq!(notes.unanswered(), 0);
+    }
+}
