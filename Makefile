@@ -11,7 +11,7 @@ demo:
 
 test:
 	bash tests/install.sh
-	$(CARGO) build --workspace --locked --bins
+	$(CARGO) build --locked -p proxy-server -p proxy-agent -p cli
 	$(CARGO) test --workspace --locked
 
 lint:
