@@ -23,6 +23,10 @@ const MINIMUM_PACKETS: u64 = 4;
 /// Packets by which the window may exceed what was delivered in a round trip.
 const OVERSHOOT: u64 = 320;
 
+/// Packets in flight that need no proof: should every second of them be lost in two rounds, that is 1000 gaps. Where the
+/// round trip is shorter than the turns of the machine's scheduler, less would leave the path idle.
+const UNPROVEN: u64 = 1000;
+
 /// Packets that may be lost in a round.
 const LOST: u64 = 320;
 
@@ -253,6 +257,7 @@ impl Model {
     /// The window of this phase. In start-up, [`Self::on_ack`] makes it grow and this only bounds it.
     fn update_window(&mut self, rtt: Duration) {
         let proven = self.proven.max(self.round.delivered_in(rtt)) + OVERSHOOT * self.mtu;
+        let proven = proven.max(UNPROVEN * self.mtu);
         let wanted = match self.phase {
             Phase::Startup { .. } => self.window,
             Phase::Cruise => self.pipe() + self.headroom.bytes(&self.bandwidth, self.min_rtt, rtt, self.mtu),
