@@ -31,12 +31,13 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
     let mut report = Report::new("idle", 7, title, arguments.short)?;
     let (stages, connections): (&[usize], _) =
         if arguments.short { (&[1_000], 1_000) } else { (&[1_000, 5_000, 10_000], 10_000) };
-    let crowd = Crowd::start(stages[stages.len() - 1], connections).await?;
+    let most = stages[stages.len() - 1];
+    let crowd = Crowd::start(most + FIRST, connections).await?;
+    // First, while the hub has nothing else to do, and with clusters that have no other agent.
+    report.figures.extend(handshakes(&crowd, most, arguments).await?);
     let first = crowd.connect(0, FIRST).await?;
     report.figures.push(idle_connections(&crowd, connections).await?);
     let others = tunnels(&crowd, stages, arguments, &mut report).await?;
-    // Last: these show the certificates of agents that are connected, and what goes to a cluster might take their tunnels.
-    report.figures.extend(handshakes(&crowd, arguments).await?);
     drop((first, others));
     Ok(report)
 }
@@ -84,7 +85,7 @@ async fn idle_connections(crowd: &Crowd, connections: usize) -> Result<Figure> {
 }
 
 /// CPU of the server for one handshake, by that of a server of bare TLS over TCP with the same settings.
-async fn handshakes(crowd: &Crowd, arguments: &Arguments) -> Result<Vec<Figure>> {
+async fn handshakes(crowd: &Crowd, first: usize, arguments: &Arguments) -> Result<Vec<Figure>> {
     let (bare, address) = BareServer::start(crowd.hub.state()).await?;
     let hub = crowd.hub.addresses().tunnel;
     let ways = [
@@ -94,7 +95,7 @@ async fn handshakes(crowd: &Crowd, arguments: &Arguments) -> Result<Vec<Figure>>
     ];
     let count = if arguments.short { 300 } else { 1_000 };
     let measured = Rounds::run(&ways, arguments.rounds(3, 5), async |(_, with, server)| {
-        let handshakes = Handshakes { with: *with, fleet: crowd.fleet(), clusters: FIRST, count };
+        let handshakes = Handshakes { with: *with, fleet: crowd.fleet(), first, clusters: FIRST, count };
         let before = cpu::seconds(&[*server])?;
         let Shaken { rate } = handshakes.measure().await?;
         tokio::time::sleep(SETTLE / 10).await;
