@@ -48,8 +48,7 @@ pub struct Handshakes {
     pub with: With,
     /// The agents' state.
     pub fleet: PathBuf,
-    /// The first of the clusters of the fleet that take turns, and how many these are.
-    pub first: usize,
+    /// Clusters of the fleet that take turns.
     pub clusters: usize,
     /// How many handshakes.
     pub count: usize,
@@ -115,7 +114,7 @@ impl Handshakes {
     /// Plays the role to its end.
     pub async fn run(self) -> Result<()> {
         let fleet = Fleet::at(&self.fleet);
-        let agents = (self.first..self.first + self.clusters).map(|index| client_tls(&fleet.agent(index)));
+        let agents = (0..self.clusters).map(|index| client_tls(&fleet.agent(index)));
         let agents = agents.collect::<Result<Vec<_>>>()?;
         let start = Instant::now();
         let all = (0..self.count).map(|index| self.with.shake(agents[index % agents.len()].clone()));
