@@ -11,6 +11,9 @@ use super::{bandwidth::Bandwidth, model::LOSS_LIMIT, round::Round};
 /// The queue that is always allowed: 4 ms is what schedulers and batched ACKs take.
 pub(super) const MINIMUM_QUEUE: Duration = Duration::from_millis(4);
 
+/// More of it would not stay in a processor's cache until it is acknowledged; a byte then costs a sixth more.
+const CACHED: u64 = 1 << 20;
+
 /// The standing queue of the high half, as a share of the min RTT.
 const SHARE: f64 = 0.2;
 
@@ -63,7 +66,8 @@ impl Headroom {
         // Beside a sender that fills the queue, to leave it room is to leave it the link.
         let crowded = rtt > min_rtt.mul_f64(1.5) + MINIMUM_QUEUE;
         let share = if crowded { CROWDED_SHARE } else { SHARE };
-        let queue = bandwidth.over(min_rtt.mul_f64(share).max(MINIMUM_QUEUE));
+        let least = bandwidth.over(MINIMUM_QUEUE).min(CACHED);
+        let queue = bandwidth.over(min_rtt.mul_f64(share)).max(least);
         let full = queue + (pipe * mtu).isqrt();
         let half = if self.high || crowded { 1.0 } else { LOW };
         (full as f64 * self.scale * half) as u64 + 2 * mtu
