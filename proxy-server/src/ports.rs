@@ -98,7 +98,8 @@ fn listen_udp(
 ) -> Result<(SocketAddr, Vec<PortSocket>), ListenError> {
     let bind = || {
         let sockets = PortSocket::bind(or_ipv4(address), u8::try_from(workers.len()).unwrap_or(u8::MAX))?;
-        let bound = sockets.first().map_or(Err(io::ErrorKind::AddrNotAvailable.into()), PortSocket::local_address)?;
+        let bound =
+            sockets.first().map_or_else(|| Err(io::ErrorKind::AddrNotAvailable.into()), PortSocket::local_address)?;
         Ok((bound, sockets))
     };
     bind().map_err(|source| ListenError { what, address: address.to_string(), source })

@@ -23,9 +23,9 @@ const MINIMUM_PACKETS: u64 = 4;
 /// Packets by which the window may exceed what was delivered in a round trip.
 const OVERSHOOT: u64 = 320;
 
-/// Packets in flight that need no proof: should every second of them be lost in two rounds, that is 1000 gaps. Where the
+/// Packets in flight that need no proof: should every second of them be lost in two rounds, that is 700 gaps. Where the
 /// round trip is shorter than the turns of the machine's scheduler, less would leave the path idle.
-const UNPROVEN: u64 = 1000;
+const UNPROVEN: u64 = 700;
 
 /// Packets that may be lost in a round.
 const LOST: u64 = 320;
