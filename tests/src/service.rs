@@ -16,6 +16,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -23,6 +24,9 @@ use tokio::time::sleep;
 
 /// How long accepting rests after an error: out of file descriptors, one try each moment does no harm.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
+
+/// What fits a packet of 1500 bytes.
+const ETHERNET_SEGMENT: u32 = 1448;
 
 /// A TCP service on a port of its own. Dropping it closes its listener and all its connections at once, which its clients see
 /// exactly as they would see the process of a real service killed: no farewell of any protocol above TCP.
@@ -59,7 +63,26 @@ impl Service {
         S: FnMut(TcpStream) -> F + Send + 'static,
         F: Future<Output = io::Result<()>> + Send + 'static,
     {
-        let listener = TcpListener::bind((address, 0)).await?;
+        Self::serve(TcpListener::bind((address, 0)).await?, serve)
+    }
+
+    /// As [`Self::start`], for connections that hold little of the kernel's memory while nobody reads. With loopback's segments
+    /// of 64 KiB each would take some 3 MiB, and a thousand of them all that the machine has for TCP (`net.ipv4.tcp_mem`).
+    pub async fn start_narrow<S, F>(serve: S) -> io::Result<Self>
+    where
+        S: FnMut(TcpStream) -> F + Send + 'static,
+        F: Future<Output = io::Result<()>> + Send + 'static,
+    {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        SockRef::from(&listener).set_tcp_mss(ETHERNET_SEGMENT)?;
+        Self::serve(listener, serve)
+    }
+
+    fn serve<S, F>(listener: TcpListener, serve: S) -> io::Result<Self>
+    where
+        S: FnMut(TcpStream) -> F + Send + 'static,
+        F: Future<Output = io::Result<()>> + Send + 'static,
+    {
         let address = listener.local_addr()?;
         let (sender, counts) = watch::channel(Counts::default());
         let mut tasks = JoinSet::new();

@@ -45,9 +45,10 @@ const SLOW: Duration = Duration::from_secs(10);
 /// next one: `n` that want all of it get `1/(n + 4)` each.
 const SHARE: u64 = 4;
 
-/// Sockets' buffers take up to some 10 MiB (`net.ipv4.tcp_wmem` and `tcp_rmem`) before it shows that nobody reads. Who
-/// has passed on less may use only half of the pool; the other half is for those that are really read.
-const PROVEN: u64 = 16 * MIB;
+/// A stream opens a fifth of the pool with each of these that it has passed on. Sockets' buffers take some 100 KiB up to
+/// 10 MiB (`net.ipv4.tcp_wmem` and `tcp_rmem`) before it shows that nobody reads: what many such streams have taken, once
+/// and for all, leaves the rest of the pool to those that are really read.
+const PROOFS: [u64; 4] = [256 << 10, MIB, 4 * MIB, 16 * MIB];
 
 /// What messages may take: on the control stream, and as the first ones of streams.
 const MESSAGES: u64 = MIB;
@@ -142,7 +143,8 @@ impl Pool {
 
     /// Takes what a window lacks to become `window`, for a stream that has passed on `consumed` bytes.
     fn take(&self, bytes: u64, window: u64, consumed: u64) -> bool {
-        let kept = if consumed < PROVEN { self.size / 2 } else { 0 };
+        let missing = PROOFS.iter().filter(|proof| **proof > consumed).count() as u64;
+        let kept = self.size / (PROOFS.len() as u64 + 1) * missing;
         let take = |free: u64| (free >= kept + window * SHARE).then(|| free - bytes);
         self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
     }

@@ -20,7 +20,7 @@ pub async fn start() -> io::Result<Stalled> {
     let (reading, rein) = watch::channel(false);
     let received = watch::Sender::new(0);
     let count = received.clone();
-    let service = Service::start(move |mut stream| {
+    let service = Service::start_narrow(move |mut stream| {
         let (mut rein, count) = (rein.clone(), count.clone());
         async move {
             let mut piece = vec![0; 64 * 1024];

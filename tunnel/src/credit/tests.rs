@@ -68,7 +68,7 @@ fn a_thousand_that_stall_leave_a_large_window_to_the_one_that_is_read() {
     assert!(granters.iter().all(|granter| granter.window >= pool.base));
     let mut read = Granter::new(&pool, clock);
     pass_on(&mut read, &pool, 64 << 20, RTT / 2, &mut clock);
-    assert!(read.window >= 8 << 20, "{}", read.window);
+    assert!(read.window >= 4 << 20, "{}", read.window);
 }
 
 #[test]
