@@ -1,17 +1,19 @@
 //! Fidelity: through the tunnel a connection begins, flows and ends as it would without one.
 
 use std::io::{self, ErrorKind};
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use socket2::SockRef;
 use tests::client::{Connection, Entry};
 use tests::metrics::Metrics;
 use tests::pattern::Pattern;
 use tests::service::half_close::{self, Receipt};
 use tests::service::{banner, reset, transfer};
 use tests::{Client, Hub, Service, Spoke, allow_open_files, wait_until};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::sync::{Barrier, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -152,7 +154,15 @@ async fn abort(connection: Connection) -> io::Result<()> {
     match connection {
         Either::Left(tcp) => reset::reset(tcp),
         Either::Right(Either::Left(tls)) => reset::reset(tls.into_inner().0),
-        Either::Right(Either::Right(unix)) => unix.readable().await,
+        Either::Right(Either::Right(unix)) => loop {
+            // Readable may still be said of what was read before.
+            unix.readable().await?;
+            let peek = || SockRef::from(&unix).peek(&mut [MaybeUninit::uninit()]);
+            match unix.try_io(Interest::READABLE, peek) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                peeked => return peeked.map(drop),
+            }
+        },
     }
 }
 
