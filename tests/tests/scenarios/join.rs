@@ -308,7 +308,7 @@ async fn an_agent_that_waits_is_accepted_and_one_that_is_denied_ends_with_its_re
         } else {
             hub.deny(cluster).await?;
             join.exits_with(REFUSED, BOUND).await?;
-            assert!(join.stderr().join("\n").contains("denied"), "{:?}", join.stderr());
+            join.stderr_line(BOUND, "the reason", |line| line.contains("denied").then_some(())).await?;
         }
     }
     Ok(())
