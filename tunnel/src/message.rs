@@ -21,7 +21,7 @@ pub struct Dial {
     /// W3C trace id, 32 lower-case hex digits; the same in the hub's audit event and the agent's log.
     #[prost(string, tag = "6")]
     pub trace_id: String,
-    /// How many bytes the agent may send before the first [`Window`]; 0 of a hub that sends none.
+    /// How many bytes the agent may send before the first `Window`; 0 of a hub that sends none.
     /// Set and taken out by this crate.
     #[prost(uint64, tag = "7")]
     pub window: u64,
@@ -59,7 +59,7 @@ pub struct Dialed {
     /// The address really dialled, `ip:port`; for the audit event.
     #[prost(string, tag = "1")]
     pub address: String,
-    /// How many bytes the hub may send before the first [`Window`]; 0 of an agent that sends none.
+    /// How many bytes the hub may send before the first `Window`; 0 of an agent that sends none.
     #[prost(uint64, tag = "2")]
     pub window: u64,
 }
