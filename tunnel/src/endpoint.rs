@@ -222,7 +222,7 @@ fn endpoint_config(reset_key: &[u8; RESET_KEY_LENGTH], worker: Worker) -> quinn:
     let digest = digest::digest(&digest::SHA256, reset_key);
     let ids = digest.as_ref().iter().take(8).fold(0, |key, byte| key << 8 | u64::from(*byte));
     let mut config = quinn::EndpointConfig::new(Arc::new(hmac));
-    config.cid_generator(move || reset::remembering(worker.ids(ids))).min_reset_interval(RESET_INTERVAL);
+    config.cid_generator(move || worker.ids(ids)).min_reset_interval(RESET_INTERVAL);
     receive_largest(&mut config);
     config
 }

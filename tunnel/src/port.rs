@@ -12,6 +12,8 @@ use nix::{
 use quinn_proto::{ConnectionId, ConnectionIdGenerator, HashedConnectionIdGenerator, InvalidCid};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::reset;
+
 /// Room for bursts of a whole congestion window; with the kernel's default of 212 KiB, quinn loses about a thousand
 /// datagrams a second at full speed on loopback.
 const SOCKET_BUFFER: usize = 4 << 20;
@@ -30,7 +32,7 @@ pub(crate) struct Worker {
     count: u8,
 }
 
-/// Makes connection ids that lead to one worker.
+/// Makes connection ids that lead to one worker, and tells [`reset::drawn_id`] of each.
 struct SteeredIds {
     ids: HashedConnectionIdGenerator,
     worker: Worker,
@@ -76,6 +78,7 @@ impl ConnectionIdGenerator for SteeredIds {
         loop {
             let id = self.ids.generate_cid();
             if self.worker.owns(&id) {
+                reset::drew(&id);
                 return id;
             }
         }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use aws_lc_rs::hmac;
-use quinn_proto::{ConnectionId, ConnectionIdGenerator, InvalidCid};
+use quinn_proto::ConnectionId;
 
 use crate::endpoint::RESET_KEY_LENGTH;
 
@@ -49,42 +49,19 @@ pub(crate) struct Resets {
     key: hmac::Key,
 }
 
-/// Makes connection ids of at most 8 bytes, and remembers the last.
-struct Remembering(Box<dyn ConnectionIdGenerator>);
-
 thread_local! {
     /// quinn tells nobody the id that a connection begins with; but it draws it while it accepts, on the same thread.
     static DRAWN: Cell<u64> = const { Cell::new(0) };
 }
 
-/// The same ids, of which [`drawn_id`] tells the last.
-pub(crate) fn remembering(ids: Box<dyn ConnectionIdGenerator>) -> Box<dyn ConnectionIdGenerator> {
-    Box::new(Remembering(ids))
+/// Remembers a connection id of at most 8 bytes for [`drawn_id`].
+pub(crate) fn drew(id: &ConnectionId) {
+    DRAWN.set(id.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)));
 }
 
 /// The id that was drawn last on this thread.
 pub(crate) fn drawn_id() -> u64 {
     DRAWN.get()
-}
-
-impl ConnectionIdGenerator for Remembering {
-    fn generate_cid(&mut self) -> ConnectionId {
-        let id = self.0.generate_cid();
-        DRAWN.set(id.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)));
-        id
-    }
-
-    fn validate(&self, id: &ConnectionId) -> Result<(), InvalidCid> {
-        self.0.validate(id)
-    }
-
-    fn cid_len(&self) -> usize {
-        self.0.cid_len()
-    }
-
-    fn cid_lifetime(&self) -> Option<std::time::Duration> {
-        self.0.cid_lifetime()
-    }
 }
 
 impl Resets {
@@ -124,9 +101,8 @@ impl FromStr for Resettable {
 
 #[cfg(test)]
 mod tests {
-    use quinn_proto::HashedConnectionIdGenerator;
-
     use super::*;
+    use crate::port::PortSocket;
 
     #[test]
     fn a_tunnel_can_be_read_back_from_its_text() {
@@ -145,7 +121,7 @@ mod tests {
 
     #[test]
     fn the_id_that_was_drawn_is_known_on_its_thread() {
-        let mut ids = remembering(Box::new(HashedConnectionIdGenerator::from_key(1)));
+        let mut ids = PortSocket::bind(([127, 0, 0, 1], 0).into(), 1).unwrap().remove(0).worker.ids(1);
         let id = ids.generate_cid();
         assert_eq!(&id[..], drawn_id().to_be_bytes());
         assert!(ids.validate(&id).is_ok());
