@@ -3,18 +3,16 @@
 use std::io;
 use std::net::SocketAddr;
 use std::str::FromStr;
-use std::time::Duration;
 
 use ::tests::Process;
-use anyhow::{Context as _, Error, Result, bail};
+use anyhow::{Error, Result, bail};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpListener;
-use tokio::task::{JoinSet, yield_now};
-use tokio::time::sleep;
+use tokio::task::yield_now;
 
 use crate::place::Place;
-use crate::role::{self, Ready, Role};
+use crate::relay;
+use crate::role::{Ready, Role};
 
 /// What a source writes, and a sink reads, with one call.
 pub const CHUNK: usize = 64 * 1024;
@@ -25,8 +23,6 @@ const TURN: u64 = 8;
 const LONGEST_LINE: usize = 64;
 /// What an echo reads with one call: many messages of 64 bytes.
 const ECHO: usize = 4096;
-/// How long an accept rests that failed, e.g. for want of files.
-const ACCEPT_REST: Duration = Duration::from_millis(10);
 
 /// The role: where to listen.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -66,23 +62,9 @@ impl Service {
 
     /// Plays the role: serves until it is killed.
     pub async fn run(self) -> Result<()> {
-        let listener =
-            TcpListener::bind(self.listen).await.with_context(|| format!("cannot listen on {}", self.listen))?;
-        role::say(&Ready::at(listener.local_addr()?))?;
-        let mut connections = JoinSet::new();
-        loop {
-            tokio::select! {
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => {
-                        stream.set_nodelay(true)?;
-                        connections.spawn(serve(stream));
-                    }
-                    Err(_) => sleep(ACCEPT_REST).await,
-                },
-                // A client that leaves in the middle has had enough.
-                Some(_) = connections.join_next() => {}
-            }
-        }
+        let listener = relay::listen(self.listen, Ready::at).await?;
+        // A client that leaves in the middle has had enough.
+        relay::accept(listener, serve).await
     }
 }
 
