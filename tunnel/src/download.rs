@@ -12,6 +12,7 @@ use tokio::io::AsyncWrite;
 
 use crate::{
     relay::{ROUNDS, RelayEnd, local},
+    rest::Rest,
     scratch::{self, CHUNKS},
     stream::ReceiveHalf,
     traffic::Traffic,
@@ -22,6 +23,7 @@ pub(crate) struct Download<W> {
     receive: ReceiveHalf,
     writer: W,
     state: State,
+    rest: Rest,
 }
 
 #[derive(Debug)]
@@ -36,14 +38,19 @@ enum State {
 
 impl<W: AsyncWrite + Unpin> Download<W> {
     pub(crate) fn new(receive: ReceiveHalf, writer: W) -> Self {
-        Self { receive, writer, state: State::Reading }
+        Self { receive, writer, state: State::Reading, rest: Rest::default() }
     }
 
     /// Copies; ready when the writer has everything up to the stream's end.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, traffic: &Traffic) -> Poll<Result<(), RelayEnd>> {
         for _ in 0..ROUNDS {
             match &mut self.state {
-                State::Reading => self.state = ready!(self.poll_copy(cx, traffic))?,
+                State::Reading => {
+                    ready!(self.rest.poll(cx));
+                    let before = traffic.out_of_tunnel();
+                    self.state = ready!(self.poll_copy(cx, traffic))?;
+                    self.rest.begin(traffic, before);
+                }
                 State::Writing(chunks) => {
                     let Self { receive, writer, .. } = self;
                     let written = poll_write(writer, cx, chunks, |count| passed_on(receive, traffic, count));

@@ -52,6 +52,7 @@ mod mtu;
 mod port;
 mod relay;
 mod reset;
+mod rest;
 mod runtime;
 mod scratch;
 mod socket;
