@@ -14,8 +14,9 @@
 //!
 //! * Loss alone means nothing up to a tenth; loss that comes and goes with the headroom cuts it, see [`headroom`].
 //! * Start-up doubles in each round trip until the bandwidth stops growing, a queue stands or more than a tenth is lost.
-//! * Every [`DIP_INTERVAL`], and when the RTT is not explained by the window, the window is below what the path holds for
-//!   two round trips: the queue drains and the min RTT is seen again.
+//!   It begins again where the headroom found an eighth more bandwidth and no queue.
+//! * Every [`DIP_INTERVAL`], and when the RTT is not explained by the window or was high for all of start-up's last round,
+//!   the window is below what the path holds for two round trips: the queue drains and the min RTT is seen again.
 //!
 //! # Bounded loss
 //!

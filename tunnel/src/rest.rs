@@ -78,12 +78,15 @@ impl Rest {
 mod tests {
     use std::future::poll_fn;
 
+    use tokio::time::advance;
+
     use super::*;
 
-    /// How long a stream rests after each of `writes`, with `answer` bytes into the tunnel after each.
-    async fn rests(writes: &[u64], answer: u64) -> Vec<Duration> {
+    /// How long a stream rests after each of `writes`, which take `time` each and are answered by `answer` bytes.
+    async fn rests(writes: &[u64], time: Duration, answer: u64) -> Vec<Duration> {
         let (traffic, mut rest, mut rests) = (Traffic::default(), Rest::default(), Vec::new());
         for write in writes {
+            advance(time).await;
             let before = traffic.out_of_tunnel();
             traffic.add_out_of_tunnel(*write);
             rest.begin(&traffic, before);
@@ -95,14 +98,24 @@ mod tests {
         rests
     }
 
+    const NONE: Duration = Duration::ZERO;
+    const PACKET: u64 = 1400;
+
     #[tokio::test(start_paused = true)]
     async fn a_transfer_rests_after_each_small_write() {
-        assert_eq!(rests(&[TRANSFER, 1400, LARGE, 1400], 0).await, [Duration::ZERO, REST, Duration::ZERO, REST]);
+        let writes = [TRANSFER, PACKET, PACKET, LARGE, PACKET];
+        assert_eq!(rests(&writes, REST, 0).await, [NONE, NONE, REST, NONE, REST]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_transfer_of_which_much_would_gather_does_not_rest() {
+        let writes = [&[TRANSFER][..], &[LARGE - 1; 50]].concat();
+        assert_eq!(rests(&writes, REST / 4, 0).await, [NONE; 51]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn answers_and_what_begins_a_transfer_are_not_held_up() {
-        assert_eq!(rests(&[1400; 100], 0).await, [Duration::ZERO; 100]);
-        assert_eq!(rests(&[LARGE - 1; 100], 64).await, [Duration::ZERO; 100]);
+        assert_eq!(rests(&[PACKET; 100], REST, 0).await, [NONE; 100]);
+        assert_eq!(rests(&[LARGE - 1; 100], REST, 64).await, [NONE; 100]);
     }
 }

@@ -20,6 +20,11 @@ impl Bandwidth {
         rate > known * 1.25
     }
 
+    /// This period's is above the last one's by more than an eighth.
+    pub(super) fn has_grown(&self) -> bool {
+        self.previous > 0.0 && self.current > self.previous * 1.125
+    }
+
     /// Begins the next period, and forgets the last but one.
     pub(super) fn rotate(&mut self) {
         self.previous = std::mem::take(&mut self.current);

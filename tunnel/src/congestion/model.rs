@@ -179,7 +179,10 @@ impl Model {
 
     fn end_startup_round(&mut self, round: &Round, grown: bool, stalled: u8, queued: u8) {
         let stalled = if grown { 0 } else { stalled + 1 };
-        if stalled == 3 || queued == QUEUED_ACKS || round.loss() > LOSS_LIMIT {
+        if queued == QUEUED_ACKS && round.min_rtt > self.min_rtt.mul_f64(1.25) + headroom::MINIMUM_QUEUE {
+            // What growth queues shows in the last packets of a round. All of them: the path has changed.
+            self.enter_dip(self.bandwidth.rate());
+        } else if stalled == 3 || queued == QUEUED_ACKS || round.loss() > LOSS_LIMIT {
             self.enter_cruise();
         } else {
             self.phase = Phase::Startup { stalled, queued };
@@ -196,12 +199,16 @@ impl Model {
         if queued == QUEUED_ACKS || self.round.loss() > LOSS_LIMIT {
             return;
         }
-        let standing = rtt.saturating_sub(self.min_rtt) > (self.min_rtt / 8).max(headroom::MINIMUM_QUEUE);
-        self.phase = Phase::Startup { stalled, queued: if standing { queued + 1 } else { 0 } };
+        self.phase = Phase::Startup { stalled, queued: if self.is_queued(rtt) { queued + 1 } else { 0 } };
         self.window += acked;
         if self.bandwidth.is_known() {
             self.update_window(self.round.min_rtt);
         }
+    }
+
+    /// A packet with this RTT stood in a queue.
+    fn is_queued(&self, rtt: Duration) -> bool {
+        rtt.saturating_sub(self.min_rtt) > (self.min_rtt / 8).max(headroom::MINIMUM_QUEUE)
     }
 
     fn enter_cruise(&mut self) {
@@ -224,6 +231,10 @@ impl Model {
         }
         self.last_rtt = round.min_rtt;
         if self.headroom.end_round(round, self.mtu) {
+            if self.bandwidth.has_grown() && !self.is_queued(round.min_rtt) {
+                // Far from full: to grow by the headroom alone would take many cycles.
+                self.phase = Phase::STARTUP;
+            }
             self.bandwidth.rotate();
         }
     }

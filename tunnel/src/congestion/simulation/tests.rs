@@ -145,6 +145,20 @@ fn a_path_that_changes_is_followed() {
     }
 }
 
+/// A tunnel stands over a short path; then the path is a long and fat one, and work begins.
+#[test]
+fn a_path_that_changed_without_traffic_is_learned_anew() {
+    let mut network = Network::new(Path::new(100.0, 50.0, 1.0, 0.0));
+    network.tunnel(Duration::ZERO, 1, true, ours);
+    network.pause(true);
+    network.run(seconds(0.5));
+    let after = Path::new(400.0, 100.0, 0.5, 0.0);
+    network.change(after);
+    network.pause(false);
+    network.run(seconds(3.0));
+    check(after, &network.run(seconds(2.0)).remove(0), 0.9, 0.4);
+}
+
 #[test]
 fn two_tunnels_share_a_link() {
     for second in [ours, ours_at_another_time] {
