@@ -6,8 +6,10 @@ use std::sync::Arc;
 use certs::{AgentName, ClusterName, KeyFingerprint};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::condition::{self, Condition, ConditionStatus, Fact};
+use crate::kube::sets::{CLUSTER_SET_LABEL, DEFAULT_SET};
 
 /// `cluster.open-cluster-management.io/v1` ManagedCluster, as OCM's clients read and write it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +36,12 @@ pub struct Metadata {
     pub labels: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+    /// Grows with each change of the spec.
+    #[serde(default)]
+    pub generation: u64,
+    /// What only the Kubernetes API works with, like finalizers.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
 }
 
 /// What the hub's admin wants of a cluster.
@@ -43,6 +51,9 @@ pub struct ClusterSpec {
     pub hub_accepts_client: bool,
     /// Kept for OCM's clients. Liveness here comes from the tunnel, not from leases.
     pub lease_duration_seconds: i32,
+    /// What only the Kubernetes API works with, like taints.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
 }
 
 /// What is known of a cluster. The agents and `lastSeen` are our additions to OCM's status.
@@ -55,6 +66,9 @@ pub struct ClusterStatus {
     /// When an agent of the cluster last connected or disconnected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<Timestamp>,
+    /// What only the Kubernetes API works with, like cluster claims.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
 }
 
 /// One agent of a cluster: the name in its certificate and the only key that may carry it.
@@ -98,7 +112,7 @@ const LEASE_DURATION_SECONDS: i32 = 60;
 
 impl Default for ClusterSpec {
     fn default() -> Self {
-        Self { hub_accepts_client: false, lease_duration_seconds: LEASE_DURATION_SECONDS }
+        Self { hub_accepts_client: false, lease_duration_seconds: LEASE_DURATION_SECONDS, other: Map::new() }
     }
 }
 
@@ -112,8 +126,10 @@ impl ManagedCluster {
                 name,
                 uid,
                 creation_timestamp: whole_second(now),
-                labels: BTreeMap::new(),
+                labels: BTreeMap::from([(CLUSTER_SET_LABEL.to_owned(), DEFAULT_SET.to_owned())]),
                 annotations: BTreeMap::new(),
+                generation: 1,
+                other: Map::new(),
             },
             spec: ClusterSpec::default(),
             status: ClusterStatus::default(),
@@ -223,7 +239,8 @@ mod tests {
             serde_json::json!({
                 "apiVersion": "cluster.open-cluster-management.io/v1",
                 "kind": "ManagedCluster",
-                "metadata": {"name": "c1", "uid": "u-1", "creationTimestamp": "2026-01-02T03:04:05Z"},
+                "metadata": {"name": "c1", "uid": "u-1", "creationTimestamp": "2026-01-02T03:04:05Z", "generation": 1,
+                    "labels": {"cluster.open-cluster-management.io/clusterset": "default"}},
                 "spec": {"hubAcceptsClient": false, "leaseDurationSeconds": 60},
                 "status": {"conditions": [], "agents": []},
             })

@@ -368,6 +368,9 @@ impl Registry {
             if new == *found.value {
                 return Ok(());
             }
+            if new.spec != found.value.spec {
+                new.metadata.generation += 1;
+            }
             attempts -= 1;
             match self.store.commit(Txn::new().expect(&key, found.modified).put(&key, json(&new))).await {
                 Ok(_) => return Ok(()),

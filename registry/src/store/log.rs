@@ -57,6 +57,11 @@ impl EventLog {
         self.commits.get(usize::try_from(index).ok()?).map(Arc::clone)
     }
 
+    /// The commits after `revision`, the newest first.
+    pub(super) fn since(&self, revision: Revision) -> impl Iterator<Item = &Arc<Commit>> {
+        self.commits.iter().rev().take_while(move |commit| commit.revision > revision)
+    }
+
     /// Appends the commit that follows the newest one.
     pub(super) fn push(&mut self, commit: Arc<Commit>) {
         self.bytes += commit.bytes();

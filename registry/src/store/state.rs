@@ -41,6 +41,23 @@ impl State {
             .collect()
     }
 
+    /// As [`Self::list`] was at `revision`; `None` when what came after it is no longer known.
+    pub(super) fn list_at(&self, prefix: &str, revision: Revision) -> Option<Vec<(Arc<str>, Versioned<Arc<[u8]>>)>> {
+        if revision < self.log.compacted() {
+            return None;
+        }
+        let mut entries: BTreeMap<_, _> = self.list(prefix).into_iter().collect();
+        for commit in self.log.since(revision) {
+            for event in commit.events.iter().filter(|event| event.key.starts_with(prefix)) {
+                match &event.before {
+                    Some(before) => entries.insert(Arc::clone(&event.key), before.clone()),
+                    None => entries.remove(&event.key),
+                };
+            }
+        }
+        Some(entries.into_iter().collect())
+    }
+
     pub(super) fn revision(&self) -> Revision {
         self.log.newest()
     }

@@ -157,6 +157,25 @@ async fn a_list_holds_the_keys_of_its_prefix_in_order() {
 }
 
 #[tokio::test]
+async fn a_list_of_an_earlier_revision_is_what_the_list_was_then() {
+    let fixture = Fixture::new();
+    let mut lists = vec![fixture.store.list("/a/")];
+    for n in 0..40 {
+        let key = format!("/{}/{}", ["a", "b"][n % 2], n % 6);
+        let txn = if n % 5 == 4 { Txn::new().delete(key) } else { put(&key, &n.to_string()) };
+        fixture.store.commit(txn).await.unwrap();
+        lists.push(fixture.store.list("/a/"));
+    }
+    for (list, revision) in &lists {
+        assert_eq!(fixture.store.list_at("/a/", *revision).unwrap(), *list, "at {revision}");
+    }
+    fixture.store.compact(Revision(20)).await.unwrap();
+    assert!(fixture.store.list_at("/a/", Revision(20)).is_ok());
+    let compacted = Revision(20);
+    assert_eq!(fixture.store.list_at("/a/", Revision(19)), Err(WatchEnd::Compacted { compacted }));
+}
+
+#[tokio::test]
 async fn a_watch_tells_every_commit_after_its_revision() {
     let fixture = Fixture::new();
     fixture.put("/a", "1").await;

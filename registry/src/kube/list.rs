@@ -1,0 +1,130 @@
+//! Lists: of one moment, in pages, of those objects that were asked for and may be seen.
+
+use std::sync::Arc;
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{
+    object,
+    options::{ReadOptions, RevisionMatch},
+    status::Status,
+};
+use crate::store::{Revision, Store, Versioned, WatchEnd};
+
+/// One page of a list.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Page {
+    /// The moment that it shows; watches go on from here.
+    pub revision: Revision,
+    pub items: Vec<Value>,
+    /// Where the next page begins.
+    pub continue_token: Option<String>,
+    /// Objects after this page, where they can be counted without looking at each.
+    pub remaining: Option<u64>,
+}
+
+/// What a client gives back for the next page.
+#[derive(Serialize, Deserialize)]
+struct Continue {
+    #[serde(rename = "rv")]
+    revision: Revision,
+    /// The key of the last object that was looked at.
+    after: String,
+}
+
+/// The objects below `prefix` that are `wanted`; `all` says that every one is.
+pub(crate) fn list(
+    store: &Store,
+    prefix: &str,
+    options: &ReadOptions,
+    all: bool,
+    wanted: impl Fn(&Value) -> bool,
+) -> Result<Page, Status> {
+    let (entries, revision, after) = entries(store, prefix, options)?;
+    let begin = match &after {
+        Some(after) => entries.partition_point(|(key, _)| **key <= **after),
+        None => 0,
+    };
+    let limit = options.limit.unwrap_or(usize::MAX);
+    let mut items = Vec::new();
+    let mut rest = entries[begin..].iter();
+    let mut last = None;
+    // One more than the limit tells whether there is a next page.
+    for (key, stored) in rest.by_ref() {
+        let Some(object) = object::read(stored).filter(&wanted) else { continue };
+        if items.len() == limit {
+            let after = last.unwrap_or_default();
+            let remaining = all.then(|| rest.len() as u64 + 1);
+            let token = Continue { revision, after };
+            return Ok(Page { revision, items, continue_token: Some(token.encode()), remaining });
+        }
+        items.push(object);
+        last = Some(key.to_string());
+    }
+    Ok(Page { revision, items, continue_token: None, remaining: None })
+}
+
+type Entries = Vec<(Arc<str>, Versioned<Arc<[u8]>>)>;
+
+/// What there was at the moment that is asked for, and the key after which the page begins.
+fn entries(store: &Store, prefix: &str, options: &ReadOptions) -> Result<(Entries, Revision, Option<String>), Status> {
+    let (exact, after) = match &options.continue_token {
+        Some(token) => {
+            let token = Continue::decode(token)
+                .filter(|token| token.after.starts_with(prefix))
+                .ok_or_else(|| Status::bad_request("continue key is not valid: begin the list anew"))?;
+            (Some(token.revision), Some(token.after))
+        }
+        None => (exact(options), None),
+    };
+    let newest = store.revision();
+    let asked = exact.map_or(options.revision.unwrap_or_default(), |exact| exact.0);
+    if asked > newest.0 {
+        return Err(Status::revision_too_large(asked, newest.0));
+    }
+    match exact {
+        Some(revision) => {
+            let entries = store.list_at(prefix, revision).map_err(|end| expired(end, revision, after.is_some()))?;
+            Ok((entries, revision, after))
+        }
+        None => {
+            let (entries, revision) = store.list(prefix);
+            Ok((entries, revision, after))
+        }
+    }
+}
+
+/// The one revision that is asked for. A page of an old revision means that, too, unless it is said otherwise.
+fn exact(options: &ReadOptions) -> Option<Revision> {
+    let revision = options.revision.filter(|revision| *revision > 0).map(Revision);
+    match options.revision_match {
+        Some(RevisionMatch::Exact) => revision,
+        Some(RevisionMatch::NotOlderThan) => None,
+        None => revision.filter(|_| options.limit.is_some()),
+    }
+}
+
+fn expired(end: WatchEnd, asked: Revision, paged: bool) -> Status {
+    match end {
+        WatchEnd::Compacted { .. } if paged => Status::expired(
+            "The provided continue parameter is too old to display a consistent list result. You must start a new list \
+             without the continue parameter.",
+        ),
+        WatchEnd::Compacted { compacted } => {
+            Status::expired(format!("The resourceVersion for the provided list is too old: {asked} (oldest: {compacted})"))
+        }
+        WatchEnd::Closed => Status::unavailable("the registry is closed; the process is stopping"),
+    }
+}
+
+impl Continue {
+    fn encode(&self) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).unwrap_or_default())
+    }
+
+    fn decode(token: &str) -> Option<Self> {
+        serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(token).ok()?).ok()
+    }
+}

@@ -1,0 +1,235 @@
+//! Kubernetes' `Status`: the answer to a request that failed, with the reasons, codes and sentences of kube-apiserver.
+
+use std::fmt;
+
+use serde_json::{Value, json};
+
+use super::resource::Resource;
+
+/// Why a request failed. Clients act on `code` and `reason`; kubectl prints `message`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The HTTP status, 400 to 599.
+    pub code: u16,
+    /// One CamelCase word.
+    pub reason: &'static str,
+    pub message: String,
+    details: Option<Details>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Details {
+    name: String,
+    group: String,
+    /// The resource, as in `managedclusters`; for an invalid object its kind.
+    kind: String,
+    causes: Vec<Cause>,
+    retry_after_seconds: Option<u32>,
+}
+
+/// One fault of an object or request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// Like `FieldValueInvalid`.
+    pub reason: String,
+    pub message: String,
+    /// Like `spec.taints[0].key`.
+    pub field: String,
+}
+
+impl Status {
+    fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { code, reason, message: message.into(), details: None }
+    }
+
+    fn about(mut self, group: &str, kind: &str, name: &str) -> Self {
+        let (name, group, kind) = (name.to_owned(), group.to_owned(), kind.to_owned());
+        self.details = Some(Details { name, group, kind, causes: Vec::new(), retry_after_seconds: None });
+        self
+    }
+
+    /// 400: the request makes no sense, whatever is stored.
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(400, "BadRequest", message)
+    }
+
+    /// 401: nobody knows who asks.
+    pub fn unauthorized() -> Self {
+        Self::new(401, "Unauthorized", "Unauthorized")
+    }
+
+    /// 403: `why` names the missing right, or the rule that forbids it.
+    pub fn forbidden(resource: &Resource, name: &str, why: &str) -> Self {
+        let message = match name {
+            "" => format!("{} is forbidden: {why}", resource.qualified()),
+            name => format!("{} {name:?} is forbidden: {why}", resource.qualified()),
+        };
+        Self::new(403, "Forbidden", message).about(resource.group, resource.plural, name)
+    }
+
+    /// 403 for a path that is no resource.
+    pub fn forbidden_path(path: &str, why: &str) -> Self {
+        Self::new(403, "Forbidden", format!("forbidden: {why}")).about("", "", path)
+    }
+
+    /// 404: there is no such object.
+    pub fn not_found(resource: &Resource, name: &str) -> Self {
+        Self::new(404, "NotFound", format!("{} {name:?} not found", resource.qualified()))
+            .about(resource.group, resource.plural, name)
+    }
+
+    /// 404: nothing is served at this path.
+    pub fn no_such_path() -> Self {
+        Self::new(404, "NotFound", "the server could not find the requested resource")
+    }
+
+    /// 405: the resource is there, but not for this verb.
+    pub fn method_not_allowed() -> Self {
+        Self::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+    }
+
+    /// 406: no form of the answer that the client accepts.
+    pub fn not_acceptable(offered: &str) -> Self {
+        let message = format!("only the following media types are accepted: {offered}");
+        Self::new(406, "NotAcceptable", message)
+    }
+
+    /// 409: the name is taken.
+    pub fn already_exists(resource: &Resource, name: &str) -> Self {
+        Self::new(409, "AlreadyExists", format!("{} {name:?} already exists", resource.qualified()))
+            .about(resource.group, resource.plural, name)
+    }
+
+    /// 409: `why` says what to do, which is mostly to read again.
+    pub fn conflict(resource: &Resource, name: &str, why: &str) -> Self {
+        let message = format!("Operation cannot be fulfilled on {} {name:?}: {why}", resource.qualified());
+        Self::new(409, "Conflict", message).about(resource.group, resource.plural, name)
+    }
+
+    /// 409: somebody else has changed the object since it was read.
+    pub fn modified(resource: &Resource, name: &str) -> Self {
+        let why = "the object has been modified; please apply your changes to the latest version and try again";
+        Self::conflict(resource, name, why)
+    }
+
+    /// 409: fields that other managers own, one cause for each.
+    pub fn apply_conflict(message: String, causes: Vec<Cause>) -> Self {
+        Self::new(409, "Conflict", message).about("", "", "").because(causes)
+    }
+
+    /// 410: what the request begins with is forgotten; list again.
+    pub fn expired(message: impl Into<String>) -> Self {
+        Self::new(410, "Expired", message)
+    }
+
+    /// 413: more than a request may have.
+    pub fn too_large(limit: usize) -> Self {
+        let message = format!("Request entity too large: limit is {limit}");
+        Self::new(413, "RequestEntityTooLarge", message)
+    }
+
+    /// 415: a body of another media type than `accepted`.
+    pub fn unsupported_media_type(accepted: &str) -> Self {
+        let message = format!("the body of the request was in an unknown format - accepted media types include: {accepted}");
+        Self::new(415, "UnsupportedMediaType", message)
+    }
+
+    /// 422: the object breaks its kind's rules, one cause for each.
+    pub fn invalid(resource: &Resource, name: &str, causes: Vec<Cause>) -> Self {
+        let kind = match resource.group {
+            "" => resource.kind.to_owned(),
+            group => format!("{}.{group}", resource.kind),
+        };
+        let faults: Vec<String> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+        let faults = match faults.as_slice() {
+            [one] => one.clone(),
+            many => format!("[{}]", many.join(", ")),
+        };
+        Self::new(422, "Invalid", format!("{kind} {name:?} is invalid: {faults}"))
+            .about(resource.group, resource.kind, name)
+            .because(causes)
+    }
+
+    /// 504: the client knows a newer revision than this server.
+    pub fn revision_too_large(asked: u64, current: u64) -> Self {
+        let message = format!("Too large resource version: {asked}, current: {current}");
+        let cause = Cause {
+            reason: "ResourceVersionTooLarge".to_owned(),
+            message: "Too large resource version".to_owned(),
+            field: String::new(),
+        };
+        Self::new(504, "Timeout", format!("Timeout: {message}")).about("", "", "").because(vec![cause]).retry_after(1)
+    }
+
+    /// 503: the store cannot be written.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(503, "ServiceUnavailable", message).about("", "", "").retry_after(1)
+    }
+
+    fn because(mut self, causes: Vec<Cause>) -> Self {
+        if let Some(details) = &mut self.details {
+            details.causes = causes;
+        }
+        self
+    }
+
+    fn retry_after(mut self, seconds: u32) -> Self {
+        if let Some(details) = &mut self.details {
+            details.retry_after_seconds = Some(seconds);
+        }
+        self
+    }
+
+    /// For the header `Retry-After`, in seconds.
+    pub fn retry_after_seconds(&self) -> Option<u32> {
+        self.details.as_ref().and_then(|details| details.retry_after_seconds)
+    }
+
+    /// As `v1` `Status`.
+    pub fn to_json(&self) -> Value {
+        let mut status = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": self.message, "reason": self.reason, "code": self.code,
+        });
+        if let Some(details) = &self.details {
+            status["details"] = details.to_json();
+        }
+        status
+    }
+}
+
+impl Details {
+    fn to_json(&self) -> Value {
+        let mut details = serde_json::Map::new();
+        for (key, value) in [("name", &self.name), ("group", &self.group), ("kind", &self.kind)] {
+            if !value.is_empty() {
+                details.insert(key.to_owned(), json!(value));
+            }
+        }
+        if !self.causes.is_empty() {
+            details.insert("causes".to_owned(), self.causes.iter().map(Cause::to_json).collect());
+        }
+        if let Some(seconds) = self.retry_after_seconds {
+            details.insert("retryAfterSeconds".to_owned(), json!(seconds));
+        }
+        details.into()
+    }
+}
+
+impl Cause {
+    fn to_json(&self) -> Value {
+        let mut cause = json!({"reason": self.reason, "message": self.message});
+        if !self.field.is_empty() {
+            cause["field"] = json!(self.field);
+        }
+        cause
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Status {}
