@@ -1,0 +1,3 @@
+//! What makes the registry a Kubernetes-style API server; everything in here is pure.
+
+pub mod apply;
