@@ -21,7 +21,7 @@ pub mod review;
 mod rule;
 mod sets;
 #[cfg(test)]
-mod tests {}
+mod tests;
 mod visible;
 
 pub use attributes::{Attributes, Decision, Denial};
