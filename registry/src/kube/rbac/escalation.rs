@@ -93,7 +93,7 @@ impl Policy {
         if is_master(groups) || self.has_verb("bind", user, groups, namespace, role.kind, &role.name) {
             return Ok(());
         }
-        let rules = self.rules_of(&role.key(&namespace.into())).ok_or_else(|| BindError::NoRole(role.clone()))?;
+        let rules = self.rules_of(role, namespace).ok_or_else(|| BindError::NoRole(role.clone()))?;
         self.hold(user, groups, namespace, rules).map_err(BindError::Escalation)
     }
 

@@ -199,8 +199,14 @@ impl Metadata {
     }
 }
 
-impl LabelSelector {
+impl AggregationRule {
     pub(super) fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.cluster_role_selectors.iter().any(|selector| selector.selects(labels))
+    }
+}
+
+impl LabelSelector {
+    fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
         self.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
             && self.match_expressions.iter().all(|expression| expression.holds(labels))
     }
@@ -242,20 +248,6 @@ impl Binding {
     /// The namespace this binding is limited to; none for a ClusterRoleBinding.
     pub(super) fn namespace(&self) -> Option<&str> {
         Some(&*self.metadata.namespace).filter(|namespace| !namespace.is_empty())
-    }
-
-    pub(super) fn role(&self) -> Key {
-        self.role_ref.key(&self.metadata.namespace)
-    }
-}
-
-impl RoleRef {
-    pub(super) fn key(&self, namespace: &Arc<str>) -> Key {
-        let namespace = match self.kind {
-            RoleKind::Role => Arc::clone(namespace),
-            RoleKind::ClusterRole => Arc::from(""),
-        };
-        (namespace, Arc::clone(&self.name))
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::attributes::{Attributes, Decision, Denial};
 use super::grant::{Grant, Source};
-use super::object::{Binding, Key, Kind, Object, Role, Subject, SubjectKind};
+use super::object::{Binding, Key, Kind, Object, Role, RoleKind, RoleRef, Subject, SubjectKind};
 use super::quote::Quoted;
 use super::rule::PolicyRule;
 use super::sets::{Members, Sets};
@@ -39,10 +39,9 @@ impl Policy {
     pub fn put(&mut self, object: Object) {
         match object {
             Object::Role(role) | Object::ClusterRole(role) => {
-                let key = role.metadata.key();
-                let cluster_role = key.0.is_empty();
-                self.roles.insert(key, Arc::new(role));
-                if cluster_role {
+                let (key, role) = (role.metadata.key(), Arc::new(role));
+                let before = self.roles.insert(key, Arc::clone(&role));
+                if self.is_aggregated(&role) || before.is_some_and(|before| self.is_aggregated(&before)) {
                     self.aggregate();
                 }
             }
@@ -70,8 +69,9 @@ impl Policy {
         match kind {
             Kind::Role => drop(self.roles.remove(&key(namespace))),
             Kind::ClusterRole => {
-                self.roles.remove(&key(""));
-                self.aggregate();
+                if self.roles.remove(&key("")).is_some_and(|role| self.is_aggregated(&role)) {
+                    self.aggregate();
+                }
             }
             Kind::RoleBinding => self.remove_binding(&key(namespace)),
             Kind::ClusterRoleBinding => self.remove_binding(&key("")),
@@ -97,7 +97,8 @@ impl Policy {
     /// Decides as Kubernetes does, by the roles alone.
     pub fn authorize(&self, request: &Attributes) -> Decision {
         let mut missing = BTreeSet::new();
-        for held in self.held_in(&request.user, &request.groups, &request.namespace) {
+        let namespace = if request.non_resource_url.is_some() { "" } else { &request.namespace };
+        for held in self.held_in(&request.user, &request.groups, namespace) {
             if held.rules().iter().any(|rule| rule.allows(request)) {
                 return Decision::Allowed(Grant::direct(held.source()));
             }
@@ -128,7 +129,7 @@ impl Policy {
         keys.into_iter().filter_map(|key| {
             let binding = self.bindings.get(key)?;
             let subject = binding.subject_for(user, groups)?;
-            Some(Held { binding, subject, rules: self.rules_of(&binding.role()) })
+            Some(Held { binding, subject, rules: self.rules_of(&binding.role_ref, key.0.as_ref()) })
         })
     }
 
@@ -137,10 +138,17 @@ impl Policy {
         self.held(user, groups).filter(move |held| held.binding.namespace().is_none_or(|own| own == namespace))
     }
 
-    pub(super) fn rules_of(&self, role: &Key) -> Option<&[PolicyRule]> {
-        match self.aggregated.get(role) {
+    /// The rules of the role that a binding of the namespace names; a ClusterRoleBinding, whose is empty, has no Role.
+    pub(super) fn rules_of(&self, role: &RoleRef, namespace: &str) -> Option<&[PolicyRule]> {
+        let namespace = match role.kind {
+            RoleKind::Role if namespace.is_empty() => return None,
+            RoleKind::Role => namespace,
+            RoleKind::ClusterRole => "",
+        };
+        let key = (Arc::from(namespace), Arc::clone(&role.name));
+        match self.aggregated.get(&key) {
             Some(rules) => Some(rules),
-            None => self.roles.get(role).map(|role| role.rules.as_slice()),
+            None => self.roles.get(&key).map(|role| role.rules.as_slice()),
         }
     }
 
@@ -154,6 +162,13 @@ impl Policy {
                 }
             }
         }
+    }
+
+    /// Whether the role is, or is part of, one that is put together: the others need no new look at all the rest.
+    fn is_aggregated(&self, role: &Role) -> bool {
+        let mut others = self.aggregated.keys().filter_map(|key| self.roles.get(key)?.aggregation_rule.as_ref());
+        role.metadata.namespace.is_empty()
+            && (role.aggregation_rule.is_some() || others.any(|rule| rule.selects(&role.metadata.labels)))
     }
 
     /// Puts the aggregated ClusterRoles together again.
@@ -214,10 +229,8 @@ fn gather(root: &Role, cluster_roles: &[&Arc<Role>]) -> Arc<[PolicyRule]> {
             rules.extend(role.rules.iter().filter(|&rule| known.insert(rule)).cloned());
             continue;
         };
-        for selector in &aggregation.cluster_role_selectors {
-            let selected = cluster_roles.iter().filter(|role| selector.selects(&role.metadata.labels));
-            queue.extend(selected.filter(|role| seen.insert(&role.metadata.name)).map(|role| &***role));
-        }
+        let selected = cluster_roles.iter().filter(|role| aggregation.selects(&role.metadata.labels));
+        queue.extend(selected.filter(|role| seen.insert(&role.metadata.name)).map(|role| &***role));
     }
     rules.into()
 }

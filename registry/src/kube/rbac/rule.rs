@@ -106,8 +106,8 @@ impl PolicyRule {
     }
 }
 
-/// What of `rules` the owner of `owned` does not hold: nothing when it is covered. Verbs on the same resource are put
-/// together, and the rules sorted by how they read, as kube-apiserver lists them.
+/// What of `rules` the owner of `owned` does not hold: nothing when it is covered. Verbs on the same resource and
+/// name are put together, and the rules sorted by how they read, as kube-apiserver lists them.
 pub(super) fn missing(owned: &[&PolicyRule], rules: &[PolicyRule]) -> Vec<PolicyRule> {
     let mut left = MAX_RIGHTS;
     let mut missing = Vec::new();
@@ -126,11 +126,11 @@ pub(super) fn missing(owned: &[&PolicyRule], rules: &[PolicyRule]) -> Vec<Policy
 
 fn compact(rules: Vec<PolicyRule>) -> Vec<PolicyRule> {
     let mut by_text = BTreeMap::new();
-    let mut by_resource: BTreeMap<(String, String), PolicyRule> = BTreeMap::new();
+    let mut by_resource: BTreeMap<_, PolicyRule> = BTreeMap::new();
     for rule in rules {
-        match (rule.api_groups.as_slice(), rule.resources.as_slice()) {
-            ([group], [resource]) if rule.resource_names.is_empty() && rule.non_resource_urls.is_empty() => {
-                let key = (group.clone(), resource.clone());
+        match (rule.api_groups.as_slice(), rule.resources.as_slice(), rule.resource_names.as_slice()) {
+            ([group], [resource], names @ ([] | [_])) if rule.non_resource_urls.is_empty() => {
+                let key = (group.clone(), resource.clone(), names.first().cloned());
                 by_resource.entry(key).and_modify(|known| known.verbs.extend_from_slice(&rule.verbs)).or_insert(rule);
             }
             _ => drop(by_text.insert(rule.to_string(), rule)),

@@ -1,4 +1,8 @@
-//! The policy by example.
+//! The policy by example; [`properties`] compares it with an oracle on random worlds.
+
+mod oracle;
+mod properties;
+mod world;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
