@@ -2,6 +2,7 @@
 
 mod oracle;
 mod properties;
+mod reviews;
 mod world;
 
 use std::collections::BTreeSet;
@@ -166,6 +167,25 @@ fn wildcards_names_and_urls_match_as_in_kubernetes() {
 }
 
 #[test]
+fn a_binding_gives_no_role_of_another_kind_and_no_url_in_a_namespace() {
+    let policy = policy(&[
+        role(
+            "ClusterRole",
+            "",
+            "r",
+            &[rule("", &["secrets"], &["get"], &[]), json!({"nonResourceURLs": ["*"], "verbs": ["get"]})],
+        ),
+        binding("", "b", ("Role", "r"), ("User", "u")),
+        binding("n", "b", ("ClusterRole", "r"), ("User", "w")),
+    ]);
+    assert!(!policy.authorize(&request("u", "get", "", "secrets", "", "s")).is_allowed());
+    let reference = RoleRef { kind: RoleKind::Role, name: "r".into() };
+    assert!(matches!(policy.may_bind("w", &[], "", &reference), Err(BindError::NoRole(_))));
+    let url = Attributes { non_resource_url: Some("/x".to_owned()), ..request("w", "get", "", "", "n", "") };
+    assert!(!policy.authorize(&url).is_allowed());
+}
+
+#[test]
 fn masters_may_do_everything_without_any_role() {
     let groups = strings(&[MASTERS]);
     let policy = Policy::default();
@@ -308,7 +328,7 @@ fn giving_away_what_one_does_not_hold_is_told_in_kubernetes_words() {
     let rules = parsed(&[
         rule("x", &["y", "z/status"], &["get", "list", "watch"], &[]),
         rule("x", &["y"], &["list"], &["n"]),
-        rule("a", &["b"], &["c"], &["n", "m"]),
+        rule("a", &["b"], &["c", "d"], &["n", "m"]),
         json!({"nonResourceURLs": ["/x"], "verbs": ["get"]}),
     ]);
     let write =
@@ -316,8 +336,8 @@ fn giving_away_what_one_does_not_hold_is_told_in_kubernetes_words() {
     assert_eq!(
         policy.may_grant("u", &groups, &write(&rules, false)).unwrap_err().to_string(),
         "user \"u\" (groups=[\"g\"]) is attempting to grant RBAC permissions not currently held:\n\
-         {APIGroups:[\"a\"], Resources:[\"b\"], ResourceNames:[\"m\"], Verbs:[\"c\"]}\n\
-         {APIGroups:[\"a\"], Resources:[\"b\"], ResourceNames:[\"n\"], Verbs:[\"c\"]}\n\
+         {APIGroups:[\"a\"], Resources:[\"b\"], ResourceNames:[\"m\"], Verbs:[\"c\" \"d\"]}\n\
+         {APIGroups:[\"a\"], Resources:[\"b\"], ResourceNames:[\"n\"], Verbs:[\"c\" \"d\"]}\n\
          {APIGroups:[\"x\"], Resources:[\"y\"], Verbs:[\"get\" \"watch\"]}\n\
          {NonResourceURLs:[\"/x\"], Verbs:[\"get\"]}"
     );

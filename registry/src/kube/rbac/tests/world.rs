@@ -110,7 +110,7 @@ pub(super) fn somebody() -> impl Strategy<Value = (String, Vec<String>)> {
 
 /// A series of objects made and replaced, and of clusters put into sets.
 pub(super) fn world() -> impl Strategy<Value = World> {
-    vec(growth(), 4..24).prop_map(|changes| World::after(&changes))
+    vec(growth(), 16..48).prop_map(|changes| World::after(&changes))
 }
 
 /// A history in which things also go.
@@ -126,9 +126,9 @@ fn growth() -> impl Strategy<Value = Change> {
     prop_oneof![
         3 => role().prop_map(Change::Put),
         4 => binding().prop_map(Change::Put),
-        2 => set_binding().prop_map(Change::Put),
-        1 => (select(&MEMBERS), btree_set(select(&SET_NAMES), 0..3)).prop_map(|(to, sets)| Change::Place(to, sets)),
-        1 => (select(&SET_NAMES), btree_set(select(&MEMBERS), 0..3)).prop_map(|(to, all)| Change::Fill(to, all)),
+        3 => set_binding().prop_map(Change::Put),
+        3 => (select(&MEMBERS), btree_set(select(&SET_NAMES), 0..3)).prop_map(|(to, sets)| Change::Place(to, sets)),
+        2 => (select(&SET_NAMES), btree_set(select(&MEMBERS), 0..3)).prop_map(|(to, all)| Change::Fill(to, all)),
     ]
 }
 
@@ -147,7 +147,7 @@ fn removal() -> impl Strategy<Value = Change> {
 }
 
 fn rule() -> impl Strategy<Value = Value> {
-    let verbs = vec(prop_oneof![6 => select(&VERBS), 1 => Just("*")], 0..3);
+    let verbs = vec(prop_oneof![3 => select(&VERBS), 2 => Just(PROXY), 1 => Just("*")], 0..4);
     let groups = vec(prop_oneof![4 => Just(CLUSTER_GROUP), 1 => Just(""), 1 => Just("*")], 1..3);
     let other = select(vec!["secrets", "namespaces", "*", "*/status", "managedclusters/status", "managedclusters/*"]);
     let resources = vec(prop_oneof![2 => Just(CLUSTERS), 2 => Just(SETS), 2 => other], 1..3);
@@ -185,7 +185,7 @@ fn binding() -> impl Strategy<Value = Value> {
         json!({"kind": "User", "name": "system:serviceaccount:n0:sa"}),
     ]);
     let kind = prop_oneof![3 => Just("ClusterRole"), 1 => Just("Role")];
-    (place, select(&ROLE_NAMES), kind, select(&ROLE_NAMES), vec(subject, 0..3)).prop_map(
+    (place, select(&ROLE_NAMES), kind, select(&ROLE_NAMES), vec(subject, 0..4)).prop_map(
         |(namespace, name, role_kind, role, subjects)| {
             let kind = if namespace.is_empty() { "ClusterRoleBinding" } else { "RoleBinding" };
             json!({
