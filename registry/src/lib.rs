@@ -9,6 +9,7 @@ mod authorize;
 mod cluster;
 pub mod condition;
 mod join;
+pub mod kube;
 mod registry;
 mod secret;
 pub mod store;
