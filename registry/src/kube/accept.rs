@@ -71,9 +71,9 @@ impl MetaVersion {
 }
 
 impl Form {
-    /// The 406 message when [`form`] finds none.
-    pub const REFUSED: &'static str =
-        "only the following media types are accepted: application/json, application/json;as=Table;v=v1;g=meta.k8s.io";
+    /// What the 406 offers when [`form`] finds none.
+    pub const OFFERED: &'static str = "application/json, application/json;as=Table;v=v1;g=meta.k8s.io, \
+                                       application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
 }
 
 impl MediaRange {

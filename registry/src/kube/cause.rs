@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// One entry of `details.causes` of a 422 Status. Its `Display` is `field: message`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +51,11 @@ impl Cause {
         Self::new("FieldValueForbidden", field, "Forbidden".to_owned(), detail)
     }
 
+    /// As in `details.causes`.
+    pub fn to_json(&self) -> Value {
+        json!({"reason": self.reason, "message": self.message, "field": self.field})
+    }
+
     fn new(reason: &'static str, field: &str, mut message: String, detail: &str) -> Self {
         if !detail.is_empty() {
             message.push_str(": ");
@@ -85,9 +90,16 @@ pub fn invalid_message(kind: &str, group: &str, name: &str, causes: &[Cause]) ->
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
+
+    #[test]
+    fn a_cause_is_told_by_field_in_a_status() {
+        let cause = Cause::invalid("spec.a", &json!(1), "must be even");
+        assert_eq!(
+            cause.to_json(),
+            json!({"reason": "FieldValueInvalid", "message": "Invalid value: 1: must be even", "field": "spec.a"})
+        );
+    }
 
     #[test]
     fn one_cause_stands_alone_and_several_in_brackets() {

@@ -22,7 +22,7 @@ pub struct Column {
 }
 
 /// Kinds without columns of their own.
-pub(super) const PLAIN: &[Column] = &[NAME, AGE];
+pub(super) const PLAIN: &[Column] = &[NAME, Column { kind: "date", ..AGE }];
 
 /// Open Cluster Management's columns, then ours.
 pub(super) const MANAGED_CLUSTER: &[Column] = &[

@@ -172,7 +172,10 @@ mod tests {
         );
         assert_eq!(label("a.b"), ["must not contain dots"]);
         assert_eq!(label(&"a".repeat(64)), ["must be no more than 63 characters"]);
-        assert_eq!(qualified("a.com/"), qualified("a.com/").to_vec());
+        let rule = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \
+                    alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
+                    '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+        assert_eq!(qualified("a.com/"), ["name part must be non-empty", rule]);
         assert_eq!(qualified("/x"), ["prefix part must be non-empty"]);
         assert_eq!(path_segment("a/b"), ["may not contain '/'"]);
         assert_eq!(path_segment(".."), ["may not be '..'"]);

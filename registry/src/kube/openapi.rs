@@ -45,7 +45,7 @@ fn version_document(group: &str, version: &str) -> Value {
     let mut paths = Map::new();
     let mut schemas = Map::new();
     for resource in resource::of_version(group, version) {
-        operation::add_paths(&root(group, version), resource, &mut paths);
+        operation::add_paths(resource, &mut paths);
         schemas.insert(component(resource), schema(resource));
         if resource.has_verb("list") {
             schemas.insert(list_component(resource), list_schema(resource));

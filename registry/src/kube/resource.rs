@@ -26,6 +26,8 @@ pub struct Resource {
     /// Whether kubectl knows the kind by itself: then it sends strategic merge patches.
     pub built_in: bool,
     pub names: NameRule,
+    /// Paths that field selectors may name beside `metadata.name` and `metadata.namespace`.
+    pub selectable_fields: &'static [&'static str],
 }
 
 /// A part of an object with rights of its own, at `<object>/<name>`.
@@ -47,6 +49,20 @@ const CHANGE: &[&str] = &["get", "patch", "update"];
 const STATUS: Subresource = Subresource { name: "status", verbs: CHANGE };
 const APPROVAL: Subresource = Subresource { name: "approval", verbs: CHANGE };
 const FINALIZE: Subresource = Subresource { name: "finalize", verbs: &["update"] };
+
+/// `kubectl describe` and `kubectl events` look for the events of an object by these.
+const EVENT_FIELDS: &[&str] = &[
+    "involvedObject.apiVersion",
+    "involvedObject.fieldPath",
+    "involvedObject.kind",
+    "involvedObject.name",
+    "involvedObject.namespace",
+    "involvedObject.resourceVersion",
+    "involvedObject.uid",
+    "reason",
+    "reportingComponent",
+    "type",
+];
 
 /// One entry: what every kind needs, then what differs from a cluster-scoped kind with all verbs.
 macro_rules! resource {
@@ -76,6 +92,7 @@ macro_rules! resource {
             },
             built_in: false,
             names: NameRule::Subdomain,
+            selectable_fields: &[],
         }
     };
 }
@@ -91,15 +108,16 @@ static RESOURCES: &[Resource] = &[
         "managedclusteraddon", short_names: &["mca", "mcas"], namespaced: true, subresources: &[STATUS],
         columns: column::MANAGED_CLUSTER_ADD_ON),
     resource!("", "v1", "Event", "events", "event",
-        short_names: &["ev"], namespaced: true, columns: column::EVENT, built_in: true),
+        short_names: &["ev"], namespaced: true, columns: column::EVENT, built_in: true,
+        selectable_fields: EVENT_FIELDS),
     resource!("", "v1", "Namespace", "namespaces", "namespace",
         short_names: &["ns"], verbs: NO_COLLECTION_DELETE, subresources: &[FINALIZE, STATUS],
-        columns: column::NAMESPACE, built_in: true, names: NameRule::Label),
+        columns: column::NAMESPACE, built_in: true, names: NameRule::Label, selectable_fields: &["status.phase"]),
     resource!("", "v1", "Secret", "secrets", "secret",
-        namespaced: true, columns: column::SECRET, built_in: true),
+        namespaced: true, columns: column::SECRET, built_in: true, selectable_fields: &["type"]),
     resource!("certificates.k8s.io", "v1", "CertificateSigningRequest", "certificatesigningrequests",
         "certificatesigningrequest", short_names: &["csr"], subresources: &[APPROVAL, STATUS],
-        columns: column::CERTIFICATE_SIGNING_REQUEST, built_in: true),
+        columns: column::CERTIFICATE_SIGNING_REQUEST, built_in: true, selectable_fields: &["spec.signerName"]),
     resource!(RBAC, "v1", "ClusterRoleBinding", "clusterrolebindings", "clusterrolebinding",
         columns: column::BINDING, built_in: true, names: NameRule::PathSegment),
     resource!(RBAC, "v1", "ClusterRole", "clusterroles", "clusterrole",
@@ -183,6 +201,16 @@ impl Resource {
 
     pub fn has_verb(&self, verb: &str) -> bool {
         self.verbs.contains(&verb)
+    }
+
+    /// Whether `status` is written by its own subresource only.
+    pub fn has_status(&self) -> bool {
+        self.subresource("status").is_some()
+    }
+
+    /// Whether `metadata.generation` counts the changes of what is wanted; Kubernetes' own kinds that are served have none.
+    pub fn has_generation(&self) -> bool {
+        !self.built_in
     }
 
     pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {

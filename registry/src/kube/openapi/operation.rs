@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{JSON, component, kind, list_component, reference};
+use super::{JSON, component, kind, list_component, reference, root};
 use crate::kube::resource::Resource;
 
 /// What a method does: HTTP method, Kubernetes' action, RBAC verb.
@@ -25,15 +25,21 @@ const ON_OBJECT: [Method; 4] = [
     Method { http: "delete", action: "delete", verb: "delete" },
 ];
 
-/// Adds the paths of `resource` below `root`, as `/apis/<group>/<version>/managedclusters/{name}`.
-pub(super) fn add_paths(root: &str, resource: &Resource, paths: &mut Map<String, Value>) {
-    let plural = resource.plural;
-    let (scope, parameters) = match resource.namespaced {
-        true => ("/namespaces/{namespace}", vec![in_path("namespace")]),
-        false => ("", Vec::new()),
-    };
-    let collection = format!("/{root}{scope}/{plural}");
-    let object = format!("{collection}/{{name}}");
+/// The path of the collection, as `/apis/<group>/<version>/managedclusters`.
+fn collection_path(resource: &Resource) -> String {
+    let scope = if resource.namespaced { "/namespaces/{namespace}" } else { "" };
+    format!("/{}{scope}/{}", root(resource.group, resource.version), resource.plural)
+}
+
+/// The path of an object, as `/apis/<group>/<version>/managedclusters/{name}`.
+pub(super) fn object_path(resource: &Resource) -> String {
+    format!("{}/{{name}}", collection_path(resource))
+}
+
+/// Adds all paths of `resource`.
+pub(super) fn add_paths(resource: &Resource, paths: &mut Map<String, Value>) {
+    let parameters = if resource.namespaced { vec![in_path("namespace")] } else { Vec::new() };
+    let object = object_path(resource);
     let named: Vec<_> = parameters.iter().cloned().chain([in_path("name")]).collect();
     let mut add = |path: String, methods: &[Method], verbs: &[&str], parameters: &[Value], what: &str| {
         let mut item = Map::new();
@@ -46,9 +52,10 @@ pub(super) fn add_paths(root: &str, resource: &Resource, paths: &mut Map<String,
         }
     };
     if resource.namespaced && resource.has_verb("list") {
-        add(format!("/{root}/{plural}"), &ON_COLLECTION, &["list"], &[], "ForAllNamespaces");
+        let everywhere = format!("/{}/{}", root(resource.group, resource.version), resource.plural);
+        add(everywhere, &ON_COLLECTION, &["list"], &[], "ForAllNamespaces");
     }
-    add(collection, &ON_COLLECTION, resource.verbs, &parameters, "");
+    add(collection_path(resource), &ON_COLLECTION, resource.verbs, &parameters, "");
     add(object.clone(), &ON_OBJECT, resource.verbs, &named, "");
     for subresource in resource.subresources {
         let path = format!("{object}/{}", subresource.name);

@@ -176,6 +176,20 @@ fn numbers_keep_to_their_width_and_minimum() {
 }
 
 #[test]
+fn base64_may_have_line_breaks() {
+    let secret = |data: &str| json!({"data": {"a": data}});
+    assert_eq!(said("Secret", &secret("QUJD\nREVG\n")), [""; 0]);
+    assert_eq!(said("Secret", &secret("QUJ")).len(), 1);
+}
+
+#[test]
+fn a_secret_without_a_type_is_opaque() {
+    let mut secret = json!({});
+    schema("Secret").set_defaults(&mut secret);
+    assert_eq!(secret, json!({"type": "Opaque"}));
+}
+
+#[test]
 fn a_list_has_each_key_once() {
     let condition = |status: &str| json!({"type": "A", "status": status, "reason": "R", "message": "", "lastTransitionTime": "2026-01-02T03:04:05Z"});
     assert_eq!(

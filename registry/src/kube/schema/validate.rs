@@ -86,7 +86,7 @@ fn text(node: &Node, text: &str, value: &Value, path: &str, causes: &mut Vec<Cau
         Some(Format::DateTime) if text.parse::<Timestamp>().is_err() => {
             wrong(format!("must be of type date-time: {value}"));
         }
-        Some(Format::Byte) if STANDARD.decode(text).is_err() => wrong(format!("must be of type byte: {value}")),
+        Some(Format::Byte) if !is_base64(text) => wrong(format!("must be of type byte: {value}")),
         Some(Format::DateTime | Format::Byte | Format::Int32 | Format::Int64) | None => {}
     }
     if let Some(most) = node.max_length.filter(|most| length > *most) {
@@ -95,6 +95,12 @@ fn text(node: &Node, text: &str, value: &Value, path: &str, causes: &mut Vec<Cau
     if !node.allowed.is_empty() && !node.allowed.iter().any(|allowed| allowed == text) {
         causes.push(Cause::unsupported(path, value, &node.allowed));
     }
+}
+
+/// Line breaks are allowed, as Go's decoder skips them.
+fn is_base64(text: &str) -> bool {
+    let bytes: Vec<u8> = text.bytes().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect();
+    STANDARD.decode(bytes).is_ok()
 }
 
 fn number(node: &Node, value: &Value, path: &str, causes: &mut Vec<Cause>) {
