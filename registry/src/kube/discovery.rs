@@ -61,10 +61,12 @@ pub fn document(path: &str, accept: &str) -> Option<Document> {
 
 /// The document at `/version`; `own` is this program's version.
 pub fn version(own: &str) -> Document {
+    // Build metadata has letters, digits, dots and dashes only; kubectl reads it as a semantic version.
+    let build: String = own.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
     let info = json!({
         "major": "1",
         "minor": KUBERNETES_MINOR,
-        "gitVersion": format!("v1.{KUBERNETES_MINOR}.0+cluster-proxy.{own}"),
+        "gitVersion": format!("v1.{KUBERNETES_MINOR}.0+cluster-proxy.{build}"),
         "gitCommit": "",
         "gitTreeState": "clean",
         "buildDate": "1970-01-01T00:00:00Z",
@@ -284,8 +286,58 @@ mod tests {
     }
 
     #[test]
-    fn the_version_reads_as_a_semantic_one() {
+    fn old_and_new_clients_read_the_same_of_a_resource() {
+        let plain = at("/api/v1", "");
+        assert_eq!(
+            plain["resources"][1],
+            json!({
+                "name": "namespaces", "singularName": "namespace", "namespaced": false, "kind": "Namespace",
+                "verbs": ["create", "delete", "get", "list", "patch", "update", "watch"], "shortNames": ["ns"],
+            })
+        );
+        assert_eq!(
+            plain["resources"][2],
+            json!({
+                "name": "namespaces/finalize", "singularName": "", "namespaced": false, "kind": "Namespace",
+                "verbs": ["update"],
+            })
+        );
+        let kind = json!({"group": "", "version": "v1", "kind": "Namespace"});
+        assert_eq!(
+            at("/api", KUBECTL)["items"][0]["versions"][0]["resources"][1],
+            json!({
+                "resource": "namespaces", "singularResource": "namespace", "scope": "Cluster", "responseKind": kind,
+                "verbs": ["create", "delete", "get", "list", "patch", "update", "watch"], "shortNames": ["ns"],
+                "subresources": [
+                    {"subresource": "finalize", "responseKind": kind, "verbs": ["update"]},
+                    {"subresource": "status", "responseKind": kind, "verbs": ["get", "patch", "update"]},
+                ],
+            })
+        );
+    }
+
+    #[test]
+    fn kubectl_reads_the_version() {
         let info: Value = serde_json::from_slice(&version("0.1.0").body).unwrap();
         assert_eq!(info["gitVersion"], "v1.32.0+cluster-proxy.0.1.0");
+        // These are strings in every version of the clients, also the numbers.
+        for field in [
+            "major",
+            "minor",
+            "gitVersion",
+            "gitCommit",
+            "gitTreeState",
+            "buildDate",
+            "goVersion",
+            "compiler",
+            "platform",
+        ] {
+            assert!(info[field].is_string(), "{field}");
+        }
+        let semantic = regex_lite::Regex::new(r"^v\d+\.\d+\.\d+\+[0-9A-Za-z.-]+$").unwrap();
+        for own in ["0.1.0", "1.0.0-rc.1", "1.0.0+abc", "1.0 (dirty)"] {
+            let info: Value = serde_json::from_slice(&version(own).body).unwrap();
+            assert!(semantic.is_match(info["gitVersion"].as_str().unwrap()), "{own}");
+        }
     }
 }

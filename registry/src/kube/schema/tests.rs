@@ -1,5 +1,7 @@
 //! What is kept, filled in and refused, by the schemas that are served.
 
+mod samples;
+
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -71,6 +73,39 @@ fn a_whole_cluster_passes_unchanged() {
     schema("ManagedCluster").set_defaults(&mut object);
     assert_eq!(object, cluster());
     assert_eq!(said("ManagedCluster", &object), [""; 0]);
+}
+
+#[test]
+fn a_whole_object_of_every_kind_passes_unchanged() {
+    let samples = samples::samples();
+    for resource in resource::all() {
+        let (_, sample) = samples.iter().find(|(kind, _)| *kind == resource.kind).expect(resource.kind);
+        let mut whole = sample.clone();
+        whole["apiVersion"] = json!(resource.api_version());
+        whole["kind"] = json!(resource.kind);
+        whole["metadata"] = cluster()["metadata"].clone();
+        let mut object = whole.clone();
+        assert_eq!(resource.schema().prune(&mut object), [""; 0], "{}", resource.kind);
+        resource.schema().set_defaults(&mut object);
+        assert_eq!(object, whole);
+        assert_eq!(said(resource.kind, &object), [""; 0], "{}", resource.kind);
+    }
+}
+
+#[test]
+fn what_go_clients_leave_empty_is_no_fault() {
+    let mut binding = json!({
+        "metadata": {"name": "b", "creationTimestamp": null, "labels": null},
+        "subjects": null,
+        "roleRef": {"kind": "ClusterRole", "name": "view"},
+    });
+    schema("ClusterRoleBinding").set_defaults(&mut binding);
+    assert_eq!(said("ClusterRoleBinding", &binding), [""; 0]);
+    assert_eq!(binding["roleRef"]["apiGroup"], "rbac.authorization.k8s.io");
+
+    let mut role = json!({"metadata": {"name": "r"}, "rules": null});
+    schema("Role").set_defaults(&mut role);
+    assert_eq!(said("Role", &role), [""; 0]);
 }
 
 #[test]
@@ -166,7 +201,10 @@ fn numbers_keep_to_their_width_and_minimum() {
         ]
     );
     assert_eq!(
-        said("CertificateSigningRequest", &json!({"spec": {"request": "", "signerName": "a", "expirationSeconds": 1}})),
+        said(
+            "CertificateSigningRequest",
+            &json!({"spec": {"request": "", "signerName": "a", "usages": [], "expirationSeconds": 1}})
+        ),
         [
             "spec.expirationSeconds: Invalid value: 1: spec.expirationSeconds in body should be greater than or equal to \
           600"
