@@ -234,12 +234,11 @@ impl Write<'_> {
     ) -> Result<(Value, ManagedFields), Conflicts> {
         let schema = self.schema();
         let me = self.owner(Operation::Apply);
-        let fields = fields_of(schema, patch);
         let last = managed.0.remove(&me);
         let mut object = merge(schema, base, patch);
         if let Some(last) = &last {
-            let owned = managed.0.values().fold(fields.clone(), |owned, other| owned.union(&other.fields));
-            object = prune(schema, &object, &last.fields, &owned);
+            let others = managed.0.values().fold(FieldSet::default(), |all, other| all.union(&other.fields));
+            object = prune(schema, &object, &last.fields, patch, &others);
         }
         let unchanged = same(base, &object);
         if unchanged {
@@ -251,7 +250,7 @@ impl Write<'_> {
             Conflicts::find(&managed, &changes.set())?;
         }
         managed.disown(&changes);
-        let fields = fields.difference(&UNOWNED);
+        let fields = fields_of(schema, patch).difference(&UNOWNED);
         if !fields.is_empty() {
             let mut mine = Ownership { fields, api_version: self.api_version.to_owned(), time: self.time() };
             if let Some(last) =

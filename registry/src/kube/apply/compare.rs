@@ -99,44 +99,39 @@ impl Comparison {
 }
 
 /// Every field of a value, those that have parts too: what a request owns that brought the value.
-fn everything(schema: Schema<'_>, value: &Value) -> FieldSet {
-    let mut set = parts(schema, value, everything);
+pub(super) fn everything(schema: Schema<'_>, value: &Value) -> FieldSet {
+    let mut set = parts(schema, value, |_, part, value| everything(part, value));
     set.member = true;
     set
 }
 
 /// The fields that a configuration names: the leaves, the items of lists, and what the schema does not name itself.
 pub(super) fn fields_of(schema: Schema<'_>, value: &Value) -> FieldSet {
-    let mut set = parts(schema, value, |part, value| {
+    let mut set = parts(schema, value, |element, part, value| {
+        let named = matches!(element, PathElement::Field(name) if schema.names(name));
         let mut fields = fields_of(part, value);
-        fields.member |= value.as_object().is_some_and(serde_json::Map::is_empty);
+        fields.member |= !named || value.as_object().is_some_and(serde_json::Map::is_empty);
         fields
     });
-    match schema.shape(value) {
-        Shape::Leaf => set.member = true,
-        Shape::Map(_) => {
-            for (element, child) in &mut set.children {
-                child.member |= !matches!(element, PathElement::Field(name) if schema.names(name));
-            }
-        }
-        Shape::List(_) => set.children.values_mut().for_each(|item| item.member = true),
-    }
+    set.member |= matches!(schema.shape(value), Shape::Leaf);
     set
 }
 
 /// What `of` says of each part; of items that share a name, only the name.
-fn parts(schema: Schema<'_>, value: &Value, of: impl Fn(Schema<'_>, &Value) -> FieldSet) -> FieldSet {
+fn parts(schema: Schema<'_>, value: &Value, of: impl Fn(&PathElement, Schema<'_>, &Value) -> FieldSet) -> FieldSet {
     let mut set = FieldSet::default();
     match schema.shape(value) {
         Shape::Leaf => {}
         Shape::Map(fields) => {
             for (name, value) in fields {
-                set.children.insert(PathElement::Field(name.clone()), of(schema.field(name), value));
+                let element = PathElement::Field(name.clone());
+                let below = of(&element, schema.child(&element), value);
+                set.attach(element, below);
             }
         }
         Shape::List(items) => {
             for (element, item) in items {
-                let below = of(schema.child(&element), item);
+                let below = of(&element, schema.child(&element), item);
                 set.children.entry(element).and_modify(|item| item.children.clear()).or_insert(below);
             }
         }

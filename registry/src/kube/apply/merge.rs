@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde_json::Value;
 
-use super::compare::fields_of;
+use super::compare::everything;
 use super::field_set::FieldSet;
 use super::path::PathElement;
 use super::schema::{Schema, Shape};
@@ -64,17 +64,11 @@ fn merge_items<'v>(
     merged
 }
 
-/// Takes out of `merged` what was in the manager's `last` configuration and is in no set of `owned`, the union of all
-/// managers' sets with that of the new configuration.
-pub(super) fn prune(schema: Schema<'_>, merged: &Value, last: &FieldSet, owned: &FieldSet) -> Value {
-    let fields = |value: &Value| fields_of(schema, value).with_named_fields(schema);
-    let last = last.with_named_fields(schema);
-    let all = fields(merged);
-    let without_last = fields(&without(schema, merged, &last));
-    let to_remove = all.difference(&without_last.union(&owned.with_named_fields(schema)));
-    // Removing whole items took fields along that were never in the configuration: only what was in it may go.
-    let kept = fields(&without(schema, merged, &to_remove));
-    without(schema, merged, &all.difference(&kept).intersection(&last))
+/// Takes out of `merged` what was in the manager's `last` set, and neither the new configuration `patch` names nor
+/// anyone else owns, each with all that is below it.
+pub(super) fn prune(schema: Schema<'_>, merged: &Value, last: &FieldSet, patch: &Value, others: &FieldSet) -> Value {
+    let named_now = others.with_named_fields(schema).union(&everything(schema, patch));
+    without(schema, merged, &last.with_named_fields(schema).difference(&named_now))
 }
 
 /// The value without these fields and items, each with all that is below it.
