@@ -3,5 +3,6 @@
 
 pub mod body;
 pub mod label;
+pub mod patch;
 pub mod protobuf;
 pub mod selector;
