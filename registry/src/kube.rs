@@ -15,6 +15,7 @@ pub mod label;
 pub mod metadata;
 pub mod name;
 pub mod openapi;
+pub mod patch;
 pub mod protobuf;
 pub mod rbac;
 pub mod resource;

@@ -16,7 +16,8 @@ use super::protobuf;
 /// Largest body, in bytes, as in kube-apiserver.
 pub const MAX_BODY: usize = 3 << 20;
 
-/// How deep a value may nest. The limit of `serde_json`, so that every recursion over a decoded value has a bound.
+/// Values nest less deep than this. The limit of `serde_json`, so that every recursion over a decoded value has a bound,
+/// and what is stored can be read again.
 pub const MAX_DEPTH: usize = 128;
 
 /// Whether Kubernetes itself has a kind, or we add it as a custom resource would: the content types differ.
@@ -106,8 +107,13 @@ pub fn decode_apply(body: &[u8]) -> Result<Body, BodyError> {
 
 /// Decodes a body that must be a JSON object; what is wrong is said without context.
 pub(super) fn object_from_json(body: &[u8]) -> Result<Body, String> {
-    let (value, duplicates) = json::decode(body).map_err(|error| error.to_string())?;
+    let (value, duplicates) = decode_json(body)?;
     object(value, duplicates)
+}
+
+/// Decodes a body that may be any JSON value.
+pub(super) fn decode_json(body: &[u8]) -> Result<(Value, Duplicates), String> {
+    json::decode(body).map_err(|error| error.to_string())
 }
 
 fn object_from_yaml(body: &[u8]) -> Result<Body, String> {

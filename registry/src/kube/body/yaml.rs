@@ -88,7 +88,7 @@ impl Builder {
             Event::Alias(anchor) => {
                 let value = self.anchors.get(&anchor).ok_or(YamlError::UnknownAnchor)?;
                 // The copy must not nest deeper than anything else may.
-                if self.open.len() + depth(value) > MAX_DEPTH {
+                if self.open.len() + depth(value) >= MAX_DEPTH {
                     return Err(YamlError::TooDeep);
                 }
                 let copy = copy(value, &mut self.copied)?;
