@@ -3,8 +3,9 @@
 use thiserror::Error;
 
 use super::grant::Grant;
-use super::policy::Policy;
+use super::policy::{Held, Policy};
 use super::quote::Quoted;
+use super::rule::PolicyRule;
 use super::visible::Target;
 use super::{CLUSTER_GROUP, CLUSTERS, PROXY};
 
@@ -26,7 +27,8 @@ impl Policy {
     ///
     /// Whether the cluster exists, is accepted and has a tunnel is not asked here.
     pub fn may_proxy(&self, user: &str, groups: &[String], cluster: &str) -> Result<Grant, Denied> {
-        self.grant(user, groups, Target::Cluster, cluster, |held, rule| self.clusters(held.binding, rule, PROXY))
+        let shown = |held: &Held<'_>, rule: &PolicyRule| self.clusters(held.binding, rule, PROXY, Some(cluster));
+        self.grant(user, groups, Target::Cluster, cluster, shown)
             .ok_or_else(|| Denied { user: user.to_owned(), cluster: cluster.to_owned() })
     }
 }

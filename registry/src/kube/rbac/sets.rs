@@ -67,12 +67,24 @@ impl Sets {
         }
     }
 
-    /// The sets usable in the namespace, or every set that has a cluster.
-    pub(super) fn within(&self, namespace: Option<&str>) -> impl Iterator<Item = (&Arc<str>, &Arc<Members>)> {
-        let bound =
-            namespace.map(|namespace| self.bound_in(namespace).filter_map(|set| self.members.get_key_value(set)));
-        let all = namespace.is_none().then(|| self.members.iter());
-        bound.into_iter().flatten().chain(all.into_iter().flatten())
+    /// The sets usable in the namespace, or every set that has a cluster. With a cluster, only those that hold it, which
+    /// are few.
+    pub(super) fn within<'a>(
+        &'a self,
+        namespace: Option<&'a str>,
+        cluster: Option<&str>,
+    ) -> Box<dyn Iterator<Item = (&'a Arc<str>, &'a Arc<Members>)> + 'a> {
+        let with_members = |set: &Arc<str>| self.members.get_key_value(set);
+        match (cluster, namespace) {
+            (Some(cluster), _) => {
+                let usable = move |set: &&Arc<str>| {
+                    namespace.is_none_or(|own| self.bound.get(own).is_some_and(|bound| bound.contains(*set)))
+                };
+                Box::new(self.sets_of.get(cluster).into_iter().flatten().filter(usable).filter_map(with_members))
+            }
+            (None, Some(namespace)) => Box::new(self.bound_in(namespace).filter_map(with_members)),
+            (None, None) => Box::new(self.members.iter()),
+        }
     }
 
     pub(super) fn members(&self, set: &str) -> Option<&Arc<Members>> {

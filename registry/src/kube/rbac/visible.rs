@@ -81,7 +81,7 @@ impl Policy {
         let mut seen = Sight::default();
         for held in self.held(user, groups) {
             for rule in held.rules() {
-                match self.shown(held.binding, rule, asked) {
+                match self.shown(held.binding, rule, asked, None) {
                     Visible::All => return Visible::All,
                     Visible::Only(sight) => seen.extend(sight),
                 }
@@ -101,7 +101,7 @@ impl Policy {
             (CLUSTER_GROUP, SETS) => Target::Set,
             _ => Target::Other { namespace },
         };
-        self.grant(user, groups, target, name, |held, rule| self.shown(held.binding, rule, asked))
+        self.grant(user, groups, target, name, |held, rule| self.shown(held.binding, rule, asked, Some(name)))
     }
 
     /// Decides as the API server does: as Kubernetes, and where that denies, by what sets and workspaces add for
@@ -165,21 +165,24 @@ impl Policy {
         Some(set.map_or(Path::Direct, through))
     }
 
-    /// What one rule shows, held through one binding.
-    fn shown(&self, binding: &Binding, rule: &PolicyRule, asked: &Asked<'_>) -> Visible {
+    /// What one rule shows, held through one binding. With a name, as far as it concerns that object: the rest may be
+    /// left out, so that the answer about one cluster does not grow with the number of sets.
+    fn shown(&self, binding: &Binding, rule: &PolicyRule, asked: &Asked<'_>, one: Option<&str>) -> Visible {
         let verb = asked.verb.as_str();
         match (asked.api_group, asked.resource) {
-            (CLUSTER_GROUP, CLUSTERS) => self.clusters(binding, rule, verb).and(|| self.clusters(binding, rule, PROXY)),
+            (CLUSTER_GROUP, CLUSTERS) => {
+                self.clusters(binding, rule, verb, one).and(|| self.clusters(binding, rule, PROXY, one))
+            }
             (CLUSTER_GROUP, SETS) => self.shown_sets(binding, rule, verb).and(|| self.shown_sets(binding, rule, PROXY)),
             (group, resource) => objects(binding, rule, verb, group, resource, asked.scope),
         }
     }
 
-    /// The clusters on which a rule gives the verb, by themselves and by their sets.
-    pub(super) fn clusters(&self, binding: &Binding, rule: &PolicyRule, verb: &str) -> Visible {
+    /// The clusters on which a rule gives the verb, by themselves and by their sets; `one` as in [`Self::shown`].
+    pub(super) fn clusters(&self, binding: &Binding, rule: &PolicyRule, verb: &str, one: Option<&str>) -> Visible {
         let mut sight = Sight::default();
         let named = !rule.resource_names.is_empty();
-        let usable = || self.sets.within(binding.namespace());
+        let usable = || self.sets.within(binding.namespace(), one);
         if rule.grants(verb, CLUSTER_GROUP, CLUSTERS, "") {
             match (binding.namespace(), named) {
                 (None, false) => return Visible::All,

@@ -110,7 +110,7 @@ pub(super) fn somebody() -> impl Strategy<Value = (String, Vec<String>)> {
 
 /// A series of objects made and replaced, and of clusters put into sets.
 pub(super) fn world() -> impl Strategy<Value = World> {
-    vec(growth(), 16..48).prop_map(|changes| World::after(&changes))
+    vec(growth(), 12..36).prop_map(|changes| World::after(&changes))
 }
 
 /// A history in which things also go.
