@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::status::Status;
+use super::table::IncludeObject;
 
 /// The query parameters of get, list and watch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,15 +29,6 @@ pub struct ReadOptions {
 pub enum RevisionMatch {
     NotOlderThan,
     Exact,
-}
-
-/// What a table's rows hold of their objects.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum IncludeObject {
-    None,
-    #[default]
-    Metadata,
-    Object,
 }
 
 /// The query parameters of writes.
@@ -180,12 +172,8 @@ fn revision_match(value: &str) -> Result<Option<RevisionMatch>, Status> {
 }
 
 fn include_object(value: &str) -> Result<IncludeObject, Status> {
-    match value {
-        "" | "Metadata" => Ok(IncludeObject::Metadata),
-        "None" => Ok(IncludeObject::None),
-        "Object" => Ok(IncludeObject::Object),
-        _ => Err(Status::bad_request(format!("unrecognized includeObject value: {value:?}"))),
-    }
+    let unknown = || Status::bad_request(format!("unrecognized includeObject value: {value:?}"));
+    IncludeObject::parse(Some(value)).ok_or_else(unknown)
 }
 
 fn dry_run(value: &str) -> Result<bool, Status> {

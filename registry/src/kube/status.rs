@@ -4,7 +4,12 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
+use super::apply::ApplyError;
+use super::body::BodyError;
+use super::cause::{self, Cause};
+use super::patch::PatchError;
 use super::resource::Resource;
+use super::selector::SelectorError;
 
 /// Why a request failed. Clients act on `code` and `reason`; kubectl prints `message`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,16 +30,6 @@ struct Details {
     kind: String,
     causes: Vec<Cause>,
     retry_after_seconds: Option<u32>,
-}
-
-/// One fault of an object or request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cause {
-    /// Like `FieldValueInvalid`.
-    pub reason: String,
-    pub message: String,
-    /// Like `spec.taints[0].key`.
-    pub field: String,
 }
 
 impl Status {
@@ -112,40 +107,15 @@ impl Status {
         Self::conflict(resource, name, why)
     }
 
-    /// 409: fields that other managers own, one cause for each.
-    pub fn apply_conflict(message: String, causes: Vec<Cause>) -> Self {
-        Self::new(409, "Conflict", message).about("", "", "").because(causes)
-    }
-
     /// 410: what the request begins with is forgotten; list again.
     pub fn expired(message: impl Into<String>) -> Self {
         Self::new(410, "Expired", message)
     }
 
-    /// 413: more than a request may have.
-    pub fn too_large(limit: usize) -> Self {
-        let message = format!("Request entity too large: limit is {limit}");
-        Self::new(413, "RequestEntityTooLarge", message)
-    }
-
-    /// 415: a body of another media type than `accepted`.
-    pub fn unsupported_media_type(accepted: &str) -> Self {
-        let message = format!("the body of the request was in an unknown format - accepted media types include: {accepted}");
-        Self::new(415, "UnsupportedMediaType", message)
-    }
-
     /// 422: the object breaks its kind's rules, one cause for each.
     pub fn invalid(resource: &Resource, name: &str, causes: Vec<Cause>) -> Self {
-        let kind = match resource.group {
-            "" => resource.kind.to_owned(),
-            group => format!("{}.{group}", resource.kind),
-        };
-        let faults: Vec<String> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
-        let faults = match faults.as_slice() {
-            [one] => one.clone(),
-            many => format!("[{}]", many.join(", ")),
-        };
-        Self::new(422, "Invalid", format!("{kind} {name:?} is invalid: {faults}"))
+        let message = cause::invalid_message(resource.kind, resource.group, name, &causes);
+        Self::new(422, "Invalid", message)
             .about(resource.group, resource.kind, name)
             .because(causes)
     }
@@ -153,11 +123,8 @@ impl Status {
     /// 504: the client knows a newer revision than this server.
     pub fn revision_too_large(asked: u64, current: u64) -> Self {
         let message = format!("Too large resource version: {asked}, current: {current}");
-        let cause = Cause {
-            reason: "ResourceVersionTooLarge".to_owned(),
-            message: "Too large resource version".to_owned(),
-            field: String::new(),
-        };
+        let (reason, text) = ("ResourceVersionTooLarge", "Too large resource version");
+        let cause = Cause { reason, message: text.to_owned(), field: String::new() };
         Self::new(504, "Timeout", format!("Timeout: {message}")).about("", "", "").because(vec![cause]).retry_after(1)
     }
 
@@ -207,7 +174,14 @@ impl Details {
             }
         }
         if !self.causes.is_empty() {
-            details.insert("causes".to_owned(), self.causes.iter().map(Cause::to_json).collect());
+            let causes = self.causes.iter().map(|cause| {
+                let mut cause = cause.to_json();
+                if cause["field"] == "" {
+                    cause.as_object_mut().map(|cause| cause.remove("field"));
+                }
+                cause
+            });
+            details.insert("causes".to_owned(), causes.collect());
         }
         if let Some(seconds) = self.retry_after_seconds {
             details.insert("retryAfterSeconds".to_owned(), json!(seconds));
@@ -216,13 +190,47 @@ impl Details {
     }
 }
 
-impl Cause {
-    fn to_json(&self) -> Value {
-        let mut cause = json!({"reason": self.reason, "message": self.message});
-        if !self.field.is_empty() {
-            cause["field"] = json!(self.field);
+impl From<BodyError> for Status {
+    fn from(error: BodyError) -> Self {
+        Self::new(error.code(), error.reason(), error.to_string())
+    }
+}
+
+impl From<SelectorError> for Status {
+    fn from(error: SelectorError) -> Self {
+        Self::bad_request(error.to_string())
+    }
+}
+
+impl From<PatchError> for Status {
+    fn from(error: PatchError) -> Self {
+        let status = Self::new(error.code(), error.reason(), error.to_string());
+        match error.cause() {
+            Some(cause) => {
+                let cause =
+                    Cause { reason: "FieldValueInvalid", field: "patch".to_owned(), message: cause.to_owned() };
+                status.about("", "", "").because(vec![cause])
+            }
+            None => status,
         }
-        cause
+    }
+}
+
+impl From<ApplyError> for Status {
+    fn from(error: ApplyError) -> Self {
+        match error {
+            ApplyError::BadRequest(message) => Self::bad_request(message),
+            ApplyError::Invalid { .. } => Self::new(500, "InternalError", error.to_string()),
+            ApplyError::Conflict(conflicts) => {
+                let cause = |conflict: &super::apply::Conflict| Cause {
+                    reason: "FieldManagerConflict",
+                    field: conflict.field(),
+                    message: conflict.message(),
+                };
+                let causes = conflicts.iter().map(cause).collect();
+                Self::new(409, "Conflict", conflicts.to_string()).about("", "", "").because(causes)
+            }
+        }
     }
 }
 

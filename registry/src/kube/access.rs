@@ -1,0 +1,78 @@
+//! Access: who asks, and what they may do.
+
+use super::{
+    rbac::{Attributes, Decision, review::Caller},
+    resource::Resource,
+    status::Status,
+};
+use crate::registry::Registry;
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Access<'a> {
+    pub(crate) registry: &'a Registry,
+    pub(crate) caller: &'a Caller,
+}
+
+/// What is asked for: an object, a collection, or a part of an object.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct On<'a> {
+    pub(crate) resource: &'a Resource,
+    pub(crate) subresource: Option<&'a str>,
+    pub(crate) namespace: Option<&'a str>,
+    /// Empty for a collection.
+    pub(crate) name: &'a str,
+}
+
+impl Access<'_> {
+    pub(crate) fn user(&self) -> &str {
+        &self.caller.user
+    }
+
+    /// Refuses what the user has no right to, naming the right.
+    pub(crate) fn require(&self, verb: &str, on: &On<'_>) -> Result<(), Status> {
+        let namespace = match (on.resource.plural, on.namespace) {
+            // In Kubernetes a namespace is asked for within itself.
+            ("namespaces", _) => on.name,
+            (_, namespace) => namespace.unwrap_or_default(),
+        };
+        let request = Attributes {
+            subresource: on.subresource.unwrap_or_default().to_owned(),
+            namespace: namespace.to_owned(),
+            ..self.attributes(verb, on.resource.group, on.resource.plural, on.name)
+        };
+        match self.registry.with_policy(|policy| policy.decide(&request)) {
+            Decision::Allowed(_) => Ok(()),
+            Decision::Denied(denial) => Err(Status::forbidden(on.resource, on.name, &denial.to_string())),
+        }
+    }
+
+    /// Refuses a path that is no resource.
+    pub(crate) fn require_path(&self, verb: &str, path: &str) -> Result<(), Status> {
+        let request = Attributes { non_resource_url: Some(path.to_owned()), ..self.attributes(verb, "", "", "") };
+        match self.registry.with_policy(|policy| policy.authorize(&request)) {
+            Decision::Allowed(_) => Ok(()),
+            Decision::Denied(denial) => Err(Status::forbidden_path(path, &denial.to_string())),
+        }
+    }
+
+    /// Whether the user has a right of the cluster scope; `resource` may have a subresource, as in `managedclusters/accept`.
+    pub(crate) fn may(&self, verb: &str, group: &str, resource: &str, name: &str) -> bool {
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        let subresource = subresource.to_owned();
+        let request = Attributes { subresource, ..self.attributes(verb, group, resource, name) };
+        self.registry.with_policy(|policy| policy.authorize(&request)).is_allowed()
+    }
+
+    fn attributes(&self, verb: &str, group: &str, resource: &str, name: &str) -> Attributes {
+        Attributes {
+            user: self.caller.user.clone(),
+            groups: self.caller.groups.clone(),
+            extra: self.caller.extra.clone(),
+            verb: verb.to_owned(),
+            api_group: group.to_owned(),
+            resource: resource.to_owned(),
+            name: name.to_owned(),
+            ..Attributes::default()
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! The selection: which objects of a resource a list or watch is about, and which of them its user may see.
+
+use serde_json::Value;
+
+use super::{
+    object,
+    options::ReadOptions,
+    rbac::{Asked, ReadVerb, Scope, Visible, review::Caller},
+    resource::Resource,
+    selector::{FieldSelector, LabelSelector},
+    status::Status,
+};
+use crate::registry::Registry;
+use crate::store::Commit;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Selection {
+    labels: LabelSelector,
+    fields: FieldSelector,
+    resource: &'static Resource,
+    namespace: Option<String>,
+    verb: ReadVerb,
+    caller: Caller,
+}
+
+impl Selection {
+    pub(crate) fn new(
+        resource: &'static Resource,
+        namespace: Option<&str>,
+        options: &ReadOptions,
+        caller: &Caller,
+    ) -> Result<Self, Status> {
+        Ok(Self {
+            labels: LabelSelector::parse(&options.label_selector)?,
+            fields: FieldSelector::parse(&options.field_selector, resource.selectable_fields)?,
+            resource,
+            namespace: namespace.map(str::to_owned),
+            verb: if options.watch { ReadVerb::Watch } else { ReadVerb::List },
+            caller: caller.clone(),
+        })
+    }
+
+    /// Whether nothing but rights narrows it.
+    pub(crate) fn is_everything(&self) -> bool {
+        self.labels.is_everything() && self.fields.is_everything()
+    }
+
+    /// The name that an object must have, if one is asked for.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.fields.required("metadata.name")
+    }
+
+    /// What the user may see now.
+    pub(crate) fn sight(&self, registry: &Registry) -> Visible {
+        let scope = match (&self.namespace, self.resource.namespaced) {
+            (Some(namespace), _) => Scope::Namespace(namespace),
+            (None, true) => Scope::AllNamespaces,
+            (None, false) => Scope::Cluster,
+        };
+        let asked = Asked { verb: self.verb, api_group: self.resource.group, resource: self.resource.plural, scope };
+        registry.with_policy(|policy| policy.visible(&self.caller.user, &self.caller.groups, &asked))
+    }
+
+    /// What the user may see after a commit; `None` if it changed nobody's rights.
+    pub(crate) fn sight_after(&self, commit: &Commit, registry: &Registry) -> Option<Visible> {
+        let counts = |key: &str| RIGHTS.iter().any(|prefix| key.starts_with(prefix));
+        commit.events.iter().any(|event| counts(&event.key)).then(|| self.sight(registry))
+    }
+
+    pub(crate) fn wants(&self, object: &Value, sight: &Visible) -> bool {
+        sight.contains(object::metadata(object, "namespace"), object::name(object))
+            && self.labels.matches(object::labels(object))
+            && self.fields.matches(object)
+    }
+}
+
+/// What decides who sees what: roles and bindings, and which clusters the sets hold.
+const RIGHTS: [&str; 7] = [
+    "/clusterroles/",
+    "/clusterrolebindings/",
+    "/roles/",
+    "/rolebindings/",
+    "/managedclusters/",
+    "/managedclustersets/",
+    "/managedclustersetbindings/",
+];
