@@ -178,3 +178,80 @@ impl Serialize for FieldSet {
         map.end()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::collection::{btree_set, vec};
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    type Paths = BTreeSet<Vec<PathElement>>;
+
+    fn elements() -> impl Strategy<Value = PathElement> {
+        let texts = ["f:a", "f:b", r#"k:{"k":1}"#, r#"k:{"k":"x"}"#, "v:1", r#"v:"f:a""#, "i:0"];
+        proptest::sample::select(texts.map(|text| PathElement::parse(text).unwrap()).to_vec())
+    }
+
+    fn paths() -> impl Strategy<Value = Paths> {
+        btree_set(vec(elements(), 1..4), 0..8)
+    }
+
+    fn set(paths: &Paths) -> FieldSet {
+        let mut set = FieldSet::default();
+        paths.iter().for_each(|path| set.insert(path));
+        set
+    }
+
+    proptest! {
+        #[test]
+        fn a_field_set_is_a_set_of_paths(a in paths(), b in paths()) {
+            let (left, right) = (set(&a), set(&b));
+            let content = |set: FieldSet| -> Paths { set.paths().into_iter().collect() };
+            prop_assert_eq!(content(left.union(&right)), a.union(&b).cloned().collect::<Paths>());
+            prop_assert_eq!(content(left.intersection(&right)), a.intersection(&b).cloned().collect::<Paths>());
+            prop_assert_eq!(content(left.difference(&right)), a.difference(&b).cloned().collect::<Paths>());
+            prop_assert_eq!(left.is_empty(), a.is_empty());
+            prop_assert!(b.iter().all(|path| left.contains(path) == a.contains(path)));
+            // Equal sets are equal however they came to be.
+            prop_assert_eq!(left.difference(&right).union(&left.intersection(&right)), left);
+        }
+
+        #[test]
+        fn what_is_written_is_read_again(paths in paths()) {
+            let set = set(&paths);
+            let json = serde_json::to_value(&set).unwrap();
+            prop_assert_eq!(FieldSet::parse(&json), Ok(set));
+        }
+    }
+
+    #[test]
+    fn a_set_is_written_in_the_order_of_its_elements() {
+        let json = json!({"i:1": {}, "v:10": {}, "v:9": {}, "k:{\"b\":1,\"a\":2}": {"f:x": {}, ".": {}}, "f:b": {}, "f:a": {}});
+        let set = FieldSet::parse(&json).unwrap();
+        assert_eq!(
+            serde_json::to_string(&set).unwrap(),
+            r#"{"f:a":{},"f:b":{},"k:{\"a\":2,\"b\":1}":{".":{},"f:x":{}},"v:9":{},"v:10":{},"i:1":{}}"#
+        );
+        assert_eq!(serde_json::to_string(&FieldSet::default()).unwrap(), "{}");
+    }
+
+    #[test]
+    fn json_that_is_no_set_is_refused() {
+        assert_eq!(FieldSet::parse(&json!([])), Err(FieldSetError::NotAnObject));
+        assert_eq!(FieldSet::parse(&json!({"f:a": 1})), Err(FieldSetError::NotAnObject));
+        let malformed = PathElementError::Malformed("a".to_owned());
+        assert_eq!(FieldSet::parse(&json!({"a": {}})), Err(FieldSetError::Element(malformed)));
+        let deep = (0..=MAX_DEPTH).fold(json!({}), |below, _| json!({"f:a": below}));
+        assert_eq!(FieldSet::parse(&deep), Err(FieldSetError::TooDeep));
+        assert!(FieldSet::parse(&deep["f:a"]).is_ok());
+    }
+
+    #[test]
+    fn elements_of_later_versions_are_left_out() {
+        assert_eq!(FieldSet::parse(&json!({"z:new": 1, "f:a": {}})), FieldSet::parse(&json!({"f:a": {}})));
+    }
+}

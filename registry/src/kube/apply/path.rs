@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::fmt;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 use thiserror::Error;
 
 /// One step of a path: which part of a value is meant.
@@ -133,8 +133,9 @@ impl PathElement {
 /// Goes as deep as the values do; the JSON parser has bounded that.
 pub(super) fn compare_values(a: &Value, b: &Value) -> Ordering {
     match (a, b) {
-        (Value::Number(a), Value::Number(b)) => match (a.as_i64(), b.as_i64()) {
+        (Value::Number(a), Value::Number(b)) => match (whole(a), whole(b)) {
             (Some(a), Some(b)) => a.cmp(&b),
+            // One has a fraction, which only numbers have that a float holds exactly, or is beyond any integer.
             _ => a.as_f64().partial_cmp(&b.as_f64()).unwrap_or(Ordering::Equal),
         },
         (Value::String(a), Value::String(b)) => a.cmp(b),
@@ -148,6 +149,13 @@ pub(super) fn compare_values(a: &Value, b: &Value) -> Ordering {
         (Value::Object(a), Value::Object(b)) => compare_entries(a.iter(), b.iter()),
         _ => value_rank(a).cmp(&value_rank(b)),
     }
+}
+
+/// The number if it is whole, however written: by floats alone, large numbers would have no order.
+fn whole(number: &Number) -> Option<i128> {
+    let float = || number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() < 2_f64.powi(100));
+    #[expect(clippy::cast_possible_truncation, reason = "whole and in range")]
+    number.as_i128().or_else(|| float().map(|float| float as i128))
 }
 
 /// Whether two values say the same; `1` and `1.0` do.
@@ -180,5 +188,93 @@ fn value_rank(value: &Value) -> u8 {
         Value::Array(_) => 3,
         Value::Object(_) => 4,
         Value::Null => 5,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_element_has_a_notation_and_a_form_for_people() {
+        for (text, people) in [
+            ("f:spec", ".spec"),
+            ("f:a:b", ".a:b"),
+            ("f:", "."),
+            (r#"k:{"effect":"NoSelect","key":"a"}"#, r#"[effect="NoSelect",key="a"]"#),
+            (r#"k:{"port":80}"#, "[port=80]"),
+            (r#"v:"x""#, r#"[="x"]"#),
+            ("v:1.5", "[=1.5]"),
+            ("v:true", "[=true]"),
+            ("i:0", "[0]"),
+        ] {
+            let element = PathElement::parse(text).unwrap();
+            assert_eq!((element.notation().as_str(), element.to_string().as_str()), (text, people));
+        }
+        let unsorted = PathElement::parse(r#"k:{"b":1,"a":2}"#).unwrap();
+        assert_eq!(unsorted.notation(), r#"k:{"a":2,"b":1}"#);
+    }
+
+    #[test]
+    fn text_that_is_no_element_is_refused() {
+        for text in ["", "f", "k:", "k:[1]", "k:{", "v:", "v:x", "i:", "i:x", "i:1.5", "long:x", ":x"] {
+            assert_eq!(PathElement::parse(text), Err(PathElementError::Malformed(text.to_owned())), "{text}");
+        }
+        assert_eq!(PathElement::parse("z:later"), Err(PathElementError::Unknown));
+    }
+
+    #[test]
+    fn elements_are_ordered_as_kubernetes_orders_them() {
+        let texts = [
+            "f:a",
+            "f:b",
+            "k:{\"a\":1}",
+            "k:{\"a\":\"1\"}",
+            "k:{\"a\":\"1\",\"b\":0}",
+            "k:{\"b\":0}",
+            "v:9",
+            "v:10",
+            "v:\"a\"",
+            "v:false",
+            "v:true",
+            "v:[]",
+            "v:[1]",
+            "v:{}",
+            "v:null",
+            "i:9",
+            "i:10",
+        ];
+        let elements: Vec<_> = texts.iter().map(|text| PathElement::parse(text).unwrap()).collect();
+        assert!(elements.is_sorted_by(|a, b| a < b));
+        assert_eq!(PathElement::parse("v:1"), PathElement::parse("v:1.0"));
+    }
+
+    fn numbers() -> impl Strategy<Value = Value> {
+        // Around the bounds of what floats and integers hold exactly.
+        let edges = prop_oneof![Just(1_i128 << 53), Just(1 << 63), Just(1 << 64), Just(0), Just(-(1 << 53))];
+        (edges, -3..3_i128, prop_oneof![Just(0.0), Just(0.5), Just(1e40)], any::<bool>()).prop_map(
+            |(edge, near, fraction, as_float)| {
+                let number = edge + near;
+                match (i64::try_from(number), u64::try_from(number)) {
+                    (Ok(number), _) if !as_float => json!(number),
+                    (_, Ok(number)) if !as_float => json!(number),
+                    _ => json!(number as f64 + fraction),
+                }
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_have_a_total_order(a in numbers(), b in numbers(), c in numbers()) {
+            let order = compare_values(&a, &b);
+            prop_assert_eq!(order, compare_values(&b, &a).reverse());
+            if order == compare_values(&b, &c) {
+                prop_assert_eq!(compare_values(&a, &c), order);
+            }
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Server-side apply as Kubernetes documents it, on a managed cluster.
 
 mod documented;
+mod hostile;
 mod model;
 
 use serde_json::{Value, json};
