@@ -70,7 +70,7 @@ fn check_depth(to: &Pointer, value: &Value, carried: &mut usize) -> Result<(), &
     check(value, (MAX_DEPTH - 1).saturating_sub(to.count()), carried)
 }
 
-/// Checks that the value nests no deeper than `depth` and leaves `carried` below its bound. The depth bounds the recursion.
+/// Checks that the value nests no deeper than `depth`, which bounds the recursion, and leaves `carried` below its bound.
 fn check(value: &Value, depth: usize, carried: &mut usize) -> Result<(), &'static str> {
     *carried += match value {
         Value::String(text) => text.len() + 2,
