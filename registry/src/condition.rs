@@ -40,6 +40,10 @@ pub enum Fact {
     Available,
     /// No tunnel is up; whether the cluster is well cannot be told from the hub.
     Unreachable,
+    /// How many clusters a set holds.
+    SetHolds(usize),
+    /// Whether the set that a binding names exists.
+    Bound(bool),
 }
 
 /// Type of the condition that says what the hub's admin decided.
@@ -48,9 +52,14 @@ pub const HUB_ACCEPTED: &str = "HubAcceptedManagedCluster";
 pub const JOINED: &str = "ManagedClusterJoined";
 /// Type of the condition that says whether the cluster can be reached now.
 pub const AVAILABLE: &str = "ManagedClusterConditionAvailable";
+/// Type of the condition of a set.
+pub const SET_EMPTY: &str = "ClusterSetEmpty";
+/// Type of the condition of a set's binding.
+pub const BOUND: &str = "Bound";
 
 impl Fact {
     fn condition(self, now: Timestamp) -> Condition {
+        let selected;
         let (type_, status, reason, message) = match self {
             Self::Accepted => {
                 (HUB_ACCEPTED, ConditionStatus::True, "HubClusterAdminAccepted", "Accepted by hub cluster admin")
@@ -68,6 +77,13 @@ impl Fact {
                 "ManagedClusterLeaseUpdateStopped",
                 "Registration agent stopped updating its lease.",
             ),
+            Self::SetHolds(0) => (SET_EMPTY, ConditionStatus::True, "NoClusterMatched", "No ManagedCluster selected"),
+            Self::SetHolds(count) => {
+                selected = format!("{count} ManagedClusters selected");
+                (SET_EMPTY, ConditionStatus::False, "ClustersSelected", selected.as_str())
+            }
+            Self::Bound(true) => (BOUND, ConditionStatus::True, "ClusterSetBound", ""),
+            Self::Bound(false) => (BOUND, ConditionStatus::False, "ClusterSetNotFound", ""),
         };
         Condition {
             type_: type_.to_owned(),

@@ -1,13 +1,18 @@
 //! The registry in memory: every resource parsed, kept up to date by the store's writer.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::error::Error;
+use std::fmt;
 use std::sync::Arc;
 
 use certs::{ClusterName, UserName};
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use thiserror::Error;
 
 use crate::cluster::ManagedCluster;
+use crate::kube::rbac::{self, Kind, Policy};
+use crate::kube::sets::Rule;
 use crate::store::{Event, Versioned};
 use crate::token::JoinToken;
 use crate::user::User;
@@ -19,6 +24,19 @@ pub enum Change {
     User(UserName),
     /// A join token, by its id.
     Token(String),
+    /// A set by its name: what it holds.
+    Set(String),
+    /// A role or a binding: who may do what.
+    Rights(RightsKey),
+}
+
+/// Where a role or binding is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RightsKey {
+    kind: Kind,
+    /// Empty at the cluster scope.
+    namespace: String,
+    name: String,
 }
 
 /// All resources, with the revisions they were stored at.
@@ -29,6 +47,10 @@ pub(crate) struct View {
     pub(crate) users: BTreeMap<UserName, Versioned<Arc<User>>>,
     /// Whose user token it is, by the token's id.
     owners: HashMap<String, UserName>,
+    /// Which clusters each set holds.
+    sets: BTreeMap<Arc<str>, Rule>,
+    /// Who may do what, with the sets' members.
+    pub(crate) policy: Policy,
 }
 
 /// A stored value is not the resource that its key says.
@@ -37,12 +59,22 @@ pub(crate) struct View {
 pub(crate) struct Unreadable {
     key: String,
     #[source]
-    source: serde_json::Error,
+    source: Box<dyn Error + Send + Sync>,
 }
 
 const CLUSTERS: &str = "/managedclusters/";
 const TOKENS: &str = "/jointokens/";
 const USERS: &str = "/users/";
+const SETS: &str = "/managedclustersets/";
+
+/// Where roles and bindings are, and whether they are in namespaces.
+const RIGHTS: [(Kind, &str, bool); 5] = [
+    (Kind::ClusterRole, "/clusterroles/", false),
+    (Kind::ClusterRoleBinding, "/clusterrolebindings/", false),
+    (Kind::Role, "/roles/", true),
+    (Kind::RoleBinding, "/rolebindings/", true),
+    (Kind::ManagedClusterSetBinding, "/managedclustersetbindings/", true),
+];
 
 impl Change {
     /// The key in the store.
@@ -51,6 +83,8 @@ impl Change {
             Self::Cluster(name) => format!("{CLUSTERS}{name}"),
             Self::User(name) => format!("{USERS}{name}"),
             Self::Token(id) => format!("{TOKENS}{id}"),
+            Self::Set(name) => format!("{SETS}{name}"),
+            Self::Rights(key) => key.to_string(),
         }
     }
 
@@ -61,7 +95,34 @@ impl Change {
         if let Some(name) = key.strip_prefix(USERS) {
             return name.parse().ok().map(Self::User);
         }
-        key.strip_prefix(TOKENS).map(|id| Self::Token(id.to_owned()))
+        if let Some(name) = key.strip_prefix(SETS) {
+            return Some(Self::Set(name.to_owned()));
+        }
+        if let Some(id) = key.strip_prefix(TOKENS) {
+            return Some(Self::Token(id.to_owned()));
+        }
+        RightsKey::parse(key).map(Self::Rights)
+    }
+}
+
+impl RightsKey {
+    fn parse(key: &str) -> Option<Self> {
+        let (kind, rest, namespaced) = RIGHTS
+            .iter()
+            .find_map(|(kind, prefix, namespaced)| Some((*kind, key.strip_prefix(prefix)?, *namespaced)))?;
+        let (namespace, name) = if namespaced { rest.split_once('/')? } else { ("", rest) };
+        Some(Self { kind, namespace: namespace.to_owned(), name: name.to_owned() })
+    }
+}
+
+impl fmt::Display for RightsKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let known = RIGHTS.iter().find(|(kind, ..)| *kind == self.kind);
+        let (prefix, namespaced) = known.map_or(("/", false), |(_, prefix, namespaced)| (prefix, *namespaced));
+        match namespaced {
+            true => write!(f, "{prefix}{}/{}", self.namespace, self.name),
+            false => write!(f, "{prefix}{}", self.name),
+        }
     }
 }
 
@@ -76,7 +137,14 @@ impl View {
         let key = &*event.key;
         let after = event.after.as_ref();
         match &change {
-            Change::Cluster(name) => replace(&mut self.clusters, name, key, after)?,
+            Change::Cluster(name) => {
+                let replaced = replace(&mut self.clusters, name, key, after);
+                let sets = self.clusters.get(name).map(|cluster| self.sets_of(&labels(&cluster.value)));
+                self.policy.place_cluster(name.as_ref(), sets.unwrap_or_default());
+                replaced?;
+            }
+            Change::Set(name) => self.replace_set(name, key, after)?,
+            Change::Rights(rights) => self.replace_rights(rights, key, after)?,
             Change::Token(id) => replace(&mut self.tokens, id, key, after)?,
             Change::User(name) => {
                 self.owners.retain(|_, owner| owner != name);
@@ -87,6 +155,41 @@ impl View {
             }
         }
         Ok(Some(change))
+    }
+
+    /// The sets that hold a cluster with these labels.
+    pub(crate) fn sets_of(&self, labels: &Map<String, Value>) -> BTreeSet<Arc<str>> {
+        let holding = self.sets.iter().filter(|(_, rule)| rule.holds(Some(labels)));
+        holding.map(|(name, _)| Arc::clone(name)).collect()
+    }
+
+    fn replace_set(&mut self, name: &str, key: &str, after: Option<&Versioned<Arc<[u8]>>>) -> Result<(), Unreadable> {
+        self.sets.remove(name);
+        let mut members = BTreeSet::new();
+        let read = after.map(|after| serde_json::from_slice::<Value>(&after.value)).transpose();
+        if let Ok(Some(set)) = &read {
+            let rule = Rule::of(set);
+            let held = self.clusters.iter().filter(|(_, cluster)| rule.holds(Some(&labels(&cluster.value))));
+            members.extend(held.map(|(name, _)| Arc::from(name.as_ref())));
+            self.sets.insert(Arc::from(name), rule);
+        }
+        self.policy.fill_set(name, members);
+        read.map(drop).map_err(|source| unreadable(key, source))
+    }
+
+    fn replace_rights(
+        &mut self,
+        rights: &RightsKey,
+        key: &str,
+        after: Option<&Versioned<Arc<[u8]>>>,
+    ) -> Result<(), Unreadable> {
+        let RightsKey { kind, namespace, name } = rights;
+        self.policy.remove(*kind, namespace, name);
+        if let Some(after) = after {
+            let object: Value = serde_json::from_slice(&after.value).map_err(|source| unreadable(key, source))?;
+            self.policy.put(rbac::Object::parse(&object).map_err(|source| unreadable(key, source))?);
+        }
+        Ok(())
     }
 
     /// The user that a token of this id belongs to.
@@ -105,9 +208,18 @@ fn replace<K: Ord + Clone, T: DeserializeOwned>(
     resources.remove(name);
     if let Some(after) = after {
         let value =
-            serde_json::from_slice(&after.value).map_err(|source| Unreadable { key: key.to_owned(), source })?;
+            serde_json::from_slice(&after.value).map_err(|source| unreadable(key, source))?;
         let resource = Versioned { value: Arc::new(value), created: after.created, modified: after.modified };
         resources.insert(name.clone(), resource);
     }
     Ok(())
+}
+
+fn unreadable(key: &str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Unreadable {
+    Unreadable { key: key.to_owned(), source: source.into() }
+}
+
+/// As selectors read them.
+fn labels(cluster: &ManagedCluster) -> Map<String, Value> {
+    cluster.metadata.labels.iter().map(|(key, value)| (key.clone(), Value::from(value.as_str()))).collect()
 }

@@ -51,6 +51,17 @@ pub(crate) fn name(object: &Value) -> &str {
     metadata(object, "name")
 }
 
+/// As an object; made one if it is something else.
+pub(crate) fn map_mut(value: &mut Value) -> &mut Map<String, Value> {
+    if !value.is_object() {
+        *value = Value::Object(Map::new());
+    }
+    match value {
+        Value::Object(map) => map,
+        _ => unreachable!("made an object just now"),
+    }
+}
+
 /// The object's labels.
 pub(crate) fn labels(object: &Value) -> Option<&Map<String, Value>> {
     object.get("metadata")?.get("labels")?.as_object()

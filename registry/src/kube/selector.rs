@@ -43,6 +43,11 @@ impl LabelSelector {
         Self(Choice::Meeting(Vec::new()))
     }
 
+    /// Chooses no object.
+    pub fn nothing() -> Self {
+        Self(Choice::Nothing)
+    }
+
     /// Reads the text form of a `labelSelector` parameter, such as `app in (a,b),!old,tier!=db`; empty chooses
     /// everything.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {

@@ -1,6 +1,6 @@
 //! Cluster sets: which clusters they hold, and the two that always exist.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{object, selector::LabelSelector};
 
@@ -30,25 +30,40 @@ pub(crate) fn permanent_spec(name: &str) -> Value {
 }
 
 /// The exclusive set that a cluster's label names; empty if there is none.
-pub(crate) fn set_label(cluster: &Value) -> &str {
-    let label = object::labels(cluster).and_then(|labels| labels.get(CLUSTER_SET_LABEL));
-    label.and_then(Value::as_str).unwrap_or_default()
+pub(crate) fn set_label(labels: Option<&Map<String, Value>>) -> &str {
+    labels.and_then(|labels| labels.get(CLUSTER_SET_LABEL)).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// Whether the set holds the cluster. A selector that cannot be read holds nothing.
-pub(crate) fn selects(set: &Value, cluster: &Value) -> bool {
-    let selector = &set["spec"]["clusterSelector"];
-    match selector["selectorType"].as_str() {
-        None | Some("ExclusiveClusterSetLabel") => {
-            let label = set_label(cluster);
-            let label = if label.is_empty() { DEFAULT_SET } else { label };
-            label == object::name(set)
+/// Which clusters a set holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Rule {
+    /// Those whose label names this set.
+    Named(String),
+    Selected(LabelSelector),
+}
+
+impl Rule {
+    /// Of a ManagedClusterSet. One that cannot be read holds nothing.
+    pub(crate) fn of(set: &Value) -> Self {
+        let selector = &set["spec"]["clusterSelector"];
+        match selector["selectorType"].as_str() {
+            None | Some("ExclusiveClusterSetLabel") => Self::Named(object::name(set).to_owned()),
+            Some("LabelSelector") => Self::Selected(
+                LabelSelector::from_object(selector.get("labelSelector")).unwrap_or_else(|_| LabelSelector::nothing()),
+            ),
+            Some(_) => Self::Selected(LabelSelector::nothing()),
         }
-        Some("LabelSelector") => {
-            let selector = LabelSelector::from_object(&selector["labelSelector"]);
-            selector.is_ok_and(|selector| selector.matches(object::labels(cluster)))
+    }
+
+    /// Whether a cluster with these labels is in the set.
+    pub(crate) fn holds(&self, labels: Option<&Map<String, Value>>) -> bool {
+        match self {
+            Self::Named(set) => {
+                let label = set_label(labels);
+                set == if label.is_empty() { DEFAULT_SET } else { label }
+            }
+            Self::Selected(selector) => selector.matches(labels),
         }
-        Some(_) => false,
     }
 }
 
@@ -64,31 +79,35 @@ mod tests {
         json!({"metadata": {"name": name}, "spec": {"clusterSelector": selector}})
     }
 
+    fn holds(set: &Value, cluster: &Value) -> bool {
+        Rule::of(set).holds(object::labels(cluster))
+    }
+
     #[test]
     fn an_exclusive_set_holds_the_clusters_that_name_it() {
         let exclusive = json!({"selectorType": "ExclusiveClusterSetLabel"});
         let named = cluster(json!({CLUSTER_SET_LABEL: "dev"}));
-        assert!(selects(&set("dev", exclusive.clone()), &named));
-        assert!(!selects(&set("default", exclusive.clone()), &named));
-        assert!(selects(&set("default", exclusive.clone()), &cluster(json!({}))));
-        assert!(!selects(&set("dev", exclusive), &cluster(json!({}))));
+        assert!(holds(&set("dev", exclusive.clone()), &named));
+        assert!(!holds(&set("default", exclusive.clone()), &named));
+        assert!(holds(&set("default", exclusive.clone()), &cluster(json!({}))));
+        assert!(!holds(&set("dev", exclusive), &cluster(json!({}))));
     }
 
     #[test]
     fn a_label_selector_holds_what_it_matches_and_none_holds_nothing() {
         let selector = |selector: Value| set("s", json!({"selectorType": "LabelSelector", "labelSelector": selector}));
         let cluster = cluster(json!({"env": "prod"}));
-        assert!(selects(&selector(json!({"matchLabels": {"env": "prod"}})), &cluster));
-        assert!(!selects(&selector(json!({"matchLabels": {"env": "dev"}})), &cluster));
-        assert!(selects(&selector(json!({})), &cluster));
-        assert!(!selects(&selector(Value::Null), &cluster));
-        assert!(!selects(&selector(json!({"matchExpressions": [{"key": "env", "operator": "Is"}]})), &cluster));
+        assert!(holds(&selector(json!({"matchLabels": {"env": "prod"}})), &cluster));
+        assert!(!holds(&selector(json!({"matchLabels": {"env": "dev"}})), &cluster));
+        assert!(holds(&selector(json!({})), &cluster));
+        assert!(!holds(&selector(Value::Null), &cluster));
+        assert!(!holds(&selector(json!({"matchExpressions": [{"key": "env", "operator": "Is"}]})), &cluster));
     }
 
     #[test]
     fn the_global_set_holds_everything() {
         let global = json!({"metadata": {"name": "global"}, "spec": permanent_spec(GLOBAL_SET)});
-        assert!(selects(&global, &cluster(json!({CLUSTER_SET_LABEL: "dev"}))));
-        assert!(selects(&global, &json!({"metadata": {"name": "c2"}})));
+        assert!(holds(&global, &cluster(json!({CLUSTER_SET_LABEL: "dev"}))));
+        assert!(holds(&global, &json!({"metadata": {"name": "c2"}})));
     }
 }

@@ -8,6 +8,7 @@ use super::apply::ApplyError;
 use super::body::BodyError;
 use super::cause::{self, Cause};
 use super::patch::PatchError;
+use super::rbac::{BindError, RBAC_GROUP, RoleKind, RoleRef};
 use super::resource::Resource;
 use super::selector::SelectorError;
 
@@ -71,6 +72,16 @@ impl Status {
     pub fn not_found(resource: &Resource, name: &str) -> Self {
         Self::new(404, "NotFound", format!("{} {name:?} not found", resource.qualified()))
             .about(resource.group, resource.plural, name)
+    }
+
+    /// 404: a binding's role does not exist, and only who has the verb `bind` may bind it.
+    pub fn role_not_found(role: &RoleRef) -> Self {
+        let plural = match role.kind {
+            RoleKind::Role => "roles",
+            RoleKind::ClusterRole => "clusterroles",
+        };
+        let error = BindError::NoRole(role.clone());
+        Self::new(404, "NotFound", error.to_string()).about(RBAC_GROUP, plural, &role.name)
     }
 
     /// 404: nothing is served at this path.

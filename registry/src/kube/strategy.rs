@@ -1,13 +1,9 @@
 //! What a write makes of an object: fields that clients do not decide, generation, and the end of what is being deleted.
 
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::{
-    object,
-    resource::Resource,
-    status::{Cause, Status},
-};
+use super::{object, resource::Resource, status::Status};
 
 /// What becomes of an object.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +45,7 @@ pub(crate) fn keep(resource: &Resource, subresource: Option<&str>, before: &Valu
                 Some(status) => after["status"] = status.clone(),
                 None => remove(&mut after, "status"),
             }
+            keep_agents(resource, before, &mut after);
             if let Some(fields) = sent.get("metadata").and_then(|metadata| metadata.get("managedFields")) {
                 metadata_mut(&mut after).insert("managedFields".to_owned(), fields.clone());
             }
@@ -70,6 +67,21 @@ pub(crate) fn keep(resource: &Resource, subresource: Option<&str>, before: &Valu
         };
     }
     after
+}
+
+/// Which agents a cluster has, with which keys, is decided by joins alone.
+fn keep_agents(resource: &Resource, before: &Value, after: &mut Value) {
+    if resource.plural != "managedclusters" {
+        return;
+    }
+    let ours = before.get("status").and_then(Value::as_object);
+    let status = object::map_mut(object::map_mut(after).entry("status").or_insert(Value::Null));
+    for field in ["agents", "lastSeen"] {
+        match ours.and_then(|ours| ours.get(field)) {
+            Some(value) => status.insert(field.to_owned(), value.clone()),
+            None => status.remove(field),
+        };
+    }
 }
 
 /// Whether, and how, `after` is stored in the place of `before`.
@@ -124,18 +136,6 @@ pub(crate) fn check(resource: &Resource, name: &str, before: &Value, sent: &Valu
         let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {old}");
         return Err(Status::conflict(resource, name, &why));
     }
-    if is_deleted(before) {
-        let known = finalizers(before);
-        let added: Vec<&str> = finalizers(sent).into_iter().filter(|finalizer| !known.contains(finalizer)).collect();
-        if !added.is_empty() {
-            let message = format!(
-                "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
-                added.iter().map(|finalizer| format!("{finalizer:?}")).collect::<Vec<_>>().join(", ")
-            );
-            let (reason, field) = ("FieldValueForbidden".to_owned(), "metadata.finalizers".to_owned());
-            return Err(Status::invalid(resource, name, vec![Cause { reason, message, field }]));
-        }
-    }
     Ok(())
 }
 
@@ -179,17 +179,7 @@ fn spec_of(object: &Value) -> Vec<(&String, &Value)> {
 
 /// The metadata; made if it is missing, and empty if it is none.
 pub(crate) fn metadata_mut(object: &mut Value) -> &mut Map<String, Value> {
-    if !object.is_object() {
-        *object = json!({});
-    }
-    let metadata = &mut object["metadata"];
-    if !metadata.is_object() {
-        *metadata = json!({});
-    }
-    match metadata {
-        Value::Object(metadata) => metadata,
-        _ => unreachable!("made an object just now"),
-    }
+    object::map_mut(object::map_mut(object).entry("metadata").or_insert(Value::Null))
 }
 
 fn remove(object: &mut Value, field: &str) {

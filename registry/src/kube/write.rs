@@ -1,33 +1,39 @@
-//! Writes: create, update, patch and delete of one object, decided on what is stored and stored only if that still holds.
+//! Writes: create, update, patch, apply and delete of one object, decided on what is stored and stored only if that
+//! still holds.
 
-use std::sync::Arc;
+mod approval;
+mod namespace;
+
+use std::cell::RefCell;
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{
-    access::Access,
+    access::{Access, On},
     admission::Admission,
     apply,
-    object,
+    body::Body,
+    cause::Cause,
+    metadata, object,
     options::{FieldValidation, WriteOptions},
     patch::Patch,
     resource::Resource,
-    schema, sets,
+    schema,
+    source::Source,
     status::Status,
     strategy::{self, Outcome},
 };
-use crate::registry::{Registry, random_uuid};
-use crate::store::{CommitError, Txn};
-use crate::view::Change;
+use crate::registry::random_uuid;
+use crate::store::{CommitError, Revision, Txn};
 
 /// One write request on objects of one resource.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Write<'a> {
-    pub(crate) registry: &'a Arc<Registry>,
+    pub(crate) access: Access<'a>,
     pub(crate) resource: &'static Resource,
     pub(crate) namespace: Option<&'a str>,
     pub(crate) subresource: Option<&'a str>,
-    pub(crate) access: &'a Access,
     pub(crate) options: &'a WriteOptions,
     /// Who owns the fields that are set.
     pub(crate) manager: &'a str,
@@ -59,6 +65,15 @@ pub(crate) struct Deletion {
     pub(crate) foreground: bool,
 }
 
+/// How an object came to be what is about to be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    /// Its fields are the manager's from now on.
+    Update,
+    /// Who owns what is noted already.
+    Apply,
+}
+
 /// How often a write without a revision of its own is decided anew because another one came first.
 const ATTEMPTS: usize = 100;
 /// How often a name is drawn for `generateName`.
@@ -66,8 +81,8 @@ const DRAWS: usize = 8;
 
 impl Write<'_> {
     /// Stores a new object, under `body`'s name or one drawn for its `generateName`.
-    pub(crate) async fn create(&self, body: Value) -> Result<Written, Status> {
-        let (mut object, warnings) = self.received(body)?;
+    pub(crate) async fn create(&self, body: Body) -> Result<Written, Status> {
+        let (mut object, warnings) = self.received(body.object, body.duplicates.messages().collect())?;
         if !object::metadata(&object, "resourceVersion").is_empty() {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
@@ -77,12 +92,9 @@ impl Write<'_> {
         for _ in 0..if drawn { DRAWS } else { 1 } {
             let mut object = object.clone();
             if drawn {
-                let name = strategy::drawn_name(&prefix);
-                strategy::metadata_mut(&mut object).insert("name".to_owned(), name.into());
+                strategy::metadata_mut(&mut object).insert("name".to_owned(), strategy::drawn_name(&prefix).into());
             }
-            let name = object::name(&object).to_owned();
-            let object = self.settled(None, object)?;
-            match self.store_new(&name, object).await {
+            match self.store_new(self.settled(None, object, By::Update)?).await {
                 Err(taken) if drawn && taken.reason == "AlreadyExists" => {}
                 stored => return stored.map(|object| Written { object, effect: Effect::Created, warnings }),
             }
@@ -91,95 +103,311 @@ impl Write<'_> {
     }
 
     /// Replaces an object by `body`.
-    pub(crate) async fn update(&self, name: &str, body: Value) -> Result<Written, Status> {
-        let (sent, warnings) = self.received(body)?;
-        if object::name(&sent) != name {
-            let named = object::name(&sent);
-            let message = format!("the name of the object ({named}) does not match the name on the URL ({name})");
-            return Err(Status::bad_request(message));
-        }
+    pub(crate) async fn update(&self, name: &str, body: Body) -> Result<Written, Status> {
+        let (sent, warnings) = self.received(body.object, body.duplicates.messages().collect())?;
+        check_name(name, &sent)?;
         if object::metadata(&sent, "resourceVersion").is_empty() && !self.resource.built_in {
-            let cause = Cause::invalid("metadata.resourceVersion", &0.into(), "must be specified for an update");
+            let cause = Cause {
+                reason: "FieldValueInvalid",
+                field: "metadata.resourceVersion".to_owned(),
+                message: "Invalid value: 0x0: must be specified for an update".to_owned(),
+            };
             return Err(Status::invalid(self.resource, name, vec![cause]));
         }
-        let (object, effect) = self.change(name, |before| Ok(Some((before.clone(), sent.clone())))).await?;
+        let (object, effect) = self.change(name, By::Update, |_| Ok(sent.clone())).await?;
         Ok(Written { object, effect, warnings })
     }
 
     /// Changes an object by a patch, decided anew on what is stored when another write came first.
     pub(crate) async fn patch(&self, name: &str, patch: &Patch) -> Result<Written, Status> {
-        let warnings = Mutex::default();
+        let warned = RefCell::default();
         let patched = |before: &Value| {
-            let (object, warned) = self.checked(patch.apply(before)?, Vec::new())?;
-            *warnings.lock() = warned;
+            let fields = before.as_object().cloned().unwrap_or_default();
+            let (object, warnings) = self.received(patch.apply(fields)?, patch.duplicates().collect())?;
+            warned.replace(warnings);
             Ok(object)
         };
-        let (object, effect) = self.change(name, true, patched).await?;
-        Ok(Written { object, effect, warnings: warnings.into_inner() })
+        let (object, effect) = self.change(name, By::Update, patched).await?;
+        Ok(Written { object, effect, warnings: warned.into_inner() })
     }
 
     /// Merges what one manager wants of an object into it, or makes it (server-side apply).
-    pub(crate) async fn apply(&self, name: &str, wanted: Value) -> Result<Written, Status> {
-        let (wanted, warnings) = self.checked(wanted, Vec::new())?;
-        if object::name(&wanted) != name {
-            let named = object::name(&wanted);
-            let message = format!("the name of the object ({named}) does not match the name on the URL ({name})");
-            return Err(Status::bad_request(message));
-        }
+    pub(crate) async fn apply(&self, name: &str, body: Body) -> Result<Written, Status> {
+        let (wanted, warnings) = self.received(body.object, body.duplicates.messages().collect())?;
+        check_name(name, &wanted)?;
         let merged = |live: Option<&Value>| {
-            let merge = apply::Apply { schema: self.resource.schema(), manager: self.manager, force: self.options.force, now: self.now };
-            Ok(merge.merge(live, &wanted)?)
+            let mut object = apply::apply(&self.ownership(), live, &wanted, self.options.force)?;
+            self.resource.schema().set_defaults(&mut object);
+            Ok(object)
         };
-        loop {
-            let applied = self.change(name, false, |live| merged(Some(live))).await;
-            match applied {
+        for _ in 0..ATTEMPTS {
+            match self.change(name, By::Apply, |live| merged(Some(live))).await {
                 Err(missing) if missing.code == 404 && self.subresource.is_none() => {}
                 applied => return applied.map(|(object, effect)| Written { object, effect, warnings }),
             }
-            self.access.require("create", self.resource, self.namespace, name)?;
+            self.access.require("create", &self.on(""))?;
             let mut object = merged(None)?;
             strategy::begin(self.resource, &mut object, random_uuid(), self.now);
-            match self.store_new(name, self.settled(None, object)?).await {
+            match self.store_new(self.settled(None, object, By::Apply)?).await {
                 Err(taken) if taken.reason == "AlreadyExists" => {}
                 stored => return stored.map(|object| Written { object, effect: Effect::Created, warnings }),
             }
         }
+        Err(Status::modified(self.resource, name))
     }
 
     /// Deletes an object, or marks it for those whose finalizers it has.
     pub(crate) async fn delete(&self, name: &str, deletion: &Deletion) -> Result<Written, Status> {
-        let key = object::key(self.resource, self.namespace, name);
         for _ in 0..ATTEMPTS {
-            let (before, revision) = self.stored(&key, name)?;
+            let (before, revision) = self.stored(name)?;
             deletion.check(self.resource, name, &before)?;
             self.admission().release(&before)?;
-            let outcome = strategy::delete(self.resource, &before, deletion.foreground, self.now);
-            if let Some((object, effect)) = self.store(&key, name, revision, before, outcome).await? {
+            let outcome = match self.resource.plural {
+                "namespaces" => namespace::delete(self.access.registry, &before, self.now),
+                _ => strategy::delete(self.resource, &before, deletion.foreground, self.now),
+            };
+            if let Some((object, effect)) = self.store(name, revision, before, outcome).await? {
                 return Ok(Written { object, effect, warnings: Vec::new() });
             }
         }
         Err(Status::modified(self.resource, name))
     }
 
+    /// What was sent as an object of this resource, and what to warn of.
+    fn received(&self, fields: Map<String, Value>, mut faults: Vec<String>) -> Result<(Value, Vec<String>), Status> {
+        let mut object = Value::Object(fields);
+        self.check_type(&object)?;
+        self.take_namespace(&mut object)?;
+        self.admission().complete(&mut object);
+        let schema = self.resource.schema();
+        faults.extend(schema.prune(&mut object).iter().map(|path| schema::unknown_field(path)));
+        let warnings = match self.options.field_validation {
+            _ if faults.is_empty() => faults,
+            FieldValidation::Ignore => Vec::new(),
+            FieldValidation::Warn => faults,
+            FieldValidation::Strict => {
+                return Err(Status::bad_request(format!("strict decoding error: {}", faults.join(", "))));
+            }
+        };
+        schema.set_defaults(&mut object);
+        Ok((object, warnings))
+    }
+
+    fn check_type(&self, object: &Value) -> Result<(), Status> {
+        let text = |field: &str| object[field].as_str().unwrap_or_default();
+        let (version, kind) = (text("apiVersion"), text("kind"));
+        if version.is_empty() || kind.is_empty() {
+            let missing = if kind.is_empty() { "Object 'Kind'" } else { "Object 'apiVersion'" };
+            return Err(Status::bad_request(format!("{missing} is missing in '{}'", shortened(object))));
+        }
+        let expected = self.resource.api_version();
+        if version != expected {
+            let message =
+                format!("the API version in the data ({version}) does not match the expected API version ({expected})");
+            return Err(Status::bad_request(message));
+        }
+        if kind != self.resource.kind {
+            let message = format!("the kind in the data ({kind}) does not match the expected kind ({})", self.resource.kind);
+            return Err(Status::bad_request(message));
+        }
+        Ok(())
+    }
+
+    /// The path names the namespace; an object that names another one is refused.
+    fn take_namespace(&self, object: &mut Value) -> Result<(), Status> {
+        let named = object::metadata(object, "namespace");
+        match self.namespace {
+            Some(namespace) if named.is_empty() => {
+                strategy::metadata_mut(object).insert("namespace".to_owned(), namespace.into());
+                Ok(())
+            }
+            Some(namespace) if named != namespace => Err(Status::bad_request(format!(
+                "the namespace of the provided object does not match the namespace sent on the request ({named} vs {namespace})"
+            ))),
+            None if !named.is_empty() => {
+                strategy::metadata_mut(object).remove("namespace");
+                Ok(())
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// The object as it is stored if nothing speaks against it.
+    fn settled(&self, before: Option<&Value>, mut after: Value, by: By) -> Result<Value, Status> {
+        let mut causes = metadata::validate(&after["metadata"], self.resource.namespaced, self.resource.names);
+        if let Some(before) = before {
+            causes.extend(metadata::validate_update(&after["metadata"], &before["metadata"]));
+        }
+        causes.extend(self.resource.schema().validate(&after));
+        if !causes.is_empty() {
+            return Err(Status::invalid(self.resource, object::name(&after), causes));
+        }
+        if self.subresource.is_none() {
+            self.admission().admit(before, &mut after)?;
+        }
+        if by == By::Update {
+            apply::record_update(&self.ownership(), before, &mut after);
+        }
+        Ok(after)
+    }
+
     /// Decides on what is stored and stores the decision, again until nobody came first.
     async fn change(
         &self,
         name: &str,
-        tracked: bool,
+        by: By,
         decide: impl Fn(&Value) -> Result<Value, Status>,
     ) -> Result<(Value, Effect), Status> {
-        let key = object::key(self.resource, self.namespace, name);
         for _ in 0..ATTEMPTS {
-            let (before, revision) = self.stored(&key, name)?;
+            let (before, revision) = self.stored(name)?;
             let sent = decide(&before)?;
             strategy::check(self.resource, name, &before, &sent)?;
+            if self.subresource == Some("approval") {
+                return self.approve(name, &before, &sent).await;
+            }
             let after = strategy::keep(self.resource, self.subresource, &before, sent);
-            let after = self.settled(Some(&before), after, tracked)?;
-            let outcome = strategy::settle(self.resource, &before, after);
-            if let Some(stored) = self.store(&key, name, revision, before, outcome).await? {
+            let after = self.settled(Some(&before), after, by)?;
+            let outcome = match (self.resource.plural, self.subresource) {
+                ("namespaces", Some("finalize")) => namespace::settle(self.access.registry, &before, after),
+                _ => strategy::settle(self.resource, &before, after),
+            };
+            if let Some(stored) = self.store(name, revision, before, outcome).await? {
                 return Ok(stored);
             }
         }
         Err(Status::modified(self.resource, name))
+    }
+
+    fn stored(&self, name: &str) -> Result<(Value, Revision), Status> {
+        let found = Source::new(self.resource, self.namespace).get(self.access.registry.store(), name);
+        found.ok_or_else(|| Status::not_found(self.resource, name))
+    }
+
+    async fn store_new(&self, mut object: Value) -> Result<Value, Status> {
+        let name = object::name(&object).to_owned();
+        let key = object::key(self.resource, self.namespace, &name);
+        let mut txn = Txn::new().expect_absent(&key).put(&key, object::write(&object));
+        if let Some(namespace) = self.namespace {
+            txn = namespace::expect_open(self.access.registry, self.resource, &name, namespace, txn)?;
+        }
+        if self.options.dry_run {
+            let taken = self.access.registry.store().get(&key).is_some();
+            return if taken { Err(Status::already_exists(self.resource, &name)) } else { Ok(object) };
+        }
+        match self.access.registry.store().commit(txn).await {
+            Ok(revision) => {
+                set_revision(&mut object, revision);
+                Ok(object)
+            }
+            Err(CommitError::Conflict { key: other, .. }) if other != key => {
+                Err(Status::conflict(self.resource, &name, "its namespace is being changed; try again"))
+            }
+            Err(CommitError::Conflict { .. }) => Err(Status::already_exists(self.resource, &name)),
+            Err(error) => Err(Status::from(error)),
+        }
+    }
+
+    /// What is there afterwards; `None` when another write came first.
+    async fn store(
+        &self,
+        name: &str,
+        revision: Revision,
+        before: Value,
+        outcome: Outcome,
+    ) -> Result<Option<(Value, Effect)>, Status> {
+        let key = object::key(self.resource, self.namespace, name);
+        let registry = self.access.registry;
+        let txn = Txn::new().expect(&key, revision);
+        let (txn, mut object, effect) = match outcome {
+            Outcome::Same => return Ok(Some((before, Effect::Changed))),
+            Outcome::Put(after) => (txn.put(&key, object::write(&after)), after, Effect::Changed),
+            Outcome::Gone(last) => (txn.delete(&key), last, Effect::Gone),
+        };
+        if self.options.dry_run {
+            return Ok(Some((object, effect)));
+        }
+        match registry.store().commit(txn).await {
+            Ok(revision) => {
+                if effect == Effect::Changed {
+                    set_revision(&mut object, revision);
+                }
+                namespace::follow(registry, self.resource, self.namespace, &object, effect).await;
+                Ok(Some((object, effect)))
+            }
+            Err(CommitError::Conflict { .. }) => Ok(None),
+            Err(error) => Err(Status::from(error)),
+        }
+    }
+
+    fn admission(&self) -> Admission<'_> {
+        Admission { resource: self.resource, access: self.access, now: self.now }
+    }
+
+    pub(crate) fn on<'a>(&'a self, name: &'a str) -> On<'a> {
+        On { resource: self.resource, subresource: self.subresource, namespace: self.namespace, name }
+    }
+
+    fn ownership(&self) -> apply::Write<'_> {
+        apply::Write {
+            schema: self.resource.schema().document(),
+            status_subresource: self.resource.has_status(),
+            manager: self.manager,
+            subresource: self.subresource,
+            api_version: self.resource.api_version_ref(),
+            now: self.now,
+        }
+    }
+}
+
+impl Deletion {
+    fn check(&self, resource: &Resource, name: &str, before: &Value) -> Result<(), Status> {
+        for (asked, field, called) in
+            [(&self.uid, "uid", "UID"), (&self.resource_version, "resourceVersion", "ResourceVersion")]
+        {
+            let found = object::metadata(before, field);
+            if let Some(asked) = asked.as_deref().filter(|asked| *asked != found) {
+                let why = format!(
+                    "Precondition failed: {called} in precondition: {asked}, {called} in object meta: {found}"
+                );
+                return Err(Status::conflict(resource, name, &why));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads DeleteOptions; what is absent is not asked for.
+    pub(crate) fn read(options: &Value) -> Self {
+        let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+        let preconditions = &options["preconditions"];
+        Self {
+            uid: text(&preconditions["uid"]),
+            resource_version: text(&preconditions["resourceVersion"]),
+            foreground: options["propagationPolicy"] == "Foreground",
+        }
+    }
+}
+
+fn check_name(name: &str, sent: &Value) -> Result<(), Status> {
+    let named = object::name(sent);
+    if named == name {
+        return Ok(());
+    }
+    if named.is_empty() {
+        return Err(Status::bad_request("name must be provided"));
+    }
+    Err(Status::bad_request(format!("the name of the object ({named}) does not match the name on the URL ({name})")))
+}
+
+fn set_revision(object: &mut Value, revision: Revision) {
+    strategy::metadata_mut(object).insert("resourceVersion".to_owned(), revision.to_string().into());
+}
+
+/// How a body begins, for errors.
+fn shortened(object: &Value) -> String {
+    const SHOWN: usize = 100;
+    let text = object.to_string();
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
     }
 }

@@ -21,7 +21,7 @@ pub enum Object {
 }
 
 /// Which kind of object, for a removal that has only the key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     Role,
     ClusterRole,

@@ -1,0 +1,107 @@
+//! Clusters: OCM's rules for who accepts them and who moves them from set to set.
+
+use std::collections::BTreeSet;
+
+use http::uri::Scheme;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::{Admission, labels_mut, note};
+use crate::condition::Fact;
+use crate::kube::{
+    object,
+    sets::{self, CLUSTER_SET_LABEL, DEFAULT_SET, GLOBAL_SET},
+    status::Status,
+    strategy,
+};
+
+/// The group of OCM's right to accept.
+const REGISTER: &str = "register.open-cluster-management.io";
+
+impl Admission<'_> {
+    pub(super) fn admit_cluster(&self, before: Option<&Value>, after: &mut Value) -> Result<(), Status> {
+        let name = object::name(after).to_owned();
+        check_urls(after)?;
+        stamp_taints(before, after, self.now)?;
+        if sets::set_label(object::labels(after)).is_empty() {
+            labels_mut(after).insert(CLUSTER_SET_LABEL.to_owned(), DEFAULT_SET.into());
+        }
+        self.check_sets(&name, before, after)?;
+        let (was, is) = (before.is_some_and(accepts), accepts(after));
+        if is && !was {
+            self.check_accept(&name)?;
+        }
+        if is != was {
+            note(after, if is { Fact::Accepted } else { Fact::Denied }, self.now);
+        }
+        Ok(())
+    }
+
+    fn check_accept(&self, name: &str) -> Result<(), Status> {
+        if !self.access.may("update", REGISTER, "managedclusters/accept", name) {
+            let why = format!("user {:?} cannot update the HubAcceptsClient field", self.access.user());
+            return Err(self.forbidden(name, &why));
+        }
+        let namespace = self.access.registry.store().get(&format!("/namespaces/{name}"));
+        if namespace.and_then(|stored| object::read(&stored)).is_some_and(|namespace| strategy::is_deleted(&namespace)) {
+            return Err(self.forbidden(name, &format!("cluster namespace {name:?} is terminating")));
+        }
+        Ok(())
+    }
+
+    /// Who moves a cluster from set to set needs the right on both, whichever label does it.
+    fn check_sets(&self, name: &str, before: Option<&Value>, after: &Value) -> Result<(), Status> {
+        let holding = |cluster: &Value| self.access.registry.sets_of(object::labels(cluster));
+        let (was, is) = (before.map(holding).unwrap_or_default(), holding(after));
+        let mut touched: BTreeSet<&str> = was.symmetric_difference(&is).map(|set| &**set).collect();
+        let labels = [before, Some(after)].map(|cluster| sets::set_label(cluster.and_then(object::labels)));
+        // Also sets that do not exist yet; and who makes a cluster without a word about sets has chosen none.
+        if labels[0] != labels[1] {
+            touched.extend(labels.into_iter().filter(|set| !set.is_empty()));
+        }
+        touched.retain(|set| *set != GLOBAL_SET && !(before.is_none() && *set == DEFAULT_SET));
+        for set in touched {
+            if !self.access.may("create", sets::GROUP, "managedclustersets/join", set) {
+                let user = self.access.user();
+                let why = format!("user {user:?} cannot add/remove a ManagedCluster to/from ManagedClusterSet {set:?}");
+                return Err(self.forbidden(name, &why));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn accepts(cluster: &Value) -> bool {
+    cluster["spec"]["hubAcceptsClient"].as_bool().unwrap_or_default()
+}
+
+fn check_urls(cluster: &Value) -> Result<(), Status> {
+    let configs = cluster["spec"]["managedClusterClientConfigs"].as_array();
+    let urls = configs.into_iter().flatten().filter_map(|config| config["url"].as_str());
+    for url in urls {
+        if url.parse::<http::Uri>().ok().as_ref().and_then(http::Uri::scheme) != Some(&Scheme::HTTPS) {
+            let message = format!("url {url:?} is invalid in client configs: it must be an https URL");
+            return Err(Status::bad_request(message));
+        }
+    }
+    Ok(())
+}
+
+/// The server alone says since when a taint stands.
+fn stamp_taints(before: Option<&Value>, after: &mut Value, now: Timestamp) -> Result<(), Status> {
+    let identity = |taint: &Value| (taint["key"].clone(), taint["value"].clone(), taint["effect"].clone());
+    let old: Vec<&Value> = before.and_then(|before| before["spec"]["taints"].as_array()).into_iter().flatten().collect();
+    for taint in after.pointer_mut("/spec/taints").and_then(Value::as_array_mut).into_iter().flatten() {
+        let same = old.iter().find(|old| identity(old) == identity(taint));
+        let added = same.map_or(&Value::Null, |same| &same["timeAdded"]);
+        if !taint["timeAdded"].is_null() && taint["timeAdded"] != *added {
+            let key = taint["key"].as_str().unwrap_or_default();
+            return Err(Status::bad_request(format!("It is not allowed to set TimeAdded of Taint {key:?}.")));
+        }
+        taint["timeAdded"] = match added {
+            Value::Null => strategy::seconds(now).into(),
+            added => added.clone(),
+        };
+    }
+    Ok(())
+}

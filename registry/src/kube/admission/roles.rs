@@ -1,0 +1,91 @@
+//! Roles and bindings: nobody gives away a right that they do not hold, and a binding stays with its role.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::Admission;
+use crate::kube::{
+    cause::Cause,
+    object,
+    rbac::{self, BindError, RBAC_GROUP, RoleKind, RoleRef, RoleWrite},
+    status::Status,
+};
+
+impl Admission<'_> {
+    pub(super) fn admit_role(&self, before: Option<&Value>, after: &mut Value) -> Result<(), Status> {
+        let role = match self.parsed(after)? {
+            rbac::Object::Role(role) | rbac::Object::ClusterRole(role) => role,
+            _ => return Ok(()),
+        };
+        let aggregates = |role: &Value| !role["aggregationRule"].is_null();
+        if before.is_some_and(|before| before["rules"] == after["rules"] && aggregates(before) == aggregates(after)) {
+            return Ok(());
+        }
+        let kind = if self.resource.namespaced { RoleKind::Role } else { RoleKind::ClusterRole };
+        let name = object::name(after);
+        let write = RoleWrite {
+            kind,
+            namespace: object::metadata(after, "namespace"),
+            name: if before.is_some() { name } else { "" },
+            rules: &role.rules,
+            aggregates: aggregates(after) || before.is_some_and(aggregates),
+        };
+        let caller = self.access.caller;
+        let granted =
+            self.access.registry.with_policy(|policy| policy.may_grant(&caller.user, &caller.groups, &write));
+        granted.map_err(|error| self.forbidden(name, &error.to_string()))
+    }
+
+    pub(super) fn admit_binding(&self, before: Option<&Value>, after: &mut Value) -> Result<(), Status> {
+        let name = object::name(after);
+        if let Some(before) = before {
+            if before["roleRef"] != after["roleRef"] {
+                let causes = vec![Cause::invalid("roleRef", &after["roleRef"], "cannot change roleRef")];
+                return Err(Status::invalid(self.resource, name, causes));
+            }
+            if before["subjects"] == after["subjects"] {
+                return Ok(());
+            }
+        }
+        let role = match self.parsed(after)? {
+            rbac::Object::RoleBinding(binding) | rbac::Object::ClusterRoleBinding(binding) => binding.role_ref,
+            _ => return Ok(()),
+        };
+        let role = RoleRef { kind: role.kind, name: Arc::clone(&role.name) };
+        let (caller, namespace) = (self.access.caller, object::metadata(after, "namespace"));
+        let bound =
+            self.access.registry.with_policy(|policy| policy.may_bind(&caller.user, &caller.groups, namespace, &role));
+        bound.map_err(|error| match error {
+            BindError::Escalation(escalation) => self.forbidden(name, &escalation.to_string()),
+            BindError::NoRole(role) => Status::role_not_found(&role),
+        })
+    }
+
+    fn parsed(&self, object: &Value) -> Result<rbac::Object, Status> {
+        rbac::Object::parse(object).map_err(|error| {
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            let detail = source.unwrap_or_else(|| error.to_string());
+            let causes = vec![Cause::invalid("", &Value::from(object::name(object)), &detail)];
+            Status::invalid(self.resource, object::name(object), causes)
+        })
+    }
+}
+
+/// A subject without an API group is of the one that Kubernetes takes for its kind.
+pub(super) fn complete_binding(binding: &mut Value) {
+    let subjects = binding.get_mut("subjects").and_then(Value::as_array_mut);
+    for subject in subjects.into_iter().flatten().filter(|subject| subject.is_object()) {
+        if subject["apiGroup"].as_str().unwrap_or_default().is_empty() {
+            subject["apiGroup"] = match subject["kind"].as_str() {
+                Some("User" | "Group") => RBAC_GROUP.into(),
+                _ => "".into(),
+            };
+        }
+    }
+    if let Some(role) = binding.get_mut("roleRef").filter(|role| role.is_object())
+        && role["apiGroup"].as_str().unwrap_or_default().is_empty()
+    {
+        role["apiGroup"] = RBAC_GROUP.into();
+    }
+}

@@ -1,0 +1,65 @@
+//! Cluster sets and their bindings: the two that always exist stay what they are, and a binding binds its namesake.
+
+use serde_json::{Value, json};
+
+use super::{Admission, note};
+use crate::condition::Fact;
+use crate::kube::{object, sets, status::Status};
+
+impl Admission<'_> {
+    pub(super) fn admit_set(&self, before: Option<&Value>, after: &mut Value) -> Result<(), Status> {
+        let name = object::name(after).to_owned();
+        if after["spec"]["clusterSelector"].is_null() {
+            after["spec"]["clusterSelector"] = json!({"selectorType": "ExclusiveClusterSetLabel"});
+        }
+        let selector = &after["spec"]["clusterSelector"];
+        if sets::is_permanent(&name) && *selector != sets::permanent_spec(&name)["clusterSelector"] {
+            return Err(self.forbidden(&name, &format!("the clusterSelector of the set {name:?} cannot be changed")));
+        }
+        if before.is_none_or(|before| before["spec"]["clusterSelector"] != *selector) {
+            self.check_members(&name, before, after)?;
+        }
+        if before.is_none() {
+            note(after, Fact::SetHolds(self.access.registry.held_by(after)), self.now);
+        }
+        Ok(())
+    }
+
+    /// A selector moves clusters as a label does: who writes one needs the right to join the set.
+    fn check_members(&self, name: &str, before: Option<&Value>, after: &Value) -> Result<(), Status> {
+        let exclusive = |set: &Value| matches!(sets::Rule::of(set), sets::Rule::Named(_));
+        if before.is_none_or(exclusive) && exclusive(after)
+            || self.access.may("create", sets::GROUP, "managedclustersets/join", name)
+        {
+            return Ok(());
+        }
+        let user = self.access.user();
+        Err(self.forbidden(name, &format!("user {user:?} cannot add/remove a ManagedCluster to/from ManagedClusterSet {name:?}")))
+    }
+
+    pub(super) fn release_set(&self, before: &Value) -> Result<(), Status> {
+        let name = object::name(before);
+        if sets::is_permanent(name) {
+            return Err(self.forbidden(name, &format!("the set {name:?} always exists")));
+        }
+        Ok(())
+    }
+
+    pub(super) fn admit_set_binding(&self, before: Option<&Value>, after: &mut Value) -> Result<(), Status> {
+        let (name, set) = (object::name(after), after["spec"]["clusterSet"].as_str().unwrap_or_default());
+        if name != set {
+            return Err(Status::bad_request(
+                "The ManagedClusterSetBinding must have the same name as the target ManagedClusterSet",
+            ));
+        }
+        if before.is_none() {
+            if !self.access.may("create", sets::GROUP, "managedclustersets/bind", set) {
+                let why = format!("user {:?} is not allowed to bind cluster set {set:?}", self.access.user());
+                return Err(self.forbidden(name, &why));
+            }
+            let bound = self.access.registry.has_set(set);
+            note(after, Fact::Bound(bound), self.now);
+        }
+        Ok(())
+    }
+}

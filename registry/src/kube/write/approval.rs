@@ -1,0 +1,50 @@
+//! Approval: what an admin says to a joining agent's request, said in the words of Kubernetes' certificate requests.
+
+use serde_json::Value;
+
+use super::{Effect, Write};
+use crate::kube::{cause::Cause, object, projection, status::Status};
+use crate::registry::ClusterError;
+
+impl Write<'_> {
+    /// Lets an agent in, or out: the request is another view of it. That its cluster is accepted is a decision of its own.
+    pub(super) async fn approve(&self, name: &str, before: &Value, sent: &Value) -> Result<(Value, Effect), Status> {
+        let (was, wanted) = (decision(before), decision(sent));
+        let unknown = || Status::not_found(self.resource, name);
+        let (cluster, agent) = projection::request_names(name).ok_or_else(unknown)?;
+        let (Ok(cluster), Ok(agent)) = (cluster.parse(), agent.parse()) else { return Err(unknown()) };
+        if conditions(sent, "Approved") && conditions(sent, "Denied") {
+            let cause = Cause::invalid("status.conditions", &"Denied".into(), "Approved and Denied conditions are mutually exclusive");
+            return Err(Status::invalid(self.resource, name, vec![cause]));
+        }
+        if was == Some("Approved") && wanted != was {
+            let cause = Cause::forbidden("status.conditions", "updates may not remove a condition of type \"Approved\"");
+            return Err(Status::invalid(self.resource, name, vec![cause]));
+        }
+        if was == wanted || self.options.dry_run {
+            return Ok((before.clone(), Effect::Changed));
+        }
+        let registry = self.access.registry;
+        let decided = match wanted {
+            Some("Approved") => registry.accept_agent(&cluster, &agent).await,
+            Some("Denied") => registry.forget_agent(&cluster, &agent).await,
+            _ => Ok(()),
+        };
+        decided.map_err(|error| match error {
+            ClusterError::Unknown { .. } | ClusterError::UnknownAgent { .. } => unknown(),
+            ClusterError::Store { source, .. } => Status::from(source),
+        })?;
+        // A refused request is forgotten: the agent that made it may ask again with another token.
+        Ok((self.stored(name).map_or_else(|_| sent.clone(), |(now, _)| now), Effect::Changed))
+    }
+}
+
+fn decision(request: &Value) -> Option<&'static str> {
+    ["Denied", "Approved"].into_iter().find(|decision| conditions(request, decision))
+}
+
+fn conditions(request: &Value, kind: &str) -> bool {
+    let conditions = request["status"]["conditions"].as_array().into_iter().flatten();
+    conditions.filter(|condition| condition["status"] == "True").any(|condition| condition["type"] == kind)
+        && !object::name(request).is_empty()
+}

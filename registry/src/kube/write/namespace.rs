@@ -1,0 +1,132 @@
+//! Namespaces: nothing is made in one that is going, and it is gone when nothing is left in it.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::Effect;
+use crate::kube::{
+    object,
+    projection,
+    resource::{self, Resource},
+    status::Status,
+    strategy::{self, Outcome},
+};
+use crate::registry::Registry;
+use crate::store::Txn;
+
+const PREFIX: &str = "/namespaces/";
+
+/// Makes `txn` fail if the namespace goes meanwhile; refuses at once if it is not there or going.
+pub(super) fn expect_open(
+    registry: &Registry,
+    resource: &Resource,
+    name: &str,
+    namespace: &str,
+    txn: Txn,
+) -> Result<Txn, Status> {
+    let key = format!("{PREFIX}{namespace}");
+    let stored = registry.store().get(&key);
+    let found = stored.as_ref().and_then(|stored| Some((object::read(stored)?, stored.modified)));
+    let (found, revision) = found.ok_or_else(|| Status::namespace_not_found(namespace))?;
+    if strategy::is_deleted(&found) {
+        let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+        return Err(Status::forbidden(resource, name, &why));
+    }
+    Ok(txn.expect(&key, revision))
+}
+
+/// What a deletion makes of a namespace: it goes with all that is in it, and stays for what has finalizers.
+pub(super) fn delete(registry: &Registry, before: &Value, now: Timestamp) -> Outcome {
+    if strategy::is_deleted(before) {
+        return Outcome::Same;
+    }
+    let mut after = before.clone();
+    let metadata = strategy::metadata_mut(&mut after);
+    metadata.insert("deletionTimestamp".to_owned(), strategy::seconds(now).into());
+    after["status"]["phase"] = "Terminating".into();
+    if contents(registry, object::name(before)).is_empty() {
+        return settle(registry, before, without_kubernetes(after));
+    }
+    Outcome::Put(after)
+}
+
+/// Whether a namespace that is going is gone.
+pub(super) fn settle(registry: &Registry, before: &Value, after: Value) -> Outcome {
+    let empty = |list: &Value| list.as_array().is_none_or(Vec::is_empty);
+    if strategy::is_deleted(&after)
+        && empty(&after["spec"]["finalizers"])
+        && strategy::finalizers(&after).is_empty()
+        && contents(registry, object::name(&after)).is_empty()
+    {
+        return Outcome::Gone(after);
+    }
+    if after == *before { Outcome::Same } else { Outcome::Put(after) }
+}
+
+/// After a write: empties a namespace that has begun to go, and ends it when the last object in it has gone.
+pub(super) async fn follow(
+    registry: &Registry,
+    resource: &Resource,
+    namespace: Option<&str>,
+    object: &Value,
+    effect: Effect,
+) {
+    let going = match (resource.plural, namespace, effect) {
+        ("namespaces", _, Effect::Changed) if strategy::is_deleted(object) => object::name(object),
+        (_, Some(namespace), Effect::Gone) => namespace,
+        _ => return,
+    };
+    if let Err(error) = end(registry, going).await {
+        // What is left is tried again with the next deletion in the namespace.
+        tracing::warn!(%error, namespace = going, "a namespace could not be ended");
+    }
+}
+
+/// Deletes what can go of a namespace that is going, marks the rest, and ends it when nothing is left.
+pub(crate) async fn end(registry: &Registry, namespace: &str) -> Result<(), crate::store::CommitError> {
+    let key = format!("{PREFIX}{namespace}");
+    let Some(stored) = registry.store().get(&key) else { return Ok(()) };
+    let Some(found) = object::read(&stored).filter(strategy::is_deleted) else { return Ok(()) };
+    let deleted = found["metadata"]["deletionTimestamp"].clone();
+    let mut txn = Txn::new();
+    let mut left = false;
+    for (key, revision, mut object) in contents(registry, namespace) {
+        txn = txn.expect(&key, revision);
+        if strategy::finalizers(&object).is_empty() {
+            txn = txn.delete(key);
+            continue;
+        }
+        left = true;
+        if !strategy::is_deleted(&object) {
+            let metadata = strategy::metadata_mut(&mut object);
+            metadata.insert("deletionTimestamp".to_owned(), deleted.clone());
+            metadata.insert("deletionGracePeriodSeconds".to_owned(), 0.into());
+            txn = txn.put(key, object::write(&object));
+        }
+    }
+    if !left && strategy::finalizers(&found).is_empty() {
+        txn = txn.expect(&key, stored.modified).delete(key);
+    }
+    registry.store().commit(txn).await.map(drop)
+}
+
+/// Everything that is stored in a namespace.
+fn contents(registry: &Registry, namespace: &str) -> Vec<(String, crate::store::Revision, Value)> {
+    let kinds = resource::all().iter().filter(|resource| resource.namespaced && projection::of(resource).is_none());
+    let mut contents = Vec::new();
+    for resource in kinds.filter(|resource| resource.has_verb("list")) {
+        for (key, stored) in registry.store().list(&object::prefix(resource, Some(namespace))).0 {
+            let object = object::read(&stored).unwrap_or_else(|| json!({}));
+            contents.push((key.to_string(), stored.modified, object));
+        }
+    }
+    contents
+}
+
+/// Kubernetes' own finalizer of a namespace stands for emptying it.
+fn without_kubernetes(mut namespace: Value) -> Value {
+    if let Some(finalizers) = namespace.pointer_mut("/spec/finalizers").and_then(Value::as_array_mut) {
+        finalizers.retain(|finalizer| finalizer != "kubernetes");
+    }
+    namespace
+}
