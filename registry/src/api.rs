@@ -228,13 +228,14 @@ impl From<&JoinToken> for TokenView {
     }
 }
 
-impl From<&User> for UserView {
-    fn from(user: &User) -> Self {
+impl UserView {
+    /// A user with what it was given.
+    pub fn new(user: &User, (role, clusters): (Role, Reach)) -> Self {
         Self {
             name: user.name.clone(),
-            admin: user.role == Role::Admin,
+            admin: role == Role::Admin,
             groups: user.groups.clone(),
-            clusters: user.clusters.clone(),
+            clusters,
             created_at: user.created_at,
         }
     }

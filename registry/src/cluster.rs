@@ -168,6 +168,20 @@ impl ManagedCluster {
         }
     }
 
+    /// Lets one agent in; `None` when there is none of this name.
+    pub(crate) fn accept_agent(&mut self, name: &AgentName) -> Option<()> {
+        let agent = self.status.agents.iter_mut().find(|agent| agent.name == *name)?;
+        agent.phase = AgentPhase::Accepted;
+        Some(())
+    }
+
+    /// Forgets one agent; `None` when there is none of this name.
+    pub(crate) fn forget_agent(&mut self, name: &AgentName) -> Option<()> {
+        let index = self.status.agents.iter().position(|agent| agent.name == *name)?;
+        self.status.agents.remove(index);
+        Some(())
+    }
+
     /// Shuts the cluster out. Its agents stay listed, so that a later accept brings them back.
     pub(crate) fn deny(&mut self, now: Timestamp) {
         self.spec.hub_accepts_client = false;

@@ -4,6 +4,8 @@
 //! reads, [`write`] for writes. The rest is pure: it knows no clock, socket or task.
 
 pub mod accept;
+mod access;
+mod admission;
 pub mod age;
 pub mod apply;
 pub mod body;
@@ -12,13 +14,26 @@ pub mod column;
 pub mod discovery;
 pub mod document;
 pub mod label;
+mod list;
 pub mod metadata;
 pub mod name;
+pub(crate) mod object;
 pub mod openapi;
+pub mod options;
 pub mod patch;
+mod projection;
 pub mod protobuf;
 pub mod rbac;
 pub mod resource;
 pub mod schema;
+mod selection;
 pub mod selector;
+pub mod server;
+pub(crate) mod sets;
+mod source;
+pub mod status;
+mod strategy;
 pub mod table;
+pub mod target;
+mod watch;
+pub(crate) mod write;

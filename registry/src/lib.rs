@@ -1,11 +1,11 @@
 //! The hub's registry: which clusters exist, who let them in, and who may reach them.
 //!
 //! [`Registry`] is the way in: it keeps clusters, join tokens and users in a [`store`] and asks the pure rules (joining,
-//! admitting, [`authorize()`]) what may be done. [`api`] is the JSON that the hub and the command line speak about them.
+//! admitting, [`kube::rbac`]) what may be done. [`kube`] serves all of it as a Kubernetes-style API; [`api`] is the JSON that
+//! the hub and the command line speak about joins and users.
 
 mod admit;
 pub mod api;
-mod authorize;
 mod cluster;
 pub mod condition;
 mod join;
@@ -18,7 +18,6 @@ mod user;
 mod view;
 
 pub use admit::AgentRefusal;
-pub use authorize::{Denied, Rule, authorize};
 pub use cluster::{
     AgentPhase, ClusterAgent, ClusterSpec, ClusterStatus, MAX_AGENTS, ManagedCluster, Metadata, Standing,
 };

@@ -1,27 +1,33 @@
 //! The registry as the hub uses it: questions answered from memory, changes decided by the rules and then stored.
 
-use std::collections::BTreeMap;
+mod beginning;
+mod users;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use certs::{AgentName, ClusterName, KeyFingerprint, UserName};
+use certs::{AgentName, ClusterName, KeyFingerprint};
 use jiff::Timestamp;
 use parking_lot::RwLock;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
+use serde_json::{Map, Value};
 use thiserror::Error;
 use tokio::sync::broadcast;
 
+pub use self::users::{NewUserError, UserError};
+
 use crate::admit::{AgentRefusal, admit};
-use crate::authorize::{self, Denied, Rule};
 use crate::cluster::{ManagedCluster, whole_second};
+use crate::kube::rbac::Policy;
+use crate::kube::sets::Rule;
 use crate::join::{self, JoinAsk, JoinRefusal, Joined};
 use crate::secret::{DrawnToken, PresentedToken, TokenKind};
 use crate::store::{CommitError, Event, Observer, OpenError, Store, Txn, Versioned};
 use crate::token::{JoinToken, MAX_TIME_TO_LIVE, NewToken};
-use crate::user::{NewUser, Reach, User, UserToken};
 use crate::view::{Change, View};
 
 /// Clusters, join tokens and users. Cheap to ask from any task; share it in an `Arc`.
@@ -65,24 +71,6 @@ pub enum TokenError {
     #[error("no join token has the id {id}")]
     Unknown { id: String },
     #[error("the join token could not be deleted; try again in a moment")]
-    Store(#[source] CommitError),
-}
-
-/// Why a user was not made.
-#[derive(Debug, Error)]
-pub enum NewUserError {
-    #[error("user {name} exists already; choose another name, or delete that user first")]
-    Exists { name: UserName },
-    #[error("the user could not be stored; try again in a moment")]
-    Store(#[source] CommitError),
-}
-
-/// Why a user was not changed.
-#[derive(Debug, Error)]
-pub enum UserError {
-    #[error("no user {name} is registered")]
-    Unknown { name: UserName },
-    #[error("the user could not be changed; try again in a moment")]
     Store(#[source] CommitError),
 }
 
@@ -141,26 +129,23 @@ impl Registry {
         values(&self.view.read().tokens)
     }
 
-    pub fn user(&self, name: &UserName) -> Option<Arc<User>> {
-        value(self.view.read().users.get(name))
+    /// Asks the policy as it is now.
+    pub fn with_policy<T>(&self, ask: impl FnOnce(&Policy) -> T) -> T {
+        ask(&self.view.read().policy)
     }
 
-    /// Every user, sorted by name.
-    pub fn users(&self) -> Vec<Arc<User>> {
-        values(&self.view.read().users)
+    /// The sets that hold a cluster with these labels.
+    pub(crate) fn sets_of(&self, labels: Option<&Map<String, Value>>) -> BTreeSet<Arc<str>> {
+        self.view.read().sets_of(labels)
     }
 
-    /// The user whose token `cpu-<id>.<secret>` this is.
-    pub fn authenticate(&self, token: &str) -> Option<Arc<User>> {
-        let presented = PresentedToken::parse(TokenKind::User, token)?;
-        let owner = self.view.read().owner(presented.id).cloned()?;
-        let kept = owner.tokens.iter().find(|kept| kept.id == presented.id)?;
-        presented.matches(&kept.hash).then_some(owner)
+    /// How many clusters a set of this form holds.
+    pub(crate) fn held_by(&self, set: &Value) -> usize {
+        self.view.read().held_by(&Rule::of(set)).count()
     }
 
-    /// Whether `user` may open connections to `cluster`. See [`authorize()`](crate::authorize()).
-    pub fn authorize(&self, user: &User, cluster: &ClusterName) -> Result<Rule, Denied> {
-        authorize::authorize(user, cluster)
+    pub(crate) fn has_set(&self, name: &str) -> bool {
+        self.view.read().has_set(name)
     }
 
     /// Whether an agent that showed a certificate for these names and this key may serve its cluster now.
@@ -237,6 +222,18 @@ impl Registry {
         .await
     }
 
+    /// Lets one agent of a cluster in. It may serve once its cluster is accepted.
+    pub async fn accept_agent(&self, cluster: &ClusterName, agent: &AgentName) -> Result<(), ClusterError> {
+        self.update_cluster(cluster, |cluster| cluster.accept_agent(agent).ok_or_else(|| unknown_agent(cluster, agent)))
+            .await
+    }
+
+    /// Forgets one agent of a cluster: it comes back only with a join token.
+    pub async fn forget_agent(&self, cluster: &ClusterName, agent: &AgentName) -> Result<(), ClusterError> {
+        self.update_cluster(cluster, |cluster| cluster.forget_agent(agent).ok_or_else(|| unknown_agent(cluster, agent)))
+            .await
+    }
+
     /// Shuts a cluster out until it is accepted (again).
     pub async fn deny(&self, cluster: &ClusterName, now: Timestamp) -> Result<(), ClusterError> {
         self.update_cluster(cluster, |cluster| {
@@ -268,58 +265,9 @@ impl Registry {
             if cluster.record_seen(agent, version, at) {
                 return Ok(());
             }
-            Err(ClusterError::UnknownAgent { cluster: cluster.name().clone(), agent: agent.clone() })
+            Err(unknown_agent(cluster, agent))
         })
         .await
-    }
-
-    /// Makes a user with one token. Its text is in the answer and nowhere else.
-    pub async fn create_user(&self, new: NewUser, now: Timestamp) -> Result<(User, SecretString), NewUserError> {
-        let drawn = DrawnToken::draw(TokenKind::User);
-        let user = User {
-            name: new.name,
-            role: new.role,
-            groups: new.groups,
-            clusters: new.clusters,
-            tokens: vec![UserToken { id: drawn.id, hash: drawn.hash }],
-            created_at: whole_second(now),
-        };
-        let key = Change::User(user.name.clone()).key();
-        match self.store.commit(Txn::new().expect_absent(&key).put(key, json(&user))).await {
-            Ok(_) => Ok((user, drawn.text)),
-            Err(CommitError::Conflict { .. }) => Err(NewUserError::Exists { name: user.name }),
-            Err(error) => Err(NewUserError::Store(error)),
-        }
-    }
-
-    /// Deletes a user: its token and its certificate are good for nothing any more.
-    pub async fn delete_user(&self, name: &UserName) -> Result<(), UserError> {
-        if self.user(name).is_none() {
-            return Err(UserError::Unknown { name: name.clone() });
-        }
-        let key = Change::User(name.clone()).key();
-        self.store.commit(Txn::new().delete(key)).await.map_err(UserError::Store)?;
-        Ok(())
-    }
-
-    /// Sets which clusters a user reaches. (An admin reaches every cluster whatever this says.)
-    pub async fn set_reach(&self, name: &UserName, clusters: Reach) -> Result<(), UserError> {
-        let key = Change::User(name.clone()).key();
-        let mut attempts = ATTEMPTS;
-        loop {
-            let found = self.view.read().users.get(name).cloned();
-            let found = found.ok_or_else(|| UserError::Unknown { name: name.clone() })?;
-            if found.value.clusters == clusters {
-                return Ok(());
-            }
-            let user = User { clusters: clusters.clone(), ..User::clone(&found.value) };
-            attempts -= 1;
-            match self.store.commit(Txn::new().expect(&key, found.modified).put(&key, json(&user))).await {
-                Ok(_) => return Ok(()),
-                Err(CommitError::Conflict { .. }) if attempts > 0 => {}
-                Err(error) => return Err(UserError::Store(error)),
-            }
-        }
     }
 
     /// The join rule on what is registered now, and the transaction that writes its decision if nothing changed since.
@@ -404,6 +352,10 @@ fn observer(view: Arc<RwLock<View>>, changes: broadcast::Sender<Change>) -> Obse
     })
 }
 
+fn unknown_agent(cluster: &ManagedCluster, agent: &AgentName) -> ClusterError {
+    ClusterError::UnknownAgent { cluster: cluster.name().clone(), agent: agent.clone() }
+}
+
 fn value<T>(found: Option<&Versioned<Arc<T>>>) -> Option<Arc<T>> {
     found.map(|versioned| Arc::clone(&versioned.value))
 }
@@ -417,7 +369,7 @@ fn json(resource: &impl Serialize) -> Vec<u8> {
 }
 
 /// A random UUID (RFC 9562, version 4).
-fn random_uuid() -> String {
+pub(crate) fn random_uuid() -> String {
     let mut bits: u128 = rand::random();
     bits = bits & !(0xf << 76) | 4 << 76;
     bits = bits & !(0b11 << 62) | 0b10 << 62;

@@ -1,4 +1,4 @@
-//! The user: who may use the proxy, in which of the two roles, and which clusters that reaches.
+//! The user: who may use the hub, by which tokens and in which groups. What it may do is RBAC's business.
 
 use std::collections::BTreeSet;
 
@@ -6,6 +6,7 @@ use certs::{ClusterName, UserName};
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::kube::rbac::review::Caller;
 use crate::secret::SecretHash;
 
 /// A user as stored.
@@ -13,22 +14,19 @@ use crate::secret::SecretHash;
 #[serde(rename_all = "camelCase")]
 pub struct User {
     pub name: UserName,
-    pub role: Role,
     #[serde(default)]
     pub groups: Vec<String>,
-    pub clusters: Reach,
     /// What `cpu-<id>.<secret>` is checked against.
     pub tokens: Vec<UserToken>,
     pub created_at: Timestamp,
 }
 
-/// The two fixed roles.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+/// What a user is bound to when it is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Administers the registry and reaches every cluster.
+    /// The ClusterRole `cluster-proxy:admin`.
     Admin,
-    /// Reaches the clusters named in [`User::clusters`], and administers nothing.
+    /// The ClusterRole `cluster-proxy:user`, or one of its own that names clusters.
     User,
 }
 
@@ -55,6 +53,15 @@ pub struct NewUser {
     pub role: Role,
     pub groups: Vec<String>,
     pub clusters: Reach,
+}
+
+impl User {
+    /// The user as rights are asked for it.
+    pub fn caller(&self) -> Caller {
+        let mut groups = self.groups.clone();
+        groups.push("system:authenticated".to_owned());
+        Caller { user: self.name.to_string(), groups, ..Caller::default() }
+    }
 }
 
 impl Serialize for Reach {

@@ -139,7 +139,7 @@ impl View {
         match &change {
             Change::Cluster(name) => {
                 let replaced = replace(&mut self.clusters, name, key, after);
-                let sets = self.clusters.get(name).map(|cluster| self.sets_of(&labels(&cluster.value)));
+                let sets = self.clusters.get(name).map(|cluster| self.sets_of(Some(&labels(&cluster.value))));
                 self.policy.place_cluster(name.as_ref(), sets.unwrap_or_default());
                 replaced?;
             }
@@ -158,9 +158,17 @@ impl View {
     }
 
     /// The sets that hold a cluster with these labels.
-    pub(crate) fn sets_of(&self, labels: &Map<String, Value>) -> BTreeSet<Arc<str>> {
-        let holding = self.sets.iter().filter(|(_, rule)| rule.holds(Some(labels)));
-        holding.map(|(name, _)| Arc::clone(name)).collect()
+    pub(crate) fn sets_of(&self, labels: Option<&Map<String, Value>>) -> BTreeSet<Arc<str>> {
+        self.sets.iter().filter(|(_, rule)| rule.holds(labels)).map(|(name, _)| Arc::clone(name)).collect()
+    }
+
+    /// The clusters that a rule holds, by name.
+    pub(crate) fn held_by<'a>(&'a self, rule: &'a Rule) -> impl Iterator<Item = &'a ClusterName> {
+        self.clusters.iter().filter(|(_, cluster)| rule.holds(Some(&labels(&cluster.value)))).map(|(name, _)| name)
+    }
+
+    pub(crate) fn has_set(&self, name: &str) -> bool {
+        self.sets.contains_key(name)
     }
 
     fn replace_set(&mut self, name: &str, key: &str, after: Option<&Versioned<Arc<[u8]>>>) -> Result<(), Unreadable> {
@@ -169,8 +177,7 @@ impl View {
         let read = after.map(|after| serde_json::from_slice::<Value>(&after.value)).transpose();
         if let Ok(Some(set)) = &read {
             let rule = Rule::of(set);
-            let held = self.clusters.iter().filter(|(_, cluster)| rule.holds(Some(&labels(&cluster.value))));
-            members.extend(held.map(|(name, _)| Arc::from(name.as_ref())));
+            members.extend(self.held_by(&rule).map(|name| Arc::from(name.as_ref())));
             self.sets.insert(Arc::from(name), rule);
         }
         self.policy.fill_set(name, members);

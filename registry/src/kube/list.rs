@@ -9,8 +9,12 @@ use serde_json::Value;
 use super::{
     object,
     options::{ReadOptions, RevisionMatch},
+    rbac::Visible,
+    selection::Selection,
+    source::{Entries, Source},
     status::Status,
 };
+use crate::registry::Registry;
 use crate::store::{Revision, Store, Versioned, WatchEnd};
 
 /// One page of a list.
@@ -34,46 +38,61 @@ struct Continue {
     after: String,
 }
 
-/// The objects below `prefix` that are `wanted`; `all` says that every one is.
+/// The objects of a source that were asked for and may be seen.
 pub(crate) fn list(
-    store: &Store,
-    prefix: &str,
+    registry: &Registry,
+    source: &Source,
+    selection: &Selection,
     options: &ReadOptions,
-    all: bool,
-    wanted: impl Fn(&Value) -> bool,
 ) -> Result<Page, Status> {
-    let (entries, revision, after) = entries(store, prefix, options)?;
-    let begin = match &after {
-        Some(after) => entries.partition_point(|(key, _)| **key <= **after),
-        None => 0,
-    };
+    let (entries, revision, after) = entries(registry.store(), source, options)?;
+    let sight = selection.sight(registry);
+    let wanted = |object: &Value| selection.wants(object, &sight);
     let limit = options.limit.unwrap_or(usize::MAX);
+    let after = after.unwrap_or_default();
     let mut items = Vec::new();
-    let mut rest = entries[begin..].iter();
-    let mut last = None;
+    let mut last = String::new();
+    let mut rest = objects(source, &entries, selection.name(), &after);
     // One more than the limit tells whether there is a next page.
-    for (key, stored) in rest.by_ref() {
-        let Some(object) = object::read(stored).filter(&wanted) else { continue };
+    for (key, object) in rest.by_ref().filter(|(_, object)| wanted(object)) {
         if items.len() == limit {
-            let after = last.unwrap_or_default();
-            let remaining = all.then(|| rest.len() as u64 + 1);
-            let token = Continue { revision, after };
+            let countable = selection.is_everything() && sight == Visible::All && !source.is_projected();
+            let left = entries.len() - entries.partition_point(|(known, _)| **known < *key);
+            let token = Continue { revision, after: last };
+            let remaining = countable.then_some(left as u64);
             return Ok(Page { revision, items, continue_token: Some(token.encode()), remaining });
         }
         items.push(object);
-        last = Some(key.to_string());
+        last = key;
     }
     Ok(Page { revision, items, continue_token: None, remaining: None })
 }
 
-type Entries = Vec<(Arc<str>, Versioned<Arc<[u8]>>)>;
+/// The objects whose keys come after `after`, in order; only those named `name` if there is one.
+fn objects<'a>(
+    source: &'a Source,
+    entries: &'a Entries,
+    name: Option<&'a str>,
+    after: &'a str,
+) -> Box<dyn Iterator<Item = (String, Value)> + 'a> {
+    let read = move |(key, stored): &'a (Arc<str>, Versioned<Arc<[u8]>>)| source.objects(key, stored, stored.modified);
+    if source.is_projected() {
+        let mut all: Vec<_> = entries.iter().flat_map(read).filter(|(key, _)| key.as_str() > after).collect();
+        all.sort_by(|(a, _), (b, _)| a.cmp(b));
+        return Box::new(all.into_iter());
+    }
+    let begin = entries.partition_point(|(key, _)| **key <= *after);
+    let named = move |key: &str| name.is_none_or(|name| key.rsplit_once('/').is_some_and(|(_, own)| own == name));
+    Box::new(entries[begin..].iter().filter(move |(key, _)| named(key)).flat_map(read))
+}
 
 /// What there was at the moment that is asked for, and the key after which the page begins.
-fn entries(store: &Store, prefix: &str, options: &ReadOptions) -> Result<(Entries, Revision, Option<String>), Status> {
+fn entries(store: &Store, source: &Source, options: &ReadOptions) -> Result<(Entries, Revision, Option<String>), Status> {
+    let prefix = source.prefix();
     let (exact, after) = match &options.continue_token {
         Some(token) => {
             let token = Continue::decode(token)
-                .filter(|token| token.after.starts_with(prefix))
+                .filter(|token| token.after.starts_with(&object::prefix(source.resource(), source.namespace())))
                 .ok_or_else(|| Status::bad_request("continue key is not valid: begin the list anew"))?;
             (Some(token.revision), Some(token.after))
         }

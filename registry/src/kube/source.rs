@@ -66,10 +66,10 @@ impl Source {
         project(&read).into_iter().filter(mine).map(keyed).collect()
     }
 
-    /// The objects of several stored values, by key.
-    pub(crate) fn all(&self, entries: &Entries, wanted: impl Fn(&str, &Value) -> bool) -> BTreeMap<String, Value> {
+    /// The objects of several stored values that are wanted, by key.
+    pub(crate) fn all(&self, entries: &Entries, wanted: impl Fn(&Value) -> bool) -> BTreeMap<String, Value> {
         let objects = entries.iter().flat_map(|(key, stored)| self.objects(key, stored, stored.modified));
-        objects.filter(|(key, object)| wanted(key, object)).collect()
+        objects.filter(|(_, object)| wanted(object)).collect()
     }
 
     /// One object, and the revision at which it was last changed.

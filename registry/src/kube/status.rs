@@ -11,6 +11,7 @@ use super::patch::PatchError;
 use super::rbac::{BindError, RBAC_GROUP, RoleKind, RoleRef};
 use super::resource::Resource;
 use super::selector::SelectorError;
+use crate::store::CommitError;
 
 /// Why a request failed. Clients act on `code` and `reason`; kubectl prints `message`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +64,12 @@ impl Status {
         Self::new(403, "Forbidden", message).about(resource.group, resource.plural, name)
     }
 
+    /// 403: `why` names the missing right to speak as somebody else.
+    pub fn impersonation_forbidden(group: &str, resource: &str, name: &str, why: &str) -> Self {
+        let qualified = if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") };
+        Self::new(403, "Forbidden", format!("{qualified} {name:?} is forbidden: {why}")).about(group, resource, name)
+    }
+
     /// 403 for a path that is no resource.
     pub fn forbidden_path(path: &str, why: &str) -> Self {
         Self::new(403, "Forbidden", format!("forbidden: {why}")).about("", "", path)
@@ -72,6 +79,11 @@ impl Status {
     pub fn not_found(resource: &Resource, name: &str) -> Self {
         Self::new(404, "NotFound", format!("{} {name:?} not found", resource.qualified()))
             .about(resource.group, resource.plural, name)
+    }
+
+    /// 404: the namespace in which an object should be made.
+    pub fn namespace_not_found(namespace: &str) -> Self {
+        Self::new(404, "NotFound", format!("namespaces {namespace:?} not found")).about("", "namespaces", namespace)
     }
 
     /// 404: a binding's role does not exist, and only who has the verb `bind` may bind it.
@@ -129,6 +141,14 @@ impl Status {
         Self::new(422, "Invalid", message)
             .about(resource.group, resource.kind, name)
             .because(causes)
+    }
+
+    /// 422: who applies says who they are.
+    pub fn field_manager_required() -> Self {
+        let cause = Cause::required("fieldManager", "is required for apply patch");
+        Self::new(422, "Invalid", format!("PatchOptions.meta.k8s.io \"\" is invalid: {cause}"))
+            .about("meta.k8s.io", "PatchOptions", "")
+            .because(vec![cause])
     }
 
     /// 504: the client knows a newer revision than this server.
@@ -204,6 +224,15 @@ impl Details {
 impl From<BodyError> for Status {
     fn from(error: BodyError) -> Self {
         Self::new(error.code(), error.reason(), error.to_string())
+    }
+}
+
+impl From<CommitError> for Status {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::TooLarge { .. } => Self::new(413, "RequestEntityTooLarge", error.to_string()),
+            _ => Self::unavailable(error.to_string()),
+        }
     }
 }
 

@@ -152,6 +152,16 @@ pub(crate) fn finalizers(object: &Value) -> Vec<&str> {
     finalizers.into_iter().flatten().filter_map(Value::as_str).collect()
 }
 
+/// A name for `generateName`, with the letters of which Kubernetes makes no words (k8s.io/apiserver, storage/names).
+pub(crate) fn drawn_name(prefix: &str) -> String {
+    const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    const DRAWN: usize = 5;
+    const LONGEST: usize = 63 - DRAWN;
+    let end = prefix.char_indices().nth(LONGEST).map_or(prefix.len(), |(end, _)| end);
+    let letter = |_| char::from(LETTERS[rand::random_range(0..LETTERS.len())]);
+    format!("{}{}", &prefix[..end], (0..DRAWN).map(letter).collect::<String>())
+}
+
 /// As Kubernetes writes a time.
 pub(crate) fn seconds(time: Timestamp) -> String {
     crate::cluster::whole_second(time).to_string()

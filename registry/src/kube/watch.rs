@@ -1,6 +1,7 @@
 //! Watches: the changes of those objects that were asked for and may be seen, as a client's cache needs them.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,13 +9,14 @@ use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    object,
     options::ReadOptions,
-    selection::{Selection, Sight},
+    rbac::Visible,
+    selection::Selection,
+    source::Source,
     status::Status,
 };
 use crate::registry::Registry;
-use crate::store::{Commit, Event, Revision, Watch, WatchEnd};
+use crate::store::{Commit, Event, Revision, Versioned, Watch, WatchEnd};
 
 /// What a watcher is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,9 +41,9 @@ const BOOKMARK: Duration = Duration::from_secs(60);
 pub struct Watcher {
     registry: Arc<Registry>,
     watch: Watch,
-    prefix: String,
+    source: Source,
     selection: Selection,
-    sight: Sight,
+    sight: Visible,
     queue: VecDeque<WatchEvent>,
     /// Everything up to here is in the queue, or told.
     seen: Revision,
@@ -55,7 +57,7 @@ impl Watcher {
     /// Begins where `options` say: after a revision, or with what there is.
     pub(crate) fn new(
         registry: Arc<Registry>,
-        prefix: String,
+        source: Source,
         selection: Selection,
         options: &ReadOptions,
     ) -> Result<Self, Status> {
@@ -72,7 +74,7 @@ impl Watcher {
         let mut watcher = Self {
             registry,
             watch,
-            prefix,
+            source,
             selection,
             sight,
             queue: VecDeque::new(),
@@ -124,32 +126,40 @@ impl Watcher {
         if let Some(sight) = self.selection.sight_after(commit, &self.registry).filter(|sight| *sight != self.sight) {
             self.look_anew(commit, sight)?;
         } else {
-            for event in commit.events.iter().filter(|event| event.key.starts_with(&self.prefix)) {
-                let told = self.told(event, commit.revision);
-                self.queue.extend(told);
+            for event in &commit.events {
+                self.tell(event, commit.revision);
             }
         }
         self.seen = commit.revision;
         Ok(())
     }
 
-    /// What the client is told of a change: what comes into the selection is added, what leaves it is deleted.
-    fn told(&self, event: &Event, revision: Revision) -> Option<WatchEvent> {
-        let wanted = |object: &Value| self.selection.wants(object, &self.sight);
-        let before = event.before.as_ref().and_then(|before| object::read_at(before, revision)).filter(wanted);
-        let after = event.after.as_ref().and_then(object::read).filter(wanted);
-        match (before, after) {
-            (None, Some(object)) => Some(WatchEvent::Added(object)),
-            (Some(_), Some(object)) => Some(WatchEvent::Modified(object)),
-            (Some(last), None) => Some(WatchEvent::Deleted(last)),
-            (None, None) => None,
+    /// What comes into the selection is added, what leaves it is deleted.
+    fn tell(&mut self, event: &Event, revision: Revision) {
+        if !event.key.starts_with(self.source.prefix()) {
+            return;
         }
+        let selected = |stored: Option<&Versioned<Arc<[u8]>>>| -> BTreeMap<String, Value> {
+            let objects = stored.map(|stored| self.source.objects(&event.key, stored, revision)).unwrap_or_default();
+            objects.into_iter().filter(|(_, object)| self.selection.wants(object, &self.sight)).collect()
+        };
+        let (before, after) = (selected(event.before.as_ref()), selected(event.after.as_ref()));
+        self.tell_difference(before, after);
     }
 
     /// The rights have changed, and with them what is seen.
-    fn look_anew(&mut self, commit: &Commit, sight: Sight) -> Result<(), WatchEnd> {
+    fn look_anew(&mut self, commit: &Commit, sight: Visible) -> Result<(), WatchEnd> {
         let mut before = self.seen_at(self.seen, &self.sight)?;
         let after = self.seen_at(commit.revision, &sight)?;
+        for (_, last) in before.iter_mut().filter(|(key, _)| !after.contains_key(*key)) {
+            last["metadata"]["resourceVersion"] = commit.revision.to_string().into();
+        }
+        self.sight = sight;
+        self.tell_difference(before, after);
+        Ok(())
+    }
+
+    fn tell_difference(&mut self, mut before: BTreeMap<String, Value>, after: BTreeMap<String, Value>) {
         for (key, object) in after {
             match before.remove(&key) {
                 None => self.queue.push_back(WatchEvent::Added(object)),
@@ -157,18 +167,18 @@ impl Watcher {
                 Some(_) => {}
             }
         }
-        for (_, mut last) in before {
-            last["metadata"]["resourceVersion"] = commit.revision.to_string().into();
-            self.queue.push_back(WatchEvent::Deleted(last));
-        }
-        self.sight = sight;
-        Ok(())
+        self.queue.extend(before.into_values().map(WatchEvent::Deleted));
     }
 
-    fn seen_at(&self, revision: Revision, sight: &Sight) -> Result<BTreeMap<Arc<str>, Value>, WatchEnd> {
-        let entries = self.registry.store().list_at(&self.prefix, revision)?;
-        let read = entries.into_iter().filter_map(|(key, stored)| Some((key, object::read(&stored)?)));
-        Ok(read.filter(|(_, object)| self.selection.wants(object, sight)).collect())
+    fn seen_at(&self, revision: Revision, sight: &Visible) -> Result<BTreeMap<String, Value>, WatchEnd> {
+        let entries = self.registry.store().list_at(self.source.prefix(), revision)?;
+        Ok(self.source.all(&entries, |object| self.selection.wants(object, sight)))
+    }
+}
+
+impl fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watcher").field("source", &self.source).field("seen", &self.seen).finish_non_exhaustive()
     }
 }
 

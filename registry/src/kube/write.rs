@@ -135,8 +135,9 @@ impl Write<'_> {
     pub(crate) async fn apply(&self, name: &str, body: Body) -> Result<Written, Status> {
         let (wanted, warnings) = self.received(body.object, body.duplicates.messages().collect())?;
         check_name(name, &wanted)?;
+        let api_version = self.resource.api_version();
         let merged = |live: Option<&Value>| {
-            let mut object = apply::apply(&self.ownership(), live, &wanted, self.options.force)?;
+            let mut object = apply::apply(&self.ownership(&api_version), live, &wanted, self.options.force)?;
             self.resource.schema().set_defaults(&mut object);
             Ok(object)
         };
@@ -246,7 +247,7 @@ impl Write<'_> {
             self.admission().admit(before, &mut after)?;
         }
         if by == By::Update {
-            apply::record_update(&self.ownership(), before, &mut after);
+            apply::record_update(&self.ownership(&self.resource.api_version()), before, &mut after);
         }
         Ok(after)
     }
@@ -347,13 +348,13 @@ impl Write<'_> {
         On { resource: self.resource, subresource: self.subresource, namespace: self.namespace, name }
     }
 
-    fn ownership(&self) -> apply::Write<'_> {
+    fn ownership<'a>(&'a self, api_version: &'a str) -> apply::Write<'a> {
         apply::Write {
             schema: self.resource.schema().document(),
             status_subresource: self.resource.has_status(),
             manager: self.manager,
             subresource: self.subresource,
-            api_version: self.resource.api_version_ref(),
+            api_version,
             now: self.now,
         }
     }

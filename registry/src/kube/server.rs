@@ -1,0 +1,332 @@
+//! The server: takes a request apart, asks for its rights, and puts the answer together.
+
+mod answer;
+mod impersonation;
+mod review;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode, header};
+use jiff::Timestamp;
+
+pub use self::answer::{Answer, Frames};
+use self::answer::Shape;
+use super::{
+    access::{Access, On},
+    accept,
+    body::{self, Body, Origin},
+    discovery,
+    list::list,
+    object,
+    openapi,
+    options::{ReadOptions, WriteOptions},
+    patch,
+    rbac::review::Caller,
+    resource::{self, Resource},
+    selection::Selection,
+    source::Source,
+    status::Status,
+    target::{Target, Verb},
+    watch::Watcher,
+    write::{Deletion, Effect, Write},
+};
+use crate::registry::Registry;
+
+/// The registry as a Kubernetes-style API server.
+#[derive(Debug)]
+pub struct Server {
+    registry: Arc<Registry>,
+    /// Of this program, for `/version`.
+    version: &'static str,
+}
+
+/// A request on a resource, after its rights were looked at.
+#[derive(Clone, Copy, Debug)]
+struct Asked<'a> {
+    access: Access<'a>,
+    request: &'a Request<Bytes>,
+    resource: &'static Resource,
+    target: &'a Target<'a>,
+    now: Timestamp,
+}
+
+impl Server {
+    pub fn new(registry: Arc<Registry>, version: &'static str) -> Self {
+        Self { registry, version }
+    }
+
+    /// Answers a request of `caller`, whose groups include `system:authenticated`.
+    pub async fn answer(&self, request: &Request<Bytes>, caller: &Caller, now: Timestamp) -> Answer {
+        let answered = match impersonation::caller(&self.registry, request.headers(), caller) {
+            Ok(caller) => self.route(request, &caller, now).await,
+            Err(status) => Err(status),
+        };
+        answered.unwrap_or_else(|status| Answer::status(&status))
+    }
+
+    async fn route(&self, request: &Request<Bytes>, caller: &Caller, now: Timestamp) -> Result<Answer, Status> {
+        let access = Access { registry: &self.registry, caller };
+        let path = percent_encoding::percent_decode_str(request.uri().path()).decode_utf8();
+        let path = path.map_err(|_| Status::no_such_path())?;
+        let Some(target) = Target::parse(&path) else { return self.document(request, &path, access) };
+        let Some(resource) = resource::find(target.group, target.version, target.resource) else {
+            access.require_path(&request.method().as_str().to_lowercase(), &path)?;
+            return Err(Status::no_such_path());
+        };
+        let scoped = resource.namespaced || target.namespace.is_none();
+        let known = target.subresource.is_none_or(|name| resource.subresource(name).is_some());
+        if !scoped || !known {
+            return Err(Status::no_such_path());
+        }
+        let asked = Asked { access, request, resource, target: &target, now };
+        let query = request.uri().query().unwrap_or_default();
+        let watch = request.method() == Method::GET && is_watch(query);
+        let verb = Verb::of(request.method(), target.name.is_some(), watch).ok_or_else(Status::method_not_allowed)?;
+        if !asked.is_served(verb) {
+            return Err(Status::method_not_allowed());
+        }
+        match verb {
+            Verb::Get => asked.get(query),
+            Verb::List => asked.list(query),
+            Verb::Watch => asked.watch(query, &self.registry),
+            Verb::Create if resource.verbs == ["create"] => asked.review(),
+            Verb::Create => asked.create(query).await,
+            Verb::Update => asked.update(query).await,
+            Verb::Patch => asked.patch(query).await,
+            Verb::Delete => asked.delete(query).await,
+            Verb::DeleteCollection => asked.delete_collection(query).await,
+        }
+    }
+
+    /// What is no resource: health, version, discovery and OpenAPI.
+    fn document(&self, request: &Request<Bytes>, path: &str, access: Access<'_>) -> Result<Answer, Status> {
+        access.require_path(&request.method().as_str().to_lowercase(), path)?;
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return Err(Status::method_not_allowed());
+        }
+        let accept = joined(request, header::ACCEPT);
+        let document = match path.trim_end_matches('/') {
+            "/healthz" | "/livez" | "/readyz" => return Ok(Answer::text("ok")),
+            "/version" => discovery::version(self.version),
+            "/openapi/v2" => openapi::v2(&accept).clone(),
+            path => openapi::v3(path)
+                .cloned()
+                .or_else(|| discovery::document(path, &accept))
+                .ok_or_else(Status::no_such_path)?,
+        };
+        Ok(Answer::document(document, &joined(request, header::IF_NONE_MATCH)))
+    }
+}
+
+impl Asked<'_> {
+    fn is_served(&self, verb: Verb) -> bool {
+        match self.target.subresource {
+            None => self.resource.has_verb(verb.as_str()),
+            Some(name) => {
+                self.resource.subresource(name).is_some_and(|subresource| subresource.verbs.contains(&verb.as_str()))
+            }
+        }
+    }
+
+    fn name(&self) -> &str {
+        self.target.name.unwrap_or_default()
+    }
+
+    fn on<'a>(&'a self, name: &'a str) -> On<'a> {
+        let Target { namespace, subresource, .. } = *self.target;
+        On { resource: self.resource, subresource, namespace, name }
+    }
+
+    fn shape(&self, query: &str) -> Result<Shape, Status> {
+        let form = accept::form(&joined(self.request, header::ACCEPT));
+        let form = form.ok_or_else(|| Status::not_acceptable(accept::Form::OFFERED))?;
+        let include = ReadOptions::parse(query).map(|options| options.include_object)?;
+        Ok(Shape { resource: self.resource, form, include, now: self.now })
+    }
+
+    fn get(&self, query: &str) -> Result<Answer, Status> {
+        self.access.require("get", &self.on(self.name()))?;
+        let source = Source::new(self.resource, self.target.namespace);
+        let found = source.get(self.access.registry.store(), self.name());
+        let (mut found, _) = found.ok_or_else(|| Status::not_found(self.resource, self.name()))?;
+        self.show(&mut found);
+        Ok(self.shape(query)?.object(StatusCode::OK, &found, &[]))
+    }
+
+    /// A ClusterRole that is put together from others shows what it holds now.
+    fn show(&self, object: &mut serde_json::Value) {
+        if self.resource.plural == "clusterroles" {
+            let rules = self.access.registry.with_policy(|policy| {
+                policy.aggregated_rules(object::name(object)).map(|rules| serde_json::json!(rules))
+            });
+            if let Some(rules) = rules {
+                object["rules"] = rules;
+            }
+        }
+    }
+
+    fn list(&self, query: &str) -> Result<Answer, Status> {
+        let options = ReadOptions::parse(query)?;
+        let selection = self.selection("list", &options)?;
+        let source = Source::new(self.resource, self.target.namespace);
+        let mut page = list(self.access.registry, &source, &selection, &options)?;
+        page.items.iter_mut().for_each(|item| self.show(item));
+        Ok(self.shape(query)?.list(&page))
+    }
+
+    fn watch(&self, query: &str, registry: &Arc<Registry>) -> Result<Answer, Status> {
+        let options = ReadOptions { watch: true, ..ReadOptions::parse(query)? };
+        let selection = self.selection("watch", &options)?;
+        let shape = self.shape(query)?;
+        let source = Source::new(self.resource, self.target.namespace);
+        let watcher = Watcher::new(Arc::clone(registry), source, selection, &options)?;
+        Ok(Answer::watch(shape, watcher))
+    }
+
+    /// A list is refused only to those who may see nothing of it.
+    fn selection(&self, verb: &str, options: &ReadOptions) -> Result<Selection, Status> {
+        let selection = Selection::new(self.resource, self.target.namespace, options, self.access.caller)?;
+        // `kubectl get NAME --watch` and `wait` select by name: for them the name is part of the right.
+        if selection.sight(self.access.registry).is_empty() {
+            self.access.require(verb, &self.on(selection.name().unwrap_or_default()))?;
+        }
+        Ok(selection)
+    }
+
+    async fn create(&self, query: &str) -> Result<Answer, Status> {
+        if self.target.name.is_some() || self.resource.namespaced && self.target.namespace.is_none() {
+            return Err(Status::method_not_allowed());
+        }
+        self.access.require("create", &self.on(""))?;
+        let body = self.body()?;
+        let options = WriteOptions::parse(query)?;
+        let written = self.write(&options, |write| async move { write.create(body).await }).await?;
+        Ok(self.shape("")?.object(StatusCode::CREATED, &written.object, &written.warnings))
+    }
+
+    async fn update(&self, query: &str) -> Result<Answer, Status> {
+        self.access.require("update", &self.on(self.name()))?;
+        let body = self.body()?;
+        let options = WriteOptions::parse(query)?;
+        let name = self.name();
+        let written = self.write(&options, |write| async move { write.update(name, body).await }).await?;
+        Ok(self.shape("")?.object(StatusCode::OK, &written.object, &written.warnings))
+    }
+
+    async fn patch(&self, query: &str) -> Result<Answer, Status> {
+        self.access.require("patch", &self.on(self.name()))?;
+        let options = WriteOptions::parse(query)?;
+        let (name, kind) = (self.name(), self.resource.kind);
+        let written = match patch::decode(self.content_type(), self.request.body(), kind, self.origin())? {
+            patch::Request::Change(patch) => {
+                let patch = &patch;
+                self.write(&options, |write| async move { write.patch(name, patch).await }).await?
+            }
+            patch::Request::Apply(_) if options.field_manager.is_none() => {
+                return Err(Status::field_manager_required());
+            }
+            patch::Request::Apply(body) => {
+                self.write(&options, |write| async move { write.apply(name, body).await }).await?
+            }
+        };
+        let code = if written.effect == Effect::Created { StatusCode::CREATED } else { StatusCode::OK };
+        Ok(self.shape("")?.object(code, &written.object, &written.warnings))
+    }
+
+    async fn delete(&self, query: &str) -> Result<Answer, Status> {
+        self.access.require("delete", &self.on(self.name()))?;
+        let (options, deletion) = self.deletion(query)?;
+        let name = self.name();
+        let deletion = &deletion;
+        let written = self.write(&options, |write| async move { write.delete(name, deletion).await }).await?;
+        if written.effect == Effect::Gone {
+            return Ok(Answer::deleted(self.resource, &written.object));
+        }
+        Ok(self.shape("")?.object(StatusCode::OK, &written.object, &[]))
+    }
+
+    async fn delete_collection(&self, query: &str) -> Result<Answer, Status> {
+        self.access.require("deletecollection", &self.on(""))?;
+        let read = ReadOptions::parse(query)?;
+        let (options, deletion) = self.deletion(query)?;
+        let selection = Selection::new(self.resource, self.target.namespace, &read, self.access.caller)?;
+        let source = Source::new(self.resource, self.target.namespace);
+        let mut page = list(self.access.registry, &source, &selection, &read)?;
+        for item in &mut page.items {
+            let (name, namespace) = (object::name(item).to_owned(), object::metadata(item, "namespace").to_owned());
+            let namespace = self.resource.namespaced.then_some(namespace.as_str());
+            let deletion = &deletion;
+            let written = self.write(&options, |write| async move {
+                Write { namespace, ..write }.delete(&name, deletion).await
+            });
+            match written.await {
+                Ok(written) => *item = written.object,
+                // Somebody else was faster.
+                Err(status) if status.code == 404 => {}
+                Err(status) => return Err(status),
+            }
+        }
+        Ok(self.shape("")?.list(&page))
+    }
+
+    /// What a deletion asks for, in its query or in its body, and how.
+    fn deletion(&self, query: &str) -> Result<(WriteOptions, Deletion), Status> {
+        let mut options = WriteOptions::parse(query)?;
+        let mut deletion = Deletion::default();
+        if !self.request.body().is_empty() {
+            let body = body::decode(self.content_type(), self.request.body(), "DeleteOptions", Origin::BuiltIn)?;
+            let asked = serde_json::Value::Object(body.object);
+            deletion = Deletion::read(&asked);
+            options.dry_run |= asked["dryRun"].as_array().is_some_and(|asked| !asked.is_empty());
+        }
+        deletion.foreground |= query.split('&').any(|part| part == "propagationPolicy=Foreground");
+        Ok((options, deletion))
+    }
+
+    fn body(&self) -> Result<Body, Status> {
+        Ok(body::decode(self.content_type(), self.request.body(), self.resource.kind, self.origin())?)
+    }
+
+    fn content_type(&self) -> Option<&str> {
+        self.request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok())
+    }
+
+    fn origin(&self) -> Origin {
+        if self.resource.built_in { Origin::BuiltIn } else { Origin::Custom }
+    }
+
+    /// Lets `write` do one write for this request.
+    async fn write<'a, T, F: Future<Output = T>>(
+        &'a self,
+        options: &'a WriteOptions,
+        write: impl FnOnce(Write<'a>) -> F,
+    ) -> T {
+        // As kube-apiserver names clients that do not say who they are: by what comes before the first slash.
+        let agent = self.request.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+        let agent = agent.unwrap_or_default().split('/').next().unwrap_or_default();
+        let Target { namespace, subresource, .. } = *self.target;
+        write(Write {
+            access: self.access,
+            resource: self.resource,
+            namespace,
+            subresource,
+            options,
+            manager: options.field_manager.as_deref().unwrap_or(agent),
+            now: self.now,
+        })
+        .await
+    }
+}
+
+/// The values of a header that may come several times.
+fn joined(request: &Request<Bytes>, name: header::HeaderName) -> String {
+    let values = request.headers().get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.collect::<Vec<_>>().join(",")
+}
+
+fn is_watch(query: &str) -> bool {
+    ReadOptions::parse(query).is_ok_and(|options| options.watch)
+        // What is wrong with the rest of a watch's query is said by the watch.
+        || form_urlencoded::parse(query.as_bytes()).any(|(name, value)| name == "watch" && (value == "true" || value == "1"))
+}

@@ -1,0 +1,62 @@
+//! Reviews: questions about rights and tokens, answered and not stored.
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::{Answer, Asked};
+use crate::kube::{
+    cause::Cause,
+    rbac::review::{self, Review, ReviewError},
+    status::Status,
+};
+
+impl Asked<'_> {
+    pub(super) fn review(&self) -> Result<Answer, Status> {
+        self.access.require("create", &self.on(""))?;
+        let body = Value::Object(self.body()?.object);
+        let answer = match Review::parse(self.resource.kind) {
+            Some(review) => {
+                let (caller, namespace) = (self.access.caller, self.target.namespace.unwrap_or_default());
+                let registry = self.access.registry;
+                let answered =
+                    registry.with_policy(|policy| review::answer(policy, caller, review, namespace, &body));
+                answered.map_err(|error| self.refused(error))?
+            }
+            None => self.token_review(&body)?,
+        };
+        Ok(self.shape("")?.object(StatusCode::CREATED, &answer, &[]))
+    }
+
+    fn token_review(&self, body: &Value) -> Result<Value, Status> {
+        let token = body["spec"]["token"].as_str().unwrap_or_default();
+        if token.is_empty() {
+            return Err(Status::bad_request("token is required for TokenReview in authentication"));
+        }
+        let status = match self.access.registry.authenticate(token) {
+            Some(user) => json!({"authenticated": true, "user": user.caller()}),
+            None => json!({"user": {}, "error": "the token is not known here"}),
+        };
+        let mut answer = body.clone();
+        // A token is a secret, also in an answer.
+        if let Some(spec) = answer.get_mut("spec").and_then(Value::as_object_mut) {
+            spec.remove("token");
+        }
+        answer["metadata"] = json!({"creationTimestamp": null});
+        answer["status"] = status;
+        Ok(answer)
+    }
+
+    fn refused(&self, error: ReviewError) -> Status {
+        match error {
+            ReviewError::BadRequest(message) => Status::bad_request(message),
+            ReviewError::Invalid { causes, .. } => {
+                let cause = |cause: review::InvalidField| Cause {
+                    reason: "FieldValueInvalid",
+                    field: cause.field.to_owned(),
+                    message: cause.message,
+                };
+                Status::invalid(self.resource, "", causes.into_iter().map(cause).collect())
+            }
+        }
+    }
+}
