@@ -6,6 +6,7 @@
 //! | `ca.crt` | the hub's CA, PEM |
 //! | `tls.crt`, `tls.key` | the user's certificate chain and its key, PEM |
 //! | `token` | the user's token; may be absent |
+//! | `kubeconfig` | the same for kubectl, to administer the hub's registry |
 //!
 //! The folder is made its owner's alone (0700), and every file is (0600).
 
@@ -58,6 +59,25 @@ pub enum CredentialsError {
     Tls(#[source] TlsError),
 }
 
+impl HubEntry {
+    /// What kubectl needs to reach the hub's registry with the files beside it (Kubernetes' Config v1: a path is meant
+    /// from where the file is).
+    fn kubeconfig(&self) -> String {
+        let Self { user, api, .. } = self;
+        format!(
+            "apiVersion: v1\n\
+             kind: Config\n\
+             current-context: hub\n\
+             clusters:\n\
+             - name: hub\n  cluster:\n    server: {api}\n    certificate-authority: ca.crt\n\
+             users:\n\
+             - name: {user}\n  user:\n    client-certificate: tls.crt\n    client-key: tls.key\n\
+             contexts:\n\
+             - name: hub\n  context:\n    cluster: hub\n    user: {user}\n"
+        )
+    }
+}
+
 impl Credentials {
     /// Reads the folder.
     pub fn load(folder: &Path) -> Result<Self, CredentialsError> {
@@ -92,6 +112,7 @@ impl Credentials {
             Some(token) => write("token", token.expose_secret())?,
             None => remove(folder.join("token"))?,
         }
+        write("kubeconfig", &self.hub.kubeconfig())?;
         // Last: it is what makes the folder a user's, and the rest is there by now.
         write("hub.toml", &hub)
     }

@@ -1,18 +1,25 @@
-//! The hub's HTTPS API: what `cluster-proxy` asks of it, for administrators only.
+//! The hub's HTTPS API: what `cluster-proxy` asks of it below `/v1`, and the registry's Kubernetes-style API for the rest.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use certs::ClusterName;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
+use futures_util::stream;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use registry::{
-    ClusterError, ManagedCluster, NewTokenError, NewUserError, Registry, Role, Standing, TokenError, UserError,
+    ClusterError, ManagedCluster, NewTokenError, NewUserError, Registry, Role, Standing, TokenError, User, UserError,
     api::{
         ApiError, ClusterCounts, ClusterList, ClusterView, HubStatus, NewToken, NewUser, TokenCreated, TokenList,
         TokenView, TunnelView, UserCreated, UserList, UserView,
+    },
+    kube::{
+        body::{BodyError, MAX_BODY},
+        rbac::{self, Attributes, CLUSTER_GROUP, Decision},
+        server::{Answer, Server},
+        status::Status,
     },
 };
 use rustls::pki_types::CertificateDer;
@@ -22,19 +29,24 @@ use crate::{
     authorities::Authorities,
     caller::{Caller, CallerError, Credentials, Shown},
     connections::Connections,
+    http_port::{Body, streamed, whole},
     tunnels::Tunnels,
 };
 
-/// Longest request body, in bytes; a CSR is below one KiB.
+/// Longest request body of our own API, in bytes; a CSR is below one KiB.
 const BODY_LIMIT: usize = 64 * 1024;
 
 /// How long a request's body may take.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The group of what only our own API shows.
+const REGISTER: &str = "register.open-cluster-management.io";
+
 /// What the API speaks about.
 #[derive(Debug)]
 pub(crate) struct Api {
     pub(crate) registry: Arc<Registry>,
+    pub(crate) kube: Server,
     pub(crate) authorities: Arc<Authorities>,
     pub(crate) tunnels: Arc<Tunnels>,
     pub(crate) connections: Arc<Connections>,
@@ -58,7 +70,7 @@ struct Failure {
     error: ApiError,
 }
 
-type Answer = Result<Response<Full<Bytes>>, Failure>;
+type Answered = Result<Response<Full<Bytes>>, Failure>;
 
 impl Api {
     /// Answers one request of a client that showed `certificate`.
@@ -66,61 +78,119 @@ impl Api {
         self: Arc<Self>,
         request: Request<Incoming>,
         certificate: Option<CertificateDer<'static>>,
-    ) -> Response<Full<Bytes>> {
-        let answered = match self.administrator(&request, certificate) {
-            Ok(administrator) => self.route(&administrator, request).await,
-            Err(failure) => Err(failure),
+    ) -> Response<Body> {
+        let asker = self.asker(&request, certificate);
+        if !request.uri().path().starts_with("/v1/") {
+            return self.answer_kube(request, asker).await;
+        }
+        let answered = match asker {
+            Ok(asker) => self.route(&asker, request).await,
+            Err(error) => Err(unknown_asker(&error)),
         };
-        answered.unwrap_or_else(|failure| {
+        let response = answered.unwrap_or_else(|failure| {
             let mut response = json(failure.status, &failure.error);
             if failure.status == StatusCode::UNAUTHORIZED {
                 response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             response
-        })
+        });
+        response.map(whole)
     }
 
-    /// Who asks, if it is an administrator.
-    fn administrator(
+    /// The registry's Kubernetes-style API.
+    async fn answer_kube(&self, request: Request<Incoming>, asker: Result<rbac::Caller, CallerError>) -> Response<Body> {
+        let asker = match asker {
+            Ok(asker) => asker,
+            // As in Kubernetes, everybody may ask for the version and the health.
+            Err(CallerError::Missing) if is_public(request.uri().path()) => rbac::Caller {
+                user: "system:anonymous".to_owned(),
+                groups: vec!["system:unauthenticated".to_owned()],
+                ..rbac::Caller::default()
+            },
+            Err(error) => return kube_answer(Answer::status(&Status::unauthorized(&error.to_string()))),
+        };
+        let (head, body) = request.into_parts();
+        // One byte more than is allowed: the server says what is too large.
+        let body = Limited::new(body, MAX_BODY + 1).collect();
+        let body = match tokio::time::timeout(BODY_TIMEOUT, body).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                return kube_answer(Answer::status(&Status::from(BodyError::TooLarge)));
+            }
+            Ok(Err(_)) | Err(_) => {
+                return kube_answer(Answer::status(&Status::bad_request("the body did not arrive whole, or not in time")));
+            }
+        };
+        let request = Request::from_parts(head, body);
+        kube_answer(self.kube.answer(&request, &asker, Timestamp::now()).await)
+    }
+
+    /// Who asks.
+    fn asker(
         &self,
         request: &Request<Incoming>,
         certificate: Option<CertificateDer<'static>>,
-    ) -> Result<String, Failure> {
+    ) -> Result<rbac::Caller, CallerError> {
         let credentials = request.headers().get(header::AUTHORIZATION);
-        let credentials = credentials.map_or(Ok(Credentials::default()), |value| Credentials::parse(value.as_bytes()));
-        let caller = credentials.and_then(|credentials| {
-            Caller::authenticate(&Shown { certificate, credentials, ..Shown::default() }, &self.registry)
-        });
-        match caller {
-            Ok(Caller::User(user)) if user.role == Role::Admin => Ok(user.name.to_string()),
-            Ok(caller) => {
-                let message = format!("{caller} is no administrator; use the credentials of one");
+        let credentials =
+            credentials.map_or(Ok(Credentials::default()), |value| Credentials::parse(value.as_bytes()))?;
+        let shown = Shown { certificate, credentials, ..Shown::default() };
+        match Caller::authenticate(&shown, &self.registry)? {
+            Caller::User(user) => Ok(user.caller()),
+            // Nobody comes here by the hub's Unix socket.
+            Caller::Socket { .. } => Err(CallerError::Missing),
+        }
+    }
+
+    /// Refuses who lacks a right, naming it.
+    fn require(&self, asker: &rbac::Caller, verb: &str, group: &str, resource: &str, name: &str) -> Result<(), Failure> {
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        let request = Attributes {
+            user: asker.user.clone(),
+            groups: asker.groups.clone(),
+            verb: verb.to_owned(),
+            api_group: group.to_owned(),
+            resource: resource.to_owned(),
+            subresource: subresource.to_owned(),
+            name: name.to_owned(),
+            ..Attributes::default()
+        };
+        match self.registry.with_policy(|policy| policy.decide(&request)) {
+            Decision::Allowed(_) => Ok(()),
+            Decision::Denied(denial) => {
+                let message = format!("{denial}; ask an administrator for it, or use the credentials of one");
                 Err(failure(StatusCode::FORBIDDEN, "Forbidden", message))
-            }
-            Err(error @ (CallerError::Agent | CallerError::NoUser(_) | CallerError::UnknownUser(_))) => {
-                Err(failure(StatusCode::FORBIDDEN, "Forbidden", error.to_string()))
-            }
-            Err(error @ (CallerError::Missing | CallerError::UnknownToken | CallerError::Malformed)) => {
-                Err(failure(StatusCode::UNAUTHORIZED, "Unauthorized", error.to_string()))
             }
         }
     }
 
-    async fn route(&self, administrator: &str, request: Request<Incoming>) -> Answer {
+    async fn route(&self, asker: &rbac::Caller, request: Request<Incoming>) -> Answered {
         let path = request.uri().path().to_owned();
         let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
         let now = Timestamp::now();
+        let administrator = asker.user.as_str();
         match (request.method(), segments.as_slice()) {
-            (&Method::GET, ["v1", "status"]) => Ok(json(StatusCode::OK, &self.status())),
-            (&Method::GET, ["v1", "clusters"]) => Ok(json(StatusCode::OK, &self.clusters())),
-            (&Method::GET, ["v1", "clusters", name]) => self.cluster(name),
+            (&Method::GET, ["v1", "status"]) => {
+                self.require(asker, "list", CLUSTER_GROUP, "managedclusters", "")?;
+                Ok(json(StatusCode::OK, &self.status()))
+            }
+            (&Method::GET, ["v1", "clusters"]) => {
+                self.require(asker, "list", CLUSTER_GROUP, "managedclusters", "")?;
+                Ok(json(StatusCode::OK, &self.clusters()))
+            }
+            (&Method::GET, ["v1", "clusters", name]) => {
+                self.require(asker, "get", CLUSTER_GROUP, "managedclusters", name)?;
+                self.cluster(name)
+            }
             (&Method::DELETE, ["v1", "clusters", name]) => {
+                self.require(asker, "delete", CLUSTER_GROUP, "managedclusters", name)?;
                 self.registry.delete_cluster(&cluster_name(name)?).await?;
                 tracing::info!(administrator, cluster = name, "cluster deleted");
                 Ok(nothing())
             }
             (&Method::POST, ["v1", "clusters", name, decision @ ("accept" | "deny")]) => {
                 let cluster = cluster_name(name)?;
+                self.require(asker, "update", REGISTER, "managedclusters/accept", name)?;
                 match *decision {
                     "accept" => self.registry.accept(&cluster, now).await?,
                     _ => self.registry.deny(&cluster, now).await?,
@@ -129,20 +199,31 @@ impl Api {
                 self.cluster(name)
             }
             (&Method::GET, ["v1", "tokens"]) => {
+                self.require(asker, "list", REGISTER, "jointokens", "")?;
                 let items = self.registry.tokens().iter().map(|token| TokenView::from(token.as_ref())).collect();
                 Ok(json(StatusCode::OK, &TokenList { items }))
             }
-            (&Method::POST, ["v1", "tokens"]) => self.create_token(administrator, body(request).await?, now).await,
+            (&Method::POST, ["v1", "tokens"]) => {
+                self.require(asker, "create", REGISTER, "jointokens", "")?;
+                self.create_token(administrator, body(request).await?, now).await
+            }
             (&Method::DELETE, ["v1", "tokens", id]) => {
+                self.require(asker, "delete", REGISTER, "jointokens", id)?;
                 self.registry.delete_token(id).await?;
                 Ok(nothing())
             }
             (&Method::GET, ["v1", "users"]) => {
-                let items = self.registry.users().iter().map(|user| UserView::from(user.as_ref())).collect();
+                self.require(asker, "list", REGISTER, "users", "")?;
+                let view = |user: &Arc<User>| UserView::new(user, self.registry.role_of(&user.name));
+                let items = self.registry.users().iter().map(view).collect();
                 Ok(json(StatusCode::OK, &UserList { items }))
             }
-            (&Method::POST, ["v1", "users"]) => self.create_user(administrator, body(request).await?, now).await,
+            (&Method::POST, ["v1", "users"]) => {
+                self.require(asker, "create", REGISTER, "users", "")?;
+                self.create_user(asker, body(request).await?, now).await
+            }
             (&Method::DELETE, ["v1", "users", name]) => {
+                self.require(asker, "delete", REGISTER, "users", name)?;
                 let name = name.parse().map_err(|error| bad_request(&error))?;
                 self.registry.delete_user(&name).await?;
                 tracing::info!(administrator, user = %name, "user deleted");
@@ -187,7 +268,7 @@ impl Api {
         ClusterList { items: self.registry.clusters().iter().map(|cluster| self.view(cluster)).collect() }
     }
 
-    fn cluster(&self, name: &str) -> Answer {
+    fn cluster(&self, name: &str) -> Answered {
         let name = cluster_name(name)?;
         match self.registry.cluster(&name) {
             Some(cluster) => Ok(json(StatusCode::OK, &self.view(&cluster))),
@@ -217,7 +298,7 @@ impl Api {
         ClusterView { cluster: ManagedCluster::clone(&cluster.observed(available, since)), tunnel }
     }
 
-    async fn create_token(&self, administrator: &str, new: NewToken, now: Timestamp) -> Answer {
+    async fn create_token(&self, administrator: &str, new: NewToken, now: Timestamp) -> Answered {
         let new = registry::NewToken {
             cluster: new.cluster,
             auto_accept: new.auto_accept,
@@ -230,7 +311,15 @@ impl Api {
         Ok(json(StatusCode::CREATED, &TokenCreated { view: TokenView::from(&token), token: text }))
     }
 
-    async fn create_user(&self, administrator: &str, new: NewUser, now: Timestamp) -> Answer {
+    async fn create_user(&self, asker: &rbac::Caller, new: NewUser, now: Timestamp) -> Answered {
+        // Nobody makes a user of groups or with a role that they could not bind themselves.
+        if (new.admin || !new.groups.is_empty())
+            && !self.registry.with_policy(|policy| policy.covers(&asker.user, &asker.groups, "", &rbac::everything()).is_ok())
+        {
+            let message = "an administrator of everything (group system:masters) alone makes administrators and users \
+                           with groups";
+            return Err(failure(StatusCode::FORBIDDEN, "Forbidden", message.into()));
+        }
         // The certificate first: a request that cannot be signed must leave no user behind.
         let validity = Duration::from_secs(new.validity_seconds);
         let issued = self.authorities.current().issue_user(&new.csr, &new.name, validity);
@@ -238,14 +327,40 @@ impl Api {
         let role = if new.admin { Role::Admin } else { Role::User };
         let user = registry::NewUser { name: new.name, role, groups: new.groups, clusters: new.clusters };
         let (user, token) = self.registry.create_user(user, now).await?;
-        tracing::info!(administrator, user = %user.name, "user created");
+        tracing::info!(administrator = asker.user, user = %user.name, "user created");
+        let role = self.registry.role_of(&user.name);
         let created = UserCreated {
-            view: UserView::from(&user),
+            view: UserView::new(&user, role),
             token,
             certificate_chain_pem: issued.chain_pem,
             not_after: Timestamp::try_from(issued.not_after).unwrap_or(Timestamp::MAX),
         };
         Ok(json(StatusCode::CREATED, &created))
+    }
+}
+
+/// Who cannot be told who they are.
+fn unknown_asker(error: &CallerError) -> Failure {
+    match error {
+        CallerError::Agent | CallerError::NoUser(_) | CallerError::UnknownUser(_) => {
+            failure(StatusCode::FORBIDDEN, "Forbidden", error.to_string())
+        }
+        CallerError::Missing | CallerError::UnknownToken | CallerError::Malformed => {
+            failure(StatusCode::UNAUTHORIZED, "Unauthorized", error.to_string())
+        }
+    }
+}
+
+fn is_public(path: &str) -> bool {
+    matches!(path.trim_end_matches('/'), "/healthz" | "/livez" | "/readyz" | "/version")
+}
+
+fn kube_answer(answer: Answer) -> Response<Body> {
+    match answer {
+        Answer::Whole(response) => response.map(|body| whole(Full::new(body))),
+        Answer::Watch(head, frames) => head.map(|()| {
+            streamed(stream::unfold(frames, |mut frames| async move { frames.next().await.map(|frame| (frame, frames)) }))
+        }),
     }
 }
 

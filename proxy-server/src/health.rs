@@ -7,6 +7,8 @@ use hyper::body::Incoming;
 use prometheus::{Registry, TextEncoder};
 use tokio_util::sync::CancellationToken;
 
+use crate::http_port::{Body, whole};
+
 /// What the health port tells.
 #[derive(Clone, Debug)]
 pub(crate) struct Health {
@@ -16,7 +18,7 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    pub(crate) fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    pub(crate) fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
         match request.uri().path() {
             "/metrics" => match TextEncoder::new().encode_to_string(&self.metrics.gather()) {
                 Ok(text) => plain(StatusCode::OK, text),
@@ -30,8 +32,8 @@ impl Health {
     }
 }
 
-fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(text.into()));
+fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(whole(Full::new(text.into())));
     *response.status_mut() = status;
     // The version is that of Prometheus' text format; other readers pass over it.
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");

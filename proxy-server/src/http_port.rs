@@ -1,12 +1,20 @@
-//! An HTTP/1.1 port for the hub's own pages: accepts, shakes hands where there is TLS, and serves small answers.
+//! An HTTP port for the hub's own pages: accepts, shakes hands where there is TLS, and serves HTTP/1.1 and HTTP/2.
 
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
 use http::{Request, Response};
-use http_body_util::Full;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{
+    body::{Frame, Incoming},
+    rt::Executor,
+    service::service_fn,
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::conn::auto,
+};
 use rustls::pki_types::CertificateDer;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -21,6 +29,35 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long accepting pauses after an error (no more file descriptors): it would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long an HTTP/2 connection may be silent before it is asked whether anybody is there.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// Requests at a time on one HTTP/2 connection, watches among them; as kube-apiserver allows.
+const REQUESTS: u32 = 1000;
+
+/// The body of an answer.
+pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// A body that is whole.
+pub(crate) fn whole(body: Full<Bytes>) -> Body {
+    body.boxed_unsync()
+}
+
+/// A body that comes piece by piece, for as long as the client listens.
+pub(crate) fn streamed(pieces: impl Stream<Item = Bytes> + Send + 'static) -> Body {
+    StreamBody::new(pieces.map(|piece| Ok(Frame::data(piece)))).boxed_unsync()
+}
+
+/// Lets HTTP/2's requests run among the port's tasks.
+#[derive(Clone)]
+struct Tracked(TaskTracker);
+
+impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Tracked {
+    fn execute(&self, future: F) {
+        self.0.spawn(future);
+    }
+}
 
 /// The port.
 pub(crate) struct HttpPort {
@@ -39,7 +76,7 @@ impl HttpPort {
     pub(crate) async fn serve<F, R>(self, answer: F)
     where
         F: Fn(Request<Incoming>, Option<CertificateDer<'static>>) -> R + Clone + Send + Sync + 'static,
-        R: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+        R: Future<Output = Response<Body>> + Send + 'static,
     {
         let room = Arc::new(Semaphore::new(self.connections));
         loop {
@@ -53,9 +90,10 @@ impl HttpPort {
             };
             let Ok(permit) = room.clone().try_acquire_owned() else { continue };
             let (answer, tls, end) = (answer.clone(), self.tls.clone(), self.end.clone());
+            let tasks = Tracked(self.tasks.clone());
             self.tasks.spawn(async move {
                 let served = tokio::select! {
-                    served = serve_one(tcp, tls, answer) => served,
+                    served = serve_one(tcp, tls, tasks, answer) => served,
                     () = end.cancelled() => Ok(()),
                 };
                 if let Err(error) = served {
@@ -67,33 +105,39 @@ impl HttpPort {
     }
 }
 
-async fn serve_one<F, R>(tcp: TcpStream, tls: Option<TlsAcceptor>, answer: F) -> io::Result<()>
+async fn serve_one<F, R>(tcp: TcpStream, tls: Option<TlsAcceptor>, tasks: Tracked, answer: F) -> io::Result<()>
 where
     F: Fn(Request<Incoming>, Option<CertificateDer<'static>>) -> R + Clone + Send + Sync + 'static,
-    R: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+    R: Future<Output = Response<Body>> + Send + 'static,
 {
     // A client that takes no answer for so long is gone. On these ports nobody reads slowly on purpose.
     socket2::SockRef::from(&tcp).set_tcp_user_timeout(Some(PATIENCE))?;
-    let Some(tls) = tls else { return serve_requests(tcp, None, answer).await };
+    let Some(tls) = tls else { return serve_requests(tcp, None, tasks, answer).await };
     let stream = tokio::time::timeout(PATIENCE, tls.accept(tcp)).await??;
     let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).cloned();
-    serve_requests(stream, leaf.map(CertificateDer::into_owned), answer).await
+    serve_requests(stream, leaf.map(CertificateDer::into_owned), tasks, answer).await
 }
 
 async fn serve_requests<F, R>(
-    io: impl AsyncRead + AsyncWrite + Unpin,
+    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     certificate: Option<CertificateDer<'static>>,
+    tasks: Tracked,
     answer: F,
 ) -> io::Result<()>
 where
-    F: Fn(Request<Incoming>, Option<CertificateDer<'static>>) -> R,
-    R: Future<Output = Response<Full<Bytes>>>,
+    F: Fn(Request<Incoming>, Option<CertificateDer<'static>>) -> R + Clone + Send + Sync + 'static,
+    R: Future<Output = Response<Body>> + Send + 'static,
 {
-    let service = service_fn(|request| {
+    let service = service_fn(move |request| {
         let answering = answer(request, certificate.clone());
         async move { Ok::<_, Infallible>(answering.await) }
     });
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    let mut http = auto::Builder::new(tasks);
+    http.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    http.http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(SILENCE)
+        .keep_alive_timeout(PATIENCE)
+        .max_concurrent_streams(REQUESTS);
     http.serve_connection(TokioIo::new(io), service).await.map_err(io::Error::other)
 }

@@ -8,7 +8,7 @@ use http::Request;
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use prometheus::{Registry as MetricsRegistry, process_collector::ProcessCollector};
-use registry::{Change, Registry};
+use registry::{Change, Registry, kube::server::Server};
 use tokio::{
     net::{TcpListener, UnixListener},
     runtime::Handle,
@@ -117,6 +117,7 @@ impl Hub {
         let (mut ports, bound) = Ports::bind(&config, workers.handles()).map_err(StartError::Listen)?;
         let Bound { proxy, tunnel, api, metrics } = bound;
         let names = advertised(&config);
+        state.begin().await.map_err(StartError::State)?;
         let admin = state.write_admin(format!("https://{}", near(api)), near(proxy));
         let admin = admin.await.map_err(StartError::State)?;
         let State { folder, authority, registry, reset_key } = state;
@@ -183,7 +184,8 @@ impl Hub {
             api_address: host_port(&names[0], addresses.api.port()),
         };
         let (registered, issuing) = (registry.clone(), authorities.clone());
-        let api = Arc::new(Api { registry: registered, authorities: issuing, tunnels, connections, about });
+        let kube = Server::new(registry.clone(), env!("CARGO_PKG_VERSION"));
+        let api = Arc::new(Api { registry: registered, kube, authorities: issuing, tunnels, connections, about });
         Ok(Self {
             config,
             addresses,
@@ -253,7 +255,7 @@ impl Hub {
         let health = Health { metrics: self.metrics.clone(), stopping: stop.clone() };
         let answer = move |request: Request<Incoming>, _| std::future::ready(health.answer(&request));
         others.spawn(port(metrics, None, HEALTH_CONNECTIONS).serve(answer));
-        let tls = TlsAcceptor::from(self.authorities.tls(&[b"http/1.1"]));
+        let tls = TlsAcceptor::from(self.authorities.tls(&[b"h2", b"http/1.1"]));
         let answering = self.api.clone();
         let answer = move |request, certificate| answering.clone().answer(request, certificate);
         others.spawn(port(api, Some(tls), API_CONNECTIONS).serve(answer));
@@ -329,6 +331,7 @@ async fn watch(registry: &Registry, proxy: &Proxy, agents: &Agents) {
         let (cut, closed) = match changes.recv().await {
             Ok(Change::Cluster(name)) => (proxy.recheck(|_, cluster| *cluster == name), agents.recheck(&name)),
             Ok(Change::User(name)) => (proxy.recheck(|caller, _| caller.is_user(&name)), 0),
+            Ok(Change::Set(_) | Change::Rights(_)) => (proxy.recheck(|_, _| true), 0),
             // Nobody is connected by a join token.
             Ok(Change::Token(_)) => continue,
             Err(RecvError::Lagged(_)) => (proxy.recheck(|_, _| true), agents.recheck_all()),

@@ -7,7 +7,10 @@ use std::{
 
 use certs::ClusterName;
 use jiff::Timestamp;
-use registry::{Registry, Standing};
+use registry::{
+    Registry, Standing, User,
+    kube::rbac::{Denied, Grant},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tunnel::{Dial, DialError, Dialed, Loss, Reason, RelayEnd, Stream, TargetKind, Traffic};
 
@@ -130,8 +133,8 @@ impl Proxy {
     /// The rule that lets `caller` reach `cluster`.
     pub(crate) fn authorize(&self, caller: &Caller, cluster: &ClusterName) -> Result<String, OpenError> {
         let Caller::User(user) = caller else { return Ok("permissions of the Unix socket".into()) };
-        match self.registry.authorize(user, cluster) {
-            Ok(rule) => Ok(rule.to_string()),
+        match may_proxy(&self.registry, user, cluster) {
+            Ok(grant) => Ok(grant.to_string()),
             Err(denied) => {
                 let reachable = self.reachable(caller);
                 Err(OpenError::Forbidden { denied, reachable })
@@ -144,7 +147,7 @@ impl Proxy {
         let clusters = self.registry.clusters().into_iter().map(|cluster| cluster.name().clone());
         clusters
             .filter(|cluster| match caller {
-                Caller::User(user) => self.registry.authorize(user, cluster).is_ok(),
+                Caller::User(user) => may_proxy(&self.registry, user, cluster).is_ok(),
                 Caller::Socket { .. } => true,
             })
             .collect()
@@ -245,9 +248,15 @@ impl Proxy {
         let current = self.registry.user(&user.name);
         // One of the same name that was registered since is somebody else.
         current.is_some_and(|current| {
-            current.created_at == user.created_at && self.registry.authorize(&current, cluster).is_ok()
+            current.created_at == user.created_at && may_proxy(&self.registry, &current, cluster).is_ok()
         })
     }
+}
+
+/// The right to reach a cluster, as the registry's roles give it now.
+fn may_proxy(registry: &Registry, user: &User, cluster: &ClusterName) -> Result<Grant, Denied> {
+    let caller = user.caller();
+    registry.with_policy(|policy| policy.may_proxy(&caller.user, &caller.groups, cluster.as_ref()))
 }
 
 impl Proxied {

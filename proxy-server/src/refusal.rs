@@ -3,7 +3,7 @@
 use certs::ClusterName;
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp, Unit};
-use registry::Denied;
+use registry::kube::rbac::Denied;
 use tunnel::{DialError, Reason, Refusal};
 
 use crate::{caller::CallerError, limits::Overload, route::RouteError};

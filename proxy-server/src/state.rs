@@ -17,7 +17,11 @@ use std::{
 
 use certs::{Authority, AuthorityError, Credentials, CredentialsError, HubEntry, IssueError, PrivateKey, UserName};
 use jiff::Timestamp;
-use registry::{NewUser, NewUserError, Reach, Registry, Role, UserError, store::OpenError};
+use registry::{
+    NewUser, NewUserError, Reach, Registry, Role, UserError,
+    kube::rbac::MASTERS,
+    store::{CommitError, OpenError},
+};
 use secrecy::SecretString;
 use tunnel::RESET_KEY_LENGTH;
 
@@ -47,6 +51,8 @@ pub enum StateError {
     Authority(#[source] AuthorityError),
     #[error("the registry cannot be opened")]
     Registry(#[source] OpenError),
+    #[error("the registry cannot be filled with what every hub has")]
+    Begin(#[source] CommitError),
     #[error("the administrator's credentials cannot be written")]
     Credentials(#[source] CredentialsError),
     #[error("the administrator's certificate cannot be issued")]
@@ -71,6 +77,11 @@ impl State {
         let authority = Authority::load_or_create(folder).map_err(StateError::Authority)?;
         let reset_key = reset_key(&folder.join("reset.key"))?;
         Ok(Self { folder: folder.to_owned(), authority, registry, reset_key })
+    }
+
+    /// Makes what every registry has, where it is missing.
+    pub(crate) async fn begin(&self) -> Result<(), StateError> {
+        self.registry.begin(Timestamp::now()).await.map_err(StateError::Begin)
     }
 
     /// Writes the administrator's credentials for a hub at these addresses. A user or a token that is there is kept.
@@ -104,7 +115,8 @@ impl State {
         if self.registry.user(user).is_some() {
             self.registry.delete_user(user).await.map_err(StateError::Replace)?;
         }
-        let new = NewUser { name: user.clone(), role: Role::Admin, groups: Vec::new(), clusters: Reach::All };
+        let groups = vec![MASTERS.to_owned()];
+        let new = NewUser { name: user.clone(), role: Role::Admin, groups, clusters: Reach::All };
         let (_, token) = self.registry.create_user(new, Timestamp::now()).await.map_err(StateError::Create)?;
         Ok(token)
     }

@@ -26,4 +26,4 @@ pub use registry::{ClusterError, NewTokenError, NewUserError, Registry, TokenErr
 pub use secret::SecretHash;
 pub use token::{JoinToken, MAX_TIME_TO_LIVE, NewToken, TokenUse};
 pub use user::{NewUser, Reach, Role, User, UserToken};
-pub use view::Change;
+pub use view::{Change, RightsKey};

@@ -19,7 +19,7 @@ use crate::store::{Revision, Store, Versioned, WatchEnd};
 
 /// One page of a list.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Page {
+pub(super) struct Page {
     /// The moment that it shows; watches go on from here.
     pub revision: Revision,
     pub items: Vec<Value>,
@@ -39,7 +39,7 @@ struct Continue {
 }
 
 /// The objects of a source that were asked for and may be seen.
-pub(crate) fn list(
+pub(super) fn list(
     registry: &Registry,
     source: &Source,
     selection: &Selection,

@@ -25,7 +25,7 @@ mod tests;
 mod visible;
 
 pub use attributes::{Attributes, Decision, Denial};
-pub use escalation::{BindError, Escalation, GrantError, RoleWrite};
+pub use escalation::{BindError, Escalation, GrantError, RoleWrite, everything};
 pub use grant::{Grant, Path, Source};
 pub use object::{
     AggregationRule, Binding, Kind, LabelOperator, LabelRequirement, LabelSelector, Metadata, Object, ObjectError,
@@ -33,6 +33,7 @@ pub use object::{
 };
 pub use policy::Policy;
 pub use proxy::Denied;
+pub use review::Caller;
 pub use rule::PolicyRule;
 pub use sets::Members;
 pub use visible::{Asked, ReadVerb, Scope, Sight, Visible, Within};

@@ -50,9 +50,9 @@ impl Status {
         Self::new(400, "BadRequest", message)
     }
 
-    /// 401: nobody knows who asks.
-    pub fn unauthorized() -> Self {
-        Self::new(401, "Unauthorized", "Unauthorized")
+    /// 401: nobody knows who asks; `why` says what to do about it.
+    pub fn unauthorized(why: &str) -> Self {
+        Self::new(401, "Unauthorized", why)
     }
 
     /// 403: `why` names the missing right, or the rule that forbids it.

@@ -20,7 +20,7 @@ use crate::store::{Commit, Event, Revision, Versioned, Watch, WatchEnd};
 
 /// What a watcher is told.
 #[derive(Clone, Debug, PartialEq)]
-pub enum WatchEvent {
+pub(super) enum WatchEvent {
     Added(Value),
     Modified(Value),
     /// The object's last state, with the revision of its deletion.
@@ -38,7 +38,7 @@ const LIFE: Duration = Duration::from_secs(45 * 60);
 const BOOKMARK: Duration = Duration::from_secs(60);
 
 /// Tells events from [`Watcher::next`]; loses nothing when that is cancelled.
-pub struct Watcher {
+pub(super) struct Watcher {
     registry: Arc<Registry>,
     watch: Watch,
     source: Source,
@@ -95,7 +95,7 @@ impl Watcher {
     }
 
     /// The next event; `None` when the watch's time is over.
-    pub async fn next(&mut self) -> Option<WatchEvent> {
+    pub(super) async fn next(&mut self) -> Option<WatchEvent> {
         loop {
             if let Some(event) = self.queue.pop_front() {
                 return Some(event);

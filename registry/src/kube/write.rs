@@ -4,9 +4,8 @@
 mod approval;
 mod namespace;
 
-use std::cell::RefCell;
-
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
 use super::{
@@ -120,11 +119,11 @@ impl Write<'_> {
 
     /// Changes an object by a patch, decided anew on what is stored when another write came first.
     pub(crate) async fn patch(&self, name: &str, patch: &Patch) -> Result<Written, Status> {
-        let warned = RefCell::default();
+        let warned = Mutex::default();
         let patched = |before: &Value| {
             let fields = before.as_object().cloned().unwrap_or_default();
             let (object, warnings) = self.received(patch.apply(fields)?, patch.duplicates().collect())?;
-            warned.replace(warnings);
+            *warned.lock() = warnings;
             Ok(object)
         };
         let (object, effect) = self.change(name, By::Update, patched).await?;

@@ -122,7 +122,7 @@ impl Policy {
 }
 
 /// What a cluster-admin holds: an aggregated role can come to hold anything.
-fn everything() -> [PolicyRule; 2] {
+pub fn everything() -> [PolicyRule; 2] {
     let all = || vec!["*".to_owned()];
     [
         PolicyRule { api_groups: all(), resources: all(), verbs: all(), ..PolicyRule::default() },
