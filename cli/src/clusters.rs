@@ -217,6 +217,7 @@ mod tests {
             key: format!("sha256:{:064x}", 1).parse().unwrap(),
             phase: AgentPhase::Pending,
             requested_at: second(0),
+            request: String::new(),
             last_seen: None,
             version: "0.1.0".into(),
         });

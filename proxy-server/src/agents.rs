@@ -34,6 +34,9 @@ const HANDSHAKES_UNVERIFIED: usize = 128;
 /// An agent's certificate lives this long and is renewed at two thirds of it.
 pub(crate) const AGENT_VALIDITY: Duration = Duration::from_secs(30 * 24 * 3600);
 
+/// After a start, agents are back within this (an agent notices a lost hub after 12 s).
+const ABSENCE: Duration = Duration::from_secs(15);
+
 /// What serves the agents' port.
 #[derive(Debug)]
 pub(crate) struct Agents {
@@ -155,7 +158,6 @@ impl Agents {
             key: known.key,
             version: version(&hello.version),
             instance: hello.instance,
-            since: Timestamp::now(),
             tunnel,
         });
         Some((known, registered, control))
@@ -210,8 +212,25 @@ impl Agents {
         Box::pin(self.seen(known, &member.version)).await;
     }
 
+    /// Notes, once after the hub's start, which clusters' agents did not come back: nobody else would.
+    pub(crate) async fn note_absent(&self) {
+        tokio::time::sleep(ABSENCE).await;
+        for cluster in self.registry.clusters().iter().filter(|cluster| cluster.is_available()) {
+            let available = || self.tunnels.summary(cluster.name()).tunnels > 0;
+            if available() {
+                continue;
+            }
+            let noted = self.registry.record_available(cluster.name(), available, Timestamp::now()).await;
+            if let Err(error @ ClusterError::Store { .. }) = noted {
+                tracing::warn!(cluster = %cluster.name(), error = &error as &dyn std::error::Error, "cannot record");
+            }
+        }
+    }
+
     async fn seen(&self, known: &Known, version: &str) {
-        let recorded = self.registry.record_seen(&known.cluster, &known.agent, version, Timestamp::now()).await;
+        let Known { cluster, agent, .. } = known;
+        let available = || self.tunnels.summary(cluster).tunnels > 0;
+        let recorded = self.registry.record_seen(cluster, agent, version, available, Timestamp::now()).await;
         // A cluster that was deleted meanwhile needs no record.
         if let Err(error @ ClusterError::Store { .. }) = recorded {
             tracing::warn!(cluster = %known.cluster, error = &error as &dyn std::error::Error, "cannot record");

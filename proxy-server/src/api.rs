@@ -4,8 +4,8 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use certs::ClusterName;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use futures_util::stream;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use jiff::Timestamp;
@@ -98,7 +98,11 @@ impl Api {
     }
 
     /// The registry's Kubernetes-style API.
-    async fn answer_kube(&self, request: Request<Incoming>, asker: Result<rbac::Caller, CallerError>) -> Response<Body> {
+    async fn answer_kube(
+        &self,
+        request: Request<Incoming>,
+        asker: Result<rbac::Caller, CallerError>,
+    ) -> Response<Body> {
         let asker = match asker {
             Ok(asker) => asker,
             // As in Kubernetes, everybody may ask for the version and the health.
@@ -118,7 +122,9 @@ impl Api {
                 return kube_answer(Answer::status(&Status::from(BodyError::TooLarge)));
             }
             Ok(Err(_)) | Err(_) => {
-                return kube_answer(Answer::status(&Status::bad_request("the body did not arrive whole, or not in time")));
+                return kube_answer(Answer::status(&Status::bad_request(
+                    "the body did not arrive whole, or not in time",
+                )));
             }
         };
         let request = Request::from_parts(head, body);
@@ -143,7 +149,14 @@ impl Api {
     }
 
     /// Refuses who lacks a right, naming it.
-    fn require(&self, asker: &rbac::Caller, verb: &str, group: &str, resource: &str, name: &str) -> Result<(), Failure> {
+    fn require(
+        &self,
+        asker: &rbac::Caller,
+        verb: &str,
+        group: &str,
+        resource: &str,
+        name: &str,
+    ) -> Result<(), Failure> {
         let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
         let request = Attributes {
             user: asker.user.clone(),
@@ -285,7 +298,6 @@ impl Api {
         let members = self.tunnels.members(cluster.name());
         let available = !members.is_empty();
         let now = Timestamp::now();
-        let since = members.iter().map(|member| member.since).min().or(cluster.status.last_seen).unwrap_or(now);
         let tunnel = TunnelView {
             agents: u32::try_from(summary.agents.len()).unwrap_or(u32::MAX),
             rtt_milliseconds: summary.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
@@ -295,7 +307,7 @@ impl Api {
             last_seen: if available { Some(now) } else { cluster.status.last_seen },
             available,
         };
-        ClusterView { cluster: ManagedCluster::clone(&cluster.observed(available, since)), tunnel }
+        ClusterView { cluster: ManagedCluster::clone(cluster), tunnel }
     }
 
     async fn create_token(&self, administrator: &str, new: NewToken, now: Timestamp) -> Answered {
@@ -314,7 +326,9 @@ impl Api {
     async fn create_user(&self, asker: &rbac::Caller, new: NewUser, now: Timestamp) -> Answered {
         // Nobody makes a user of groups or with a role that they could not bind themselves.
         if (new.admin || !new.groups.is_empty())
-            && !self.registry.with_policy(|policy| policy.covers(&asker.user, &asker.groups, "", &rbac::everything()).is_ok())
+            && !self
+                .registry
+                .with_policy(|policy| policy.covers(&asker.user, &asker.groups, "", &rbac::everything()).is_ok())
         {
             let message = "an administrator of everything (group system:masters) alone makes administrators and users \
                            with groups";
@@ -359,7 +373,10 @@ fn kube_answer(answer: Answer) -> Response<Body> {
     match answer {
         Answer::Whole(response) => response.map(|body| whole(Full::new(body))),
         Answer::Watch(head, frames) => head.map(|()| {
-            streamed(stream::unfold(frames, |mut frames| async move { frames.next().await.map(|frame| (frame, frames)) }))
+            streamed(stream::unfold(
+                frames,
+                |mut frames| async move { frames.next().await.map(|frame| (frame, frames)) },
+            ))
         }),
     }
 }

@@ -8,7 +8,10 @@ use http::Request;
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use prometheus::{Registry as MetricsRegistry, process_collector::ProcessCollector};
-use registry::{Change, Registry, kube::server::Server};
+use registry::{
+    Change, Registry,
+    kube::{controller::Controller, server::Server},
+};
 use tokio::{
     net::{TcpListener, UnixListener},
     runtime::Handle,
@@ -243,6 +246,9 @@ impl Hub {
         until(&here, Box::pin(roster));
         let (registry, proxy, agents) = (self.registry.clone(), self.proxy.clone(), self.agents.clone());
         until(&here, Box::pin(async move { watch(&registry, &proxy, &agents).await }));
+        until(&here, Box::pin(Controller::new(self.registry.clone()).run()));
+        let (agents, ended) = (self.agents.clone(), end.clone());
+        others.spawn(async move { ended.run_until_cancelled(agents.note_absent()).await });
         let authorities = self.authorities.clone();
         until(&here, Box::pin(async move { authorities.keep_current().await }));
         let port = |listener, tls, connections| HttpPort {

@@ -103,6 +103,7 @@ impl Joins {
             agent: agent.clone(),
             key,
             version: version(&version_said),
+            request: csr.clone(),
         };
         let joined = self.registry.request_join(ask, Timestamp::now()).await.map_err(|error| refusal(&error))?;
         let (Joined::Accepted { cluster } | Joined::Pending { cluster }) = joined;

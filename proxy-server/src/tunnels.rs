@@ -10,7 +10,6 @@ use std::{
 
 use certs::{AgentName, ClusterName, KeyFingerprint};
 use dashmap::DashMap;
-use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::{
     runtime::Handle,
@@ -47,7 +46,6 @@ pub(crate) struct Member {
     pub(crate) agent: AgentName,
     pub(crate) key: KeyFingerprint,
     pub(crate) version: String,
-    pub(crate) since: Timestamp,
     pub(crate) tunnel: HubTunnel,
     /// Where the tunnel lives.
     worker: Handle,
@@ -92,20 +90,18 @@ pub(crate) struct Joining {
     pub(crate) key: KeyFingerprint,
     pub(crate) version: String,
     pub(crate) instance: String,
-    pub(crate) since: Timestamp,
     pub(crate) tunnel: HubTunnel,
 }
 
 impl Tunnels {
     /// Adds a tunnel of the worker that calls, ready to take dials.
     pub(crate) fn register(self: &Arc<Self>, joining: Joining) -> Registered {
-        let Joining { cluster, agent, key, version, instance, since, tunnel } = joining;
+        let Joining { cluster, agent, key, version, instance, tunnel } = joining;
         let member = Arc::new(Member {
             id: self.next.fetch_add(1, Ordering::Relaxed),
             agent,
             key,
             version,
-            since,
             tunnel,
             worker: Handle::current(),
             instance,

@@ -89,6 +89,7 @@ mod tests {
             requested_at: now,
             last_seen: None,
             version: String::new(),
+            request: String::new(),
         });
         assert_eq!(decide(None, "a1", 1), "UnknownCluster");
         assert_eq!(decide(Some(&cluster), "a1", 1), "ClusterNotAccepted");

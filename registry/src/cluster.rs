@@ -1,12 +1,11 @@
 //! The managed cluster: OCM's resource with our agents in its status, and what it says about itself.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use certs::{AgentName, ClusterName, KeyFingerprint};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::condition::{self, Condition, ConditionStatus, Fact};
 use crate::kube::sets::{CLUSTER_SET_LABEL, DEFAULT_SET};
@@ -84,6 +83,9 @@ pub struct ClusterAgent {
     /// The agent's own version, as it last told it.
     #[serde(default)]
     pub version: String,
+    /// Its certificate request, PEM in base64 as in Kubernetes' CertificateSigningRequest.
+    #[serde(default)]
+    pub request: String,
 }
 
 /// Whether an agent may serve its cluster.
@@ -106,6 +108,9 @@ pub enum Standing {
 
 /// More replicas than anybody runs; stops a reusable token from growing one object without end.
 pub const MAX_AGENTS: usize = 64;
+
+/// OCM's taint of clusters that are not known to be available.
+const UNREACHABLE: &str = "cluster.open-cluster-management.io/unreachable";
 
 /// OCM's default, in seconds.
 const LEASE_DURATION_SECONDS: i32 = 60;
@@ -131,7 +136,10 @@ impl ManagedCluster {
                 generation: 1,
                 other: Map::new(),
             },
-            spec: ClusterSpec::default(),
+            spec: ClusterSpec {
+                other: Map::from_iter([("taints".to_owned(), json!([unreachable_taint(now)]))]),
+                ..ClusterSpec::default()
+            },
             status: ClusterStatus::default(),
         }
     }
@@ -188,10 +196,11 @@ impl ManagedCluster {
         condition::set(&mut self.status.conditions, Fact::Denied, whole_second(now));
     }
 
-    /// Notes that an agent was connected at `at`; false when there is no such agent.
+    /// Notes that an agent connected or left at `at`, and whether the cluster can be reached since; false when there is
+    /// no such agent.
     ///
     /// Time never runs backwards here: a late report of an earlier moment changes nothing.
-    pub(crate) fn record_seen(&mut self, agent: &AgentName, version: &str, at: Timestamp) -> bool {
+    pub(crate) fn record_seen(&mut self, agent: &AgentName, version: &str, available: bool, at: Timestamp) -> bool {
         let at = whole_second(at);
         let Some(agent) = self.status.agents.iter_mut().find(|known| known.name == *agent) else {
             return false;
@@ -202,20 +211,46 @@ impl ManagedCluster {
         }
         self.status.last_seen = self.status.last_seen.max(Some(at));
         condition::set(&mut self.status.conditions, Fact::Joined, at);
+        self.record_available(available, at);
         true
     }
 
-    /// This cluster as it looks while its tunnel is up (or not), for showing: availability is the tunnel's truth
-    /// and never stored. `since` is when that began. A cluster nobody accepted says nothing about availability.
-    pub fn observed(self: &Arc<Self>, available: bool, since: Timestamp) -> Arc<Self> {
-        if self.standing() != Standing::Accepted {
-            return Arc::clone(self);
+    /// Notes whether the cluster can be reached. One that nobody accepted yet says nothing about that.
+    pub(crate) fn record_available(&mut self, available: bool, at: Timestamp) {
+        let known = condition::find(&self.status.conditions, condition::AVAILABLE).is_some();
+        if self.standing() == Standing::Accepted || known && !available {
+            let fact = if available { Fact::Available } else { Fact::Unreachable };
+            condition::set(&mut self.status.conditions, fact, whole_second(at));
         }
-        let fact = if available { Fact::Available } else { Fact::Unreachable };
-        let mut observed = Self::clone(self);
-        condition::set(&mut observed.status.conditions, fact, whole_second(since));
-        Arc::new(observed)
+        self.taint(at);
     }
+
+    /// Whether the registry believes that the cluster can be reached.
+    pub fn is_available(&self) -> bool {
+        condition::find(&self.status.conditions, condition::AVAILABLE)
+            .is_some_and(|condition| condition.status == ConditionStatus::True)
+    }
+
+    /// Keeps OCM's taint for clusters of which nothing is known.
+    fn taint(&mut self, now: Timestamp) {
+        let available = self.is_available();
+        let taints = self.spec.other.entry("taints").or_insert_with(|| json!([]));
+        let Some(taints) = taints.as_array_mut() else { return };
+        let ours = |taint: &Value| taint["key"] == UNREACHABLE;
+        if available {
+            taints.retain(|taint| !ours(taint));
+        } else if !taints.iter().any(ours) {
+            taints.push(unreachable_taint(now));
+        }
+        if taints.is_empty() {
+            self.spec.other.remove("taints");
+        }
+    }
+}
+
+/// What OCM's placements look for in a cluster of which nothing is known.
+pub(crate) fn unreachable_taint(now: Timestamp) -> Value {
+    json!({"key": UNREACHABLE, "effect": "NoSelect", "timeAdded": whole_second(now).to_string()})
 }
 
 /// Kubernetes' times have no fraction of a second.
@@ -240,6 +275,7 @@ mod tests {
             requested_at: at(0),
             last_seen: None,
             version: String::new(),
+            request: String::new(),
         });
         cluster
     }
@@ -255,7 +291,10 @@ mod tests {
                 "kind": "ManagedCluster",
                 "metadata": {"name": "c1", "uid": "u-1", "creationTimestamp": "2026-01-02T03:04:05Z", "generation": 1,
                     "labels": {"cluster.open-cluster-management.io/clusterset": "default"}},
-                "spec": {"hubAcceptsClient": false, "leaseDurationSeconds": 60},
+                "spec": {"hubAcceptsClient": false, "leaseDurationSeconds": 60, "taints": [{
+                    "key": "cluster.open-cluster-management.io/unreachable", "effect": "NoSelect",
+                    "timeAdded": "2026-01-02T03:04:05Z",
+                }]},
                 "status": {"conditions": [], "agents": []},
             })
         );
@@ -278,25 +317,46 @@ mod tests {
     fn being_seen_marks_the_cluster_joined_and_never_runs_backwards() {
         let mut cluster = cluster();
         let agent = "a1".parse().unwrap();
-        assert!(cluster.record_seen(&agent, "0.2", at(20)));
-        assert!(cluster.record_seen(&agent, "0.1", at(10)));
+        assert!(cluster.record_seen(&agent, "0.2", true, at(20)));
+        assert!(cluster.record_seen(&agent, "0.1", true, at(10)));
         assert_eq!(cluster.status.last_seen, Some(at(20)));
         assert_eq!(cluster.agent(&agent).unwrap().last_seen, Some(at(20)));
         assert_eq!(cluster.agent(&agent).unwrap().version, "0.2");
         assert!(condition::find(&cluster.status.conditions, condition::JOINED).is_some());
-        assert!(!cluster.record_seen(&"other".parse().unwrap(), "0.2", at(30)));
+        assert!(!cluster.record_seen(&"other".parse().unwrap(), "0.2", true, at(30)));
     }
 
     #[test]
-    fn only_an_accepted_cluster_shows_availability() {
+    fn only_an_accepted_cluster_is_available_and_one_that_is_denied_is_no_more() {
         let mut cluster = cluster();
-        let shown = |cluster: &ManagedCluster, up| {
-            let observed = Arc::new(cluster.clone()).observed(up, at(9));
-            condition::find(&observed.status.conditions, condition::AVAILABLE).map(|condition| condition.status)
+        let said = |cluster: &ManagedCluster| {
+            condition::find(&cluster.status.conditions, condition::AVAILABLE).map(|condition| condition.status)
         };
-        assert_eq!(shown(&cluster, true), None);
+        cluster.record_available(true, at(1));
+        assert_eq!(said(&cluster), None);
         cluster.accept(at(1));
-        assert_eq!(shown(&cluster, true), Some(ConditionStatus::True));
-        assert_eq!(shown(&cluster, false), Some(ConditionStatus::Unknown));
+        cluster.record_available(true, at(2));
+        assert_eq!((said(&cluster), cluster.is_available()), (Some(ConditionStatus::True), true));
+        cluster.deny(at(3));
+        cluster.record_available(false, at(4));
+        assert_eq!((said(&cluster), cluster.is_available()), (Some(ConditionStatus::Unknown), false));
+    }
+
+    #[test]
+    fn a_cluster_is_tainted_while_it_is_not_available_and_other_taints_stay() {
+        let mut cluster = cluster();
+        let tainted = |cluster: &ManagedCluster| {
+            let taints = cluster.spec.other.get("taints").and_then(Value::as_array).cloned().unwrap_or_default();
+            taints.into_iter().map(|taint| taint["key"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(tainted(&cluster), [UNREACHABLE]);
+        cluster.accept(at(1));
+        cluster.record_available(true, at(2));
+        assert!(tainted(&cluster).is_empty());
+        cluster.spec.other.insert("taints".to_owned(), json!([{"key": "mine"}]));
+        cluster.record_available(false, at(3));
+        assert_eq!(tainted(&cluster), ["mine", UNREACHABLE]);
+        cluster.record_available(true, at(4));
+        assert_eq!(tainted(&cluster), ["mine"]);
     }
 }

@@ -1,5 +1,6 @@
 //! What becomes of an agent that asks to join: one pure rule over the token, the cluster as it is, and the time.
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use certs::{AgentName, ClusterName, KeyFingerprint};
 use jiff::Timestamp;
 use secrecy::SecretString;
@@ -20,6 +21,8 @@ pub struct JoinAsk {
     pub key: KeyFingerprint,
     /// The agent's own version, for showing.
     pub version: String,
+    /// Its certificate request, DER, for showing: what counts is the key.
+    pub request: Vec<u8>,
 }
 
 /// How a join went.
@@ -157,6 +160,7 @@ fn enter(cluster: &mut ManagedCluster, ask: &JoinAsk, vouched_for: bool, now: Ti
             requested_at: whole_second(now),
             last_seen: None,
             version: ask.version.clone(),
+            request: pem_in_base64(&ask.request),
         });
     }
     if vouched_for {
@@ -167,6 +171,15 @@ fn enter(cluster: &mut ManagedCluster, ask: &JoinAsk, vouched_for: bool, now: Ti
         }
     }
     Ok(())
+}
+
+/// As Kubernetes' CertificateSigningRequest has it.
+fn pem_in_base64(der: &[u8]) -> String {
+    const LINE: usize = 64;
+    let encoded = BASE64_STANDARD.encode(der);
+    let lines: Vec<_> = encoded.as_bytes().chunks(LINE).map(String::from_utf8_lossy).collect();
+    let pem = format!("-----BEGIN CERTIFICATE REQUEST-----\n{}\n-----END CERTIFICATE REQUEST-----\n", lines.join("\n"));
+    BASE64_STANDARD.encode(pem)
 }
 
 fn joined(cluster: &ManagedCluster, agent: &AgentName) -> Joined {

@@ -11,6 +11,7 @@ pub mod apply;
 pub mod body;
 pub mod cause;
 pub mod column;
+pub mod controller;
 pub mod discovery;
 pub mod document;
 pub mod label;

@@ -1,6 +1,6 @@
 //! The registry as the hub uses it: questions answered from memory, changes decided by the rules and then stored.
 
-mod beginning;
+pub(crate) mod beginning;
 mod users;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,9 +22,9 @@ pub use self::users::{NewUserError, UserError};
 
 use crate::admit::{AgentRefusal, admit};
 use crate::cluster::{ManagedCluster, whole_second};
+use crate::join::{self, JoinAsk, JoinRefusal, Joined};
 use crate::kube::rbac::Policy;
 use crate::kube::sets::Rule;
-use crate::join::{self, JoinAsk, JoinRefusal, Joined};
 use crate::secret::{DrawnToken, PresentedToken, TokenKind};
 use crate::store::{CommitError, Event, Observer, OpenError, Store, Txn, Versioned};
 use crate::token::{JoinToken, MAX_TIME_TO_LIVE, NewToken};
@@ -254,18 +254,36 @@ impl Registry {
     }
 
     /// Notes that an agent connected or disconnected at `at`. Every call is a write, so never call it per heartbeat.
+    ///
+    /// `available` says whether the cluster has a tunnel: it is asked anew whenever another change came first, so that the
+    /// last one asked is the last one written.
     pub async fn record_seen(
         &self,
         cluster: &ClusterName,
         agent: &AgentName,
         version: &str,
+        available: impl Fn() -> bool,
         at: Timestamp,
     ) -> Result<(), ClusterError> {
         self.update_cluster(cluster, |cluster| {
-            if cluster.record_seen(agent, version, at) {
+            if cluster.record_seen(agent, version, available(), at) {
                 return Ok(());
             }
             Err(unknown_agent(cluster, agent))
+        })
+        .await
+    }
+
+    /// Notes whether a cluster has a tunnel, when no agent's coming or going says so.
+    pub async fn record_available(
+        &self,
+        cluster: &ClusterName,
+        available: impl Fn() -> bool,
+        at: Timestamp,
+    ) -> Result<(), ClusterError> {
+        self.update_cluster(cluster, |cluster| {
+            cluster.record_available(available(), at);
+            Ok(())
         })
         .await
     }

@@ -162,11 +162,7 @@ impl Store {
     /// As [`Self::list`] was at `revision`, which is not newer than the store: pages of one list show one moment.
     ///
     /// Fails with the oldest revision that is still known, when `revision` is older.
-    pub fn list_at(
-        &self,
-        prefix: &str,
-        revision: Revision,
-    ) -> Result<Vec<(Arc<str>, Versioned<Arc<[u8]>>)>, WatchEnd> {
+    pub fn list_at(&self, prefix: &str, revision: Revision) -> Result<Vec<(Arc<str>, Versioned<Arc<[u8]>>)>, WatchEnd> {
         let state = self.state.read();
         let compacted = state.log().compacted();
         state.list_at(prefix, revision).ok_or(WatchEnd::Compacted { compacted })

@@ -214,8 +214,7 @@ fn replace<K: Ord + Clone, T: DeserializeOwned>(
 ) -> Result<(), Unreadable> {
     resources.remove(name);
     if let Some(after) = after {
-        let value =
-            serde_json::from_slice(&after.value).map_err(|source| unreadable(key, source))?;
+        let value = serde_json::from_slice(&after.value).map_err(|source| unreadable(key, source))?;
         let resource = Versioned { value: Arc::new(value), created: after.created, modified: after.modified };
         resources.insert(name.clone(), resource);
     }

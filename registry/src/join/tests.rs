@@ -137,7 +137,15 @@ fn token(s: Situation) -> JoinToken {
 
 fn agent(agent: &str, n: u8, phase: AgentPhase) -> ClusterAgent {
     let (name, key) = (name(agent), key(n));
-    ClusterAgent { name, key, phase, requested_at: at(1), last_seen: None, version: String::new() }
+    ClusterAgent {
+        name,
+        key,
+        phase,
+        requested_at: at(1),
+        last_seen: None,
+        version: String::new(),
+        request: String::new(),
+    }
 }
 
 /// The cluster, in which another agent waits too.
@@ -166,6 +174,7 @@ fn ask(s: Situation) -> JoinAsk {
         agent: name("a1"),
         key: key(1),
         version: "1.0".to_owned(),
+        request: b"asked".to_vec(),
     }
 }
 

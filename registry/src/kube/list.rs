@@ -87,7 +87,11 @@ fn objects<'a>(
 }
 
 /// What there was at the moment that is asked for, and the key after which the page begins.
-fn entries(store: &Store, source: &Source, options: &ReadOptions) -> Result<(Entries, Revision, Option<String>), Status> {
+fn entries(
+    store: &Store,
+    source: &Source,
+    options: &ReadOptions,
+) -> Result<(Entries, Revision, Option<String>), Status> {
     let prefix = source.prefix();
     let (exact, after) = match &options.continue_token {
         Some(token) => {
@@ -99,7 +103,7 @@ fn entries(store: &Store, source: &Source, options: &ReadOptions) -> Result<(Ent
         None => (exact(options), None),
     };
     let newest = store.revision();
-    let asked = exact.map_or(options.revision.unwrap_or_default(), |exact| exact.0);
+    let asked = exact.map(|exact| exact.0).or(options.revision).unwrap_or_default();
     if asked > newest.0 {
         return Err(Status::revision_too_large(asked, newest.0));
     }
@@ -131,9 +135,9 @@ fn expired(end: WatchEnd, asked: Revision, paged: bool) -> Status {
             "The provided continue parameter is too old to display a consistent list result. You must start a new list \
              without the continue parameter.",
         ),
-        WatchEnd::Compacted { compacted } => {
-            Status::expired(format!("The resourceVersion for the provided list is too old: {asked} (oldest: {compacted})"))
-        }
+        WatchEnd::Compacted { compacted } => Status::expired(format!(
+            "The resourceVersion for the provided list is too old: {asked} (oldest: {compacted})"
+        )),
         WatchEnd::Closed => Status::unavailable("the registry is closed; the process is stopping"),
     }
 }

@@ -58,7 +58,9 @@ pub(crate) fn map_mut(value: &mut Value) -> &mut Map<String, Value> {
     }
     match value {
         Value::Object(map) => map,
-        _ => unreachable!("made an object just now"),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            unreachable!("made an object just now")
+        }
     }
 }
 

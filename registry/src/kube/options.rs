@@ -88,10 +88,16 @@ impl ReadOptions {
         let forbidden = |parameter: &str, why: &str| Err(Status::bad_request(format!("{parameter}: Forbidden: {why}")));
         if self.watch {
             if self.revision_match.is_some() && !self.send_initial_events {
-                return forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+                return forbidden(
+                    "resourceVersionMatch",
+                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                );
             }
             if self.send_initial_events && self.revision_match != Some(RevisionMatch::NotOlderThan) {
-                return forbidden("resourceVersionMatch", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+                return forbidden(
+                    "resourceVersionMatch",
+                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+                );
             }
             return Ok(());
         }
@@ -102,10 +108,14 @@ impl ReadOptions {
             return forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided");
         }
         match (self.revision_match, self.revision) {
-            (Some(_), None) => forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden unless resourceVersion is provided"),
-            (Some(RevisionMatch::Exact), Some(0)) => {
-                forbidden("resourceVersionMatch", "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"")
-            }
+            (Some(_), None) => forbidden(
+                "resourceVersionMatch",
+                "resourceVersionMatch is forbidden unless resourceVersion is provided",
+            ),
+            (Some(RevisionMatch::Exact), Some(0)) => forbidden(
+                "resourceVersionMatch",
+                "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+            ),
             _ => Ok(()),
         }
     }
@@ -155,7 +165,11 @@ fn revision(value: &str) -> Result<Option<u64>, Status> {
     if value.is_empty() {
         return Ok(None);
     }
-    let invalid = |_| Status::bad_request(format!("resourceVersion: Invalid value: {value:?}: strconv.ParseUint: parsing {value:?}: invalid syntax"));
+    let invalid = |_| {
+        Status::bad_request(format!(
+            "resourceVersion: Invalid value: {value:?}: strconv.ParseUint: parsing {value:?}: invalid syntax"
+        ))
+    };
     value.parse().map(Some).map_err(invalid)
 }
 
@@ -165,7 +179,9 @@ fn revision_match(value: &str) -> Result<Option<RevisionMatch>, Status> {
         "NotOlderThan" => Ok(Some(RevisionMatch::NotOlderThan)),
         "Exact" => Ok(Some(RevisionMatch::Exact)),
         _ => {
-            let message = format!("resourceVersionMatch: Unsupported value: {value:?}: supported values: \"Exact\", \"NotOlderThan\"");
+            let message = format!(
+                "resourceVersionMatch: Unsupported value: {value:?}: supported values: \"Exact\", \"NotOlderThan\""
+            );
             Err(Status::bad_request(message))
         }
     }
@@ -201,7 +217,9 @@ fn field_validation(value: &str) -> Result<FieldValidation, Status> {
         "Ignore" => Ok(FieldValidation::Ignore),
         "Strict" => Ok(FieldValidation::Strict),
         _ => {
-            let message = format!("fieldValidation: Unsupported value: {value:?}: supported values: \"Ignore\", \"Strict\", \"Warn\"");
+            let message = format!(
+                "fieldValidation: Unsupported value: {value:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
+            );
             Err(Status::bad_request(message))
         }
     }
@@ -216,13 +234,16 @@ mod tests {
         let read = |query| ReadOptions::parse(query).unwrap();
         assert_eq!(read("limit=500").limit, Some(500));
         assert_eq!(read("limit=0&continue=").limit, None);
-        let watch = read("allowWatchBookmarks=true&fieldSelector=metadata.name%3Dc1&resourceVersion=7&timeoutSeconds=300&watch=1");
+        let watch = read(
+            "allowWatchBookmarks=true&fieldSelector=metadata.name%3Dc1&resourceVersion=7&timeoutSeconds=300&watch=1",
+        );
         assert_eq!(watch.field_selector, "metadata.name=c1");
         assert_eq!((watch.watch, watch.bookmarks, watch.revision), (true, true, Some(7)));
         assert_eq!(watch.timeout, Some(Duration::from_secs(300)));
         let list = read("watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=");
         assert!(list.send_initial_events);
-        let write = WriteOptions::parse("fieldManager=kubectl-edit&fieldValidation=Strict&dryRun=All&force=true").unwrap();
+        let write =
+            WriteOptions::parse("fieldManager=kubectl-edit&fieldValidation=Strict&dryRun=All&force=true").unwrap();
         assert_eq!(write.field_manager.as_deref(), Some("kubectl-edit"));
         assert_eq!((write.dry_run, write.force, write.field_validation), (true, true, FieldValidation::Strict));
     }
@@ -230,9 +251,16 @@ mod tests {
     #[test]
     fn nonsense_is_a_bad_request() {
         for query in [
-            "limit=x", "resourceVersion=abc", "resourceVersion=-1", "resourceVersionMatch=Newest", "includeObject=Some",
-            "sendInitialEvents=true", "watch=true&sendInitialEvents=true", "watch=true&resourceVersionMatch=Exact",
-            "resourceVersionMatch=Exact", "resourceVersionMatch=Exact&resourceVersion=0",
+            "limit=x",
+            "resourceVersion=abc",
+            "resourceVersion=-1",
+            "resourceVersionMatch=Newest",
+            "includeObject=Some",
+            "sendInitialEvents=true",
+            "watch=true&sendInitialEvents=true",
+            "watch=true&resourceVersionMatch=Exact",
+            "resourceVersionMatch=Exact",
+            "resourceVersionMatch=Exact&resourceVersion=0",
         ] {
             assert_eq!(ReadOptions::parse(query).unwrap_err().code, 400, "{query}");
         }

@@ -10,16 +10,15 @@ use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use jiff::Timestamp;
 
-pub use self::answer::{Answer, Frames};
 use self::answer::Shape;
+pub use self::answer::{Answer, Frames};
 use super::{
-    access::{Access, On},
     accept,
+    access::{Access, On},
     body::{self, Body, Origin},
     discovery,
     list::list,
-    object,
-    openapi,
+    object, openapi,
     options::{ReadOptions, WriteOptions},
     patch,
     rbac::review::Caller,
@@ -257,9 +256,8 @@ impl Asked<'_> {
             let (name, namespace) = (object::name(item).to_owned(), object::metadata(item, "namespace").to_owned());
             let namespace = self.resource.namespaced.then_some(namespace.as_str());
             let deletion = &deletion;
-            let written = self.write(&options, |write| async move {
-                Write { namespace, ..write }.delete(&name, deletion).await
-            });
+            let written =
+                self.write(&options, |write| async move { Write { namespace, ..write }.delete(&name, deletion).await });
             match written.await {
                 Ok(written) => *item = written.object,
                 // Somebody else was faster.

@@ -21,7 +21,7 @@ pub struct Status {
     /// One CamelCase word.
     pub reason: &'static str,
     pub message: String,
-    details: Option<Details>,
+    details: Option<Box<Details>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +41,8 @@ impl Status {
 
     fn about(mut self, group: &str, kind: &str, name: &str) -> Self {
         let (name, group, kind) = (name.to_owned(), group.to_owned(), kind.to_owned());
-        self.details = Some(Details { name, group, kind, causes: Vec::new(), retry_after_seconds: None });
+        let details = Details { name, group, kind, causes: Vec::new(), retry_after_seconds: None };
+        self.details = Some(Box::new(details));
         self
     }
 
@@ -77,8 +78,11 @@ impl Status {
 
     /// 404: there is no such object.
     pub fn not_found(resource: &Resource, name: &str) -> Self {
-        Self::new(404, "NotFound", format!("{} {name:?} not found", resource.qualified()))
-            .about(resource.group, resource.plural, name)
+        Self::new(404, "NotFound", format!("{} {name:?} not found", resource.qualified())).about(
+            resource.group,
+            resource.plural,
+            name,
+        )
     }
 
     /// 404: the namespace in which an object should be made.
@@ -114,8 +118,11 @@ impl Status {
 
     /// 409: the name is taken.
     pub fn already_exists(resource: &Resource, name: &str) -> Self {
-        Self::new(409, "AlreadyExists", format!("{} {name:?} already exists", resource.qualified()))
-            .about(resource.group, resource.plural, name)
+        Self::new(409, "AlreadyExists", format!("{} {name:?} already exists", resource.qualified())).about(
+            resource.group,
+            resource.plural,
+            name,
+        )
     }
 
     /// 409: `why` says what to do, which is mostly to read again.
@@ -138,9 +145,7 @@ impl Status {
     /// 422: the object breaks its kind's rules, one cause for each.
     pub fn invalid(resource: &Resource, name: &str, causes: Vec<Cause>) -> Self {
         let message = cause::invalid_message(resource.kind, resource.group, name, &causes);
-        Self::new(422, "Invalid", message)
-            .about(resource.group, resource.kind, name)
-            .because(causes)
+        Self::new(422, "Invalid", message).about(resource.group, resource.kind, name).because(causes)
     }
 
     /// 422: who applies says who they are.
@@ -231,7 +236,9 @@ impl From<CommitError> for Status {
     fn from(error: CommitError) -> Self {
         match error {
             CommitError::TooLarge { .. } => Self::new(413, "RequestEntityTooLarge", error.to_string()),
-            _ => Self::unavailable(error.to_string()),
+            CommitError::Conflict { .. } | CommitError::Disk { .. } | CommitError::Overloaded | CommitError::Closed => {
+                Self::unavailable(error.to_string())
+            }
         }
     }
 }
@@ -247,8 +254,7 @@ impl From<PatchError> for Status {
         let status = Self::new(error.code(), error.reason(), error.to_string());
         match error.cause() {
             Some(cause) => {
-                let cause =
-                    Cause { reason: "FieldValueInvalid", field: "patch".to_owned(), message: cause.to_owned() };
+                let cause = Cause { reason: "FieldValueInvalid", field: "patch".to_owned(), message: cause.to_owned() };
                 status.about("", "", "").because(vec![cause])
             }
             None => status,

@@ -124,8 +124,21 @@ mod tests {
 
     #[test]
     fn what_is_no_resource_is_none() {
-        for path in ["", "/", "/api", "/api/v1", "/apis", "/apis/g", "/apis/g/v1", "/version", "/apis//v1/x", "/api/v1//x",
-            "/apis/g/v1/x/", "/apis/g/v1/x/y/z/more", "api/v1/x"] {
+        for path in [
+            "",
+            "/",
+            "/api",
+            "/api/v1",
+            "/apis",
+            "/apis/g",
+            "/apis/g/v1",
+            "/version",
+            "/apis//v1/x",
+            "/api/v1//x",
+            "/apis/g/v1/x/",
+            "/apis/g/v1/x/y/z/more",
+            "api/v1/x",
+        ] {
             assert_eq!(parsed(path), None, "{path}");
         }
     }

@@ -8,13 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
-use super::{
-    options::ReadOptions,
-    rbac::Visible,
-    selection::Selection,
-    source::Source,
-    status::Status,
-};
+use super::{options::ReadOptions, rbac::Visible, selection::Selection, source::Source, status::Status};
 use crate::registry::Registry;
 use crate::store::{Commit, Event, Revision, Versioned, Watch, WatchEnd};
 
@@ -26,7 +20,10 @@ pub(super) enum WatchEvent {
     /// The object's last state, with the revision of its deletion.
     Deleted(Value),
     /// Everything up to this revision is told; `initial` after the events that a watch begins with.
-    Bookmark { revision: Revision, initial: bool },
+    Bookmark {
+        revision: Revision,
+        initial: bool,
+    },
     /// The watch ends.
     Error(Status),
 }
@@ -184,7 +181,9 @@ impl fmt::Debug for Watcher {
 
 fn too_old(asked: Revision, end: WatchEnd) -> Status {
     match end {
-        WatchEnd::Compacted { compacted } => Status::expired(format!("too old resource version: {asked} ({compacted})")),
+        WatchEnd::Compacted { compacted } => {
+            Status::expired(format!("too old resource version: {asked} ({compacted})"))
+        }
         WatchEnd::Closed => Status::unavailable("the registry is closed; the process is stopping"),
     }
 }

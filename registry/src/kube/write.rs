@@ -207,7 +207,8 @@ impl Write<'_> {
             return Err(Status::bad_request(message));
         }
         if kind != self.resource.kind {
-            let message = format!("the kind in the data ({kind}) does not match the expected kind ({})", self.resource.kind);
+            let message =
+                format!("the kind in the data ({kind}) does not match the expected kind ({})", self.resource.kind);
             return Err(Status::bad_request(message));
         }
         Ok(())
@@ -366,9 +367,8 @@ impl Deletion {
         {
             let found = object::metadata(before, field);
             if let Some(asked) = asked.as_deref().filter(|asked| *asked != found) {
-                let why = format!(
-                    "Precondition failed: {called} in precondition: {asked}, {called} in object meta: {found}"
-                );
+                let why =
+                    format!("Precondition failed: {called} in precondition: {asked}, {called} in object meta: {found}");
                 return Err(Status::conflict(resource, name, &why));
             }
         }

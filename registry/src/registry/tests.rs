@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use super::*;
 use crate::cluster::Standing;
 use crate::store::Revision;
-use crate::user::Role;
+use crate::user::{NewUser, Reach, Role};
 
 struct Fixture {
     folder: TempDir,
@@ -76,6 +76,7 @@ fn ask(token: &SecretString, cluster: &str, agent: &str, n: u8) -> JoinAsk {
         agent: name(agent),
         key: key(n),
         version: "1.0".to_owned(),
+        request: Vec::new(),
     }
 }
 
@@ -250,17 +251,24 @@ async fn a_user_is_known_by_its_token_until_it_is_deleted() {
         assert!(registry.authenticate(wrong).is_none());
     }
 
-    assert!(registry.authorize(&user, &name("c1")).is_ok());
-    assert!(registry.authorize(&user, &name("c2")).is_err());
-    registry.set_reach(&user.name, Reach::All).await.unwrap();
-    let user = registry.user(&user.name).unwrap();
-    assert!(registry.authorize(&user, &name("c2")).is_ok());
-    assert_eq!(registry.authenticate(text).unwrap(), user);
+    let reaches = |cluster: &str| {
+        let caller = user.caller();
+        registry.with_policy(|policy| policy.may_proxy(&caller.user, &caller.groups, cluster)).is_ok()
+    };
+    registry.begin(at(2)).await.unwrap();
+    assert!(reaches("c1") && !reaches("c2"));
+    assert_eq!(registry.role_of(&user.name), (Role::User, Reach::Named([name("c1")].into())));
+    registry.set_reach(&user.name, &Reach::All, at(3)).await.unwrap();
+    assert!(reaches("c1") && reaches("c2"));
+    assert_eq!(registry.role_of(&user.name), (Role::User, Reach::All));
+    registry.set_reach(&user.name, &Reach::Named([].into()), at(4)).await.unwrap();
+    assert!(!reaches("c1"));
+    assert_eq!(*registry.authenticate(text).unwrap(), user);
 
     registry.delete_user(&user.name).await.unwrap();
     assert!(registry.authenticate(text).is_none() && registry.user(&user.name).is_none());
     assert!(matches!(registry.delete_user(&user.name).await, Err(UserError::Unknown { .. })));
-    assert!(matches!(registry.set_reach(&user.name, Reach::All).await, Err(UserError::Unknown { .. })));
+    assert!(matches!(registry.set_reach(&user.name, &Reach::All, at(5)).await, Err(UserError::Unknown { .. })));
 }
 
 #[tokio::test]
@@ -268,16 +276,16 @@ async fn an_agent_that_was_seen_is_noted() {
     let fixture = Fixture::new();
     let token = fixture.token(NewToken { auto_accept: true, ..plain() }).await;
     fixture.join(&token, "c1", "a1", 1).await.unwrap();
-    fixture.registry.record_seen(&name("c1"), &name("a1"), "1.1", at(60)).await.unwrap();
+    fixture.registry.record_seen(&name("c1"), &name("a1"), "1.1", || true, at(60)).await.unwrap();
     let revision = fixture.registry.store().revision();
-    fixture.registry.record_seen(&name("c1"), &name("a1"), "1.1", at(60)).await.unwrap();
+    fixture.registry.record_seen(&name("c1"), &name("a1"), "1.1", || true, at(60)).await.unwrap();
     assert_eq!(fixture.registry.store().revision(), revision, "nothing new is not written");
     let cluster = fixture.registry.cluster(&name("c1")).unwrap();
     assert_eq!((cluster.status.last_seen, &*cluster.status.agents[0].version), (Some(at(60)), "1.1"));
 
-    let unknown = fixture.registry.record_seen(&name("c1"), &name("a2"), "1.1", at(60)).await;
+    let unknown = fixture.registry.record_seen(&name("c1"), &name("a2"), "1.1", || true, at(60)).await;
     assert!(matches!(unknown, Err(ClusterError::UnknownAgent { .. })));
-    let unknown = fixture.registry.record_seen(&name("c2"), &name("a1"), "1.1", at(60)).await;
+    let unknown = fixture.registry.record_seen(&name("c2"), &name("a1"), "1.1", || true, at(60)).await;
     assert!(matches!(unknown, Err(ClusterError::Unknown { .. })));
 }
 
@@ -305,18 +313,20 @@ async fn every_change_is_announced_once_it_can_be_seen() {
     assert_eq!(changes.recv().await.unwrap(), Change::Cluster(name("c1")));
     assert_eq!(changes.recv().await.unwrap(), Change::Cluster(name("c1")));
     fixture.registry.create_user(alice(Reach::All), at(0)).await.unwrap();
-    assert_eq!(changes.recv().await.unwrap(), Change::User(name("alice")));
+    let both = [changes.recv().await.unwrap(), changes.recv().await.unwrap()];
+    assert!(matches!(&both[0], Change::Rights(binding) if binding.to_string().ends_with("cluster-proxy:user:alice")));
+    assert_eq!(both[1], Change::User(name("alice")));
     assert_eq!(changes.try_recv(), Err(TryRecvError::Empty));
 }
 
 #[tokio::test]
 async fn keys_of_other_kinds_are_left_alone() {
     let fixture = Fixture::new();
-    let txn = Txn::new().put("/managedclustersets/default", b"{}".to_vec());
+    let txn = Txn::new().put("/leases/c1/x", b"{}".to_vec());
     fixture.registry.store().commit(txn).await.unwrap();
     let fixture = fixture.reopened().await;
     assert!(fixture.registry.clusters().is_empty());
-    assert!(fixture.registry.store().get("/managedclustersets/default").is_some());
+    assert!(fixture.registry.store().get("/leases/c1/x").is_some());
 }
 
 #[tokio::test]

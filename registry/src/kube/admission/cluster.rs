@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{Admission, labels_mut, note};
+use crate::cluster::unreachable_taint;
 use crate::condition::Fact;
 use crate::kube::{
     object,
@@ -27,6 +28,9 @@ impl Admission<'_> {
             labels_mut(after).insert(CLUSTER_SET_LABEL.to_owned(), DEFAULT_SET.into());
         }
         self.check_sets(&name, before, after)?;
+        if before.is_none() {
+            taint_as_unreachable(after, self.now);
+        }
         let (was, is) = (before.is_some_and(accepts), accepts(after));
         if is && !was {
             self.check_accept(&name)?;
@@ -43,7 +47,8 @@ impl Admission<'_> {
             return Err(self.forbidden(name, &why));
         }
         let namespace = self.access.registry.store().get(&format!("/namespaces/{name}"));
-        if namespace.and_then(|stored| object::read(&stored)).is_some_and(|namespace| strategy::is_deleted(&namespace)) {
+        if namespace.and_then(|stored| object::read(&stored)).is_some_and(|namespace| strategy::is_deleted(&namespace))
+        {
             return Err(self.forbidden(name, &format!("cluster namespace {name:?} is terminating")));
         }
         Ok(())
@@ -87,10 +92,22 @@ fn check_urls(cluster: &Value) -> Result<(), Status> {
     Ok(())
 }
 
+/// Of a new cluster nothing is known.
+fn taint_as_unreachable(cluster: &mut Value, now: Timestamp) {
+    let taint = unreachable_taint(now);
+    let taints = object::map_mut(object::map_mut(cluster).entry("spec").or_insert(Value::Null)).entry("taints");
+    if let Value::Array(taints) = taints.or_insert_with(|| Value::Array(Vec::new()))
+        && !taints.iter().any(|known| known["key"] == taint["key"])
+    {
+        taints.push(taint);
+    }
+}
+
 /// The server alone says since when a taint stands.
 fn stamp_taints(before: Option<&Value>, after: &mut Value, now: Timestamp) -> Result<(), Status> {
     let identity = |taint: &Value| (taint["key"].clone(), taint["value"].clone(), taint["effect"].clone());
-    let old: Vec<&Value> = before.and_then(|before| before["spec"]["taints"].as_array()).into_iter().flatten().collect();
+    let old: Vec<&Value> =
+        before.and_then(|before| before["spec"]["taints"].as_array()).into_iter().flatten().collect();
     for taint in after.pointer_mut("/spec/taints").and_then(Value::as_array_mut).into_iter().flatten() {
         let same = old.iter().find(|old| identity(old) == identity(taint));
         let added = same.map_or(&Value::Null, |same| &same["timeAdded"]);
@@ -98,10 +115,7 @@ fn stamp_taints(before: Option<&Value>, after: &mut Value, now: Timestamp) -> Re
             let key = taint["key"].as_str().unwrap_or_default();
             return Err(Status::bad_request(format!("It is not allowed to set TimeAdded of Taint {key:?}.")));
         }
-        taint["timeAdded"] = match added {
-            Value::Null => strategy::seconds(now).into(),
-            added => added.clone(),
-        };
+        taint["timeAdded"] = if added.is_null() { strategy::seconds(now).into() } else { added.clone() };
     }
     Ok(())
 }

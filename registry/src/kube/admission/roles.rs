@@ -1,23 +1,18 @@
 //! Roles and bindings: nobody gives away a right that they do not hold, and a binding stays with its role.
 
-use std::sync::Arc;
-
 use serde_json::Value;
 
 use super::Admission;
 use crate::kube::{
     cause::Cause,
     object,
-    rbac::{self, BindError, RBAC_GROUP, RoleKind, RoleRef, RoleWrite},
+    rbac::{self, BindError, RBAC_GROUP, RoleKind, RoleWrite},
     status::Status,
 };
 
 impl Admission<'_> {
     pub(super) fn admit_role(&self, before: Option<&Value>, after: &mut Value) -> Result<(), Status> {
-        let role = match self.parsed(after)? {
-            rbac::Object::Role(role) | rbac::Object::ClusterRole(role) => role,
-            _ => return Ok(()),
-        };
+        let (rbac::Object::Role(role) | rbac::Object::ClusterRole(role)) = self.parsed(after)? else { return Ok(()) };
         let aggregates = |role: &Value| !role["aggregationRule"].is_null();
         if before.is_some_and(|before| before["rules"] == after["rules"] && aggregates(before) == aggregates(after)) {
             return Ok(());
@@ -32,8 +27,7 @@ impl Admission<'_> {
             aggregates: aggregates(after) || before.is_some_and(aggregates),
         };
         let caller = self.access.caller;
-        let granted =
-            self.access.registry.with_policy(|policy| policy.may_grant(&caller.user, &caller.groups, &write));
+        let granted = self.access.registry.with_policy(|policy| policy.may_grant(&caller.user, &caller.groups, &write));
         granted.map_err(|error| self.forbidden(name, &error.to_string()))
     }
 
@@ -48,11 +42,11 @@ impl Admission<'_> {
                 return Ok(());
             }
         }
-        let role = match self.parsed(after)? {
-            rbac::Object::RoleBinding(binding) | rbac::Object::ClusterRoleBinding(binding) => binding.role_ref,
-            _ => return Ok(()),
+        let (rbac::Object::RoleBinding(binding) | rbac::Object::ClusterRoleBinding(binding)) = self.parsed(after)?
+        else {
+            return Ok(());
         };
-        let role = RoleRef { kind: role.kind, name: Arc::clone(&role.name) };
+        let role = binding.role_ref;
         let (caller, namespace) = (self.access.caller, object::metadata(after, "namespace"));
         let bound =
             self.access.registry.with_policy(|policy| policy.may_bind(&caller.user, &caller.groups, namespace, &role));

@@ -34,7 +34,10 @@ impl Admission<'_> {
             return Ok(());
         }
         let user = self.access.user();
-        Err(self.forbidden(name, &format!("user {user:?} cannot add/remove a ManagedCluster to/from ManagedClusterSet {name:?}")))
+        Err(self.forbidden(
+            name,
+            &format!("user {user:?} cannot add/remove a ManagedCluster to/from ManagedClusterSet {name:?}"),
+        ))
     }
 
     pub(super) fn release_set(&self, before: &Value) -> Result<(), Status> {

@@ -89,6 +89,11 @@ impl Policy {
         self.sets.fill(set, clusters);
     }
 
+    /// How many clusters the set has.
+    pub fn member_count(&self, set: &str) -> usize {
+        self.sets.members(set).map_or(0, |members| members.len())
+    }
+
     /// The rules a ClusterRole with an aggregation rule has now, to be shown as its `rules`; none for every other.
     pub fn aggregated_rules(&self, cluster_role: &str) -> Option<&[PolicyRule]> {
         self.aggregated.get(&(Arc::from(""), Arc::from(cluster_role))).map(|rules| &**rules)

@@ -18,8 +18,7 @@ impl Asked<'_> {
             Some(review) => {
                 let (caller, namespace) = (self.access.caller, self.target.namespace.unwrap_or_default());
                 let registry = self.access.registry;
-                let answered =
-                    registry.with_policy(|policy| review::answer(policy, caller, review, namespace, &body));
+                let answered = registry.with_policy(|policy| review::answer(policy, caller, review, namespace, &body));
                 answered.map_err(|error| self.refused(error))?
             }
             None => self.token_review(&body)?,

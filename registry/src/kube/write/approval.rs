@@ -14,11 +14,16 @@ impl Write<'_> {
         let (cluster, agent) = projection::request_names(name).ok_or_else(unknown)?;
         let (Ok(cluster), Ok(agent)) = (cluster.parse(), agent.parse()) else { return Err(unknown()) };
         if conditions(sent, "Approved") && conditions(sent, "Denied") {
-            let cause = Cause::invalid("status.conditions", &"Denied".into(), "Approved and Denied conditions are mutually exclusive");
+            let cause = Cause::invalid(
+                "status.conditions",
+                &"Denied".into(),
+                "Approved and Denied conditions are mutually exclusive",
+            );
             return Err(Status::invalid(self.resource, name, vec![cause]));
         }
         if was == Some("Approved") && wanted != was {
-            let cause = Cause::forbidden("status.conditions", "updates may not remove a condition of type \"Approved\"");
+            let cause =
+                Cause::forbidden("status.conditions", "updates may not remove a condition of type \"Approved\"");
             return Err(Status::invalid(self.resource, name, vec![cause]));
         }
         if was == wanted || self.options.dry_run {

@@ -5,16 +5,18 @@ use serde_json::{Value, json};
 
 use super::Effect;
 use crate::kube::{
-    object,
-    projection,
+    object, projection,
     resource::{self, Resource},
     status::Status,
     strategy::{self, Outcome},
 };
 use crate::registry::Registry;
-use crate::store::Txn;
+use crate::store::{CommitError, Revision, Txn};
 
 const PREFIX: &str = "/namespaces/";
+
+/// Objects that one transaction deletes.
+const AT_ONCE: usize = 50;
 
 /// Makes `txn` fail if the namespace goes meanwhile; refuses at once if it is not there or going.
 pub(super) fn expect_open(
@@ -83,35 +85,45 @@ pub(super) async fn follow(
 }
 
 /// Deletes what can go of a namespace that is going, marks the rest, and ends it when nothing is left.
-pub(crate) async fn end(registry: &Registry, namespace: &str) -> Result<(), crate::store::CommitError> {
+async fn end(registry: &Registry, namespace: &str) -> Result<(), CommitError> {
     let key = format!("{PREFIX}{namespace}");
-    let Some(stored) = registry.store().get(&key) else { return Ok(()) };
-    let Some(found) = object::read(&stored).filter(strategy::is_deleted) else { return Ok(()) };
-    let deleted = found["metadata"]["deletionTimestamp"].clone();
-    let mut txn = Txn::new();
-    let mut left = false;
-    for (key, revision, mut object) in contents(registry, namespace) {
-        txn = txn.expect(&key, revision);
-        if strategy::finalizers(&object).is_empty() {
-            txn = txn.delete(key);
-            continue;
+    loop {
+        let Some(stored) = registry.store().get(&key) else { return Ok(()) };
+        let Some(found) = object::read(&stored).filter(strategy::is_deleted) else { return Ok(()) };
+        let left = contents(registry, namespace);
+        let unmarked = left
+            .iter()
+            .filter(|(_, _, object)| strategy::finalizers(object).is_empty() || !strategy::is_deleted(object));
+        let mut txn = Txn::new();
+        let mut changed = false;
+        for (key, revision, object) in unmarked.take(AT_ONCE) {
+            changed = true;
+            txn = leave(txn.expect(key, *revision), key, object, &found["metadata"]["deletionTimestamp"]);
         }
-        left = true;
-        if !strategy::is_deleted(&object) {
-            let metadata = strategy::metadata_mut(&mut object);
-            metadata.insert("deletionTimestamp".to_owned(), deleted.clone());
-            metadata.insert("deletionGracePeriodSeconds".to_owned(), 0.into());
-            txn = txn.put(key, object::write(&object));
+        if !changed {
+            if left.is_empty() && strategy::finalizers(&found).is_empty() {
+                registry.store().commit(Txn::new().expect(&key, stored.modified).delete(&key)).await?;
+            }
+            return Ok(());
         }
+        registry.store().commit(txn).await?;
     }
-    if !left && strategy::finalizers(&found).is_empty() {
-        txn = txn.expect(&key, stored.modified).delete(key);
+}
+
+/// Deletes an object, or marks it for those whose finalizers it has.
+fn leave(txn: Txn, key: &str, object: &Value, since: &Value) -> Txn {
+    if strategy::finalizers(object).is_empty() {
+        return txn.delete(key);
     }
-    registry.store().commit(txn).await.map(drop)
+    let mut marked = object.clone();
+    let metadata = strategy::metadata_mut(&mut marked);
+    metadata.insert("deletionTimestamp".to_owned(), since.clone());
+    metadata.insert("deletionGracePeriodSeconds".to_owned(), 0.into());
+    txn.put(key, object::write(&marked))
 }
 
 /// Everything that is stored in a namespace.
-fn contents(registry: &Registry, namespace: &str) -> Vec<(String, crate::store::Revision, Value)> {
+fn contents(registry: &Registry, namespace: &str) -> Vec<(String, Revision, Value)> {
     let kinds = resource::all().iter().filter(|resource| resource.namespaced && projection::of(resource).is_none());
     let mut contents = Vec::new();
     for resource in kinds.filter(|resource| resource.has_verb("list")) {
