@@ -9,12 +9,10 @@ use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     body::{Frame, Incoming},
     rt::Executor,
+    server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::conn::auto,
-};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::pki_types::CertificateDer;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -112,15 +110,18 @@ where
 {
     // A client that takes no answer for so long is gone. On these ports nobody reads slowly on purpose.
     socket2::SockRef::from(&tcp).set_tcp_user_timeout(Some(PATIENCE))?;
-    let Some(tls) = tls else { return serve_requests(tcp, None, tasks, answer).await };
+    let Some(tls) = tls else { return serve_requests(tcp, None, false, tasks, answer).await };
     let stream = tokio::time::timeout(PATIENCE, tls.accept(tcp)).await??;
-    let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).cloned();
-    serve_requests(stream, leaf.map(CertificateDer::into_owned), tasks, answer).await
+    let session = stream.get_ref().1;
+    let http2 = session.alpn_protocol() == Some(b"h2");
+    let leaf = session.peer_certificates().and_then(|chain| chain.first()).cloned();
+    serve_requests(stream, leaf.map(CertificateDer::into_owned), http2, tasks, answer).await
 }
 
 async fn serve_requests<F, R>(
     io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     certificate: Option<CertificateDer<'static>>,
+    http2: bool,
     tasks: Tracked,
     answer: F,
 ) -> io::Result<()>
@@ -132,12 +133,13 @@ where
         let answering = answer(request, certificate.clone());
         async move { Ok::<_, Infallible>(answering.await) }
     });
-    let mut http = auto::Builder::new(tasks);
-    http.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-    http.http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(SILENCE)
-        .keep_alive_timeout(PATIENCE)
-        .max_concurrent_streams(REQUESTS);
-    http.serve_connection(TokioIo::new(io), service).await.map_err(io::Error::other)
+    let io = TokioIo::new(io);
+    if http2 {
+        let mut http = http2::Builder::new(tasks);
+        http.timer(TokioTimer::new()).keep_alive_interval(SILENCE).keep_alive_timeout(PATIENCE);
+        return http.max_concurrent_streams(REQUESTS).serve_connection(io, service).await.map_err(io::Error::other);
+    }
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    http.serve_connection(io, service).await.map_err(io::Error::other)
 }

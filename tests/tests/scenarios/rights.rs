@@ -43,11 +43,16 @@ async fn a_user_reaches_the_clusters_that_were_named_and_no_other() -> Result<()
     // A token is what was said last: it counts, whatever the certificate.
     let (mut client, mut target) = b.connect(&by_certificate.cluster("b", &hub.credentials().token()?), "t:80").await?;
     carries(&mut client, &mut target).await?;
-    for request in [Fetch::get("/v1/clusters"), Fetch::get("/v1/status"), Fetch::get("/nowhere")] {
+    for request in [Fetch::get("/v1/users"), Fetch::get("/v1/status"), Fetch::get("/nowhere")] {
         let answer = request.bearer(&token).tls(hub.addresses().api, HUB_NAME, alice.tls()?).await?;
         assert_eq!(answer.status, 403, "{}", answer.text());
-        assert!(answer.text().contains("alice is no administrator"), "{}", answer.text());
+        assert!(answer.text().contains(r#"User \"alice\" cannot"#), "{}", answer.text());
     }
+    // Of the clusters she sees her own.
+    let seen =
+        Fetch::get("/v1/clusters").bearer(&token).tls(hub.addresses().api, HUB_NAME, alice.tls()?).await?.json()?;
+    let names: Vec<_> = seen["items"].as_array().into_iter().flatten().map(|item| &item["metadata"]["name"]).collect();
+    assert_eq!(names, ["a"]);
     Ok(())
 }
 

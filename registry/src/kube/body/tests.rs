@@ -1,3 +1,5 @@
+//! Tests of bodies: what is read, and what is refused in which words.
+
 use proptest::prelude::*;
 use serde_json::json;
 

@@ -1,3 +1,5 @@
+//! Tests of patches: each kind against a model of its own, and in Kubernetes' words.
+
 use proptest::prelude::*;
 use serde_json::json;
 

@@ -1,3 +1,5 @@
+//! Tests of the protobuf form: what is encoded by the table is decoded by it.
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;

@@ -13,8 +13,8 @@ use super::{CLUSTER_GROUP, CLUSTERS, PROXY};
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
     "User {} cannot {PROXY} resource \"{CLUSTERS}\" in API group \"{CLUSTER_GROUP}\" at the cluster scope; ask an admin \
-     of the hub for the right: verb {PROXY} on managedclusters {cluster}, or on a managedclusterset that holds it",
-    Quoted(.user), cluster = Quoted(.cluster)
+     of the hub for the right: verb {PROXY} on managedclusters/{cluster}, or on a managedclusterset that holds it",
+    Quoted(.user)
 )]
 pub struct Denied {
     pub user: String,

@@ -227,7 +227,7 @@ fn a_set_and_a_workspace_lead_to_their_clusters_and_are_named() {
     assert_eq!(
         reach("n", "c1").unwrap_err().to_string(),
         "User \"n\" cannot proxy resource \"managedclusters\" in API group \"cluster.open-cluster-management.io\" at \
-         the cluster scope; ask an admin of the hub for the right: verb proxy on managedclusters \"c1\", or on a \
+         the cluster scope; ask an admin of the hub for the right: verb proxy on managedclusters/c1, or on a \
          managedclusterset that holds it"
     );
 }

@@ -1,3 +1,5 @@
+//! Tests of selectors: the text forms, and both against a naive evaluator.
+
 use proptest::prelude::*;
 use serde_json::json;
 
