@@ -16,6 +16,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -59,25 +60,6 @@ pub enum CredentialsError {
     Tls(#[source] TlsError),
 }
 
-impl HubEntry {
-    /// What kubectl needs to reach the hub's registry with the files beside it (Kubernetes' Config v1: a path is meant
-    /// from where the file is).
-    fn kubeconfig(&self) -> String {
-        let Self { user, api, .. } = self;
-        format!(
-            "apiVersion: v1\n\
-             kind: Config\n\
-             current-context: hub\n\
-             clusters:\n\
-             - name: hub\n  cluster:\n    server: {api}\n    certificate-authority: ca.crt\n\
-             users:\n\
-             - name: {user}\n  user:\n    client-certificate: tls.crt\n    client-key: tls.key\n\
-             contexts:\n\
-             - name: hub\n  context:\n    cluster: hub\n    user: {user}\n"
-        )
-    }
-}
-
 impl Credentials {
     /// Reads the folder.
     pub fn load(folder: &Path) -> Result<Self, CredentialsError> {
@@ -112,9 +94,27 @@ impl Credentials {
             Some(token) => write("token", token.expose_secret())?,
             None => remove(folder.join("token"))?,
         }
-        write("kubeconfig", &self.hub.kubeconfig())?;
+        write("kubeconfig", self.kubeconfig().expose_secret())?;
         // Last: it is what makes the folder a user's, and the rest is there by now.
         write("hub.toml", &hub)
+    }
+
+    /// What kubectl needs to administer the hub's registry as this user (Kubernetes' Config v1), whole in itself.
+    pub fn kubeconfig(&self) -> SecretString {
+        let HubEntry { user, api, .. } = &self.hub;
+        let [ca, chain, key] =
+            [&self.ca_pem, &self.chain_pem, self.key_pem.expose_secret()].map(|pem| BASE64_STANDARD.encode(pem));
+        SecretString::from(format!(
+            "apiVersion: v1\n\
+             kind: Config\n\
+             current-context: hub\n\
+             clusters:\n\
+             - name: hub\n  cluster:\n    server: {api}\n    certificate-authority-data: {ca}\n\
+             users:\n\
+             - name: {user}\n  user:\n    client-certificate-data: {chain}\n    client-key-data: {key}\n\
+             contexts:\n\
+             - name: hub\n  context:\n    cluster: hub\n    user: {user}\n"
+        ))
     }
 
     /// The client's side of TLS with these credentials.

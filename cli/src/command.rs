@@ -15,6 +15,7 @@ use crate::{
     decision::{Accept, Delete, Deny},
     demo::Demo,
     failure::Failure,
+    init::Init,
     join_command::JoinCommand,
     port_forward::PortForward,
     status,
@@ -52,6 +53,8 @@ pub(crate) struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Write a kubeconfig with which kubectl administers the hub
+    Init(Init),
     /// List the clusters, and whether they can be reached
     Clusters(Clusters),
     /// Let clusters in that asked to join, with all their agents that wait
@@ -85,6 +88,7 @@ impl CommandLine {
         let named = self.credentials.as_deref();
         let api = || -> Result<Api, Failure> { Ok(Api::new(&credentials::find(named)?)?) };
         match self.command {
+            Command::Init(init) => init.run(&credentials::find(named)?),
             Command::Clusters(clusters) => clusters.run(&api()?).await,
             Command::Accept(accept) => accept.run(&api()?).await,
             Command::Deny(deny) => deny.run(&api()?).await,

@@ -15,6 +15,7 @@ mod demo;
 mod dial;
 mod duration;
 mod failure;
+mod init;
 mod join_command;
 mod output;
 mod port_forward;

@@ -18,6 +18,9 @@ pub(super) fn snippets(scene: &Scene<'_>) -> String {
     let folder = credentials.display();
     // The files written below hold the token.
     let mut text = format!("umask 077\nCREDENTIALS={folder}\nTOKEN=$(cat $CREDENTIALS/token)\n");
+    text += "\n# the registry, by kubectl alone\n\
+             export KUBECONFIG=$CREDENTIALS/kubeconfig\n\
+             kubectl get managedclusters,managedclustersets,csr\n";
     if let Some((cluster, service)) = services.first() {
         text += &curl(*proxy, cluster, *service);
         text += &kubectl(*proxy, cluster);
@@ -85,6 +88,7 @@ mod tests {
         let scene = Scene { proxy: address(8090), credentials: Path::new("/tmp/x"), services: &services };
         let text = snippets(&scene);
         for part in [
+            "kubectl get managedclusters,managedclustersets,csr\n",
             "curl -x http://c1:$TOKEN@127.0.0.1:8090 http://127.0.0.1:1/\n",
             "--proxytunnel",
             "socks5h://",
