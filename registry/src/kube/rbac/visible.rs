@@ -108,9 +108,10 @@ impl Policy {
     /// looking at one cluster or set, or for reaching one cluster.
     pub fn decide(&self, request: &Attributes) -> Decision {
         let decision = self.authorize(request);
-        let Attributes { user, groups, verb, api_group, resource, subresource, namespace, name, .. } = request;
+        let Attributes { user, groups, verb, api_group, resource, subresource, name, .. } = request;
         let ours = api_group == CLUSTER_GROUP && (resource == CLUSTERS || resource == SETS);
-        let one = !name.is_empty() && namespace.is_empty() && subresource.is_empty();
+        // These kinds have no namespace, but kubectl's `auth can-i` asks within that of its context.
+        let one = !name.is_empty() && subresource.is_empty();
         if decision.is_allowed() || request.non_resource_url.is_some() || !ours || !one {
             return decision;
         }
