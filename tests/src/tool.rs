@@ -15,8 +15,8 @@ pub fn kubectl() -> Result<Program> {
     find("kubectl")
 }
 
-/// The kubectl of each other version that the machine has beside the default one as `kubectl.1.MINOR`, oldest first, with its
-/// minor version. There may be none.
+/// The kubectl of each version that the machine or `target/tools/bin` has as `kubectl.1.MINOR`, oldest first, with its minor
+/// version.
 pub fn kubectls_by_minor() -> Result<Vec<(u32, Program)>> {
     let prefix = "kubectl.1.";
     let found = config::siblings_of_tool("kubectl", prefix)?.into_iter().filter_map(|path| {
@@ -25,7 +25,18 @@ pub fn kubectls_by_minor() -> Result<Vec<(u32, Program)>> {
     });
     let mut found: Vec<(u32, Program)> = found.collect();
     found.sort_by_key(|(minor, _)| *minor);
+    found.dedup_by_key(|(minor, _)| *minor);
     Ok(found)
+}
+
+/// The newest kubectl: the one that the installer put into `target/tools/bin`.
+pub fn newest_kubectl() -> Result<Program> {
+    find("kubectl.1.37")
+}
+
+/// Debian's kubectl: 1.20 in Debian 12, older than what the registry promises for writing.
+pub fn old_kubectl() -> Result<Program> {
+    find("kubectl-debian")
 }
 
 /// Prometheus.

@@ -84,6 +84,22 @@ fn keep_agents(resource: &Resource, before: &Value, after: &mut Value) {
     }
 }
 
+/// Metadata that says nothing is left out, as Kubernetes does: `annotations: {}` is no difference.
+pub(crate) fn drop_empty(object: &mut Value) {
+    let metadata = metadata_mut(object);
+    for field in ["labels", "annotations", "finalizers", "ownerReferences"] {
+        let says_nothing = match metadata.get(field) {
+            Some(Value::Object(map)) => map.is_empty(),
+            Some(Value::Array(list)) => list.is_empty(),
+            Some(value) => value.is_null(),
+            None => false,
+        };
+        if says_nothing {
+            metadata.remove(field);
+        }
+    }
+}
+
 /// Whether, and how, `after` is stored in the place of `before`.
 pub(crate) fn settle(resource: &Resource, before: &Value, mut after: Value) -> Outcome {
     if is_same(before, &after) {
@@ -195,5 +211,21 @@ pub(crate) fn metadata_mut(object: &mut Value) -> &mut Map<String, Value> {
 fn remove(object: &mut Value, field: &str) {
     if let Some(fields) = object.as_object_mut() {
         fields.remove(field);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn metadata_that_says_nothing_is_left_out() {
+        let mut object = json!({"metadata": {
+            "name": "a", "labels": {}, "annotations": null, "finalizers": [], "ownerReferences": [{}],
+        }});
+        drop_empty(&mut object);
+        assert_eq!(object, json!({"metadata": {"name": "a", "ownerReferences": [{}]}}));
     }
 }

@@ -81,7 +81,7 @@ const DRAWS: usize = 8;
 impl Write<'_> {
     /// Stores a new object, under `body`'s name or one drawn for its `generateName`.
     pub(crate) async fn create(&self, body: Body) -> Result<Written, Status> {
-        let (mut object, warnings) = self.received(body.object, body.duplicates.messages().collect())?;
+        let (mut object, warnings) = self.completed(body.object, body.duplicates.messages().collect())?;
         if !object::metadata(&object, "resourceVersion").is_empty() {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
@@ -103,7 +103,7 @@ impl Write<'_> {
 
     /// Replaces an object by `body`.
     pub(crate) async fn update(&self, name: &str, body: Body) -> Result<Written, Status> {
-        let (sent, warnings) = self.received(body.object, body.duplicates.messages().collect())?;
+        let (sent, warnings) = self.completed(body.object, body.duplicates.messages().collect())?;
         check_name(name, &sent)?;
         if object::metadata(&sent, "resourceVersion").is_empty() && !self.resource.built_in {
             let cause = Cause {
@@ -122,7 +122,7 @@ impl Write<'_> {
         let warned = Mutex::default();
         let patched = |before: &Value| {
             let fields = before.as_object().cloned().unwrap_or_default();
-            let (object, warnings) = self.received(patch.apply(fields)?, patch.duplicates().collect())?;
+            let (object, warnings) = self.completed(patch.apply(fields)?, patch.duplicates().collect())?;
             *warned.lock() = warnings;
             Ok(object)
         };
@@ -173,7 +173,14 @@ impl Write<'_> {
         Err(Status::modified(self.resource, name))
     }
 
-    /// What was sent as an object of this resource, and what to warn of.
+    /// What was sent, with the defaults of what was left out, and what to warn of.
+    fn completed(&self, fields: Map<String, Value>, faults: Vec<String>) -> Result<(Value, Vec<String>), Status> {
+        let (mut object, warnings) = self.received(fields, faults)?;
+        self.resource.schema().set_defaults(&mut object);
+        Ok((object, warnings))
+    }
+
+    /// What was sent as an object of this resource, and what to warn of. Who applies owns these fields, and no defaults.
     fn received(&self, fields: Map<String, Value>, mut faults: Vec<String>) -> Result<(Value, Vec<String>), Status> {
         let mut object = Value::Object(fields);
         self.check_type(&object)?;
@@ -189,7 +196,6 @@ impl Write<'_> {
                 return Err(Status::bad_request(format!("strict decoding error: {}", faults.join(", "))));
             }
         };
-        schema.set_defaults(&mut object);
         Ok((object, warnings))
     }
 
@@ -235,6 +241,7 @@ impl Write<'_> {
 
     /// The object as it is stored if nothing speaks against it.
     fn settled(&self, before: Option<&Value>, mut after: Value, by: By) -> Result<Value, Status> {
+        strategy::drop_empty(&mut after);
         let mut causes = metadata::validate(&after["metadata"], self.resource.namespaced, self.resource.names);
         if let Some(before) = before {
             causes.extend(metadata::validate_update(&after["metadata"], &before["metadata"]));

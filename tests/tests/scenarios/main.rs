@@ -12,6 +12,7 @@ mod fidelity;
 mod identity;
 mod join;
 mod kubectl;
+mod kubernetes;
 mod metrics;
 mod prometheus;
 mod rights;
