@@ -196,6 +196,10 @@ impl Policy {
         }
         // To list every set is not yet to see every cluster; to proxy to every set is.
         if (named || verb == PROXY) && rule.grants(verb, CLUSTER_GROUP, SETS, "") {
+            if binding.namespace().is_none() && one.is_none() {
+                // A set without clusters shows none, but it is no reason to refuse a list or to end a watch.
+                sight.members.extend(rule.resource_names.iter().map(|set| (Arc::from(set.as_str()), Arc::default())));
+            }
             sight.members.extend(usable().filter(|(set, _)| rule.names(set)).map(owned));
         }
         Visible::Only(sight)
