@@ -269,6 +269,24 @@ impl Visible {
         *self == Self::Only(Sight::default())
     }
 
+    /// The names that one of the two shows and the other may not, where they can be told: neither shows everything, nor
+    /// looks into single namespaces.
+    pub fn difference(&self, other: &Self) -> Option<BTreeSet<Arc<str>>> {
+        let (Self::Only(one), Self::Only(two)) = (self, other) else { return None };
+        if !one.namespaces.is_empty() || !two.namespaces.is_empty() {
+            return None;
+        }
+        let mut names: BTreeSet<_> = one.names.symmetric_difference(&two.names).cloned().collect();
+        let nobody = Arc::default();
+        for set in one.members.keys().chain(two.members.keys()) {
+            let [one, two] = [one, two].map(|sight| sight.members.get(set).unwrap_or(&nobody));
+            if !Arc::ptr_eq(one, two) {
+                names.extend(one.symmetric_difference(two).cloned());
+            }
+        }
+        Some(names)
+    }
+
     fn and(self, other: impl FnOnce() -> Self) -> Self {
         let Self::Only(mut sight) = self else { return self };
         match other() {
