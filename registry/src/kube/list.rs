@@ -48,11 +48,12 @@ pub(super) fn list(
     let (entries, revision, after) = entries(registry.store(), source, options)?;
     let sight = selection.sight(registry);
     let wanted = |object: &Value| selection.wants(object, &sight);
+    let may = |key: &str| source.place(key).is_none_or(|place| selection.may_want(place, &sight));
     let limit = options.limit.unwrap_or(usize::MAX);
     let after = after.unwrap_or_default();
     let mut items = Vec::new();
     let mut last = String::new();
-    let mut rest = objects(source, &entries, selection.name(), &after);
+    let mut rest = objects(source, &entries, &may, &after);
     // One more than the limit tells whether there is a next page.
     for (key, object) in rest.by_ref().filter(|(_, object)| wanted(object)) {
         if items.len() == limit {
@@ -68,11 +69,11 @@ pub(super) fn list(
     Ok(Page { revision, items, continue_token: None, remaining: None })
 }
 
-/// The objects whose keys come after `after`, in order; only those named `name` if there is one.
+/// The objects whose keys come after `after`, in order; what `may` denies is not even read.
 fn objects<'a>(
     source: &'a Source,
     entries: &'a Entries,
-    name: Option<&'a str>,
+    may: &'a dyn Fn(&str) -> bool,
     after: &'a str,
 ) -> Box<dyn Iterator<Item = (String, Value)> + 'a> {
     let read = move |(key, stored): &'a (Arc<str>, Versioned<Arc<[u8]>>)| source.objects(key, stored, stored.modified);
@@ -82,8 +83,7 @@ fn objects<'a>(
         return Box::new(all.into_iter());
     }
     let begin = entries.partition_point(|(key, _)| **key <= *after);
-    let named = move |key: &str| name.is_none_or(|name| key.rsplit_once('/').is_some_and(|(_, own)| own == name));
-    Box::new(entries[begin..].iter().filter(move |(key, _)| named(key)).flat_map(read))
+    Box::new(entries[begin..].iter().filter(move |(key, _)| may(key)).flat_map(read))
 }
 
 /// What there was at the moment that is asked for, and the key after which the page begins.

@@ -67,6 +67,11 @@ impl Selection {
         commit.events.iter().any(|event| counts(&event.key)).then(|| self.sight(registry))
     }
 
+    /// Whether what is in this place can be wanted, which is cheaper to tell than to read it.
+    pub(crate) fn may_want(&self, (namespace, name): (&str, &str), sight: &Visible) -> bool {
+        self.name().is_none_or(|wanted| wanted == name) && sight.contains(namespace, name)
+    }
+
     pub(crate) fn wants(&self, object: &Value, sight: &Visible) -> bool {
         sight.contains(object::metadata(object, "namespace"), object::name(object))
             && self.labels.matches(object::labels(object))

@@ -3,6 +3,8 @@
 mod answer;
 mod impersonation;
 mod review;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -137,6 +139,7 @@ impl Asked<'_> {
         On { resource: self.resource, subresource, namespace, name }
     }
 
+    /// How the answer will look. To be asked for before anything is written: a 406 means that nothing was.
     fn shape(&self, query: &str) -> Result<Shape, Status> {
         let form = accept::form(&joined(self.request, header::ACCEPT));
         let form = form.ok_or_else(|| Status::not_acceptable(accept::Form::OFFERED))?;
@@ -198,24 +201,22 @@ impl Asked<'_> {
             return Err(Status::method_not_allowed());
         }
         self.access.require("create", &self.on(""))?;
-        let body = self.body()?;
-        let options = WriteOptions::parse(query)?;
+        let (shape, body, options) = (self.shape("")?, self.body()?, WriteOptions::parse(query)?);
         let written = self.write(&options, |write| async move { write.create(body).await }).await?;
-        Ok(self.shape("")?.object(StatusCode::CREATED, &written.object, &written.warnings))
+        Ok(shape.object(StatusCode::CREATED, &written.object, &written.warnings))
     }
 
     async fn update(&self, query: &str) -> Result<Answer, Status> {
         self.access.require("update", &self.on(self.name()))?;
-        let body = self.body()?;
-        let options = WriteOptions::parse(query)?;
+        let (shape, body, options) = (self.shape("")?, self.body()?, WriteOptions::parse(query)?);
         let name = self.name();
         let written = self.write(&options, |write| async move { write.update(name, body).await }).await?;
-        Ok(self.shape("")?.object(StatusCode::OK, &written.object, &written.warnings))
+        Ok(shape.object(StatusCode::OK, &written.object, &written.warnings))
     }
 
     async fn patch(&self, query: &str) -> Result<Answer, Status> {
         self.access.require("patch", &self.on(self.name()))?;
-        let options = WriteOptions::parse(query)?;
+        let (shape, options) = (self.shape("")?, WriteOptions::parse(query)?);
         let (name, kind) = (self.name(), self.resource.kind);
         let written = match patch::decode(self.content_type(), self.request.body(), kind, self.origin())? {
             patch::Request::Change(patch) => {
@@ -230,24 +231,24 @@ impl Asked<'_> {
             }
         };
         let code = if written.effect == Effect::Created { StatusCode::CREATED } else { StatusCode::OK };
-        Ok(self.shape("")?.object(code, &written.object, &written.warnings))
+        Ok(shape.object(code, &written.object, &written.warnings))
     }
 
     async fn delete(&self, query: &str) -> Result<Answer, Status> {
         self.access.require("delete", &self.on(self.name()))?;
-        let (options, deletion) = self.deletion(query)?;
+        let (shape, (options, deletion)) = (self.shape("")?, self.deletion(query)?);
         let name = self.name();
         let deletion = &deletion;
         let written = self.write(&options, |write| async move { write.delete(name, deletion).await }).await?;
         if written.effect == Effect::Gone {
             return Ok(Answer::deleted(self.resource, &written.object));
         }
-        Ok(self.shape("")?.object(StatusCode::OK, &written.object, &[]))
+        Ok(shape.object(StatusCode::OK, &written.object, &[]))
     }
 
     async fn delete_collection(&self, query: &str) -> Result<Answer, Status> {
         self.access.require("deletecollection", &self.on(""))?;
-        let read = ReadOptions::parse(query)?;
+        let (shape, read) = (self.shape("")?, ReadOptions::parse(query)?);
         let (options, deletion) = self.deletion(query)?;
         let selection = Selection::new(self.resource, self.target.namespace, &read, self.access.caller)?;
         let source = Source::new(self.resource, self.target.namespace);
@@ -265,7 +266,7 @@ impl Asked<'_> {
                 Err(status) => return Err(status),
             }
         }
-        Ok(self.shape("")?.list(&page))
+        Ok(shape.list(&page))
     }
 
     /// What a deletion asks for, in its query or in its body, and how.

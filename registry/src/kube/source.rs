@@ -8,7 +8,9 @@ use serde_json::Value;
 use super::{
     object,
     projection::{self, Projection},
+    rbac::Visible,
     resource::Resource,
+    selection::Selection,
 };
 use crate::store::{Revision, Store, Versioned};
 
@@ -22,8 +24,11 @@ pub(crate) struct Source {
     projection: Option<Projection>,
 }
 
+/// A stored value and its key.
+pub(crate) type Entry = (Arc<str>, Versioned<Arc<[u8]>>);
+
 /// What the store holds below a prefix, sorted by key.
-pub(crate) type Entries = Vec<(Arc<str>, Versioned<Arc<[u8]>>)>;
+pub(crate) type Entries = Vec<Entry>;
 
 impl Source {
     pub(crate) fn new(resource: &'static Resource, namespace: Option<&str>) -> Self {
@@ -66,10 +71,25 @@ impl Source {
         project(&read).into_iter().filter(mine).map(keyed).collect()
     }
 
+    /// Namespace and name of the object that is stored under a key; `None` if it is only projected from what is there.
+    pub(crate) fn place<'k>(&self, key: &'k str) -> Option<(&'k str, &'k str)> {
+        let (rest, name) = key.rsplit_once('/').filter(|_| !self.is_projected())?;
+        let namespace = rest.rsplit_once('/').filter(|_| self.resource.namespaced).map(|(_, namespace)| namespace);
+        Some((namespace.unwrap_or_default(), name))
+    }
+
+    /// Where the object of this name is stored, if that can be told by its name.
+    pub(crate) fn key(&self, name: &str) -> Option<String> {
+        let is_told = !self.is_projected() && self.resource.namespaced == self.namespace.is_some();
+        is_told.then(|| format!("{}{name}", self.prefix))
+    }
+
     /// The objects of several stored values that are wanted, by key.
-    pub(crate) fn all(&self, entries: &Entries, wanted: impl Fn(&Value) -> bool) -> BTreeMap<String, Value> {
-        let objects = entries.iter().flat_map(|(key, stored)| self.objects(key, stored, stored.modified));
-        objects.filter(|(_, object)| wanted(object)).collect()
+    pub(crate) fn all(&self, entries: &[Entry], selection: &Selection, sight: &Visible) -> BTreeMap<String, Value> {
+        let may = |key: &str| self.place(key).is_none_or(|place| selection.may_want(place, sight));
+        let objects = entries.iter().filter(|(key, _)| may(key));
+        let objects = objects.flat_map(|(key, stored)| self.objects(key, stored, stored.modified));
+        objects.filter(|(_, object)| selection.wants(object, sight)).collect()
     }
 
     /// One object, and the revision at which it was last changed.

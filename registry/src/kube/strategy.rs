@@ -109,7 +109,7 @@ pub(crate) fn settle(resource: &Resource, before: &Value, mut after: Value) -> O
         let generation = before["metadata"]["generation"].as_u64().unwrap_or_default() + 1;
         metadata_mut(&mut after).insert("generation".to_owned(), generation.into());
     }
-    if is_deleted(&after) && finalizers(&after).is_empty() {
+    if is_deleted(&after) && waits_for_nobody(&after) {
         return Outcome::Gone(after);
     }
     Outcome::Put(after)
@@ -123,8 +123,7 @@ pub(crate) fn delete(resource: &Resource, before: &Value, foreground: bool, now:
         all.push(FOREGROUND.into());
         metadata_mut(&mut after).insert("finalizers".to_owned(), all.into());
     }
-    if finalizers(&after).iter().all(|finalizer| *finalizer == FOREGROUND) {
-        // Nothing here is owned by anything: there are no dependents to wait for.
+    if waits_for_nobody(&after) {
         return Outcome::Gone(before.clone());
     }
     if is_deleted(before) {
@@ -161,6 +160,11 @@ const FOREGROUND: &str = "foregroundDeletion";
 /// Whether it is being deleted.
 pub(crate) fn is_deleted(object: &Value) -> bool {
     !object::metadata(object, "deletionTimestamp").is_empty()
+}
+
+/// Whether no finalizer is left but Kubernetes' own: nothing here is owned by anything, so there are no dependents.
+fn waits_for_nobody(object: &Value) -> bool {
+    finalizers(object).iter().all(|finalizer| *finalizer == FOREGROUND)
 }
 
 pub(crate) fn finalizers(object: &Value) -> Vec<&str> {

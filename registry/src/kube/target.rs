@@ -64,8 +64,8 @@ impl Verb {
             ("GET" | "HEAD", false) if watch => Self::Watch,
             ("GET" | "HEAD", false) => Self::List,
             ("POST", _) => Self::Create,
-            ("PUT", _) => Self::Update,
-            ("PATCH", _) => Self::Patch,
+            ("PUT", true) => Self::Update,
+            ("PATCH", true) => Self::Patch,
             ("DELETE", true) => Self::Delete,
             ("DELETE", false) => Self::DeleteCollection,
             _ => return None,
@@ -151,5 +151,6 @@ mod tests {
         assert_eq!(verb(http::Method::GET, false, false), Some("list"));
         assert_eq!(verb(http::Method::DELETE, false, false), Some("deletecollection"));
         assert_eq!(verb(http::Method::OPTIONS, true, false), None);
+        assert_eq!(verb(http::Method::PUT, false, false), None);
     }
 }

@@ -8,9 +8,15 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
-use super::{options::ReadOptions, rbac::Visible, selection::Selection, source::Source, status::Status};
+use super::{
+    options::ReadOptions,
+    rbac::Visible,
+    selection::Selection,
+    source::{Entry, Source},
+    status::Status,
+};
 use crate::registry::Registry;
-use crate::store::{Commit, Event, Revision, Versioned, Watch, WatchEnd};
+use crate::store::{Commit, Revision, Watch, WatchEnd};
 
 /// What a watcher is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +34,9 @@ pub(super) enum WatchEvent {
     Error(Status),
 }
 
+/// Objects by their keys.
+type Seen = BTreeMap<String, Value>;
+
 /// How long a watch lives that names no time: as kube-apiserver's, at least half an hour.
 const LIFE: Duration = Duration::from_secs(45 * 60);
 
@@ -41,6 +50,11 @@ pub(super) struct Watcher {
     source: Source,
     selection: Selection,
     sight: Visible,
+    /// What there was at the beginning and is still to be told. Not read before its turn comes: a watcher that reads slowly
+    /// would hold all of it as objects, many times as large.
+    initial: std::vec::IntoIter<Entry>,
+    /// Told after the last of these.
+    mark: Option<WatchEvent>,
     queue: VecDeque<WatchEvent>,
     /// Everything up to here is in the queue, or told.
     seen: Revision,
@@ -74,6 +88,8 @@ impl Watcher {
             source,
             selection,
             sight,
+            initial: Vec::new().into_iter(),
+            mark: None,
             queue: VecDeque::new(),
             seen: start,
             bookmarks: options.bookmarks,
@@ -82,11 +98,11 @@ impl Watcher {
             ended: false,
         };
         if initial {
-            let found = watcher.seen_at(start, &watcher.sight).map_err(|end| too_old(start, end))?;
-            watcher.queue.extend(found.into_values().map(WatchEvent::Added));
+            let found = watcher.registry.store().list_at(watcher.source.prefix(), start);
+            watcher.initial = found.map_err(|end| too_old(start, end))?.into_iter();
         }
         if options.send_initial_events {
-            watcher.queue.push_back(WatchEvent::Bookmark { revision: start, initial: true });
+            watcher.mark = Some(WatchEvent::Bookmark { revision: start, initial: true });
         }
         Ok(watcher)
     }
@@ -96,6 +112,15 @@ impl Watcher {
         loop {
             if let Some(event) = self.queue.pop_front() {
                 return Some(event);
+            }
+            // Reading what was there takes its time; others have their turn, too.
+            tokio::task::consume_budget().await;
+            if let Some(entry) = self.initial.next() {
+                self.queue.extend(self.source.all(&[entry], &self.selection, &self.sight).into_values().map(WatchEvent::Added));
+                continue;
+            }
+            if let Some(mark) = self.mark.take() {
+                return Some(mark);
             }
             if self.ended {
                 return None;
@@ -120,43 +145,57 @@ impl Watcher {
     }
 
     fn follow(&mut self, commit: &Commit) -> Result<(), WatchEnd> {
-        if let Some(sight) = self.selection.sight_after(commit, &self.registry).filter(|sight| *sight != self.sight) {
-            self.look_anew(commit, sight)?;
-        } else {
-            for event in &commit.events {
-                self.tell(event, commit.revision);
+        let sight = self.selection.sight_after(commit, &self.registry).filter(|sight| *sight != self.sight);
+        let (before, after) = match sight {
+            Some(sight) => {
+                let old = std::mem::replace(&mut self.sight, sight);
+                self.look_anew(commit, &old)?
             }
-        }
+            None => self.changed(commit, &self.sight),
+        };
+        self.tell_difference(before, after);
         self.seen = commit.revision;
         Ok(())
     }
 
-    /// What comes into the selection is added, what leaves it is deleted.
-    fn tell(&mut self, event: &Event, revision: Revision) {
-        if !event.key.starts_with(self.source.prefix()) {
-            return;
+    /// What the commit changed, as it was seen before and as it is seen now.
+    fn changed(&self, commit: &Commit, old: &Visible) -> (Seen, Seen) {
+        let (mut before, mut after) = (Seen::new(), Seen::new());
+        for event in commit.events.iter().filter(|event| event.key.starts_with(self.source.prefix())) {
+            for (seen, stored, sight) in [(&mut before, &event.before, old), (&mut after, &event.after, &self.sight)] {
+                let Some(stored) = stored else { continue };
+                let objects = self.source.objects(&event.key, stored, commit.revision);
+                seen.extend(objects.into_iter().filter(|(_, object)| self.selection.wants(object, sight)));
+            }
         }
-        let selected = |stored: Option<&Versioned<Arc<[u8]>>>| -> BTreeMap<String, Value> {
-            let objects = stored.map(|stored| self.source.objects(&event.key, stored, revision)).unwrap_or_default();
-            objects.into_iter().filter(|(_, object)| self.selection.wants(object, &self.sight)).collect()
-        };
-        let (before, after) = (selected(event.before.as_ref()), selected(event.after.as_ref()));
-        self.tell_difference(before, after);
+        (before, after)
     }
 
-    /// The rights have changed, and with them what is seen.
-    fn look_anew(&mut self, commit: &Commit, sight: Visible) -> Result<(), WatchEnd> {
-        let mut before = self.seen_at(self.seen, &self.sight)?;
-        let after = self.seen_at(commit.revision, &sight)?;
+    /// The same when the rights have changed with the commit, and with them what is seen of all the rest.
+    fn look_anew(&self, commit: &Commit, old: &Visible) -> Result<(Seen, Seen), WatchEnd> {
+        let names = old.difference(&self.sight);
+        let keys = names.and_then(|names| names.iter().map(|name| self.source.key(name)).collect::<Option<Vec<_>>>());
+        let (mut before, after) = match keys {
+            Some(keys) => {
+                let (mut before, mut after) = self.changed(commit, old);
+                for key in keys.iter().filter(|key| commit.events.iter().all(|event| *event.key != ***key)) {
+                    let mut found = self.registry.store().list_at(key, commit.revision)?;
+                    found.retain(|(found, _)| **found == **key);
+                    before.extend(self.source.all(&found, &self.selection, old));
+                    after.extend(self.source.all(&found, &self.selection, &self.sight));
+                }
+                (before, after)
+            }
+            None => (self.seen_at(self.seen, old)?, self.seen_at(commit.revision, &self.sight)?),
+        };
         for (_, last) in before.iter_mut().filter(|(key, _)| !after.contains_key(*key)) {
             last["metadata"]["resourceVersion"] = commit.revision.to_string().into();
         }
-        self.sight = sight;
-        self.tell_difference(before, after);
-        Ok(())
+        Ok((before, after))
     }
 
-    fn tell_difference(&mut self, mut before: BTreeMap<String, Value>, after: BTreeMap<String, Value>) {
+    /// What comes into the selection is added, what leaves it is deleted.
+    fn tell_difference(&mut self, mut before: Seen, after: Seen) {
         for (key, object) in after {
             match before.remove(&key) {
                 None => self.queue.push_back(WatchEvent::Added(object)),
@@ -167,9 +206,9 @@ impl Watcher {
         self.queue.extend(before.into_values().map(WatchEvent::Deleted));
     }
 
-    fn seen_at(&self, revision: Revision, sight: &Visible) -> Result<BTreeMap<String, Value>, WatchEnd> {
+    fn seen_at(&self, revision: Revision, sight: &Visible) -> Result<Seen, WatchEnd> {
         let entries = self.registry.store().list_at(self.source.prefix(), revision)?;
-        Ok(self.source.all(&entries, |object| self.selection.wants(object, sight)))
+        Ok(self.source.all(&entries, &self.selection, sight))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Which clusters are in which sets, and which sets are bound in which workspace.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// The clusters of one set.
 pub type Members = BTreeSet<Arc<str>>;
@@ -17,6 +17,9 @@ pub(super) struct Sets {
     sets_of: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
     bound: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
 }
+
+/// The clusters of a set that has none.
+static NOBODY: LazyLock<Arc<Members>> = LazyLock::new(Arc::default);
 
 impl Sets {
     /// The cluster is in these sets and in no others.
@@ -67,8 +70,8 @@ impl Sets {
         }
     }
 
-    /// The sets usable in the namespace, or every set that has a cluster. With a cluster, only those that hold it, which
-    /// are few.
+    /// The sets bound in the namespace, also those without clusters, or every set that has a cluster. With a cluster, only
+    /// those that hold it, which are few.
     pub(super) fn within<'a>(
         &'a self,
         namespace: Option<&'a str>,
@@ -82,7 +85,9 @@ impl Sets {
                 };
                 Box::new(self.sets_of.get(cluster).into_iter().flatten().filter(usable).filter_map(with_members))
             }
-            (None, Some(namespace)) => Box::new(self.bound_in(namespace).filter_map(with_members)),
+            (None, Some(namespace)) => {
+                Box::new(self.bound_in(namespace).map(move |set| with_members(set).unwrap_or((set, &NOBODY))))
+            }
             (None, None) => Box::new(self.members.iter()),
         }
     }

@@ -2,6 +2,7 @@
 
 mod oracle;
 mod properties;
+mod requests;
 mod reviews;
 mod world;
 

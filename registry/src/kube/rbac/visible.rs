@@ -197,6 +197,10 @@ impl Policy {
         }
         // To list every set is not yet to see every cluster; to proxy to every set is.
         if (named || verb == PROXY) && rule.grants(verb, CLUSTER_GROUP, SETS, "") {
+            if binding.namespace().is_none() && one.is_none() {
+                // A set without clusters shows none, but it is no reason to refuse a list or to end a watch.
+                sight.members.extend(rule.resource_names.iter().map(|set| (Arc::from(set.as_str()), Arc::default())));
+            }
             sight.members.extend(usable().filter(|(set, _)| rule.names(set)).map(owned));
         }
         Visible::Only(sight)
@@ -264,6 +268,24 @@ impl Visible {
     /// Whether nothing can be seen, whatever there is.
     pub fn is_empty(&self) -> bool {
         *self == Self::Only(Sight::default())
+    }
+
+    /// The names that one of the two shows and the other may not, where they can be told: neither shows everything, nor
+    /// looks into single namespaces.
+    pub fn difference(&self, other: &Self) -> Option<BTreeSet<Arc<str>>> {
+        let (Self::Only(one), Self::Only(two)) = (self, other) else { return None };
+        if !one.namespaces.is_empty() || !two.namespaces.is_empty() {
+            return None;
+        }
+        let mut names: BTreeSet<_> = one.names.symmetric_difference(&two.names).cloned().collect();
+        let nobody = Arc::default();
+        for set in one.members.keys().chain(two.members.keys()) {
+            let [one, two] = [one, two].map(|sight| sight.members.get(set).unwrap_or(&nobody));
+            if !Arc::ptr_eq(one, two) {
+                names.extend(one.symmetric_difference(two).cloned());
+            }
+        }
+        Some(names)
     }
 
     fn and(self, other: impl FnOnce() -> Self) -> Self {

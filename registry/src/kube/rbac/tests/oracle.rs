@@ -98,6 +98,20 @@ impl Asker<'_> {
         self.may(verb, "", "namespaces", name, name)
     }
 
+    /// Whether there is a set, be it without clusters, whose clusters the user may see.
+    pub(super) fn sees_some_set_of_clusters(&self, verb: &str) -> bool {
+        NAMES.into_iter().any(|set| {
+            let named = |at: &str, verb: &str| self.right(at, true, verb, CLUSTER_GROUP, SETS, set);
+            named("", verb)
+                || named("", "proxy")
+                || NAMESPACES.into_iter().filter(|own| self.bound(own, set)).any(|own| {
+                    let clusters = |verb: &str| self.right(own, false, verb, CLUSTER_GROUP, CLUSTERS, "fresh");
+                    let sets = self.right(own, false, "proxy", CLUSTER_GROUP, SETS, set);
+                    named(own, verb) || named(own, "proxy") || clusters(verb) || clusters("proxy") || sets
+                })
+        })
+    }
+
     /// `only_named`: through its sets only by rules that say which sets.
     fn has_cluster(&self, verb: &str, cluster: &str, only_named: bool) -> bool {
         let own = |namespace: &str| self.holds(namespace, verb, CLUSTER_GROUP, CLUSTERS, cluster);
