@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::*;
 
-/// Forwards to an etcd, and cuts what it is told to.
+/// Forwards to an etcd, and cuts what it is told to. Its tests need a second thread: opening a store blocks.
 struct Forwarder {
     port: u16,
     faults: Arc<Faults>,
@@ -233,7 +233,7 @@ async fn a_hanging_etcd_is_waited_for_when_the_outcome_is_open() {
     assert_eq!(content(&Store::connect(&etcd.options()).unwrap()), content(&store));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_answer_leaves_nothing_open() {
     let etcd = EtcdProcess::shared();
     let options = etcd.own_options();
@@ -255,7 +255,7 @@ async fn a_lost_answer_leaves_nothing_open() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_endpoint_that_is_gone_is_replaced_by_another() {
     let etcd = EtcdProcess::shared();
     let options = etcd.own_options();
@@ -272,7 +272,7 @@ async fn an_endpoint_that_is_gone_is_replaced_by_another() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_etcd_compacts_while_the_watch_is_lost_is_read_again() {
     let etcd = EtcdProcess::start();
     let options = etcd.own_options();
@@ -312,7 +312,7 @@ async fn what_etcd_compacts_while_the_watch_is_lost_is_read_again() {
     assert_eq!(soon(watch.next()).await.unwrap().revision, next);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outcome_is_known_also_when_it_was_compacted_before_it_was_seen() {
     let etcd = EtcdProcess::start();
     let options = etcd.own_options();
