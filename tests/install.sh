@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Installs what the tests run and this machine lacks: curl, kubectl and Prometheus.
+# Installs what the tests run and this machine lacks: curl, kubectl, Prometheus and etcd.
 #
-# curl comes by apt-get. The other two are put into target/tools, where the harness looks after PATH: nothing else of the
-# machine changes, and no Prometheus service is started. Says nothing when all is there; any failure ends it with an error.
+# curl comes by apt-get. The others are put into target/tools, where the tests look after PATH: nothing else of the machine
+# changes, and no service of Prometheus or etcd is started. Says nothing when all is there; any failure ends it with an error.
 set -Eeuo pipefail
 
 cd "$(dirname "$0")/.."
@@ -50,16 +50,25 @@ install_curl() {
     apt_install curl
 }
 
-# Unpacked, not installed: Debian's package would start a service on port 9090, and none of its dependencies is needed here.
-install_prometheus() {
-    apt_update prometheus
+# unpack PACKAGE COMMAND: unpacked, not installed, because Debian's packages of servers start them as services. None of
+# their dependencies is needed here.
+unpack() {
+    apt_update "$1"
     local folder
     folder=$(mktemp -d)
-    (cd "$folder" && quietly apt-get download prometheus)
-    rm -rf "$tools/prometheus"
-    quietly dpkg-deb --extract "$folder"/prometheus_*.deb "$tools/prometheus"
+    (cd "$folder" && quietly apt-get download "$1")
+    rm -rf "${tools:?}/$2"
+    quietly dpkg-deb --extract "$folder/$1"_*.deb "$tools/$2"
     rm -r "$folder"
-    ln -sf ../prometheus/usr/bin/prometheus "$tools/bin/prometheus"
+    ln -sf "../$2/usr/bin/$2" "$tools/bin/$2"
+}
+
+install_prometheus() {
+    unpack prometheus prometheus
+}
+
+install_etcd() {
+    unpack etcd-server etcd
 }
 
 install_kubectl() {
@@ -84,3 +93,4 @@ need() {
 need curl --version
 need kubectl version --client
 need prometheus --version
+need etcd --version
