@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Installs what the tests run and this machine lacks: curl, Prometheus, and kubectl in the newest version and an old one.
+# Installs what the tests run and this machine lacks: curl, Prometheus, etcd, and kubectl in the newest version and an old one.
 #
-# curl comes by apt-get. The others are put into target/tools, where the harness looks after PATH: nothing else of the
-# machine changes, and no Prometheus service is started. Says nothing when all is there; any failure ends it with an error.
+# curl comes by apt-get. The others are put into target/tools, where the tests look after PATH: nothing else of the machine
+# changes, and no service of Prometheus or etcd is started. Says nothing when all is there; any failure ends it with an error.
 set -Eeuo pipefail
 
 cd "$(dirname "$0")/.."
@@ -50,7 +50,8 @@ install_curl() {
     apt_install curl
 }
 
-# unpack PACKAGE: into a folder of its own in target/tools, without what it depends on.
+# unpack PACKAGE: into a folder of its own in target/tools. Unpacked, not installed, because Debian's packages of servers start
+# them as services; none of their dependencies is needed here.
 unpack() {
     apt_update "$1"
     local folder
@@ -61,10 +62,14 @@ unpack() {
     rm -r "$folder"
 }
 
-# Unpacked, not installed: Debian's package would start a service on port 9090, and none of its dependencies is needed here.
 install_prometheus() {
     unpack prometheus
     ln -sf ../prometheus/usr/bin/prometheus "$tools/bin/prometheus"
+}
+
+install_etcd() {
+    unpack etcd-server
+    ln -sf ../etcd-server/usr/bin/etcd "$tools/bin/etcd"
 }
 
 # Debian's, 1.20 in Debian 12: unpacked, so that it hides no other kubectl.
@@ -102,3 +107,4 @@ need kubectl.1.37 version --client
 need kubectl-debian version --client
 need kubectl version --client
 need prometheus --version
+need etcd --version

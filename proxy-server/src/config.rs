@@ -13,11 +13,15 @@ use std::{
 
 use certs::ClusterName;
 use clap::{Args, Parser};
+use registry::store::Etcd;
 use serde::{Deserialize, Deserializer, de};
 use tunnel::{Mtu, TunnelMemory};
 
 use crate::workers::default_count;
 
+mod store;
+
+use self::store::StoreSettings;
 pub use crate::limits::Caps;
 
 /// Exit code of a wrong command line or configuration (sysexits.h).
@@ -26,8 +30,10 @@ pub const EX_USAGE: u8 = 64;
 /// Everything that a hub needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Folder of the CA, the registry and the administrator's credentials.
+    /// Folder of the CA, the registry (unless it is in etcd) and the administrator's credentials.
     pub state: PathBuf,
+    /// The etcd that keeps the registry instead of a file in the state folder.
+    pub etcd: Option<Etcd>,
     /// Names and addresses under which agents and clients reach this hub.
     pub advertise: Vec<String>,
     /// Where clients connect.
@@ -119,6 +125,24 @@ struct Settings {
     /// Folder of the CA, the registry and the administrator's credentials [default: /var/lib/cluster-proxy for root]
     #[arg(long, value_name = "DIR", env = "CLUSTER_PROXY_STATE")]
     state: Option<PathBuf>,
+    /// What keeps the registry: redb (a file in the state folder) or etcd [default: redb]
+    #[arg(long, value_name = "KIND", env = "CLUSTER_PROXY_STORE")]
+    store: Option<String>,
+    /// http:// or https:// URL of a member of the etcd (3.4 or newer) for --store etcd; may be given several times
+    #[arg(long, value_name = "URL", env = "CLUSTER_PROXY_ETCD_ENDPOINT", value_delimiter = ',')]
+    etcd_endpoint: Vec<String>,
+    /// PEM file of the CAs that etcd's certificates are signed by
+    #[arg(long, value_name = "FILE", env = "CLUSTER_PROXY_ETCD_CA")]
+    etcd_ca: Option<PathBuf>,
+    /// PEM file of the client certificate to show to etcd
+    #[arg(long, value_name = "FILE", env = "CLUSTER_PROXY_ETCD_CERT")]
+    etcd_cert: Option<PathBuf>,
+    /// PEM file of the client certificate's key
+    #[arg(long, value_name = "FILE", env = "CLUSTER_PROXY_ETCD_KEY")]
+    etcd_key: Option<PathBuf>,
+    /// What the keys in etcd begin with [default: /cluster-proxy]
+    #[arg(long, value_name = "PREFIX", env = "CLUSTER_PROXY_ETCD_PREFIX")]
+    etcd_prefix: Option<String>,
     /// Name or address under which agents and clients reach this hub; may be given several times
     #[arg(long, value_name = "HOST", env = "CLUSTER_PROXY_ADVERTISE", value_delimiter = ',')]
     advertise: Vec<String>,
@@ -206,6 +230,7 @@ impl Config {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         Self {
             state,
+            etcd: None,
             advertise: vec!["127.0.0.1".into()],
             proxy_listen: any,
             proxy_sockets: Vec::new(),
@@ -276,12 +301,22 @@ impl Config {
         let sockets = if flags.proxy_socket.is_empty() { file.proxy_socket } else { flags.proxy_socket };
         let sockets = sockets.into_iter().map(|socket| problems.value("proxy-socket", socket, parsed));
         let proxy_sockets = sockets.collect::<Vec<_>>().into_iter().flatten().collect();
+        let store = StoreSettings {
+            kind: flags.store.or(file.store),
+            endpoints: if flags.etcd_endpoint.is_empty() { file.etcd_endpoint } else { flags.etcd_endpoint },
+            ca: flags.etcd_ca.or(file.etcd_ca),
+            cert: flags.etcd_cert.or(file.etcd_cert),
+            key: flags.etcd_key.or(file.etcd_key),
+            prefix: flags.etcd_prefix.or(file.etcd_prefix),
+        };
+        let etcd = store.resolve(problems);
         let state = flags.state.or(file.state).or_else(default_state);
         if state.is_none() {
             problems.0.push("state: no home folder to keep it in; name one with --state DIR".into());
         }
         Some(Self {
             state: state?,
+            etcd,
             advertise: if flags.advertise.is_empty() { file.advertise } else { flags.advertise },
             proxy_listen: proxy_listen?,
             proxy_sockets,
@@ -444,6 +479,34 @@ mod tests {
         assert_eq!(config.advertise, ["hub"]);
         assert_eq!(config.drain_timeout, Duration::from_secs(30));
         assert_eq!(config.proxy_listen, "[::]:8090".parse().unwrap());
+    }
+
+    #[test]
+    fn the_store_is_a_file_unless_it_is_etcd() {
+        assert_eq!(parse(&["--state", "/s"]).unwrap().etcd, None);
+        let arguments = ["--state", "/s", "--store", "etcd", "--etcd-endpoint", "https://a:2379,https://b:2379"];
+        let tls = ["--etcd-ca", "ca", "--etcd-cert", "cert", "--etcd-key", "key"];
+        let expected = Etcd {
+            endpoints: vec!["https://a:2379".into(), "https://b:2379".into()],
+            ca: Some("ca".into()),
+            identity: Some(("cert".into(), "key".into())),
+            prefix: "/cluster-proxy".into(),
+        };
+        assert_eq!(parse(&[&arguments[..], &tls].concat()).unwrap().etcd, Some(expected));
+        for (wrong, named) in [
+            (&["--store", "sqlite"][..], "store"),
+            (&["--store", "etcd"], "etcd-endpoint"),
+            (&["--etcd-endpoint", "http://a"], "store"),
+            (&["--store", "etcd", "--etcd-endpoint", "a:2379"], "etcd-endpoint"),
+            (&["--store", "etcd", "--etcd-endpoint", "https://a"], "etcd-ca"),
+            (&["--store", "etcd", "--etcd-endpoint", "http://a", "--etcd-cert", "c"], "etcd-key"),
+            (&["--store", "etcd", "--etcd-endpoint", "http://a", "--etcd-prefix", &"p".repeat(129)], "etcd-prefix"),
+        ] {
+            let Err(ConfigError::Problems(problems)) = parse(&[&["--state", "/s"], wrong].concat()) else {
+                panic!("{wrong:?} is taken")
+            };
+            assert!(problems.iter().any(|problem| problem.starts_with(&format!("{named}: "))), "{problems:?}");
+        }
     }
 
     #[test]

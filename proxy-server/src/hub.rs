@@ -1,6 +1,6 @@
 //! The hub put together: bound first, served later, and stopped in a written order.
 
-use std::{io, net::SocketAddr, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
+use std::{fs::File, io, net::SocketAddr, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
 use certs::ClusterName;
 use futures_util::future::join_all;
@@ -67,6 +67,8 @@ pub struct Hub {
     listeners: Vec<Arc<Listener>>,
     workers: Workers,
     phases: Phases,
+    /// Keeps other hubs out of the state folder, when the registry is elsewhere.
+    _folder_lock: Option<File>,
 }
 
 /// Where a hub really listens.
@@ -115,7 +117,7 @@ pub enum StartError {
 impl Hub {
     /// Opens the state and binds every port; serves nothing yet.
     pub async fn bind(config: Config) -> Result<Self, StartError> {
-        let state = State::open(&config.state).map_err(StartError::State)?;
+        let state = State::open(&config.state, config.etcd.as_ref()).map_err(StartError::State)?;
         let workers = Workers::start(config.workers).map_err(StartError::Worker)?;
         let (mut ports, bound) = Ports::bind(&config, workers.handles()).map_err(StartError::Listen)?;
         let Bound { proxy, tunnel, api, metrics } = bound;
@@ -123,7 +125,7 @@ impl Hub {
         state.begin().await.map_err(StartError::State)?;
         let admin = state.write_admin(format!("https://{}", near(api)), near(proxy));
         let admin = admin.await.map_err(StartError::State)?;
-        let State { folder, authority, registry, reset_key } = state;
+        let State { folder, authority, registry, reset_key, folder_lock } = state;
         let addresses = Addresses { proxy, tunnel, api, metrics, pin: authority.pin(), admin };
         // A client may name its cluster by the server name in TLS.
         let wildcard = format!("*.{}", config.clusters_domain);
@@ -137,7 +139,7 @@ impl Hub {
         let listeners = ports.tunnel.drain(..).zip(workers.handles()).map(serve).collect::<Result<_, _>>();
         let listeners = listeners.map_err(StartError::Tunnel)?;
         let hub = Self::assemble(config, names, addresses, registry, authorities, listeners, workers);
-        Ok(Self { ports: Some(ports), ..hub.map_err(StartError::Metrics)? })
+        Ok(Self { ports: Some(ports), _folder_lock: folder_lock, ..hub.map_err(StartError::Metrics)? })
     }
 
     fn assemble(
@@ -202,6 +204,7 @@ impl Hub {
             listeners,
             workers,
             phases,
+            _folder_lock: None,
         })
     }
 

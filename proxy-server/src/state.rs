@@ -3,14 +3,16 @@
 //! | file | what |
 //! |---|---|
 //! | `ca.crt`, `ca.key` | the CA; losing the key means that every agent joins again |
-//! | `registry.redb` | clusters, tokens, users |
+//! | `registry.redb` | clusters, tokens, users; not there when etcd keeps them |
+//! | `in-use` | keeps other hubs out of the folder when it has no `registry.redb` |
 //! | `reset.key` | lets a restarted hub tell old tunnels that they are gone |
 //! | `tunnels` | which tunnels were up, so that a hub that starts after a crash resets them ([`crate::roster`]) |
 //! | `admin/` | credentials of the user `admin`, for this machine's `cluster-proxy` |
 
 use std::{
-    fs, io,
-    os::unix::fs::DirBuilderExt,
+    fs::{self, File, TryLockError},
+    io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -20,7 +22,7 @@ use jiff::Timestamp;
 use registry::{
     NewUser, NewUserError, Reach, Registry, Role, UserError,
     kube::rbac::MASTERS,
-    store::{CommitError, OpenError},
+    store::{Backend, CommitError, Etcd, OpenError},
 };
 use secrecy::SecretString;
 use tunnel::RESET_KEY_LENGTH;
@@ -38,6 +40,8 @@ pub(crate) struct State {
     pub(crate) authority: Authority,
     pub(crate) registry: Registry,
     pub(crate) reset_key: [u8; RESET_KEY_LENGTH],
+    /// Keeps other hubs out of the folder for as long as it is open, when the registry is not in there.
+    pub(crate) folder_lock: Option<File>,
 }
 
 /// Why the state cannot be used.
@@ -45,6 +49,8 @@ pub(crate) struct State {
 pub enum StateError {
     #[error("cannot use {path}; check its permissions, or name another folder with --state")]
     File { path: PathBuf, source: io::Error },
+    #[error("{0} is in use by another hub; stop that one, or name another folder with --state")]
+    InUse(PathBuf),
     #[error("{0} is damaged; delete it, and every agent takes a moment longer to come back once")]
     ResetKey(PathBuf),
     #[error("the hub's CA cannot be used")]
@@ -69,14 +75,18 @@ pub enum StateError {
 
 impl State {
     /// Opens the folder, and makes in it what is missing.
-    pub(crate) fn open(folder: &Path) -> Result<Self, StateError> {
+    pub(crate) fn open(folder: &Path, etcd: Option<&Etcd>) -> Result<Self, StateError> {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
         made.map_err(|source| StateError::File { path: folder.to_owned(), source })?;
         // First: it also makes sure that no other hub uses the folder.
-        let registry = Registry::open(folder.join("registry.redb")).map_err(StateError::Registry)?;
+        let (backend, folder_lock) = match etcd {
+            None => (Backend::File(folder.join("registry.redb")), None),
+            Some(etcd) => (Backend::Etcd(etcd.clone()), Some(lock(folder)?)),
+        };
+        let registry = Registry::on(&backend).map_err(StateError::Registry)?;
         let authority = Authority::load_or_create(folder).map_err(StateError::Authority)?;
         let reset_key = reset_key(&folder.join("reset.key"))?;
-        Ok(Self { folder: folder.to_owned(), authority, registry, reset_key })
+        Ok(Self { folder: folder.to_owned(), authority, registry, reset_key, folder_lock })
     }
 
     /// Makes what every registry has, where it is missing.
@@ -119,6 +129,18 @@ impl State {
         let new = NewUser { name: user.clone(), role: Role::Admin, groups, clusters: Reach::All };
         let (_, token) = self.registry.create_user(new, Timestamp::now()).await.map_err(StateError::Create)?;
         Ok(token)
+    }
+}
+
+/// Makes sure that no other hub uses the folder.
+fn lock(folder: &Path) -> Result<File, StateError> {
+    let path = folder.join("in-use");
+    let opened = File::options().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = opened.map_err(|source| StateError::File { path: path.clone(), source })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StateError::InUse(folder.to_owned())),
+        Err(TryLockError::Error(source)) => Err(StateError::File { path, source }),
     }
 }
 

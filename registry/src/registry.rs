@@ -26,7 +26,7 @@ use crate::join::{self, JoinAsk, JoinRefusal, Joined};
 use crate::kube::rbac::Policy;
 use crate::kube::sets::Rule;
 use crate::secret::{DrawnToken, PresentedToken, TokenKind};
-use crate::store::{CommitError, Event, Observer, OpenError, Store, Txn, Versioned};
+use crate::store::{Backend, CommitError, Event, Observer, OpenError, Store, Txn, Versioned};
 use crate::token::{JoinToken, MAX_TIME_TO_LIVE, NewToken};
 use crate::view::{Change, View};
 
@@ -84,17 +84,21 @@ const CHANGES: usize = 1024;
 impl Registry {
     /// Opens the registry in the file `path`, making it if there is none. Blocks; meant for the start of a process.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
-        let path = path.as_ref();
+        Self::on(&Backend::File(path.as_ref().to_owned()))
+    }
+
+    /// Opens the registry in a file or in etcd. Blocks; meant for the start of a process.
+    pub fn on(backend: &Backend) -> Result<Self, OpenError> {
         let (changes, _) = broadcast::channel(CHANGES);
         let view = Arc::new(RwLock::new(View::default()));
-        let store = Store::open_observed(path, observer(Arc::clone(&view), changes.clone()))?;
+        let store = Store::on(backend, observer(Arc::clone(&view), changes.clone()))?;
         {
-            // Nobody can have committed yet, so the writer does not touch the view.
+            // Taken before the list, so what another process commits meanwhile is applied after it.
             let mut view = view.write();
             for (key, after) in store.list("").0 {
                 let event = Event { key, after: Some(after), before: None };
                 view.apply(&event)
-                    .map_err(|source| OpenError::Damaged { path: path.to_owned(), source: source.into() })?;
+                    .map_err(|source| OpenError::Damaged { path: backend.place(), source: source.into() })?;
             }
         }
         Ok(Self { store, view, changes })

@@ -1,7 +1,8 @@
-//! The store: keys and values with revisions, compare-and-swap, list by prefix and watch, kept in one redb file.
+//! The store: keys and values with revisions, compare-and-swap, list by prefix and watch, kept in one redb file or in etcd.
 //!
-//! The whole content is also held in memory, so reads never wait for the disk and never fail. Writes go through one
-//! thread (`writer`) that owns the file and commits what has queued up as one group.
+//! The whole content is also held in memory, so reads never wait for the disk or for etcd, and never fail. Writes go
+//! through one thread: `writer` owns the file and commits what has queued up as one group; `etcd` sends to etcd and takes
+//! over what its watch shows.
 //!
 //! Invariants, and the tests that hold them:
 //!
@@ -10,8 +11,8 @@
 //!    `whichever_operation_fails_refused_is_not_applied_and_acknowledged_stays`.
 //! 3. A commit is on disk before anybody sees it, and can be seen before it is answered:
 //!    `a_revision_is_published_before_its_commit_is_answered`.
-//! 4. Revisions grow by one with each transaction that changes something, and never go back:
-//!    `revisions_grow_by_one_with_each_transaction_that_changes_something`.
+//! 4. Revisions grow with each transaction that changes something (in a file by one), and never go back:
+//!    `revisions_grow_with_each_transaction_that_changes_something`.
 //! 5. A damaged file is never taken for an empty or an older store: `a_flipped_bit_is_noticed_or_harmless`.
 //!
 //! Beside the file `registry.redb` there is `registry.redb.lock`, which keeps other processes out and may be left behind,
@@ -19,6 +20,7 @@
 
 mod digest;
 mod disk;
+mod etcd;
 mod log;
 mod state;
 #[cfg(test)]
@@ -39,11 +41,20 @@ use tokio::sync::{mpsc, oneshot, watch as latest};
 use tokio::time::timeout;
 
 use self::disk::Disk;
+pub use self::etcd::Etcd;
 pub use self::log::{Commit, Event};
 use self::state::State;
 pub use self::txn::{Revision, Txn, Versioned};
 pub use self::watch::{Watch, WatchEnd};
 use self::writer::{Request, Writer};
+
+/// Where a store keeps what it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// A redb file.
+    File(PathBuf),
+    Etcd(Etcd),
+}
 
 /// An open store. Dropping it finishes the queued commits and closes the file; so does [`Store::close`], without
 /// blocking the caller's thread.
@@ -75,6 +86,14 @@ pub enum OpenError {
     },
     #[error("the store {path} was written by a newer version (format {found}); run that version, or restore a copy")]
     Newer { path: PathBuf, found: u64 },
+    #[error(
+        "the store in etcd at {endpoints} cannot be opened; check the endpoints, the certificates and that etcd runs"
+    )]
+    Etcd {
+        endpoints: String,
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
     #[error("cannot open the store {path}; check that its folder exists, is writable and has free space")]
     Io {
         path: PathBuf,
@@ -104,11 +123,20 @@ pub enum CommitError {
         #[source]
         source: Arc<dyn Error + Send + Sync>,
     },
+    /// etcd refused, or was not reached in time. Reads go on, and commits work again as soon as etcd does.
+    #[error(
+        "the registry cannot be written to etcd, nothing was changed; check that etcd is up and has a leader, then retry"
+    )]
+    Etcd {
+        #[source]
+        source: Arc<dyn Error + Send + Sync>,
+    },
     #[error("{what} is too large ({found}, at most {limit})")]
     TooLarge { what: String, found: usize, limit: usize },
     /// The queue stayed full.
     #[error("the registry is overloaded; retry in a few seconds")]
     Overloaded,
+    /// (A commit whose answer etcd owed when the process stopped may be found there later.)
     #[error("the registry is closed; the process is stopping")]
     Closed,
 }
@@ -119,6 +147,16 @@ const QUEUE: usize = 256;
 /// How long a commit waits for a place in the queue. A group takes milliseconds; this is a disk that hangs.
 const QUEUE_DEADLINE: Duration = Duration::from_secs(10);
 
+impl Backend {
+    /// The file, or the prefix in etcd.
+    pub(crate) fn place(&self) -> PathBuf {
+        match self {
+            Self::File(path) => path.clone(),
+            Self::Etcd(etcd) => etcd.prefix.clone().into(),
+        }
+    }
+}
+
 impl Store {
     /// Opens the store in the file `path`, making it if there is none. Reads the whole file, checking it, and starts
     /// the writer's thread. Blocks; meant for the start of a process.
@@ -126,10 +164,34 @@ impl Store {
         Self::open_observed(path.as_ref(), Box::new(|_| ()))
     }
 
-    /// As `open`, with an observer of every commit to come.
-    pub(crate) fn open_observed(path: &Path, observer: Observer) -> Result<Self, OpenError> {
+    /// Opens the store in etcd. Reads everything below its prefix, and starts the thread that writes and watches. Blocks for
+    /// at most ten seconds; meant for the start of a process. Other processes may use the same prefix at the same time.
+    pub fn connect(etcd: &Etcd) -> Result<Self, OpenError> {
+        Self::connect_observed(etcd, Box::new(|_| ()))
+    }
+
+    /// As `open` or `connect`, with an observer of every commit to come, also of other processes' on the same etcd.
+    pub(crate) fn on(backend: &Backend, observer: Observer) -> Result<Self, OpenError> {
+        match backend {
+            Backend::File(path) => Self::open_observed(path, observer),
+            Backend::Etcd(etcd) => Self::connect_observed(etcd, observer),
+        }
+    }
+
+    fn open_observed(path: &Path, observer: Observer) -> Result<Self, OpenError> {
         let (disk, state) = Disk::open(path)?;
         Self::start(disk, state, observer)
+    }
+
+    fn connect_observed(etcd: &Etcd, observer: Observer) -> Result<Self, OpenError> {
+        let (requests, queue) = mpsc::channel(QUEUE);
+        let started = etcd.start(queue, observer)?;
+        Ok(Self {
+            state: started.state,
+            requests: Mutex::new(Some(requests)),
+            published: started.published,
+            writer: Mutex::new(Some(started.thread)),
+        })
     }
 
     /// Starts the writer on an opened disk.
@@ -173,11 +235,12 @@ impl Store {
         self.state.read().revision()
     }
 
-    /// Applies `txn` wholly or not at all; returns once it is on disk.
+    /// Applies `txn` wholly or not at all; returns once it is on disk (in etcd: on a majority's) and in memory.
     ///
     /// The revision is the transaction's own, or the newest one when there was nothing to change. The wait for a place
-    /// in the queue has a deadline. The wait for the disk has none, because giving up on a commit that is being written
-    /// would leave its outcome open. Dropping the future does not take back a queued transaction.
+    /// in the queue has a deadline, and so has the wait for an etcd that does not answer. The wait for the disk has none,
+    /// because giving up on a commit that is being written would leave its outcome open; nor has the wait for an etcd that
+    /// was lost in the middle of a commit, which goes on until etcd is back. Dropping the future does not take back a queued transaction.
     pub async fn commit(&self, txn: Txn) -> Result<Revision, CommitError> {
         txn.check_size()?;
         let (answer, outcome) = oneshot::channel();
@@ -190,7 +253,8 @@ impl Store {
         Watch::new(after, Arc::clone(&self.state), self.published.clone())
     }
 
-    /// Forgets how the store came to be what it was at `revision`: watches can no longer start before it.
+    /// Forgets how the store came to be what it was at `revision`: watches can no longer start before it. In etcd this is
+    /// not told to etcd, which others may use: compacting there is its operator's.
     pub async fn compact(&self, revision: Revision) -> Result<(), CommitError> {
         let (answer, outcome) = oneshot::channel();
         self.request(Request::Compact { revision, answer }).await?;

@@ -2,22 +2,30 @@
 
 #![allow(clippy::unwrap_used, reason = "a test panics when something is wrong, also in the functions it calls")]
 
+#[allow(dead_code, unreachable_pub, reason = "shared with other tests, each of which uses a part")]
+#[path = "etcd/process.rs"]
+mod process;
+
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::io::Write;
-use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use registry::store::{Revision, Store, Txn};
+use registry::store::{Backend, CommitError, Etcd, Revision, Store, Txn};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// Tells the child process which store to write to.
+use self::process::EtcdProcess;
+
+/// Tells the child process which store to write to: a file or an endpoint of etcd.
 const STORE: &str = "REGISTRY_KILL_STORE";
 const ROUNDS: usize = 60;
+/// Each takes a start of etcd, or of a process that reads everything from it.
+const ETCD_ROUNDS: usize = 15;
 const WRITERS: u64 = 4;
 
 /// What one writer was told to be on disk.
@@ -30,11 +38,43 @@ struct Acknowledged {
 #[tokio::test]
 async fn a_killed_store_has_lost_nothing_it_acknowledged() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("registry.redb");
+    kill_writers(&Backend::File(folder.path().join("registry.redb")), ROUNDS).await;
+}
+
+#[tokio::test]
+async fn a_killed_writer_to_etcd_has_lost_nothing_it_acknowledged() {
+    let etcd = EtcdProcess::start();
+    kill_writers(&Backend::Etcd(etcd.options()), ETCD_ROUNDS).await;
+}
+
+#[tokio::test]
+async fn a_killed_etcd_has_lost_nothing_that_was_acknowledged() {
+    let etcd = EtcdProcess::start();
+    let backend = Backend::Etcd(etcd.options());
+    let mut acknowledged = HashMap::<u64, Acknowledged>::new();
+    let (mut child, mut lines) = start(&backend);
+    for _ in 0..ETCD_ROUNDS {
+        for _ in 0..rand::random_range(1..60) {
+            note(&next_line(&mut lines).await.expect("the child ended by itself"), &mut acknowledged);
+        }
+        etcd.kill();
+        etcd.restart();
+    }
+    note(&next_line(&mut lines).await.expect("the child ended by itself"), &mut acknowledged);
+    child.kill().await.unwrap();
+    while let Some(line) = next_line(&mut lines).await {
+        note(&line, &mut acknowledged);
+    }
+    check(&open(&backend), true, &acknowledged).await;
+    assert_eq!(acknowledged.len(), WRITERS as usize);
+}
+
+/// Kills a process that writes, again and again, and looks at what it leaves.
+async fn kill_writers(backend: &Backend, rounds: usize) {
     let mut acknowledged = HashMap::<u64, Acknowledged>::new();
     let mut revision = Revision::ZERO;
-    for round in 0..ROUNDS {
-        let (mut child, mut lines) = start(&path);
+    for round in 0..rounds {
+        let (mut child, mut lines) = start(backend);
         if round % 5 == 4 {
             // While it opens (or, the first time, makes) the store.
             tokio::time::sleep(Duration::from_micros(rand::random_range(0..30_000))).await;
@@ -48,8 +88,8 @@ async fn a_killed_store_has_lost_nothing_it_acknowledged() {
             note(&line, &mut acknowledged);
         }
 
-        let store = Store::open(&path).unwrap();
-        check(&store, &acknowledged).await;
+        let store = open(backend);
+        check(&store, matches!(backend, Backend::Etcd(_)), &acknowledged).await;
         assert!(store.revision() >= revision, "the revision went back from {revision} to {}", store.revision());
         revision = store.revision();
     }
@@ -60,8 +100,12 @@ async fn a_killed_store_has_lost_nothing_it_acknowledged() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "the other test runs it as a child process"]
 async fn writer() {
-    let path = std::env::var_os(STORE).expect("only the other test runs this one");
-    let store = Arc::new(Store::open(path).unwrap());
+    let place = std::env::var_os(STORE).expect("only the other tests run this one");
+    let backend = match place.to_str() {
+        Some(endpoint) if endpoint.starts_with("http") => Backend::Etcd(etcd_at(endpoint)),
+        _ => Backend::File(place.into()),
+    };
+    let store = Arc::new(open(&backend));
     let mut tasks = JoinSet::new();
     for writer in 0..WRITERS {
         let store = Arc::clone(&store);
@@ -79,7 +123,11 @@ async fn write_for_ever(store: &Store, writer: u64) {
         };
         let count = count(store, &first) + 1;
         let value = value(count);
-        let revision = store.commit(txn.put(first, value.clone()).put(second, value)).await.unwrap();
+        let revision = match store.commit(txn.put(first, value.clone()).put(second, value)).await {
+            // Not applied: what is read next is what was there.
+            Err(CommitError::Etcd { .. }) => continue,
+            outcome => outcome.unwrap(),
+        };
         // One line is one write to the pipe, so lines of several writers do not mix.
         std::io::stdout().write_all(format!("ack {writer} {count} {revision}\n").as_bytes()).unwrap();
         if count.is_multiple_of(50) {
@@ -88,10 +136,25 @@ async fn write_for_ever(store: &Store, writer: u64) {
     }
 }
 
-fn start(path: &Path) -> (Child, Lines<BufReader<ChildStdout>>) {
+fn open(backend: &Backend) -> Store {
+    match backend {
+        Backend::File(path) => Store::open(path).unwrap(),
+        Backend::Etcd(etcd) => Store::connect(etcd).unwrap(),
+    }
+}
+
+fn etcd_at(endpoint: &str) -> Etcd {
+    Etcd { endpoints: vec![endpoint.to_owned()], ca: None, identity: None, prefix: Etcd::PREFIX.to_owned() }
+}
+
+fn start(backend: &Backend) -> (Child, Lines<BufReader<ChildStdout>>) {
+    let place: OsString = match backend {
+        Backend::File(path) => path.into(),
+        Backend::Etcd(etcd) => etcd.endpoints[0].clone().into(),
+    };
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "writer", "--ignored", "--nocapture"])
-        .env(STORE, path)
+        .env(STORE, place)
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
@@ -109,11 +172,12 @@ fn note(line: &str, acknowledged: &mut HashMap<u64, Acknowledged>) {
     let Some((_, numbers)) = line.split_once("ack ") else { return };
     let numbers: Vec<u64> = numbers.split(' ').filter_map(|number| number.parse().ok()).collect();
     if let [writer, count, revision] = numbers[..] {
-        acknowledged.insert(writer, Acknowledged { count, revision });
+        let before = acknowledged.insert(writer, Acknowledged { count, revision }).unwrap_or_default();
+        assert!(before.count < count && before.revision < revision, "writer {writer} went back to {count}");
     }
 }
 
-async fn check(store: &Store, acknowledged: &HashMap<u64, Acknowledged>) {
+async fn check(store: &Store, in_etcd: bool, acknowledged: &HashMap<u64, Acknowledged>) {
     for (&writer, acknowledged) in acknowledged {
         let [first, second] = keys(writer);
         let (first, second) = (count(store, &first), count(store, &second));
@@ -125,8 +189,11 @@ async fn check(store: &Store, acknowledged: &HashMap<u64, Acknowledged>) {
         );
         assert!(store.revision() >= Revision(acknowledged.revision));
     }
-    // The log leads without a gap to the newest revision.
+    // The log leads without a gap to the newest revision. (In etcd it begins with the process.)
     let newest = store.revision();
+    if in_etcd {
+        return;
+    }
     let Some(mut seen) = newest.0.checked_sub(10).map(Revision) else { return };
     let mut watch = store.watch(seen);
     while seen < newest {

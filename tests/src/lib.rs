@@ -8,6 +8,7 @@
 pub mod client;
 mod config;
 mod credentials;
+mod etcd;
 mod fetch;
 pub mod hub;
 pub mod kubeconfig;
@@ -28,6 +29,7 @@ mod wait;
 
 pub use client::Client;
 pub use credentials::{Credentials, HUB_NAME};
+pub use etcd::Etcd;
 pub use fetch::{Answer, Fetch};
 pub use hub::Hub;
 pub use kubectl::Kubectl;

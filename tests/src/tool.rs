@@ -44,6 +44,11 @@ pub fn prometheus() -> Result<Program> {
     find("prometheus")
 }
 
+/// etcd.
+pub fn etcd() -> Result<Program> {
+    find("etcd")
+}
+
 fn find(name: &str) -> Result<Program> {
     let path = config::find_tool(name)?;
     path.map(Program::at).with_context(|| format!("{name} is not installed: run `tests/install.sh`, which installs it"))

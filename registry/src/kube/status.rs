@@ -236,9 +236,11 @@ impl From<CommitError> for Status {
     fn from(error: CommitError) -> Self {
         match error {
             CommitError::TooLarge { .. } => Self::new(413, "RequestEntityTooLarge", error.to_string()),
-            CommitError::Conflict { .. } | CommitError::Disk { .. } | CommitError::Overloaded | CommitError::Closed => {
-                Self::unavailable(error.to_string())
-            }
+            CommitError::Conflict { .. }
+            | CommitError::Disk { .. }
+            | CommitError::Etcd { .. }
+            | CommitError::Overloaded
+            | CommitError::Closed => Self::unavailable(error.to_string()),
         }
     }
 }

@@ -116,7 +116,9 @@ impl Watcher {
             // Reading what was there takes its time; others have their turn, too.
             tokio::task::consume_budget().await;
             if let Some(entry) = self.initial.next() {
-                self.queue.extend(self.source.all(&[entry], &self.selection, &self.sight).into_values().map(WatchEvent::Added));
+                self.queue.extend(
+                    self.source.all(&[entry], &self.selection, &self.sight).into_values().map(WatchEvent::Added),
+                );
                 continue;
             }
             if let Some(mark) = self.mark.take() {

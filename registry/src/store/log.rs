@@ -53,8 +53,16 @@ impl EventLog {
 
     /// The commit that follows `revision`; `None` when `revision` is the newest, or compacted.
     pub(super) fn following(&self, revision: Revision) -> Option<Arc<Commit>> {
-        let index = revision.0.checked_sub(self.compacted.0)?;
-        self.commits.get(usize::try_from(index).ok()?).map(Arc::clone)
+        let distance = revision.0.checked_sub(self.compacted.0)?;
+        // Revisions grow by at least one, so no commit up to `revision` is further on. Mostly they grow by just one.
+        let most = usize::try_from(distance).ok()?.min(self.commits.len());
+        let index = match most.checked_sub(1).and_then(|last| self.commits.get(last)) {
+            Some(last) if last.revision > revision => {
+                self.commits.partition_point(|commit| commit.revision <= revision)
+            }
+            _ => most,
+        };
+        self.commits.get(index).map(Arc::clone)
     }
 
     /// The commits after `revision`, the newest first.
@@ -138,6 +146,23 @@ mod tests {
         assert_eq!(log.following(Revision(1)), None);
         assert_eq!(log.following(Revision(2)).unwrap().revision, Revision(3));
         assert_eq!(log.following(log.newest()), None);
+    }
+
+    #[test]
+    fn what_follows_a_revision_is_found_also_when_revisions_skip_some() {
+        let mut log = EventLog::after(Revision(5));
+        let revisions = [7, 8, 12, 30, 31];
+        for revision in revisions {
+            log.push(commit(revision, 0));
+        }
+        assert_eq!(log.following(Revision(4)), None);
+        for after in 5..40 {
+            let expected = revisions.iter().copied().find(|revision| *revision > after).map(Revision);
+            assert_eq!(log.following(Revision(after)).map(|commit| commit.revision), expected, "after {after}");
+        }
+        log.compact(Revision(10));
+        assert_eq!(log.compacted(), Revision(8));
+        assert_eq!(log.following(Revision(9)).unwrap().revision, Revision(12));
     }
 
     #[test]

@@ -83,6 +83,11 @@ impl State {
         Staged { answers, commits: staging.commits }
     }
 
+    /// The precondition of `txn` that does not hold.
+    pub(super) fn conflict(&self, txn: &Txn) -> Option<CommitError> {
+        txn.conflict(|key| self.get(key))
+    }
+
     /// Takes over a commit that is on disk.
     pub(super) fn apply(&mut self, commit: &Arc<Commit>) {
         for event in &commit.events {
@@ -105,11 +110,8 @@ struct Staging<'a> {
 
 impl Staging<'_> {
     fn stage(&mut self, txn: &Txn) -> Result<Revision, CommitError> {
-        for (key, expected) in &txn.preconditions {
-            let found = self.current(key).map(|versioned| versioned.modified);
-            if found != *expected {
-                return Err(CommitError::Conflict { key: key.clone(), expected: *expected, found });
-            }
+        if let Some(conflict) = txn.conflict(|key| self.current(key)) {
+            return Err(conflict);
         }
         let revision = self.revision.next();
         let events: Vec<Event> =

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::CommitError;
 
-/// The number of a commit: 0 is the empty store, and each transaction that changes something is one more.
+/// The number of a commit: 0 is before the first, and each transaction that changes something has a larger one. In a file
+/// it is larger by one; in etcd, whose numbers these are, by one or more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Revision(pub u64);
@@ -33,10 +34,13 @@ pub struct Txn {
 
 /// Longest key, in bytes: a Kubernetes path (group, resource, namespace, name) with room to spare.
 const MAX_KEY: usize = 1024;
-/// All values of a transaction, in bytes: etcd's limit, so that what is stored here also fits there.
+/// All keys and values of a transaction, in bytes: etcd's limit (`--max-request-bytes`), so that what is stored here also
+/// fits there.
 const MAX_BYTES: usize = 1_536 * 1024;
-/// Preconditions or changes in one transaction: etcd's limit.
-const MAX_OPERATIONS: usize = 128;
+/// What etcd needs for each operation beside its key and value, with the prefix before every key.
+const OPERATION_BYTES: usize = 192;
+/// Preconditions or changes in one transaction: etcd's limit (`--max-txn-ops`), less one for the store's own marker.
+const MAX_OPERATIONS: usize = 127;
 
 impl Txn {
     pub fn new() -> Self {
@@ -72,10 +76,28 @@ impl Txn {
         for key in keys {
             within("a key", key.len(), MAX_KEY)?;
         }
-        let bytes = self.changes.values().flatten().map(Vec::len).sum();
+        let preconditions = self.preconditions.iter().map(|(key, _)| key.len());
+        let changes = self.changes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len));
+        let bytes = preconditions.chain(changes).map(|bytes| bytes + OPERATION_BYTES).sum::<usize>();
         within("what a transaction writes", bytes, MAX_BYTES)?;
         within("the list of preconditions", self.preconditions.len(), MAX_OPERATIONS)?;
         within("the list of changes", self.changes.len(), MAX_OPERATIONS)
+    }
+
+    /// The first precondition that does not hold for what is `found` at the keys.
+    pub(super) fn conflict<'a, T: 'a>(&self, found: impl Fn(&str) -> Option<&'a Versioned<T>>) -> Option<CommitError> {
+        self.preconditions.iter().find_map(|(key, expected)| {
+            let found = found(key).map(|versioned| versioned.modified);
+            (found != *expected).then(|| CommitError::Conflict { key: key.clone(), expected: *expected, found })
+        })
+    }
+
+    /// Whether both look at or change the same key.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        let touches = |key: &String| {
+            other.changes.contains_key(key) || other.preconditions.iter().any(|(precondition, _)| precondition == key)
+        };
+        self.changes.keys().chain(self.preconditions.iter().map(|(key, _)| key)).any(touches)
     }
 }
 
@@ -107,10 +129,11 @@ mod tests {
 
     #[test]
     fn a_transaction_is_refused_before_it_is_too_large_for_etcd() {
-        let fits = Txn::new().put("k", vec![0; MAX_BYTES]).expect_absent("k".repeat(MAX_KEY));
+        let rest = MAX_BYTES - 2 * OPERATION_BYTES - 1 - MAX_KEY;
+        let fits = Txn::new().put("k", vec![0; rest]).expect_absent("k".repeat(MAX_KEY));
         assert!(fits.check_size().is_ok());
         for large in [
-            Txn::new().put("k", vec![0; MAX_BYTES + 1]),
+            Txn::new().put("k", vec![0; rest + 1]).expect_absent("k".repeat(MAX_KEY)),
             Txn::new().delete("k".repeat(MAX_KEY + 1)),
             Txn::new().expect("k".repeat(MAX_KEY + 1), Revision::ZERO),
             (0..=MAX_OPERATIONS).fold(Txn::new(), |txn, i| txn.delete(i.to_string())),

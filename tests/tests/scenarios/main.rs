@@ -7,6 +7,7 @@ mod architecture;
 mod bad_input;
 mod clients;
 mod doubles;
+mod etcd;
 mod faults;
 mod fidelity;
 mod identity;

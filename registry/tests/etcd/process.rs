@@ -1,0 +1,132 @@
+//! A real etcd for a test: one member on loopback, in a folder of its own, ended with the value.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+
+use tempfile::TempDir;
+
+use super::Etcd;
+
+/// An etcd that may be killed and started again on what it has written.
+pub struct EtcdProcess {
+    folder: TempDir,
+    port: u16,
+    peer_port: u16,
+    arguments: Vec<OsString>,
+    child: Mutex<Option<Child>>,
+}
+
+impl EtcdProcess {
+    /// Starts one. It may not be ready yet: stores wait for it.
+    pub fn start() -> Self {
+        Self::start_with(tempfile::tempdir().unwrap(), "http", &[])
+    }
+
+    /// Starts one in `folder` whose clients speak `scheme`, with more arguments.
+    pub fn start_with(folder: TempDir, scheme: &str, arguments: &[OsString]) -> Self {
+        let [port, peer_port] = free_ports();
+        let clients = format!("{scheme}://127.0.0.1:{port}");
+        let own = [format!("--listen-client-urls={clients}"), format!("--advertise-client-urls={clients}")];
+        let arguments = own.map(OsString::from).into_iter().chain(arguments.iter().cloned()).collect();
+        let etcd = Self { folder, port, peer_port, arguments, child: Mutex::default() };
+        etcd.restart();
+        etcd
+    }
+
+    /// One for all tests of this process, for as long as one of them uses it.
+    pub fn shared() -> Arc<Self> {
+        static SHARED: Mutex<Weak<EtcdProcess>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap();
+        shared.upgrade().unwrap_or_else(|| {
+            let new = Arc::new(Self::start());
+            *shared = Arc::downgrade(&new);
+            new
+        })
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// How a store reaches it, with the default prefix.
+    pub fn options(&self) -> Etcd {
+        Etcd {
+            endpoints: vec![format!("http://127.0.0.1:{}", self.port)],
+            ca: None,
+            identity: None,
+            prefix: Etcd::PREFIX.to_owned(),
+        }
+    }
+
+    /// The same for a store of its own.
+    pub fn own_options(&self) -> Etcd {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let prefix = format!("/test-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        Etcd { prefix, ..self.options() }
+    }
+
+    /// `kill -9`.
+    pub fn kill(&self) {
+        if let Some(mut child) = self.child.lock().unwrap().take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// Starts it again where it was.
+    pub fn restart(&self) {
+        self.kill();
+        let peers = format!("http://127.0.0.1:{}", self.peer_port);
+        let log = File::options().create(true).append(true).open(self.folder.path().join("log")).unwrap();
+        let child = Command::new(find())
+            .arg("--data-dir")
+            .arg(self.folder.path().join("data"))
+            .args([format!("--listen-peer-urls={peers}"), format!("--initial-advertise-peer-urls={peers}")])
+            .arg(format!("--initial-cluster=default={peers}"))
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        *self.child.lock().unwrap() = Some(child);
+    }
+
+    /// Starts it again with nothing.
+    pub fn restart_empty(&self) {
+        self.kill();
+        std::fs::remove_dir_all(self.folder.path().join("data")).unwrap();
+        self.restart();
+    }
+
+    /// Stops or continues it, as a machine that hangs.
+    pub fn freeze(&self, frozen: bool) {
+        let id = self.child.lock().unwrap().as_ref().unwrap().id();
+        let signal = if frozen { "-STOP" } else { "-CONT" };
+        assert!(Command::new("kill").args([signal, &id.to_string()]).status().unwrap().success());
+    }
+}
+
+impl Drop for EtcdProcess {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn find() -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let tools = std::env::current_exe().unwrap().ancestors().map(|folder| folder.join("tools/bin")).collect::<Vec<_>>();
+    let places = std::env::split_paths(&path).chain(tools).map(|folder| folder.join("etcd"));
+    let found = places.into_iter().find(|place| Path::is_file(place));
+    found.expect("etcd is not installed: run `tests/install.sh`, which installs it")
+}
+
+fn free_ports() -> [u16; 2] {
+    let listeners = [0; 2].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
+}

@@ -1,0 +1,66 @@
+//! A real etcd of one member on loopback.
+
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tempfile::TempDir;
+
+use crate::{Fetch, Process, tool, wait_until};
+
+/// How long etcd may take to be ready on a loaded machine.
+const START: Duration = Duration::from_secs(60);
+
+/// A running etcd. It is killed and its data removed when dropped.
+#[derive(Debug)]
+pub struct Etcd {
+    process: Process,
+    clients: SocketAddr,
+    peers: SocketAddr,
+    folder: TempDir,
+}
+
+impl Etcd {
+    /// Starts it and waits until it is ready.
+    pub async fn start() -> Result<Self> {
+        let folder = TempDir::new().context("no temporary folder for etcd")?;
+        let (clients, peers) = (free_address()?, free_address()?);
+        let process = launch(clients, peers, &folder).await?;
+        Ok(Self { process, clients, peers, folder })
+    }
+
+    /// As `--etcd-endpoint` takes it.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.clients)
+    }
+
+    /// Kills it at once.
+    pub async fn kill(&mut self) -> Result<()> {
+        self.process.kill().await
+    }
+
+    /// Starts it again on what it has written, and waits until it is ready.
+    pub async fn start_again(&mut self) -> Result<()> {
+        self.process = launch(self.clients, self.peers, &self.folder).await?;
+        Ok(())
+    }
+}
+
+async fn launch(clients: SocketAddr, peers: SocketAddr, folder: &TempDir) -> Result<Process> {
+    let process = tool::etcd()?
+        .arg(format!("--data-dir={}", folder.path().join("data").display()))
+        .args([format!("--listen-client-urls=http://{clients}"), format!("--advertise-client-urls=http://{clients}")])
+        .args([format!("--listen-peer-urls=http://{peers}"), format!("--initial-advertise-peer-urls=http://{peers}")])
+        .arg(format!("--initial-cluster=default=http://{peers}"))
+        .spawn()?;
+    wait_until(START, "etcd to be ready", async || {
+        Fetch::get("/health").plain(clients).await.is_ok_and(|answer| answer.status.is_success())
+    })
+    .await?;
+    Ok(process)
+}
+
+/// etcd tells nobody which port it was given, so one is looked for.
+fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
