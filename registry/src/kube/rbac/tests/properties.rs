@@ -45,7 +45,7 @@ proptest! {
             let Attributes { verb, api_group, resource, subresource, namespace, name, .. } = &request;
             let plain = asker.may(verb, api_group, &full(&request), namespace, name);
             prop_assert_eq!(policy.authorize(&request).is_allowed(), plain, "{:?}", &request);
-            let one = api_group == CLUSTER_GROUP && subresource.is_empty() && namespace.is_empty() && !name.is_empty();
+            let one = api_group == CLUSTER_GROUP && subresource.is_empty() && !name.is_empty();
             let read = ["get", "list", "watch"].contains(&verb.as_str());
             let more = match resource.as_str() {
                 CLUSTERS if one && read => asker.sees_cluster(verb, name),
