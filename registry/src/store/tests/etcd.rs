@@ -272,6 +272,22 @@ async fn a_lost_answer_leaves_nothing_open() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_reaches_etcd_late_does_not_undo_a_later_one() {
+    let etcd = EtcdProcess::shared();
+    let options = etcd.own_options();
+    let forwarder = Forwarder::to(etcd.port()).await;
+    let store = Store::connect(&Etcd { endpoints: vec![forwarder.endpoint()], ..options.clone() }).unwrap();
+    // Without preconditions of its own only the fence holds it back.
+    forwarder.faults.late.store(1, Ordering::Relaxed);
+    soon(store.commit(put("/a", "1"))).await.unwrap();
+    let second = soon(store.commit(put("/a", "2"))).await.unwrap();
+    sleep(LATE * 2).await;
+    for store in [&store, &Store::connect(&options).unwrap()] {
+        assert_eq!((text(store, "/a").as_deref(), store.get("/a").unwrap().modified), (Some("2"), second));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_endpoint_that_is_gone_is_replaced_by_another() {
     let etcd = EtcdProcess::shared();
     let options = etcd.own_options();
