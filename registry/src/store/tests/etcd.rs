@@ -1,7 +1,9 @@
 //! The store in etcd: an etcd that fails, one that others use, and one that forgets.
 
+use std::ffi::OsString;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -24,6 +26,8 @@ struct Faults {
     late: AtomicUsize,
     /// Nothing comes through.
     away: Mutex<bool>,
+    /// Connections now.
+    open: AtomicUsize,
 }
 
 /// How late a late transaction is.
@@ -40,10 +44,21 @@ impl Forwarder {
             let mut connections = JoinSet::new();
             loop {
                 let (client, _) = listener.accept().await.unwrap();
-                connections.spawn(forward(client, port, Arc::clone(&shared)));
+                let shared = Arc::clone(&shared);
+                connections.spawn(async move {
+                    shared.open.fetch_add(1, Ordering::SeqCst);
+                    forward(client, port, &shared).await;
+                    shared.open.fetch_sub(1, Ordering::SeqCst);
+                });
             }
         });
         Self { port: own, faults, _tasks: tasks }
+    }
+
+    /// Cuts everything off; when this returns, nothing comes through any more.
+    async fn cut(&self) {
+        *self.faults.away.lock() = true;
+        until("the cut", || self.faults.open.load(Ordering::SeqCst) == 0).await;
     }
 
     fn endpoint(&self) -> String {
@@ -58,7 +73,7 @@ impl Faults {
 }
 
 /// Requests are small enough to come in one or a few reads; etcd waits for the rest of one anyway.
-async fn forward(mut client: TcpStream, port: u16, faults: Arc<Faults>) {
+async fn forward(mut client: TcpStream, port: u16, faults: &Faults) {
     let Ok(mut server) = TcpStream::connect(("127.0.0.1", port)).await else { return };
     let (mut from_client, mut from_server) = (vec![0; 64 << 10], vec![0; 64 << 10]);
     let mut cut_answer = false;
@@ -69,6 +84,7 @@ async fn forward(mut client: TcpStream, port: u16, faults: Arc<Faults>) {
             }
         };
         tokio::select! {
+            biased;
             () = away => return,
             read = client.read(&mut from_client) => {
                 let Ok(read @ 1..) = read else { return };
@@ -256,6 +272,22 @@ async fn a_lost_answer_leaves_nothing_open() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_reaches_etcd_late_does_not_undo_a_later_one() {
+    let etcd = EtcdProcess::shared();
+    let options = etcd.own_options();
+    let forwarder = Forwarder::to(etcd.port()).await;
+    let store = Store::connect(&Etcd { endpoints: vec![forwarder.endpoint()], ..options.clone() }).unwrap();
+    // Without preconditions of its own only the fence holds it back.
+    forwarder.faults.late.store(1, Ordering::Relaxed);
+    soon(store.commit(put("/a", "1"))).await.unwrap();
+    let second = soon(store.commit(put("/a", "2"))).await.unwrap();
+    sleep(LATE * 2).await;
+    for store in [&store, &Store::connect(&options).unwrap()] {
+        assert_eq!((text(store, "/a").as_deref(), store.get("/a").unwrap().modified), (Some("2"), second));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_endpoint_that_is_gone_is_replaced_by_another() {
     let etcd = EtcdProcess::shared();
     let options = etcd.own_options();
@@ -289,7 +321,7 @@ async fn what_etcd_compacts_while_the_watch_is_lost_is_read_again() {
     let mut watch = store.watch(store.revision());
     let before = store.revision();
     seen.lock().clear();
-    *forwarder.faults.away.lock() = true;
+    forwarder.cut().await;
     other.commit(put("/changed", "2")).await.unwrap();
     other.commit(Txn::new().delete("/gone")).await.unwrap();
     let last = other.commit(put("/new", "2")).await.unwrap();
@@ -373,5 +405,51 @@ fn an_etcd_that_is_not_there_is_told_with_its_endpoints() {
         let error = Store::connect(&options(endpoint)).unwrap_err();
         assert!(matches!(error, OpenError::Etcd { .. }), "{error}");
         assert!(error.to_string().contains(endpoint), "{error}");
+    }
+}
+
+/// Writes a CA and a leaf for both ends as PEM files: `NAME-ca.crt`, `NAME.crt`, `NAME.key`.
+fn write_certificates(folder: &Path, name: &str) {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+    // etcd's gateway shows its own certificate to itself.
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    let key = KeyPair::generate().unwrap();
+    let leaf = params.signed_by(&key, &ca).unwrap();
+    for (file, pem) in [("-ca.crt", ca.pem()), (".crt", leaf.pem()), (".key", key.serialize_pem())] {
+        std::fs::write(folder.join(format!("{name}{file}")), pem).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn over_tls_both_ends_must_show_a_certificate_of_the_ca() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_owned();
+    write_certificates(&path, "good");
+    write_certificates(&path, "other");
+    let argument = |flag: &str, file: &str| OsString::from(format!("--{flag}={}", path.join(file).display()));
+    let arguments = [
+        argument("cert-file", "good.crt"),
+        argument("key-file", "good.key"),
+        argument("trusted-ca-file", "good-ca.crt"),
+        "--client-cert-auth".into(),
+    ];
+    let etcd = EtcdProcess::start_with(folder, "https", &arguments);
+    let options = |ca: &str, identity: Option<&str>| Etcd {
+        endpoints: vec![format!("https://127.0.0.1:{}", etcd.port())],
+        ca: Some(path.join(ca)),
+        identity: identity.map(|name| (path.join(format!("{name}.crt")), path.join(format!("{name}.key")))),
+        prefix: Etcd::PREFIX.to_owned(),
+    };
+    let store = Store::connect(&options("good-ca.crt", Some("good"))).unwrap();
+    let revision = soon(store.commit(put("/a", "1"))).await.unwrap();
+    assert_eq!(soon(store.watch(Revision(revision.0 - 1)).next()).await.unwrap().revision, revision);
+    let refused =
+        [options("other-ca.crt", Some("good")), options("good-ca.crt", Some("other")), options("good-ca.crt", None)];
+    for refused in refused {
+        let error = Store::connect(&refused).unwrap_err();
+        assert!(matches!(error, OpenError::Etcd { .. }), "{error}");
     }
 }
