@@ -184,11 +184,11 @@ impl Asked<'_> {
         Ok(Answer::watch(shape, watcher))
     }
 
-    /// A list is refused only to those who may see nothing of it.
+    /// A list is refused only to those who may see nothing of it, whatever there will be.
     fn selection(&self, verb: &str, options: &ReadOptions) -> Result<Selection, Status> {
         let selection = Selection::new(self.resource, self.target.namespace, options, self.access.caller)?;
         // `kubectl get NAME --watch` and `wait` select by name: for them the name is part of the right.
-        if selection.sight(self.access.registry).is_empty() {
+        if !selection.is_permitted(self.access.registry) {
             self.access.require(verb, &self.on(selection.name().unwrap_or_default()))?;
         }
         Ok(selection)

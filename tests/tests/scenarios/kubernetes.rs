@@ -1,7 +1,9 @@
 //! The registry's Kubernetes-style API as an admin meets it: stock kubectl of every version at hand against a hub.
 
 mod apply;
+mod errors;
 mod reading;
+mod rights;
 mod watching;
 mod writing;
 
