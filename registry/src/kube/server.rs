@@ -16,11 +16,12 @@ use super::{
     access::{Access, On},
     accept,
     body::{self, Body, Origin},
+    cause::Cause,
     discovery,
     list::list,
     object,
     openapi,
-    options::{ReadOptions, WriteOptions},
+    options::{Propagation, ReadOptions, WriteOptions},
     patch,
     rbac::review::Caller,
     resource::{self, Resource},
@@ -200,7 +201,7 @@ impl Asked<'_> {
         }
         self.access.require("create", &self.on(""))?;
         let body = self.body()?;
-        let options = WriteOptions::parse(query)?;
+        let options = WriteOptions::parse(query, "CreateOptions")?;
         let written = self.write(&options, |write| async move { write.create(body).await }).await?;
         Ok(self.shape("")?.object(StatusCode::CREATED, &written.object, &written.warnings))
     }
@@ -208,7 +209,7 @@ impl Asked<'_> {
     async fn update(&self, query: &str) -> Result<Answer, Status> {
         self.access.require("update", &self.on(self.name()))?;
         let body = self.body()?;
-        let options = WriteOptions::parse(query)?;
+        let options = WriteOptions::parse(query, "UpdateOptions")?;
         let name = self.name();
         let written = self.write(&options, |write| async move { write.update(name, body).await }).await?;
         Ok(self.shape("")?.object(StatusCode::OK, &written.object, &written.warnings))
@@ -216,9 +217,13 @@ impl Asked<'_> {
 
     async fn patch(&self, query: &str) -> Result<Answer, Status> {
         self.access.require("patch", &self.on(self.name()))?;
-        let options = WriteOptions::parse(query)?;
+        let options = WriteOptions::parse(query, "PatchOptions")?;
         let (name, kind) = (self.name(), self.resource.kind);
         let written = match patch::decode(self.content_type(), self.request.body(), kind, self.origin())? {
+            patch::Request::Change(_) if options.force.is_some() => {
+                let cause = Cause::forbidden("force", "may not be specified for non-apply patch");
+                return Err(Status::invalid_options("PatchOptions", vec![cause]));
+            }
             patch::Request::Change(patch) => {
                 let patch = &patch;
                 self.write(&options, |write| async move { write.patch(name, patch).await }).await?
@@ -272,15 +277,15 @@ impl Asked<'_> {
 
     /// What a deletion asks for, in its query or in its body, and how.
     fn deletion(&self, query: &str) -> Result<(WriteOptions, Deletion), Status> {
-        let mut options = WriteOptions::parse(query)?;
-        let mut deletion = Deletion::default();
+        let mut options = WriteOptions::parse(query, "DeleteOptions")?;
+        let mut deletion = Deletion { propagation: Propagation::of_query(query)?, ..Deletion::default() };
         if !self.request.body().is_empty() {
             let body = body::decode(self.content_type(), self.request.body(), "DeleteOptions", Origin::BuiltIn)?;
             let asked = serde_json::Value::Object(body.object);
-            deletion = Deletion::read(&asked);
-            options.dry_run |= asked["dryRun"].as_array().is_some_and(|asked| !asked.is_empty());
+            options.set_dry_run(&asked["dryRun"])?;
+            let read = Deletion::read(&asked)?;
+            deletion = Deletion { propagation: read.propagation.or(deletion.propagation), ..read };
         }
-        deletion.foreground |= query.split('&').any(|part| part == "propagationPolicy=Foreground");
         Ok((options, deletion))
     }
 

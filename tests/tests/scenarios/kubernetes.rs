@@ -2,7 +2,9 @@
 
 mod apply;
 mod errors;
+mod joining;
 mod reading;
+mod requests;
 mod rights;
 mod watching;
 mod writing;
