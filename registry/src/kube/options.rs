@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
+use super::cause::Cause;
 use super::status::Status;
 use super::table::IncludeObject;
 
@@ -19,7 +22,8 @@ pub struct ReadOptions {
     pub revision_match: Option<RevisionMatch>,
     pub watch: bool,
     pub bookmarks: bool,
-    pub send_initial_events: bool,
+    /// Whether a watch begins with what there is; `None` leaves that to the revision.
+    pub send_initial_events: Option<bool>,
     pub timeout: Option<Duration>,
     pub include_object: IncludeObject,
 }
@@ -39,8 +43,8 @@ pub struct WriteOptions {
     /// Who owns the fields that are set.
     pub field_manager: Option<String>,
     pub field_validation: FieldValidation,
-    /// Take fields over from other managers.
-    pub force: bool,
+    /// Take fields over from other managers. `None` when it is not given, as for everything but an apply it must be.
+    pub force: Option<bool>,
 }
 
 /// What becomes of fields that are unknown or given twice.
@@ -52,6 +56,14 @@ pub enum FieldValidation {
     Warn,
     /// The request is refused.
     Strict,
+}
+
+/// What becomes of the objects that an object owns when it is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Propagation {
+    Foreground,
+    Background,
+    Orphan,
 }
 
 /// Longest field manager, in bytes.
@@ -71,7 +83,7 @@ impl ReadOptions {
                 "resourceVersionMatch" => options.revision_match = revision_match(&value)?,
                 "watch" => options.watch = boolean(&value),
                 "allowWatchBookmarks" => options.bookmarks = boolean(&value),
-                "sendInitialEvents" => options.send_initial_events = boolean(&value),
+                "sendInitialEvents" => options.send_initial_events = Some(boolean(&value)),
                 "timeoutSeconds" => {
                     options.timeout = number(&name, &value)?.filter(|seconds| *seconds > 0).map(Duration::from_secs);
                 }
@@ -85,57 +97,92 @@ impl ReadOptions {
 
     /// Parameters that exclude each other (Kubernetes: API concepts, resource versions).
     fn check(&self) -> Result<(), Status> {
-        let forbidden = |parameter: &str, why: &str| Err(Status::bad_request(format!("{parameter}: Forbidden: {why}")));
+        let mut causes = Vec::new();
+        let mut forbid = |wrong: bool, parameter: &str, why: &str| {
+            if wrong {
+                causes.push(Cause::forbidden(parameter, why));
+            }
+        };
+        let matched = "resourceVersionMatch";
+        let found = self.revision_match;
         if self.watch {
-            if self.revision_match.is_some() && !self.send_initial_events {
-                return forbidden(
-                    "resourceVersionMatch",
-                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-                );
-            }
-            if self.send_initial_events && self.revision_match != Some(RevisionMatch::NotOlderThan) {
-                return forbidden(
-                    "resourceVersionMatch",
-                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-                );
-            }
-            return Ok(());
+            let initial = self.send_initial_events.is_some();
+            let wanted = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+            forbid(initial && found != Some(RevisionMatch::NotOlderThan), matched, wanted);
+            let without = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+            forbid(!initial && found.is_some(), matched, without);
+        } else {
+            let initial = "sendInitialEvents is forbidden for list";
+            forbid(self.send_initial_events.is_some(), "sendInitialEvents", initial);
+            let without = "resourceVersionMatch is forbidden unless resourceVersion is provided";
+            forbid(found.is_some() && self.revision.is_none(), matched, without);
+            let exact = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+            forbid(found == Some(RevisionMatch::Exact) && self.revision == Some(0), matched, exact);
         }
-        if self.send_initial_events {
-            return forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list");
+        let paged = "resourceVersionMatch is forbidden when continue is provided";
+        forbid(found.is_some() && self.continue_token.is_some(), matched, paged);
+        if !causes.is_empty() {
+            return Err(Status::invalid_options("ListOptions", causes));
         }
-        if self.revision_match.is_some() && self.continue_token.is_some() {
-            return forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided");
+        if self.continue_token.is_some() && self.revision.is_some_and(|revision| revision > 0) {
+            return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
         }
-        match (self.revision_match, self.revision) {
-            (Some(_), None) => forbidden(
-                "resourceVersionMatch",
-                "resourceVersionMatch is forbidden unless resourceVersion is provided",
-            ),
-            (Some(RevisionMatch::Exact), Some(0)) => forbidden(
-                "resourceVersionMatch",
-                "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
-            ),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 }
 
 impl WriteOptions {
-    /// Reads a query string.
-    pub fn parse(query: &str) -> Result<Self, Status> {
+    /// Reads a query string. `kind` is what Kubernetes calls the options of this write: `CreateOptions`.
+    pub fn parse(query: &str, kind: &'static str) -> Result<Self, Status> {
         let mut options =
-            Self { dry_run: false, field_manager: None, field_validation: FieldValidation::default(), force: false };
+            Self { dry_run: false, field_manager: None, field_validation: FieldValidation::default(), force: None };
+        let mut causes = Vec::new();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            match &*name {
-                "dryRun" => options.dry_run = dry_run(&value)?,
-                "fieldManager" => options.field_manager = field_manager(&value)?,
-                "fieldValidation" => options.field_validation = field_validation(&value)?,
-                "force" => options.force = boolean(&value),
-                _ => {}
+            let read = match &*name {
+                "dryRun" => dry_run(&value).map(|dry_run| options.dry_run |= dry_run),
+                "fieldManager" => field_manager(&value).map(|manager| options.field_manager = manager),
+                "fieldValidation" => field_validation(&value).map(|validation| options.field_validation = validation),
+                "force" => {
+                    options.force = Some(boolean(&value));
+                    Ok(())
+                }
+                _ => Ok(()),
+            };
+            causes.extend(read.err());
+        }
+        if causes.is_empty() { Ok(options) } else { Err(Status::invalid_options(kind, causes)) }
+    }
+
+    /// Reads what a DeleteOptions body says about it.
+    pub fn set_dry_run(&mut self, stages: &Value) -> Result<(), Status> {
+        for stage in stages.as_array().into_iter().flatten() {
+            let read = dry_run(stage.as_str().unwrap_or_default());
+            self.dry_run |= read.map_err(|cause| Status::invalid_options("DeleteOptions", vec![cause]))?;
+        }
+        Ok(())
+    }
+}
+
+impl Propagation {
+    /// Reads a `propagationPolicy`; an empty one is none.
+    pub fn parse(value: &str) -> Result<Option<Self>, Status> {
+        match value {
+            "" => Ok(None),
+            "Foreground" => Ok(Some(Self::Foreground)),
+            "Background" => Ok(Some(Self::Background)),
+            "Orphan" => Ok(Some(Self::Orphan)),
+            _ => {
+                let supported = ["Foreground", "Background", "Orphan", "nil"];
+                let cause = unsupported("propagationPolicy", value, &supported);
+                Err(Status::invalid_options("DeleteOptions", vec![cause]))
             }
         }
-        Ok(options)
+    }
+
+    /// The one that a query names.
+    pub fn of_query(query: &str) -> Result<Option<Self>, Status> {
+        let mut named = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "propagationPolicy");
+        named.next().map_or(Ok(None), |(_, value)| Self::parse(&value))
     }
 }
 
@@ -179,10 +226,8 @@ fn revision_match(value: &str) -> Result<Option<RevisionMatch>, Status> {
         "NotOlderThan" => Ok(Some(RevisionMatch::NotOlderThan)),
         "Exact" => Ok(Some(RevisionMatch::Exact)),
         _ => {
-            let message = format!(
-                "resourceVersionMatch: Unsupported value: {value:?}: supported values: \"Exact\", \"NotOlderThan\""
-            );
-            Err(Status::bad_request(message))
+            let cause = unsupported("resourceVersionMatch", value, &["Exact", "NotOlderThan", ""]);
+            Err(Status::invalid_options("ListOptions", vec![cause]))
         }
     }
 }
@@ -192,37 +237,35 @@ fn include_object(value: &str) -> Result<IncludeObject, Status> {
     IncludeObject::parse(Some(value)).ok_or_else(unknown)
 }
 
-fn dry_run(value: &str) -> Result<bool, Status> {
+fn dry_run(value: &str) -> Result<bool, Cause> {
     match value {
         "" => Ok(false),
         "All" => Ok(true),
-        _ => Err(Status::bad_request(format!("dryRun: Unsupported value: {value:?}: supported values: \"All\""))),
+        _ => Err(unsupported("dryRun", value, &["All"])),
     }
 }
 
-fn field_manager(value: &str) -> Result<Option<String>, Status> {
+fn field_manager(value: &str) -> Result<Option<String>, Cause> {
     if value.len() > LONGEST_MANAGER {
-        let message = format!("fieldManager: Too long: may not be more than {LONGEST_MANAGER} bytes");
-        return Err(Status::bad_request(message));
+        return Err(Cause::too_long("fieldManager", LONGEST_MANAGER));
     }
     if value.chars().any(char::is_control) {
-        return Err(Status::bad_request("fieldManager: Invalid value: should only contain printable characters"));
+        return Err(Cause::invalid("fieldManager", &value.into(), "should only contain printable characters"));
     }
     Ok(some(value))
 }
 
-fn field_validation(value: &str) -> Result<FieldValidation, Status> {
+fn field_validation(value: &str) -> Result<FieldValidation, Cause> {
     match value {
         "" | "Warn" => Ok(FieldValidation::Warn),
         "Ignore" => Ok(FieldValidation::Ignore),
         "Strict" => Ok(FieldValidation::Strict),
-        _ => {
-            let message = format!(
-                "fieldValidation: Unsupported value: {value:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
-            );
-            Err(Status::bad_request(message))
-        }
+        _ => Err(unsupported("fieldValidation", value, &["", "Ignore", "Strict", "Warn"])),
     }
+}
+
+fn unsupported(parameter: &str, value: &str, supported: &[&str]) -> Cause {
+    Cause::unsupported(parameter, &value.into(), &supported.iter().map(ToString::to_string).collect::<Vec<_>>())
 }
 
 #[cfg(test)]
@@ -241,32 +284,58 @@ mod tests {
         assert_eq!((watch.watch, watch.bookmarks, watch.revision), (true, true, Some(7)));
         assert_eq!(watch.timeout, Some(Duration::from_secs(300)));
         let list = read("watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=");
-        assert!(list.send_initial_events);
-        let write =
-            WriteOptions::parse("fieldManager=kubectl-edit&fieldValidation=Strict&dryRun=All&force=true").unwrap();
+        assert_eq!(list.send_initial_events, Some(true));
+        let write = WriteOptions::parse(
+            "fieldManager=kubectl-edit&fieldValidation=Strict&dryRun=All&force=true",
+            "PatchOptions",
+        )
+        .unwrap();
         assert_eq!(write.field_manager.as_deref(), Some("kubectl-edit"));
-        assert_eq!((write.dry_run, write.force, write.field_validation), (true, true, FieldValidation::Strict));
+        assert_eq!((write.dry_run, write.force, write.field_validation), (true, Some(true), FieldValidation::Strict));
     }
 
     #[test]
-    fn nonsense_is_a_bad_request() {
+    fn what_cannot_be_read_is_a_bad_request() {
         for query in [
             "limit=x",
+            "timeoutSeconds=x",
             "resourceVersion=abc",
             "resourceVersion=-1",
-            "resourceVersionMatch=Newest",
             "includeObject=Some",
+            "continue=x&resourceVersion=7",
+        ] {
+            let error = ReadOptions::parse(query).unwrap_err();
+            assert_eq!((error.code, error.reason), (400, "BadRequest"), "{query}");
+        }
+    }
+
+    #[test]
+    fn options_that_contradict_each_other_are_invalid() {
+        for query in [
+            "resourceVersionMatch=Newest",
             "sendInitialEvents=true",
             "watch=true&sendInitialEvents=true",
+            "watch=true&sendInitialEvents=false",
             "watch=true&resourceVersionMatch=Exact",
             "resourceVersionMatch=Exact",
             "resourceVersionMatch=Exact&resourceVersion=0",
+            "resourceVersionMatch=NotOlderThan&resourceVersion=3&continue=x",
         ] {
-            assert_eq!(ReadOptions::parse(query).unwrap_err().code, 400, "{query}");
+            let error = ReadOptions::parse(query).unwrap_err();
+            assert_eq!((error.code, error.reason), (422, "Invalid"), "{query}");
+            assert!(error.message.starts_with("ListOptions.meta.k8s.io \"\" is invalid: "), "{error}");
         }
         let long = format!("fieldManager={}", "x".repeat(LONGEST_MANAGER + 1));
         for query in ["dryRun=Some", "fieldValidation=Sometimes", "fieldManager=a%0Ab", &long] {
-            assert_eq!(WriteOptions::parse(query).unwrap_err().code, 400, "{query}");
+            let error = WriteOptions::parse(query, "CreateOptions").unwrap_err();
+            assert_eq!((error.code, error.reason), (422, "Invalid"), "{query}");
+            assert!(error.message.starts_with("CreateOptions.meta.k8s.io \"\" is invalid: "), "{error}");
         }
+        let error = Propagation::of_query("propagationPolicy=Sideways").unwrap_err();
+        assert_eq!(
+            error.message,
+            "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: \"Sideways\": supported \
+             values: \"Foreground\", \"Background\", \"Orphan\", \"nil\""
+        );
     }
 }

@@ -50,15 +50,26 @@ impl Selection {
         self.fields.required("metadata.name")
     }
 
+    /// Whether the user may see something of it, now or when there is something.
+    pub(crate) fn is_permitted(&self, registry: &Registry) -> bool {
+        let Caller { user, groups, .. } = &self.caller;
+        !self.sight(registry).is_empty()
+            || registry.with_policy(|policy| policy.may_come_to_see(user, groups, &self.asked()))
+    }
+
     /// What the user may see now.
     pub(crate) fn sight(&self, registry: &Registry) -> Visible {
+        let asked = self.asked();
+        registry.with_policy(|policy| policy.visible(&self.caller.user, &self.caller.groups, &asked))
+    }
+
+    fn asked(&self) -> Asked<'_> {
         let scope = match (&self.namespace, self.resource.namespaced) {
             (Some(namespace), _) => Scope::Namespace(namespace),
             (None, true) => Scope::AllNamespaces,
             (None, false) => Scope::Cluster,
         };
-        let asked = Asked { verb: self.verb, api_group: self.resource.group, resource: self.resource.plural, scope };
-        registry.with_policy(|policy| policy.visible(&self.caller.user, &self.caller.groups, &asked))
+        Asked { verb: self.verb, api_group: self.resource.group, resource: self.resource.plural, scope }
     }
 
     /// What the user may see after a commit; `None` if it changed nobody's rights.

@@ -18,10 +18,11 @@ use super::{
     accept,
     access::{Access, On},
     body::{self, Body, Origin},
+    cause::Cause,
     discovery,
     list::list,
     object, openapi,
-    options::{ReadOptions, WriteOptions},
+    options::{Propagation, ReadOptions, WriteOptions},
     patch,
     rbac::review::Caller,
     resource::{self, Resource},
@@ -186,11 +187,11 @@ impl Asked<'_> {
         Ok(Answer::watch(shape, watcher))
     }
 
-    /// A list is refused only to those who may see nothing of it.
+    /// A list is refused only to those who may see nothing of it, whatever there will be.
     fn selection(&self, verb: &str, options: &ReadOptions) -> Result<Selection, Status> {
         let selection = Selection::new(self.resource, self.target.namespace, options, self.access.caller)?;
         // `kubectl get NAME --watch` and `wait` select by name: for them the name is part of the right.
-        if selection.sight(self.access.registry).is_empty() {
+        if !selection.is_permitted(self.access.registry) {
             self.access.require(verb, &self.on(selection.name().unwrap_or_default()))?;
         }
         Ok(selection)
@@ -201,14 +202,14 @@ impl Asked<'_> {
             return Err(Status::method_not_allowed());
         }
         self.access.require("create", &self.on(""))?;
-        let (shape, body, options) = (self.shape("")?, self.body()?, WriteOptions::parse(query)?);
+        let (shape, body, options) = (self.shape("")?, self.body()?, WriteOptions::parse(query, "CreateOptions")?);
         let written = self.write(&options, |write| async move { write.create(body).await }).await?;
         Ok(shape.object(StatusCode::CREATED, &written.object, &written.warnings))
     }
 
     async fn update(&self, query: &str) -> Result<Answer, Status> {
         self.access.require("update", &self.on(self.name()))?;
-        let (shape, body, options) = (self.shape("")?, self.body()?, WriteOptions::parse(query)?);
+        let (shape, body, options) = (self.shape("")?, self.body()?, WriteOptions::parse(query, "UpdateOptions")?);
         let name = self.name();
         let written = self.write(&options, |write| async move { write.update(name, body).await }).await?;
         Ok(shape.object(StatusCode::OK, &written.object, &written.warnings))
@@ -216,9 +217,13 @@ impl Asked<'_> {
 
     async fn patch(&self, query: &str) -> Result<Answer, Status> {
         self.access.require("patch", &self.on(self.name()))?;
-        let (shape, options) = (self.shape("")?, WriteOptions::parse(query)?);
+        let (shape, options) = (self.shape("")?, WriteOptions::parse(query, "PatchOptions")?);
         let (name, kind) = (self.name(), self.resource.kind);
         let written = match patch::decode(self.content_type(), self.request.body(), kind, self.origin())? {
+            patch::Request::Change(_) if options.force.is_some() => {
+                let cause = Cause::forbidden("force", "may not be specified for non-apply patch");
+                return Err(Status::invalid_options("PatchOptions", vec![cause]));
+            }
             patch::Request::Change(patch) => {
                 let patch = &patch;
                 self.write(&options, |write| async move { write.patch(name, patch).await }).await?
@@ -271,15 +276,15 @@ impl Asked<'_> {
 
     /// What a deletion asks for, in its query or in its body, and how.
     fn deletion(&self, query: &str) -> Result<(WriteOptions, Deletion), Status> {
-        let mut options = WriteOptions::parse(query)?;
-        let mut deletion = Deletion::default();
+        let mut options = WriteOptions::parse(query, "DeleteOptions")?;
+        let mut deletion = Deletion { propagation: Propagation::of_query(query)?, ..Deletion::default() };
         if !self.request.body().is_empty() {
             let body = body::decode(self.content_type(), self.request.body(), "DeleteOptions", Origin::BuiltIn)?;
             let asked = serde_json::Value::Object(body.object);
-            deletion = Deletion::read(&asked);
-            options.dry_run |= asked["dryRun"].as_array().is_some_and(|asked| !asked.is_empty());
+            options.set_dry_run(&asked["dryRun"])?;
+            let read = Deletion::read(&asked)?;
+            deletion = Deletion { propagation: read.propagation.or(deletion.propagation), ..read };
         }
-        deletion.foreground |= query.split('&').any(|part| part == "propagationPolicy=Foreground");
         Ok((options, deletion))
     }
 

@@ -148,12 +148,16 @@ impl Status {
         Self::new(422, "Invalid", message).about(resource.group, resource.kind, name).because(causes)
     }
 
+    /// 422: the query breaks the rules of these options, as `CreateOptions`.
+    pub fn invalid_options(kind: &str, causes: Vec<Cause>) -> Self {
+        const GROUP: &str = "meta.k8s.io";
+        let message = cause::invalid_message(kind, GROUP, "", &causes);
+        Self::new(422, "Invalid", message).about(GROUP, kind, "").because(causes)
+    }
+
     /// 422: who applies says who they are.
     pub fn field_manager_required() -> Self {
-        let cause = Cause::required("fieldManager", "is required for apply patch");
-        Self::new(422, "Invalid", format!("PatchOptions.meta.k8s.io \"\" is invalid: {cause}"))
-            .about("meta.k8s.io", "PatchOptions", "")
-            .because(vec![cause])
+        Self::invalid_options("PatchOptions", vec![Cause::required("fieldManager", "is required for apply patch")])
     }
 
     /// 504: the client knows a newer revision than this server.

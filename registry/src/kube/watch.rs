@@ -78,8 +78,8 @@ impl Watcher {
         if asked > newest.0 {
             return Err(Status::revision_too_large(asked, newest.0));
         }
-        let initial = asked == 0 || options.send_initial_events;
-        let start = if initial { newest } else { Revision(asked) };
+        let initial = options.send_initial_events.unwrap_or(asked == 0);
+        let start = if initial || asked == 0 { newest } else { Revision(asked) };
         let (watch, now) = (store.watch(start), Instant::now());
         let sight = selection.sight(&registry);
         let mut watcher = Self {
@@ -101,7 +101,7 @@ impl Watcher {
             let found = watcher.registry.store().list_at(watcher.source.prefix(), start);
             watcher.initial = found.map_err(|end| too_old(start, end))?.into_iter();
         }
-        if options.send_initial_events {
+        if options.send_initial_events == Some(true) {
             watcher.mark = Some(WatchEvent::Bookmark { revision: start, initial: true });
         }
         Ok(watcher)

@@ -15,7 +15,7 @@ use super::{
     body::Body,
     cause::Cause,
     metadata, object,
-    options::{FieldValidation, WriteOptions},
+    options::{FieldValidation, Propagation, WriteOptions},
     patch::Patch,
     resource::Resource,
     schema,
@@ -61,7 +61,7 @@ pub(crate) enum Effect {
 pub(crate) struct Deletion {
     pub(crate) uid: Option<String>,
     pub(crate) resource_version: Option<String>,
-    pub(crate) foreground: bool,
+    pub(crate) propagation: Option<Propagation>,
 }
 
 /// How an object came to be what is about to be stored.
@@ -136,7 +136,8 @@ impl Write<'_> {
         check_name(name, &wanted)?;
         let api_version = self.resource.api_version();
         let merged = |live: Option<&Value>| {
-            let mut object = apply::apply(&self.ownership(&api_version), live, &wanted, self.options.force)?;
+            let mut object =
+                apply::apply(&self.ownership(&api_version), live, &wanted, self.options.force.unwrap_or_default())?;
             self.resource.schema().set_defaults(&mut object);
             Ok(object)
         };
@@ -164,7 +165,10 @@ impl Write<'_> {
             self.admission().release(&before)?;
             let outcome = match self.resource.plural {
                 "namespaces" => namespace::delete(self.access.registry, &before, self.now),
-                _ => strategy::delete(self.resource, &before, deletion.foreground, self.now),
+                _ => {
+                    let foreground = deletion.propagation == Some(Propagation::Foreground);
+                    strategy::delete(self.resource, &before, foreground, self.now)
+                }
             };
             if let Some((object, effect)) = self.store(name, revision, before, outcome).await? {
                 return Ok(Written { object, effect, warnings: Vec::new() });
@@ -383,14 +387,14 @@ impl Deletion {
     }
 
     /// Reads DeleteOptions; what is absent is not asked for.
-    pub(crate) fn read(options: &Value) -> Self {
+    pub(crate) fn read(options: &Value) -> Result<Self, Status> {
         let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
         let preconditions = &options["preconditions"];
-        Self {
+        Ok(Self {
             uid: text(&preconditions["uid"]),
             resource_version: text(&preconditions["resourceVersion"]),
-            foreground: options["propagationPolicy"] == "Foreground",
-        }
+            propagation: Propagation::parse(options["propagationPolicy"].as_str().unwrap_or_default())?,
+        })
     }
 }
 

@@ -1,7 +1,11 @@
 //! The registry's Kubernetes-style API as an admin meets it: stock kubectl of every version at hand against a hub.
 
 mod apply;
+mod errors;
+mod joining;
 mod reading;
+mod requests;
+mod rights;
 mod watching;
 mod writing;
 

@@ -6,7 +6,7 @@ use tests::{Hub, Kubectl, Process, tool, wait_until};
 use super::{BOUND, admin, cluster, full, others};
 
 /// Waits for a line of a watch that begins with these words.
-async fn shows(watch: &Process, words: &str) -> Result<()> {
+pub(super) async fn shows(watch: &Process, words: &str) -> Result<()> {
     let wanted: Vec<&str> = words.split(' ').collect();
     let fits = |line: &str| line.split_whitespace().take(wanted.len()).eq(wanted.iter().copied()).then_some(());
     watch.stdout_line(BOUND, words, fits).await

@@ -1,0 +1,133 @@
+//! Joining as the admin sees it with kubectl alone: the request, its approval or denial, the cluster let in, and what follows.
+
+use anyhow::{Result, ensure};
+use tempfile::TempDir;
+use tests::hub::JoinTerms;
+use tests::{Hub, Kubectl, Process, Spoke, wait_for};
+
+use super::{BOUND, CLUSTER, admin, full};
+
+/// The agent's exit code for a refusal that trying again does not change (sysexits.h: EX_NOPERM).
+const REFUSED: i32 = 77;
+const REQUEST: &str = "certificatesigningrequest.certificates.k8s.io";
+
+/// An agent that waits for the admin, and its state folder.
+async fn waiting(hub: &Hub, admin: &Kubectl, cluster: &str) -> Result<(Process, TempDir)> {
+    let terms = JoinTerms { cluster: None, auto_accept: false, reusable: false, ttl_seconds: 3600 };
+    let (token, state) = (hub.create_token(&terms).await?, TempDir::new()?);
+    let join = Spoke::of(hub, cluster).agent("node").token(&token).join(state.path()).await?.spawn()?;
+    wait_for(BOUND, "the request", async || admin.ok(&format!("get csr {cluster}.node")).await).await?;
+    Ok((join, state))
+}
+
+#[tokio::test]
+async fn an_approved_request_and_an_accepted_cluster_let_an_agent_in() -> Result<()> {
+    let hub = Hub::start().await?;
+    for (number, kubectl) in full(&hub)?.into_iter().enumerate() {
+        let cluster = format!("edge{number}");
+        let (mut join, _state) = waiting(&hub, &kubectl, &cluster).await?;
+        let request = format!("{cluster}.node");
+        let row = &kubectl.table(&format!("get csr {request}")).await?[0];
+        ensure!(row["CONDITION"] == "Pending" && row["SIGNERNAME"] == "kubernetes.io/kube-apiserver-client", "{row:?}");
+        ensure!(row["REQUESTOR"] == format!("system:open-cluster-management:{cluster}:node"), "{row:?}");
+        let listed = &kubectl.table(&format!("get mcl {cluster}")).await?[0];
+        ensure!(listed["HUB ACCEPTED"] == "false", "{listed:?}");
+        let selected =
+            kubectl.ok(&format!("get csr -l open-cluster-management.io/cluster-name={cluster} -o name")).await?;
+        ensure!(selected.trim_end() == format!("{REQUEST}/{request}"), "{selected}");
+        let described = kubectl.ok(&format!("describe csr {request}")).await?;
+        ensure!(described.contains("Requesting User:     system:open-cluster-management:"), "{described}");
+
+        // Twice, as in OCM: the request and the cluster.
+        let approved = format!("{REQUEST}/{request} approved");
+        kubectl.says(&format!("certificate approve {request}"), &approved).await?;
+        ensure!(join.is_running()?);
+        let row = &kubectl.table(&format!("get csr {request}")).await?[0];
+        ensure!(row["CONDITION"].starts_with("Approved"), "{row:?}");
+        kubectl.ok(&format!("wait csr {request} --for=condition=Approved --timeout=60s")).await?;
+        let patch = "--type=merge -p '{\"spec\":{\"hubAcceptsClient\":true}}'";
+        kubectl.says(&format!("patch mcl {cluster} {patch}"), &format!("{CLUSTER}/{cluster} patched")).await?;
+        join.exits_with(0, BOUND).await?;
+        let conditions = "HubAcceptedManagedCluster ManagedClusterJoined";
+        for condition in conditions.split(' ') {
+            kubectl.ok(&format!("wait mcl {cluster} --for=condition={condition} --timeout=60s")).await?;
+        }
+        kubectl.says(&format!("certificate approve {request}"), &approved).await?;
+        kubectl.refused(&format!("certificate deny {request}"), "").await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_denied_request_ends_the_join_and_nothing_else() -> Result<()> {
+    let hub = Hub::start().await?;
+    for (number, kubectl) in full(&hub)?.into_iter().enumerate() {
+        let cluster = format!("edge{number}");
+        let (mut join, _state) = waiting(&hub, &kubectl, &cluster).await?;
+        let request = format!("{cluster}.node");
+        kubectl.says(&format!("certificate deny {request}"), &format!("{REQUEST}/{request} denied")).await?;
+        join.exits_with(REFUSED, BOUND).await?;
+        ensure!(kubectl.ok(&format!("get mcl {cluster} -o name")).await?.trim_end() == format!("{CLUSTER}/{cluster}"));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_not_accepted_any_more_is_cut_off_and_comes_back() -> Result<()> {
+    let hub = Hub::start().await?;
+    let spoke = Spoke::of(&hub, "edge").agent("node").start().await?;
+    let admin = admin(&hub)?;
+    wait_for(BOUND, "the tunnel", async || {
+        ensure!(hub.is_available("edge").await);
+        Ok(())
+    })
+    .await?;
+    let accept =
+        |accepted: bool| format!("patch mcl edge --type=merge -p '{{\"spec\":{{\"hubAcceptsClient\":{accepted}}}}}'");
+    admin.ok(&accept(false)).await?;
+    let condition = "get mcl edge -o 'jsonpath={.status.conditions[?(@.type==\"HubAcceptedManagedCluster\")]}'";
+    let denied: serde_json::Value = serde_json::from_str(&admin.ok(condition).await?)?;
+    ensure!(
+        denied["status"] == "False"
+            && denied["reason"] == "HubClusterAdminDenied"
+            && denied["message"] == "Denied by hub cluster admin",
+        "{denied}"
+    );
+    wait_for(BOUND, "the tunnel to be cut", async || {
+        ensure!(!hub.is_available("edge").await);
+        Ok(())
+    })
+    .await?;
+    admin.ok(&accept(true)).await?;
+    wait_for(BOUND, "the tunnel to come back", async || {
+        ensure!(hub.is_available("edge").await);
+        Ok(())
+    })
+    .await?;
+    // What is deleted is let go.
+    admin.ok("delete mcl edge").await?;
+    admin.refused("get csr edge.node", "(NotFound)").await?;
+    ensure!(!hub.is_available("edge").await);
+    drop(spoke);
+    Ok(())
+}
+
+#[tokio::test]
+async fn only_one_with_the_right_decides_about_a_request() -> Result<()> {
+    let hub = Hub::start().await?;
+    let admin = admin(&hub)?;
+    let (join, _state) = waiting(&hub, &admin, "edge").await?;
+    let bob = hub.create_user("bob", &tests::hub::ClusterAccess::Named(Vec::new())).await?;
+    let bob = Kubectl::user(&hub, &bob)?;
+    admin
+        .ok("create clusterrole looker --verb=get,list --resource=certificatesigningrequests.certificates.k8s.io")
+        .await?;
+    admin.ok("create clusterrolebinding bob --clusterrole=looker --user=bob").await?;
+    bob.ok("get csr edge.node").await?;
+    let right = "cannot update resource \"certificatesigningrequests/approval\" in API group \"certificates.k8s.io\"";
+    bob.refused("certificate approve edge.node", right).await?;
+    bob.refused("certificate deny edge.node", right).await?;
+    admin.refused("certificate approve nobody.node", "(NotFound)").await?;
+    drop(join);
+    Ok(())
+}
