@@ -16,6 +16,9 @@ use crate::store::Txn;
 
 const PREFIX: &str = "/namespaces/";
 
+/// Objects that one transaction takes along: below the store's limit.
+const TOGETHER: usize = 100;
+
 /// Makes `txn` fail if the namespace goes meanwhile; refuses at once if it is not there or going.
 pub(super) fn expect_open(
     registry: &Registry,
@@ -88,26 +91,31 @@ pub(crate) async fn end(registry: &Registry, namespace: &str) -> Result<(), crat
     let Some(stored) = registry.store().get(&key) else { return Ok(()) };
     let Some(found) = object::read(&stored).filter(strategy::is_deleted) else { return Ok(()) };
     let deleted = found["metadata"]["deletionTimestamp"].clone();
-    let mut txn = Txn::new();
     let mut left = false;
-    for (key, revision, mut object) in contents(registry, namespace) {
-        txn = txn.expect(&key, revision);
-        if strategy::finalizers(&object).is_empty() {
-            txn = txn.delete(key);
-            continue;
+    // Nothing is made in it any more, so that it may be emptied in steps.
+    for some in contents(registry, namespace).chunks(TOGETHER) {
+        let mut txn = Txn::new();
+        for (key, revision, object) in some {
+            txn = txn.expect(key, *revision);
+            if strategy::finalizers(object).is_empty() {
+                txn = txn.delete(key);
+                continue;
+            }
+            left = true;
+            if !strategy::is_deleted(object) {
+                let mut object = object.clone();
+                let metadata = strategy::metadata_mut(&mut object);
+                metadata.insert("deletionTimestamp".to_owned(), deleted.clone());
+                metadata.insert("deletionGracePeriodSeconds".to_owned(), 0.into());
+                txn = txn.put(key, object::write(&object));
+            }
         }
-        left = true;
-        if !strategy::is_deleted(&object) {
-            let metadata = strategy::metadata_mut(&mut object);
-            metadata.insert("deletionTimestamp".to_owned(), deleted.clone());
-            metadata.insert("deletionGracePeriodSeconds".to_owned(), 0.into());
-            txn = txn.put(key, object::write(&object));
-        }
+        registry.store().commit(txn).await?;
     }
     if !left && strategy::finalizers(&found).is_empty() {
-        txn = txn.expect(&key, stored.modified).delete(key);
+        registry.store().commit(Txn::new().expect(&key, stored.modified).delete(key)).await?;
     }
-    registry.store().commit(txn).await.map(drop)
+    Ok(())
 }
 
 /// Everything that is stored in a namespace.
