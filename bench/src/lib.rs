@@ -4,6 +4,7 @@
 //! turn ([`rounds`]). Load, relays, hub, agent and service are processes of their own ([`role`]), whose CPU seconds are read
 //! from `/proc` ([`cpu`]) at both ends of the measured span. What comes out is a [`report::Report`].
 
+pub mod api_client;
 pub mod arguments;
 pub mod comparison;
 pub mod cpu;
@@ -23,9 +24,11 @@ pub mod quinn_ends;
 pub mod relay;
 pub mod report;
 pub mod role;
+pub mod roster;
 pub mod rounds;
 pub mod route;
 pub mod service;
 pub mod swarm;
 pub mod tls_relay;
+pub mod watchers;
 pub mod yamux_tunnel;

@@ -16,7 +16,7 @@ use crate::machine::Machine;
 pub struct Report {
     /// The program's name, e.g. `bulk`.
     pub program: String,
-    /// The question's number in the list of questions, 1 to 8.
+    /// The question's number in the list of questions, 1 to 9.
     pub question: u8,
     /// The question in words.
     pub title: String,

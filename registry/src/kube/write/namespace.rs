@@ -106,7 +106,11 @@ async fn end(registry: &Registry, namespace: &str) -> Result<(), CommitError> {
             }
             return Ok(());
         }
-        registry.store().commit(txn).await?;
+        match registry.store().commit(txn).await {
+            // Somebody has changed an object meanwhile: look again. Nothing new is made in the namespace any more.
+            Ok(_) | Err(CommitError::Conflict { .. }) => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 

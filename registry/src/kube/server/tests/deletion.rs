@@ -1,6 +1,7 @@
 //! Deletions: finalizers, preconditions, collections, and namespaces, which end when they are empty.
 
 use super::*;
+use crate::store::Txn;
 
 fn held(name: &str, finalizers: &[&str]) -> Value {
     let mut cluster = cluster(name, json!({}));
@@ -126,4 +127,21 @@ async fn a_namespace_with_a_finalizer_of_its_own_waits_for_it() {
     assert_eq!(admin.get(&uri).await.ok()["status"]["phase"], "Terminating");
     admin.patch(&uri, json!({"metadata": {"finalizers": null}})).await.ok();
     admin.get(&uri).await.refused(404, "NotFound");
+}
+
+#[tokio::test]
+async fn a_namespace_with_more_in_it_than_one_transaction_takes_goes_too() {
+    let hub = Hub::new().await;
+    let admin = hub.admin();
+    admin.post(NAMESPACES, namespace("n")).await.ok();
+    let secrets = format!("{NAMESPACES}/n/secrets");
+    let made = admin.post(&secrets, secret("s")).await.ok();
+    for hundred in 0..3 {
+        let many = (0..100).map(|n| (format!("/secrets/n/s{hundred}-{n}"), object::write(&made)));
+        let txn = many.fold(Txn::new(), |txn, (key, object)| txn.put(key, object));
+        hub.registry.store().commit(txn).await.unwrap();
+    }
+    admin.delete(&format!("{NAMESPACES}/n")).await.ok();
+    admin.get(&format!("{NAMESPACES}/n")).await.refused(404, "NotFound");
+    assert!(hub.registry.store().list("/secrets/n/").0.is_empty());
 }
