@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use jiff::Timestamp;
+use serde_json::{Map, Value};
 
 pub use self::answer::{Answer, Frames};
 use self::answer::Shape;
@@ -155,7 +156,7 @@ impl Asked<'_> {
     }
 
     /// A ClusterRole that is put together from others shows what it holds now.
-    fn show(&self, object: &mut serde_json::Value) {
+    fn show(&self, object: &mut Value) {
         if self.resource.plural == "clusterroles" {
             let rules = self.access.registry.with_policy(|policy| {
                 policy.aggregated_rules(object::name(object)).map(|rules| serde_json::json!(rules))
@@ -276,7 +277,7 @@ impl Asked<'_> {
         let mut deletion = Deletion::default();
         if !self.request.body().is_empty() {
             let body = body::decode(self.content_type(), self.request.body(), "DeleteOptions", Origin::BuiltIn)?;
-            let asked = serde_json::Value::Object(body.object);
+            let asked = Value::Object(body.object);
             deletion = Deletion::read(&asked);
             options.dry_run |= asked["dryRun"].as_array().is_some_and(|asked| !asked.is_empty());
         }
@@ -285,7 +286,12 @@ impl Asked<'_> {
     }
 
     fn body(&self) -> Result<Body, Status> {
-        Ok(body::decode(self.content_type(), self.request.body(), self.resource.kind, self.origin())?)
+        let mut body = body::decode(self.content_type(), self.request.body(), self.resource.kind, self.origin())?;
+        // Typed clients leave them out where the path says them. Of custom resources kube-apiserver demands them.
+        if self.resource.built_in {
+            complete_type(&mut body.object, self.resource);
+        }
+        Ok(body)
     }
 
     fn content_type(&self) -> Option<&str> {
@@ -325,8 +331,41 @@ fn joined(request: &Request<Bytes>, name: header::HeaderName) -> String {
     values.collect::<Vec<_>>().join(",")
 }
 
+fn complete_type(object: &mut Map<String, Value>, resource: &Resource) {
+    for (field, known) in [("apiVersion", resource.api_version()), ("kind", resource.kind.to_owned())] {
+        let given = object.entry(field).or_insert(Value::Null);
+        if given.is_null() || given == "" {
+            *given = known.into();
+        }
+    }
+}
+
 fn is_watch(query: &str) -> bool {
     ReadOptions::parse(query).is_ok_and(|options| options.watch)
         // What is wrong with the rest of a watch's query is said by the watch.
         || form_urlencoded::parse(query.as_bytes()).any(|(name, value)| name == "watch" && (value == "true" || value == "1"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_path_says_the_type_that_a_typed_client_leaves_out() {
+        let role = resource::find("rbac.authorization.k8s.io", "v1", "roles").unwrap();
+        let typed = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role"});
+        let other = json!({"apiVersion": "v1", "kind": "Secret"});
+        for (sent, completed) in [
+            (json!({}), &typed),
+            (json!({"apiVersion": "", "kind": null}), &typed),
+            (json!({"kind": "Role"}), &typed),
+            (other.clone(), &other),
+        ] {
+            let mut object = sent.as_object().unwrap().clone();
+            complete_type(&mut object, role);
+            assert_eq!(Value::Object(object), *completed, "{sent}");
+        }
+    }
 }
