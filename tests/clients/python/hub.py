@@ -1,6 +1,7 @@
 """The hub of a scenario, as the stock Python client reaches it, and how refusals are printed."""
 
 import json
+import re
 
 from kubernetes import client, config
 
@@ -32,6 +33,8 @@ def refused(what, call, *arguments, **options):
         call(*arguments, **options)
     except client.ApiException as refusal:
         status = json.loads(refusal.body)
-        print(what, refusal.status, status["code"] == refusal.status, status["reason"], status["message"], sep=" | ")
+        message = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "UID", status["message"])
+        message = re.sub(r"current: [0-9]+", "current: REVISION", message)
+        print(what, refusal.status, status["code"] == refusal.status, status["reason"], message, sep=" | ")
     else:
         print(what, "was not refused")

@@ -1,11 +1,12 @@
-"""Questions about rights and tokens, an approved CSR and a Lease, by the stock Python client. Arguments: a token, a CSR file, a cluster."""
+"""Questions about rights and tokens, a CSR to approve and a Lease, by the stock Python client.
 
-import base64
+Arguments: the administrator's token, a cluster with a tunnel, and one whose agent waits to be let in."""
+
 import sys
 
-from hub import client, refused
+from hub import CLUSTERS, client, custom, refused
 
-token, request_file, cluster_name = sys.argv[1:]
+token, connected, waiting = sys.argv[1:]
 authorization = client.AuthorizationV1Api()
 authentication = client.AuthenticationV1Api()
 certificates = client.CertificatesV1Api()
@@ -33,26 +34,26 @@ for what, shown in (("token", token), ("wrong token", token[:-4] + "zzzz")):
     status = authentication.create_token_review(review).status
     print(what, bool(status.authenticated), status.user.username if status.user else None)
 
-with open(request_file, "rb") as file:
-    request = base64.b64encode(file.read()).decode()
-spec = client.V1CertificateSigningRequestSpec(
-    request=request, signer_name="kubernetes.io/kube-apiserver-client", usages=["client auth"]
-)
-body = client.V1CertificateSigningRequest(metadata=client.V1ObjectMeta(name="asked"), spec=spec)
-asked = certificates.create_certificate_signing_request(body)
-print("csr", asked.metadata.name, asked.spec.username, asked.status.conditions)
+asked = certificates.list_certificate_signing_request(label_selector=f"open-cluster-management.io/cluster-name={waiting}")
+print("asked", [(each.metadata.name, each.spec.username, each.status.conditions) for each in asked.items])
+asked = asked.items[0]
 condition = client.V1CertificateSigningRequestCondition(
     type="Approved", status="True", reason="ByScript", message="looks good"
 )
-asked.status.conditions = [condition]
-approved = certificates.replace_certificate_signing_request_approval("asked", asked)
-print("approved", [(each.type, each.status, each.reason) for each in approved.status.conditions])
+asked.status = client.V1CertificateSigningRequestStatus(conditions=[condition])
+approved = certificates.replace_certificate_signing_request_approval(asked.metadata.name, asked)
+print("approved", [(each.type, each.status) for each in approved.status.conditions])
 condition = client.V1CertificateSigningRequestCondition(type="Denied", status="True", reason="ByScript")
 approved.status.conditions = [condition]
-refused("denied", certificates.replace_certificate_signing_request_approval, "asked", approved)
+refused("denied", certificates.replace_certificate_signing_request_approval, asked.metadata.name, approved)
+accepted = custom.patch_cluster_custom_object(
+    **CLUSTERS, name=waiting, body={"spec": {"hubAcceptsClient": True}}, _content_type="application/merge-patch+json"
+)
+print("accepted", accepted["spec"]["hubAcceptsClient"])
 
-leases = client.CoordinationV1Api().list_lease_for_all_namespaces().items
-for lease in leases:
-    if lease.metadata.namespace == cluster_name:
-        print("lease", lease.metadata.name, lease.spec.lease_duration_seconds, lease.spec.renew_time is not None)
-refused("lease", client.CoordinationV1Api().delete_namespaced_lease, "managed-cluster-lease", cluster_name)
+leases = client.CoordinationV1Api()
+lease = leases.read_namespaced_lease("managed-cluster-lease", connected)
+print("lease", lease.spec.lease_duration_seconds, type(lease.spec.renew_time).__name__, lease.metadata.labels)
+everywhere = leases.list_lease_for_all_namespaces()
+print("leases", [each.metadata.namespace for each in everywhere.items])
+refused("lease", leases.delete_namespaced_lease, "managed-cluster-lease", connected)

@@ -1,5 +1,7 @@
 """Every kind of write and its refusals, by the stock Python client."""
 
+import json
+
 from kubernetes import dynamic
 
 from hub import CLUSTERS, client, cluster, core, create_cluster, custom, rbac, refused
@@ -95,8 +97,8 @@ def deletions(generated):
     print("another", create_cluster("one")["metadata"]["uid"] != one["metadata"]["uid"])
     answer = custom.delete_cluster_custom_object(**CLUSTERS, name=generated)
     print("deleted", answer["kind"], answer["status"], answer["details"]["kind"], answer["details"]["name"] == generated)
-    refused("twice", custom.delete_cluster_custom_object, **CLUSTERS, name=generated)
     custom.delete_collection_cluster_custom_object(**CLUSTERS)
+    refused("twice", custom.delete_cluster_custom_object, **CLUSTERS, name="one")
     print("left", len(custom.list_cluster_custom_object(**CLUSTERS)["items"]))
 
 
@@ -126,7 +128,8 @@ def built_in():
     print("bound", bound["metadata"]["namespace"], bound["spec"])
     refused("no namespace", rbac.create_namespaced_role, "nowhere", {"metadata": {"name": "reader"}})
     refused("bad name", core.create_namespace, {"metadata": {"name": "No_Name"}})
-    print("role deleted", rbac.delete_namespaced_role("reader", "work").status)
+    rbac.delete_namespaced_role("reader", "work")
+    refused("role deleted", rbac.read_namespaced_role, "reader", "work")
 
 
 def applies():
@@ -140,17 +143,13 @@ def applies():
     try:
         apply("second", {"leaseDurationSeconds": 31})
     except dynamic.exceptions.ConflictError as conflict:
-        print("conflict", conflict.status, conflict.summary().splitlines()[-1][:0] or client_message(conflict))
+        print("conflict", conflict.status, json.loads(conflict.body)["message"])
     forced = apply("second", {"leaseDurationSeconds": 31}, force=True)
     print("forced", forced.spec.leaseDurationSeconds, sorted(each.manager for each in forced.metadata.managedFields))
     apply("second", {})
     left = apply("first", {"hubAcceptsClient": False})
     print("left out", left.spec.leaseDurationSeconds)
     RESOURCE.delete(name="applied")
-
-
-def client_message(refusal):
-    return refusal.body and __import__("json").loads(refusal.body)["message"].replace("\n", " ")
 
 
 def labels(found):
