@@ -2,6 +2,7 @@
 
 Arguments: the administrator's token, a cluster with a tunnel, and one whose agent waits to be let in."""
 
+import re
 import sys
 
 from hub import CLUSTERS, client, custom, refused
@@ -54,6 +55,8 @@ print("accepted", accepted["spec"]["hubAcceptsClient"])
 leases = client.CoordinationV1Api()
 lease = leases.read_namespaced_lease("managed-cluster-lease", connected)
 print("lease", lease.spec.lease_duration_seconds, type(lease.spec.renew_time).__name__, lease.metadata.labels)
+raw = leases.read_namespaced_lease("managed-cluster-lease", connected, _preload_content=False).data
+print("as MicroTime", bool(re.search(r'"renewTime": ?"[0-9-]{10}T[0-9:]{8}\.[0-9]{6}Z"', raw.decode())))
 everywhere = leases.list_lease_for_all_namespaces()
 print("leases", [each.metadata.namespace for each in everywhere.items])
 refused("lease", leases.delete_namespaced_lease, "managed-cluster-lease", connected)
