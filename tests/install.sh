@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Installs what the tests run and this machine lacks: curl, Prometheus, etcd, and kubectl in the newest version and an old one.
+# Installs what the tests run and this machine lacks: curl, Prometheus, etcd, kubectl in the newest version and an old one, and
+# the Kubernetes clients of Python and Node.
 #
-# curl comes by apt-get. The others are put into target/tools, where the tests look after PATH: nothing else of the machine
-# changes, and no service of Prometheus or etcd is started. Says nothing when all is there; any failure ends it with an error.
+# curl, Python and Node come by apt-get. The others are put into target/tools, where the tests look after PATH: nothing else of
+# the machine changes, and no service is started. Says nothing when all is there; any failure ends it with an error.
 set -Eeuo pipefail
 
 cd "$(dirname "$0")/.."
@@ -90,6 +91,54 @@ install_kubectl() {
     ln -sf kubectl.1.37 "$tools/bin/kubectl"
 }
 
+install_python3() {
+    apt_install python3
+}
+
+install_node() {
+    apt_install nodejs
+}
+
+install_npm() {
+    apt_install npm
+}
+
+# The clients that tests/clients/ has scripts for. 2.x of Node's needs a newer Node than Debian's.
+python_client=kubernetes==37.0.2
+node_client=@kubernetes/client-node@1.4.0
+
+install_python_client() {
+    python3 -m pip --version >/dev/null 2>&1 || apt_install python3-pip
+    rm -rf "$tools/python"
+    quietly python3 -m pip install --no-compile --target "$tools/python" "$python_client"
+}
+
+install_node_client() {
+    rm -rf "$tools/node"
+    quietly npm install --prefix "$tools/node" --no-audit --no-fund --ignore-scripts "$node_client"
+}
+
+python_client_works() {
+    PYTHONPATH="$tools/python" python3 -B -c "import importlib.metadata as found, kubernetes
+assert found.version('kubernetes') == '${python_client#*==}'"
+}
+
+node_client_works() {
+    cd "$tools/node" &&
+        node --input-type=module -e "import '@kubernetes/client-node';
+import about from '@kubernetes/client-node/package.json' with { type: 'json' };
+if (about.version !== '${node_client##*@}') process.exit(1)"
+}
+
+# need_client LANGUAGE: installs its client if it is missing or of another version, and sees that it works.
+need_client() {
+    if ! ("$1_client_works") >/dev/null 2>&1; then
+        echo "tests/install.sh: installing the Kubernetes client of $1"
+        "install_$1_client"
+        (quietly "$1_client_works")
+    fi
+}
+
 # need TOOL ARGUMENTS...: installs the tool if it is missing, and runs it once to be sure that it works.
 need() {
     local tool=$1
@@ -108,3 +157,8 @@ need kubectl-debian version --client
 need kubectl version --client
 need prometheus --version
 need etcd --version
+need python3 --version
+need node --version
+need npm --version
+need_client python
+need_client node

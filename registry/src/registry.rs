@@ -28,7 +28,7 @@ use crate::kube::sets::Rule;
 use crate::secret::{DrawnToken, PresentedToken, TokenKind};
 use crate::store::{Backend, CommitError, Event, Observer, OpenError, Store, Txn, Versioned};
 use crate::token::{JoinToken, MAX_TIME_TO_LIVE, NewToken};
-use crate::view::{Change, View};
+use crate::view::{Change, View, is_set};
 
 /// Clusters, join tokens and users. Cheap to ask from any task; share it in an `Arc`.
 ///
@@ -95,7 +95,9 @@ impl Registry {
         {
             // Taken before the list, so what another process commits meanwhile is applied after it.
             let mut view = view.write();
-            for (key, after) in store.list("").0 {
+            // The sets first: then each cluster is put into its sets once, instead of each set asking every cluster.
+            let (sets, others): (Vec<_>, Vec<_>) = store.list("").0.into_iter().partition(|(key, _)| is_set(key));
+            for (key, after) in sets.into_iter().chain(others) {
                 let event = Event { key, after: Some(after), before: None };
                 view.apply(&event)
                     .map_err(|source| OpenError::Damaged { path: backend.place(), source: source.into() })?;

@@ -76,6 +76,11 @@ const RIGHTS: [(Kind, &str, bool); 5] = [
     (Kind::ManagedClusterSetBinding, "/managedclustersetbindings/", true),
 ];
 
+/// Whether a key is a set's.
+pub(crate) fn is_set(key: &str) -> bool {
+    key.starts_with(SETS)
+}
+
 impl Change {
     /// The key in the store.
     pub(crate) fn key(&self) -> String {

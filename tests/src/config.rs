@@ -45,10 +45,15 @@ pub(crate) fn siblings_of_tool(name: &str, prefix: &str) -> Result<Vec<PathBuf>>
     Ok(found)
 }
 
+/// `target/tools`, where `tests/install.sh` puts what it adds.
+pub(crate) fn tools_folder() -> Result<PathBuf> {
+    Ok(profile_folder()?.with_file_name("tools"))
+}
+
 /// `PATH` as child processes get it: this process' own, then `target/tools/bin`.
 pub(crate) fn search_path() -> Result<OsString> {
     let inherited = env::var_os("PATH").unwrap_or_default();
-    let tools = profile_folder()?.with_file_name("tools").join("bin");
+    let tools = tools_folder()?.join("bin");
     env::join_paths(env::split_paths(&inherited).chain([tools])).context("PATH cannot be extended")
 }
 

@@ -1,6 +1,8 @@
 //! The stock clients the scenarios run. One that is missing is an error with the command that installs it, never a skip.
 
-use anyhow::{Context as _, Result};
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, ensure};
 
 use crate::Program;
 use crate::config;
@@ -47,6 +49,22 @@ pub fn prometheus() -> Result<Program> {
 /// etcd.
 pub fn etcd() -> Result<Program> {
     find("etcd")
+}
+
+/// Python with the stock Kubernetes client that `tests/install.sh` installs; it leaves no compiled files beside scripts.
+pub fn python() -> Result<Program> {
+    Ok(find("python3")?.arg("-B").env("PYTHONPATH", installed("python")?))
+}
+
+/// Node; scripts find the stock Kubernetes client that `tests/install.sh` installs by `CLIENT_NODE`.
+pub fn node() -> Result<Program> {
+    Ok(find("node")?.env("CLIENT_NODE", installed("node/node_modules/@kubernetes/client-node")?))
+}
+
+fn installed(folder: &str) -> Result<PathBuf> {
+    let path = config::tools_folder()?.join(folder);
+    ensure!(path.is_dir(), "{} is missing: run `tests/install.sh`, which installs it", path.display());
+    Ok(path)
 }
 
 fn find(name: &str) -> Result<Program> {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use jiff::Timestamp;
+use serde_json::{Map, Value};
 
 use self::answer::Shape;
 pub use self::answer::{Answer, Frames};
@@ -158,7 +159,7 @@ impl Asked<'_> {
     }
 
     /// A ClusterRole that is put together from others shows what it holds now.
-    fn show(&self, object: &mut serde_json::Value) {
+    fn show(&self, object: &mut Value) {
         if self.resource.plural == "clusterroles" {
             let rules = self.access.registry.with_policy(|policy| {
                 policy.aggregated_rules(object::name(object)).map(|rules| serde_json::json!(rules))
@@ -280,7 +281,7 @@ impl Asked<'_> {
         let mut deletion = Deletion { propagation: Propagation::of_query(query)?, ..Deletion::default() };
         if !self.request.body().is_empty() {
             let body = body::decode(self.content_type(), self.request.body(), "DeleteOptions", Origin::BuiltIn)?;
-            let asked = serde_json::Value::Object(body.object);
+            let asked = Value::Object(body.object);
             options.set_dry_run(&asked["dryRun"])?;
             let read = Deletion::read(&asked)?;
             deletion = Deletion { propagation: read.propagation.or(deletion.propagation), ..read };
@@ -289,7 +290,12 @@ impl Asked<'_> {
     }
 
     fn body(&self) -> Result<Body, Status> {
-        Ok(body::decode(self.content_type(), self.request.body(), self.resource.kind, self.origin())?)
+        let mut body = body::decode(self.content_type(), self.request.body(), self.resource.kind, self.origin())?;
+        // Typed clients leave them out where the path says them. Of custom resources kube-apiserver demands them.
+        if self.resource.built_in {
+            complete_type(&mut body.object, self.resource);
+        }
+        Ok(body)
     }
 
     fn content_type(&self) -> Option<&str> {
@@ -327,6 +333,15 @@ impl Asked<'_> {
 fn joined(request: &Request<Bytes>, name: header::HeaderName) -> String {
     let values = request.headers().get_all(name).iter().filter_map(|value| value.to_str().ok());
     values.collect::<Vec<_>>().join(",")
+}
+
+fn complete_type(object: &mut Map<String, Value>, resource: &Resource) {
+    for (field, known) in [("apiVersion", resource.api_version()), ("kind", resource.kind.to_owned())] {
+        let given = object.entry(field).or_insert(Value::Null);
+        if given.is_null() || given == "" {
+            *given = known.into();
+        }
+    }
 }
 
 fn is_watch(query: &str) -> bool {

@@ -135,7 +135,13 @@ impl Watcher {
                         self.queue.push_back(WatchEvent::Error(too_old(self.seen, end)));
                     }
                 }
-                Err(_) if Instant::now() >= self.end => self.ended = true,
+                Err(_) if Instant::now() >= self.end => {
+                    self.ended = true;
+                    // So that the client's next watch begins here, however old the last change that it has seen.
+                    if self.bookmarks {
+                        return Some(WatchEvent::Bookmark { revision: self.seen, initial: false });
+                    }
+                }
                 Err(_) => {
                     self.bookmark = Instant::now() + BOOKMARK;
                     if self.bookmarks {

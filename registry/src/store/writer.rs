@@ -84,14 +84,13 @@ impl Writer {
         let excess = self.state.read().log().excess(commits);
         self.put_on_disk(commits, excess)?;
         {
+            // Held until the observer has seen them: who reads a commit reads also what follows from it, such as rights.
             let mut state = self.state.write();
             state.log_mut().compact(excess);
             for commit in commits {
                 state.apply(commit);
+                (self.observer)(commit);
             }
-        }
-        for commit in commits {
-            (self.observer)(commit);
         }
         self.publish();
         Ok(())

@@ -274,3 +274,20 @@ async fn texts_of_a_secret_are_stored_as_its_data() {
     hub.admin().patch(&format!("{SECRETS}/s"), json!({"stringData": {"b": "d"}})).await.refused(422, "Invalid");
     hub.admin().patch(&format!("{SECRETS}/s"), json!({"type": "other"})).await.refused(422, "Invalid");
 }
+
+#[test]
+fn the_path_says_the_type_that_a_typed_client_leaves_out() {
+    let role = resource::find("rbac.authorization.k8s.io", "v1", "roles").unwrap();
+    let typed = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role"});
+    let other = json!({"apiVersion": "v1", "kind": "Secret"});
+    for (sent, completed) in [
+        (json!({}), &typed),
+        (json!({"apiVersion": "", "kind": null}), &typed),
+        (json!({"kind": "Role"}), &typed),
+        (other.clone(), &other),
+    ] {
+        let mut object = sent.as_object().unwrap().clone();
+        complete_type(&mut object, role);
+        assert_eq!(Value::Object(object), *completed, "{sent}");
+    }
+}
