@@ -284,8 +284,9 @@ impl Writer {
             let shown = markers.into_iter().map(|(slot, put)| settle(&self.sent, &state, slot, revision, put));
             settled.extend(shown);
         }
+        commits.iter().for_each(|commit| (self.observer)(commit));
         drop(state);
-        self.announce(&commits, settled);
+        self.announce(settled);
     }
 
     /// Takes over everything. Watchers must list again, because nobody knows what came between; the observer is told what
@@ -326,21 +327,18 @@ impl Writer {
             .into_iter()
             .map(|(slot, found)| settle(&self.sent, &state, slot, Revision(found.mod_revision), Some(found)));
         let settled = settled.collect();
+        let changes = events.len();
+        if changes > 0 {
+            (self.observer)(&Commit { revision, events });
+        }
         drop(state);
-        tracing::warn!(
-            revision = revision.0,
-            changes = events.len(),
-            "etcd has compacted its history; all was read again"
-        );
-        let commit = (!events.is_empty()).then(|| Arc::new(Commit { revision, events }));
-        self.announce(commit.as_slice(), settled);
+        tracing::warn!(revision = revision.0, changes, "etcd has compacted its history; all was read again");
+        self.announce(settled);
     }
 
-    /// Tells the observer and the watchers what is in the state now, and then the callers.
-    fn announce(&mut self, commits: &[Arc<Commit>], settled: Vec<Settled>) {
-        for commit in commits {
-            (self.observer)(commit);
-        }
+    /// Tells the watchers what is in the state now, and then the callers. The observer knows: it was told while the state
+    /// was locked, so that who reads a commit reads also what follows from it.
+    fn announce(&mut self, settled: Vec<Settled>) {
         self.publish();
         for settled in settled {
             self.settle(settled);
