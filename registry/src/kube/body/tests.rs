@@ -1,3 +1,5 @@
+//! What bodies are read as, and which are refused in which words.
+
 use proptest::prelude::*;
 use serde_json::json;
 

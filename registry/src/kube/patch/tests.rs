@@ -1,3 +1,5 @@
+//! What patches make of objects, by examples, laws and models.
+
 use proptest::prelude::*;
 use serde_json::json;
 

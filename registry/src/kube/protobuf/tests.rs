@@ -1,3 +1,5 @@
+//! What kubectl's protobuf bodies are read as, and that no bytes do harm.
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;

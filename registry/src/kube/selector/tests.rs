@@ -1,3 +1,5 @@
+//! What selectors match, and which are refused in which words.
+
 use proptest::prelude::*;
 use serde_json::json;
 
