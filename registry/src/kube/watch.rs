@@ -127,27 +127,24 @@ impl Watcher {
             if self.ended {
                 return None;
             }
-            match timeout_at(self.end.min(self.bookmark), self.watch.next()).await {
-                Ok(commit) => {
-                    let followed = commit.and_then(|commit| self.follow(&commit));
-                    if let Err(end) = followed {
-                        self.ended = true;
-                        self.queue.push_back(WatchEvent::Error(too_old(self.seen, end)));
-                    }
+            // Looked at first: a hub that never pauses has always one more commit to tell.
+            let commit = if Instant::now() < self.end {
+                timeout_at(self.end.min(self.bookmark), self.watch.next()).await.ok()
+            } else {
+                None
+            };
+            let Some(commit) = commit else {
+                // At the end too, so that the client's next watch begins here, however old the last change that it saw.
+                self.ended = Instant::now() >= self.end;
+                self.bookmark = Instant::now() + BOOKMARK;
+                if self.bookmarks {
+                    return Some(WatchEvent::Bookmark { revision: self.seen, initial: false });
                 }
-                Err(_) if Instant::now() >= self.end => {
-                    self.ended = true;
-                    // So that the client's next watch begins here, however old the last change that it has seen.
-                    if self.bookmarks {
-                        return Some(WatchEvent::Bookmark { revision: self.seen, initial: false });
-                    }
-                }
-                Err(_) => {
-                    self.bookmark = Instant::now() + BOOKMARK;
-                    if self.bookmarks {
-                        return Some(WatchEvent::Bookmark { revision: self.seen, initial: false });
-                    }
-                }
+                continue;
+            };
+            if let Err(end) = commit.and_then(|commit| self.follow(&commit)) {
+                self.ended = true;
+                self.queue.push_back(WatchEvent::Error(too_old(self.seen, end)));
             }
         }
     }

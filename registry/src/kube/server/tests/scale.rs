@@ -31,7 +31,7 @@ async fn paged(client: &Client<'_>, limit: usize) -> Vec<Value> {
     let (mut items, mut next) = (Vec::new(), String::new());
     loop {
         let mut page = client.get(&format!("{CLUSTERS}?limit={limit}{next}")).await.ok();
-        items.extend(page["items"].as_array_mut().unwrap().drain(..));
+        items.append(page["items"].as_array_mut().unwrap());
         match page["metadata"]["continue"].as_str() {
             Some(token) => next = format!("&continue={token}"),
             None => return items,
