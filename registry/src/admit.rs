@@ -47,18 +47,20 @@ pub(crate) fn admit(
     let Some(cluster) = cluster else {
         return Err(AgentRefusal::UnknownCluster { cluster: name });
     };
-    match cluster.standing() {
-        Standing::Accepted => {}
-        Standing::Pending => return Err(AgentRefusal::NotAccepted { cluster: name }),
-        Standing::Denied => return Err(AgentRefusal::Denied { cluster: name }),
+    let standing = cluster.standing();
+    if standing == Standing::Denied {
+        return Err(AgentRefusal::Denied { cluster: name });
     }
-    match cluster.agent(&agent) {
-        None => Err(AgentRefusal::UnknownAgent { cluster: name, agent }),
-        Some(known) if known.key != *key => Err(AgentRefusal::OtherKey { cluster: name, agent }),
-        Some(known) => match known.phase {
-            AgentPhase::Accepted => Ok(()),
-            AgentPhase::Pending => Err(AgentRefusal::AgentNotAccepted { cluster: name, agent }),
-        },
+    // Before the cluster's acceptance is looked at: one who was sent away waits for nothing.
+    let known = match cluster.agent(&agent) {
+        None => return Err(AgentRefusal::UnknownAgent { cluster: name, agent }),
+        Some(known) if known.key != *key => return Err(AgentRefusal::OtherKey { cluster: name, agent }),
+        Some(known) => known,
+    };
+    match known.phase {
+        _ if standing == Standing::Pending => Err(AgentRefusal::NotAccepted { cluster: name }),
+        AgentPhase::Accepted => Ok(()),
+        AgentPhase::Pending => Err(AgentRefusal::AgentNotAccepted { cluster: name, agent }),
     }
 }
 
@@ -93,6 +95,8 @@ mod tests {
         });
         assert_eq!(decide(None, "a1", 1), "UnknownCluster");
         assert_eq!(decide(Some(&cluster), "a1", 1), "ClusterNotAccepted");
+        assert_eq!(decide(Some(&cluster), "a1", 2), "OtherKey");
+        assert_eq!(decide(Some(&cluster), "a2", 1), "UnknownAgent");
         cluster.accept(now);
         assert_eq!(decide(Some(&cluster), "a1", 1), "AgentNotAccepted");
         cluster.accept_agents();

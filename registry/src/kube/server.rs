@@ -86,7 +86,8 @@ impl Server {
         let query = request.uri().query().unwrap_or_default();
         let watch = request.method() == Method::GET && is_watch(query);
         let verb = Verb::of(request.method(), target.name.is_some(), watch).ok_or_else(Status::method_not_allowed)?;
-        if !asked.is_served(verb) {
+        let named = target.name.is_some() || !matches!(verb, Verb::Update | Verb::Patch);
+        if !named || !asked.is_served(verb) {
             return Err(Status::method_not_allowed());
         }
         match verb {

@@ -123,6 +123,7 @@ impl Write<'_> {
         let patched = |before: &Value| {
             let fields = before.as_object().cloned().unwrap_or_default();
             let (object, warnings) = self.completed(patch.apply(fields)?, patch.duplicates().collect())?;
+            check_name(name, &object)?;
             *warned.lock() = warnings;
             Ok(object)
         };
