@@ -115,6 +115,11 @@ impl EtcdProcess {
 impl Drop for EtcdProcess {
     fn drop(&mut self) {
         self.kill();
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+            let newest: Vec<&str> = log.lines().rev().take(40).collect();
+            eprintln!("what etcd said last, newest first:\n{}", newest.join("\n"));
+        }
     }
 }
 

@@ -221,6 +221,8 @@ async fn while_etcd_is_away_reads_go_on_and_commits_fail_and_then_work_again() {
     let store = Store::connect(&etcd.options()).unwrap();
     let first = store.commit(put("/a", "1")).await.unwrap();
     etcd.kill();
+    // A commit sent before the store's connections are seen to end would have an open outcome, and wait for etcd.
+    sleep(Duration::from_millis(500)).await;
     let started = Instant::now();
     let refusal = soon(store.commit(put("/a", "2"))).await.unwrap_err();
     assert!(matches!(refusal, CommitError::Etcd { .. }), "{refusal}");
