@@ -50,13 +50,6 @@ impl Selection {
         self.fields.required("metadata.name")
     }
 
-    /// Whether the user may see something of it, now or when there is something.
-    pub(crate) fn is_permitted(&self, registry: &Registry) -> bool {
-        let Caller { user, groups, .. } = &self.caller;
-        !self.sight(registry).is_empty()
-            || registry.with_policy(|policy| policy.may_come_to_see(user, groups, &self.asked()))
-    }
-
     /// What the user may see now.
     pub(crate) fn sight(&self, registry: &Registry) -> Visible {
         let asked = self.asked();

@@ -193,7 +193,7 @@ impl Asked<'_> {
     fn selection(&self, verb: &str, options: &ReadOptions) -> Result<Selection, Status> {
         let selection = Selection::new(self.resource, self.target.namespace, options, self.access.caller)?;
         // `kubectl get NAME --watch` and `wait` select by name: for them the name is part of the right.
-        if !selection.is_permitted(self.access.registry) {
+        if selection.sight(self.access.registry).is_empty() {
             self.access.require(verb, &self.on(selection.name().unwrap_or_default()))?;
         }
         Ok(selection)

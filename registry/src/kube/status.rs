@@ -21,6 +21,7 @@ pub struct Status {
     /// One CamelCase word.
     pub reason: &'static str,
     pub message: String,
+    /// On the heap: it is most of what a failure is, and every answer may be one.
     details: Option<Box<Details>>,
 }
 
@@ -41,8 +42,7 @@ impl Status {
 
     fn about(mut self, group: &str, kind: &str, name: &str) -> Self {
         let (name, group, kind) = (name.to_owned(), group.to_owned(), kind.to_owned());
-        let details = Details { name, group, kind, causes: Vec::new(), retry_after_seconds: None };
-        self.details = Some(Box::new(details));
+        self.details = Some(Box::new(Details { name, group, kind, causes: Vec::new(), retry_after_seconds: None }));
         self
     }
 

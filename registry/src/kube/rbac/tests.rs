@@ -234,28 +234,6 @@ fn a_set_and_a_workspace_lead_to_their_clusters_and_are_named() {
 }
 
 #[test]
-fn a_right_on_a_set_without_clusters_is_one_to_ask_what_is_in_it() {
-    let list = |resource: &str, names: &[&str]| rule(CLUSTER_GROUP, &[resource], &["list"], names);
-    let proxy = rule(CLUSTER_GROUP, &[SETS], &[PROXY], &[]);
-    let asked = |resource| Asked { verb: ReadVerb::List, api_group: CLUSTER_GROUP, resource, scope: Scope::Cluster };
-    for (rule, namespace, clusters, sets) in [
-        (list(SETS, &["empty"]), "", true, true),
-        (list(CLUSTERS, &[]), "unbound", true, false),
-        (proxy, "", true, true),
-        // To list every set is not yet to see every cluster.
-        (list(SETS, &[]), "", false, true),
-        (rule("", &["secrets"], &["list"], &[]), "", false, false),
-    ] {
-        let bound = binding(namespace, "b", ("ClusterRole", "r"), ("User", "alice"));
-        let policy = policy(&[role("ClusterRole", "", "r", &[rule]), bound]);
-        for (resource, expected) in [(CLUSTERS, clusters), (SETS, sets)] {
-            assert_eq!(policy.may_come_to_see("alice", &[], &asked(resource)), expected, "{resource} {policy:?}");
-            assert!(!policy.may_come_to_see("bob", &[], &asked(resource)));
-        }
-    }
-}
-
-#[test]
 fn whoever_may_reach_a_cluster_may_look_at_it_and_not_more() {
     let policy = hub(&[binding("team", "work", ("ClusterRole", builtin::USER), ("User", "w"))]);
     let decide = |verb: &str, resource: &str, name: &str| {

@@ -90,24 +90,6 @@ impl Policy {
         Visible::Only(seen)
     }
 
-    /// Whether the user holds a right that shows clusters or sets as soon as there are some: a set may be empty now, and a
-    /// workspace without a bound set.
-    pub fn may_come_to_see(&self, user: &str, groups: &[String], asked: &Asked<'_>) -> bool {
-        let through_sets = match (asked.api_group, asked.resource) {
-            (CLUSTER_GROUP, CLUSTERS) => true,
-            (CLUSTER_GROUP, SETS) => false,
-            _ => return false,
-        };
-        let gives = |rule: &PolicyRule, verb: &str| {
-            rule.grants(verb, CLUSTER_GROUP, asked.resource, "")
-                || through_sets
-                    && (verb == PROXY || !rule.resource_names.is_empty())
-                    && rule.grants(verb, CLUSTER_GROUP, SETS, "")
-        };
-        let verbs = [asked.verb.as_str(), PROXY];
-        self.held(user, groups).any(|held| held.rules().iter().any(|rule| verbs.iter().any(|verb| gives(rule, verb))))
-    }
-
     /// Whether the user may see one object, and why. Agrees with [`Self::visible`].
     pub fn may_see(&self, user: &str, groups: &[String], asked: &Asked<'_>, name: &str) -> Option<Grant> {
         let namespace = match asked.scope {

@@ -98,6 +98,8 @@ async fn a_watch_marks_its_place_and_ends_in_time() {
     let frame = watch.0.next().await.unwrap();
     let (kind, mark) = event(&frame);
     assert_eq!((kind.as_str(), resource_version(&mark)), ("BOOKMARK", hub.registry.store().revision().0));
+    // Once more at the end: the next watch begins there.
+    assert_eq!(event(&watch.0.next().await.unwrap()).0, "BOOKMARK");
     assert_eq!(watch.0.next().await, None);
     assert_eq!(silent.0.next().await, None);
 }

@@ -66,7 +66,7 @@ async fn a_dry_run_answers_as_if_and_stores_nothing() {
     admin.send("DELETE", &c1(), &[("content-type", "application/json")], options.to_string()).await.ok();
     assert_eq!(hub.registry.store().revision(), before);
     assert_eq!(admin.get(&c1()).await.ok(), made);
-    admin.post(&format!("{CLUSTERS}?dryRun=Some"), cluster("c2", json!({}))).await.refused(400, "BadRequest");
+    admin.post(&format!("{CLUSTERS}?dryRun=Some"), cluster("c2", json!({}))).await.refused(422, "Invalid");
 }
 
 #[tokio::test]
@@ -187,7 +187,7 @@ async fn unknown_and_repeated_fields_are_refused_or_warned_of_or_left_out() {
     let ignored = send("c2", "fieldValidation=Ignore").await;
     assert!(!ignored.headers.contains_key(header::WARNING));
     assert!(ignored.ok()["spec"]["foo"].is_null());
-    send("c3", "fieldValidation=Often").await.refused(400, "BadRequest");
+    send("c3", "fieldValidation=Often").await.refused(422, "Invalid");
     let patch = admin.patch(&format!("{}?fieldValidation=Strict", c1()), json!({"spec": {"foo": 1}})).await;
     assert_eq!(patch.failed().0, 400, "{patch:?}");
     let patch = admin.patch(&c1(), json!({"spec": {"foo": 1}})).await;

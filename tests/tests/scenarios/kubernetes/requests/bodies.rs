@@ -67,121 +67,93 @@ async fn bodies_that_are_no_objects_are_bad_requests() -> Result<()> {
     is_unharmed(&hub, &before).await
 }
 
+/// [`good`] with another value in one place.
+fn with(pointer: &str, value: Value) -> Value {
+    let mut object = good();
+    let (parent, field) = pointer.rsplit_once('/').unwrap_or_default();
+    if let Some(parent) = object.pointer_mut(parent) {
+        parent[field] = value;
+    }
+    object
+}
+
+fn secret(metadata: Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata})
+}
+
 #[tokio::test]
 async fn objects_of_another_kind_name_or_place_are_bad_requests() -> Result<()> {
     let hub = hub().await?;
     let before = clusters(&hub).await?;
-    let with = |pointer: &str, value: Value| {
-        let mut object = good();
-        let (parent, field) = pointer.rsplit_once('/').unwrap_or_default();
-        if let Some(parent) = object.pointer_mut(parent) {
-            parent[field] = value;
-        }
-        object
-    };
-    let one = format!("{CLUSTERS}/c1");
-    for (method, path, object, code, reason, words) in [
-        (Method::POST, CLUSTERS, with("/kind", json!("ManagedClusterSet")), 400, "BadRequest", "ManagedClusterSet"),
-        (
-            Method::POST,
-            CLUSTERS,
-            with("/apiVersion", json!("cluster.open-cluster-management.io/v2")),
-            400,
-            "BadRequest",
-            "the API version in the data (cluster.open-cluster-management.io/v2) does not match the expected API version \
-             (cluster.open-cluster-management.io/v1)",
-        ),
-        (
-            Method::PUT,
-            &one,
-            good(),
-            400,
-            "BadRequest",
-            "the name of the object (c2) does not match the name on the URL (c1)",
-        ),
-        (Method::PUT, &one, with("/metadata", json!({})), 400, "BadRequest", "name must be provided"),
-        (
-            Method::PUT,
-            &one,
-            with("/metadata/name", json!("c1")),
-            422,
-            "Invalid",
-            "metadata.resourceVersion: Invalid value: 0x0: must be specified for an update",
-        ),
-        (Method::POST, CLUSTERS, with("/metadata", json!({})), 422, "Invalid", "name or generateName is required"),
-        (Method::POST, CLUSTERS, with("/metadata/name", json!("a/b")), 422, "Invalid", "metadata.name"),
-        (Method::POST, CLUSTERS, with("/metadata/name", json!("..")), 422, "Invalid", "metadata.name"),
-        (
-            Method::POST,
-            CLUSTERS,
-            with("/metadata/generateName", json!("UPPER")),
-            422,
-            "Invalid",
-            "metadata.generateName",
-        ),
-        (
-            Method::POST,
-            CLUSTERS,
-            with("/metadata/resourceVersion", json!("1")),
-            400,
-            "BadRequest",
-            "resourceVersion should not be set on objects to be created",
-        ),
-        (
-            Method::POST,
-            CLUSTERS,
-            with("/metadata/labels", json!({"a": "x".repeat(64)})),
-            422,
-            "Invalid",
-            "must be no more than 63",
-        ),
-        (
-            Method::POST,
-            CLUSTERS,
-            with("/metadata/annotations", json!({"a": "x".repeat(256 << 10)})),
-            422,
-            "Invalid",
-            "Too long: may not be more than 262144 bytes",
-        ),
-        (Method::POST, CLUSTERS, with("/metadata/finalizers", json!(["a b"])), 422, "Invalid", "metadata.finalizers"),
-        (
-            Method::POST,
-            CLUSTERS,
-            with("/spec", json!("text")),
-            422,
-            "Invalid",
-            "spec in body must be of type object: \"string\"",
-        ),
-        (
-            Method::POST,
-            CLUSTERS,
-            with("/spec/taints", json!([{"key": "k", "effect": "Odd"}])),
-            422,
-            "Invalid",
-            "supported values: \"NoSelect\"",
-        ),
-        (Method::POST, CLUSTERS, with("/metadata/name", json!("c1")), 409, "AlreadyExists", "already exists"),
-        (
-            Method::POST,
-            "/api/v1/namespaces/other/secrets",
-            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "default"}}),
-            400,
-            "BadRequest",
-            "the namespace of the provided object does not match the namespace sent on the request",
-        ),
-        (
-            Method::POST,
-            "/api/v1/namespaces/other/secrets",
-            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}}),
-            404,
-            "NotFound",
-            "namespaces \"other\" not found",
-        ),
+    let (one, other) = (format!("{CLUSTERS}/c1"), "/api/v1/namespaces/other/secrets");
+    let version = "the API version in the data (cluster.open-cluster-management.io/v2) does not match the expected API version \
+                   (cluster.open-cluster-management.io/v1)";
+    let name = "the name of the object (c2) does not match the name on the URL (c1)";
+    let place =
+        "the namespace of the provided object does not match the namespace sent on the request (default vs other)";
+    let created = "resourceVersion should not be set on objects to be created";
+    let kind = "the kind in the data (ManagedClusterSet) does not match the expected kind (ManagedCluster)";
+    for (method, path, object, words) in [
+        (Method::POST, CLUSTERS, with("/kind", json!("ManagedClusterSet")), kind),
+        (Method::POST, CLUSTERS, with("/apiVersion", json!("cluster.open-cluster-management.io/v2")), version),
+        (Method::POST, CLUSTERS, with("/metadata/resourceVersion", json!("1")), created),
+        (Method::PUT, &one, good(), name),
+        (Method::PUT, &one, with("/metadata", json!({})), "name must be provided"),
+        (Method::POST, other, secret(json!({"name": "s", "namespace": "default"})), place),
     ] {
-        let status = fails(&hub, Fetch::new(method, path).json(&object), code, reason).await?;
+        let status = fails(&hub, Fetch::new(method, path).json(&object), 400, "BadRequest").await?;
         ensure!(status["message"].as_str().is_some_and(|said| said.contains(words)), "no {words:?} in {status}");
     }
-    // Fields that are not known, or given twice.
+    fails(&hub, Fetch::new(Method::POST, other).json(&secret(json!({"name": "s"}))), 404, "NotFound").await?;
+    let taken = with("/metadata/name", json!("c1"));
+    fails(&hub, Fetch::new(Method::POST, CLUSTERS).json(&taken), 409, "AlreadyExists").await?;
+    is_unharmed(&hub, &before).await
+}
+
+#[tokio::test]
+async fn objects_that_break_a_rule_are_invalid_and_the_field_is_named() -> Result<()> {
+    let hub = hub().await?;
+    let before = clusters(&hub).await?;
+    let long = json!({"a": "x".repeat(256 << 10)});
+    for (pointer, value, field, words) in [
+        ("/metadata", json!({}), "metadata.name", "name or generateName is required"),
+        ("/metadata/name", json!("a/b"), "metadata.name", "a lowercase RFC 1123 label must consist of"),
+        ("/metadata/name", json!(".."), "metadata.name", "a lowercase RFC 1123 label must consist of"),
+        (
+            "/metadata/generateName",
+            json!("UPPER"),
+            "metadata.generateName",
+            "a lowercase RFC 1123 label must consist of",
+        ),
+        ("/metadata/labels", json!({"a": "x".repeat(64)}), "metadata.labels", "must be no more than 63"),
+        ("/metadata/annotations", long, "metadata.annotations", "Too long: may not be more than 262144 bytes"),
+        ("/metadata/finalizers", json!(["a b"]), "metadata.finalizers", "name part must consist of"),
+        ("/spec", json!("text"), "spec", "spec in body must be of type object: \"string\""),
+        (
+            "/spec/taints",
+            json!([{"key": "k", "effect": "Odd"}]),
+            "spec.taints[0].effect",
+            "supported values: \"NoSelect\"",
+        ),
+    ] {
+        let status =
+            fails(&hub, Fetch::new(Method::POST, CLUSTERS).json(&with(pointer, value)), 422, "Invalid").await?;
+        let cause = &status["details"]["causes"][0];
+        ensure!(cause["field"] == field, "{status}");
+        ensure!(cause["message"].as_str().is_some_and(|said| said.contains(words)), "no {words:?} in {status}");
+        ensure!(status["details"]["kind"] == "ManagedCluster", "{status}");
+    }
+    let unread = with("/metadata/name", json!("c1"));
+    let status = fails(&hub, Fetch::new(Method::PUT, format!("{CLUSTERS}/c1")).json(&unread), 422, "Invalid").await?;
+    let words = "metadata.resourceVersion: Invalid value: 0x0: must be specified for an update";
+    ensure!(status["message"].as_str().is_some_and(|said| said.ends_with(words)), "{status}");
+    is_unharmed(&hub, &before).await
+}
+
+#[tokio::test]
+async fn fields_that_are_unknown_or_given_twice_are_refused_told_or_passed_over_as_asked() -> Result<()> {
+    let hub = hub().await?;
+    let before = clusters(&hub).await?;
     let unknown = with("/spec/unknown", json!(1)).to_string();
     let twice = good().to_string().replacen(
         "\"spec\":{}",
