@@ -76,6 +76,7 @@ impl Fleet {
                     agent: "a".parse()?,
                     key: key.fingerprint(),
                     version: "bench".to_owned(),
+                    request: Vec::new(),
                 };
                 registry.request_join(ask, now).await?;
                 anyhow::Ok(())
