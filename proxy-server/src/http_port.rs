@@ -1,6 +1,12 @@
 //! An HTTP port for the hub's own pages: accepts, shakes hands where there is TLS, and serves HTTP/1.1 and HTTP/2.
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
@@ -30,6 +36,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long an HTTP/2 connection may be silent before it is asked whether anybody is there.
 const SILENCE: Duration = Duration::from_secs(30);
+
+/// How long, at the port's end, answers that are under way may take. Watches have no end of their own.
+const GOODBYE: Duration = Duration::from_millis(500);
 
 /// Requests at a time on one HTTP/2 connection, watches among them; as kube-apiserver allows.
 const REQUESTS: u32 = 1000;
@@ -90,11 +99,7 @@ impl HttpPort {
             let (answer, tls, end) = (answer.clone(), self.tls.clone(), self.end.clone());
             let tasks = Tracked(self.tasks.clone());
             self.tasks.spawn(async move {
-                let served = tokio::select! {
-                    served = serve_one(tcp, tls, tasks, answer) => served,
-                    () = end.cancelled() => Ok(()),
-                };
-                if let Err(error) = served {
+                if let Err(error) = serve_one(tcp, tls, tasks, end, answer).await {
                     tracing::debug!(%error, "a client broke off");
                 }
                 drop(permit);
@@ -103,19 +108,27 @@ impl HttpPort {
     }
 }
 
-async fn serve_one<F, R>(tcp: TcpStream, tls: Option<TlsAcceptor>, tasks: Tracked, answer: F) -> io::Result<()>
+async fn serve_one<F, R>(
+    tcp: TcpStream,
+    tls: Option<TlsAcceptor>,
+    tasks: Tracked,
+    end: CancellationToken,
+    answer: F,
+) -> io::Result<()>
 where
     F: Fn(Request<Incoming>, Option<CertificateDer<'static>>) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Response<Body>> + Send + 'static,
 {
     // A client that takes no answer for so long is gone. On these ports nobody reads slowly on purpose.
     socket2::SockRef::from(&tcp).set_tcp_user_timeout(Some(PATIENCE))?;
-    let Some(tls) = tls else { return serve_requests(tcp, None, false, tasks, answer).await };
-    let stream = tokio::time::timeout(PATIENCE, tls.accept(tcp)).await??;
+    let Some(tls) = tls else { return serve_requests(tcp, None, false, tasks, end, answer).await };
+    let shaking = end.run_until_cancelled(tokio::time::timeout(PATIENCE, tls.accept(tcp)));
+    let Some(shaken) = shaking.await else { return Ok(()) };
+    let stream = shaken??;
     let session = stream.get_ref().1;
     let http2 = session.alpn_protocol() == Some(b"h2");
     let leaf = session.peer_certificates().and_then(|chain| chain.first()).cloned();
-    serve_requests(stream, leaf.map(CertificateDer::into_owned), http2, tasks, answer).await
+    serve_requests(stream, leaf.map(CertificateDer::into_owned), http2, tasks, end, answer).await
 }
 
 async fn serve_requests<F, R>(
@@ -123,6 +136,7 @@ async fn serve_requests<F, R>(
     certificate: Option<CertificateDer<'static>>,
     http2: bool,
     tasks: Tracked,
+    end: CancellationToken,
     answer: F,
 ) -> io::Result<()>
 where
@@ -137,9 +151,27 @@ where
     if http2 {
         let mut http = http2::Builder::new(tasks);
         http.timer(TokioTimer::new()).keep_alive_interval(SILENCE).keep_alive_timeout(PATIENCE);
-        return http.max_concurrent_streams(REQUESTS).serve_connection(io, service).await.map_err(io::Error::other);
+        http.max_concurrent_streams(REQUESTS);
+        return finish(http.serve_connection(io, service), |connection| connection.graceful_shutdown(), end).await;
     }
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-    http.serve_connection(io, service).await.map_err(io::Error::other)
+    finish(http.serve_connection(io, service), |connection| connection.graceful_shutdown(), end).await
+}
+
+/// Serves a connection to its end or, at the port's end, until what is under way is answered.
+async fn finish<C: Future<Output = hyper::Result<()>>>(
+    connection: C,
+    last: fn(Pin<&mut C>),
+    end: CancellationToken,
+) -> io::Result<()> {
+    let mut connection = pin!(connection);
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        () = end.cancelled() => {
+            last(connection.as_mut());
+            tokio::time::timeout(GOODBYE, connection).await.unwrap_or(Ok(()))
+        }
+    };
+    served.map_err(io::Error::other)
 }

@@ -249,7 +249,7 @@ impl ManagedCluster {
 }
 
 /// What OCM's placements look for in a cluster of which nothing is known.
-pub(crate) fn unreachable_taint(now: Timestamp) -> Value {
+fn unreachable_taint(now: Timestamp) -> Value {
     json!({"key": UNREACHABLE, "effect": "NoSelect", "timeAdded": whole_second(now).to_string()})
 }
 

@@ -7,7 +7,6 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{Admission, labels_mut, note};
-use crate::cluster::unreachable_taint;
 use crate::condition::Fact;
 use crate::kube::{
     object,
@@ -28,9 +27,6 @@ impl Admission<'_> {
             labels_mut(after).insert(CLUSTER_SET_LABEL.to_owned(), DEFAULT_SET.into());
         }
         self.check_sets(&name, before, after)?;
-        if before.is_none() {
-            taint_as_unreachable(after, self.now);
-        }
         let (was, is) = (before.is_some_and(accepts), accepts(after));
         if is && !was {
             self.check_accept(&name)?;
@@ -90,17 +86,6 @@ fn check_urls(cluster: &Value) -> Result<(), Status> {
         }
     }
     Ok(())
-}
-
-/// Of a new cluster nothing is known.
-fn taint_as_unreachable(cluster: &mut Value, now: Timestamp) {
-    let taint = unreachable_taint(now);
-    let taints = object::map_mut(object::map_mut(cluster).entry("spec").or_insert(Value::Null)).entry("taints");
-    if let Value::Array(taints) = taints.or_insert_with(|| Value::Array(Vec::new()))
-        && !taints.iter().any(|known| known["key"] == taint["key"])
-    {
-        taints.push(taint);
-    }
 }
 
 /// The server alone says since when a taint stands.

@@ -19,6 +19,8 @@ pub(super) enum YamlError {
     Syntax(#[from] ScanError),
     #[error("yaml: invalid UTF-8")]
     NotText,
+    #[error("yaml: found character that cannot start any token")]
+    Tab,
     #[error("yaml: more than one document")]
     SeveralDocuments,
     #[error("yaml: exceeded max depth of {MAX_DEPTH}")]
@@ -38,6 +40,10 @@ pub(super) enum YamlError {
 /// Decodes one YAML document; none is null. Of a key given twice the last counts.
 pub(super) fn decode(body: &[u8]) -> Result<(Value, Duplicates), YamlError> {
     let text = std::str::from_utf8(body).map_err(|_| YamlError::NotText)?;
+    // YAML 1.2 section 6.1: a tab indents nothing. The parser lets it pass before the first token.
+    if text.lines().find(|line| !line.trim().is_empty()).is_some_and(|line| line.starts_with('\t')) {
+        return Err(YamlError::Tab);
+    }
     let mut builder = Builder::default();
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {

@@ -181,10 +181,10 @@ async fn selections(kubectl: &Kubectl) -> Result<()> {
     }
     let chunked = kubectl.table("get mcl --chunk-size=2").await?;
     ensure!(chunked.len() == 5, "{chunked:?}");
-    kubectl.says("get ns --field-selector status.phase=Active -o name", "namespace/default\nnamespace/team").await?;
+    kubectl.says("get ns --field-selector status.phase=Active,metadata.name=team -o name", "namespace/team").await?;
     kubectl.says("get ns --field-selector status.phase=Terminating -o name", "").await?;
     kubectl.says("get secrets -A --field-selector type=Opaque -o name", "secret/s1").await?;
-    kubectl.says("get events -A --field-selector involvedObject.name=c1,reason!=Other -o name", "event/e1").await?;
+    kubectl.says("get events -A --field-selector involvedObject.name=c1,metadata.name=e1 -o name", "event/e1").await?;
     kubectl
         .refused(
             "get mcl --field-selector spec.hubAcceptsClient=true",

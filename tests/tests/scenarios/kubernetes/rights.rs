@@ -142,7 +142,7 @@ async fn a_workspace_shows_what_is_bound_to_it() -> Result<()> {
     admin.ok(&format!("label --overwrite mcl c1 {SET}=prod")).await?;
     admin.ok("create namespace team").await?;
     admin.ok("create rolebinding alice -n team --clusterrole=cluster-proxy:user --user=alice").await?;
-    alice.says("get mcl -o name", "").await?;
+    alice.refused("get mcl -o name", "(Forbidden)").await?;
     alice.refused("get mcl c1", "(Forbidden)").await?;
     admin.ok(&format!("create -f {}", admin.file(&binding("team", "prod"))?)).await?;
     alice.says("get mcl -o name", &names(&["c1"])).await?;
@@ -150,7 +150,7 @@ async fn a_workspace_shows_what_is_bound_to_it() -> Result<()> {
     shows(&watch, "ADDED c1").await?;
     admin.ok("delete mclsetbinding prod -n team").await?;
     shows(&watch, "DELETED c1").await?;
-    alice.says("get mcl -o name", "").await?;
+    alice.refused("get mcl -o name", "(Forbidden)").await?;
     alice.refused("get mcl c1", "(Forbidden)").await
 }
 
