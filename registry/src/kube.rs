@@ -13,6 +13,7 @@ pub mod cause;
 pub mod column;
 pub mod discovery;
 pub mod document;
+mod hindsight;
 pub mod label;
 mod list;
 pub mod metadata;

@@ -52,6 +52,16 @@ impl Source {
         self.projection.is_some()
     }
 
+    /// Namespace (empty at the cluster scope) and name of the object that is stored at a key; `None` for what is projected.
+    pub(crate) fn place<'a>(&self, key: &'a str) -> Option<(&'a str, &'a str)> {
+        let rest = key.strip_prefix('/')?.strip_prefix(self.resource.plural)?.strip_prefix('/')?;
+        match self.projection {
+            Some(_) => None,
+            None if self.resource.namespaced => rest.split_once('/'),
+            None => Some(("", rest)),
+        }
+    }
+
     /// The objects in one stored value, by their own keys, with `revision`: what is deleted has that of its deletion.
     pub(crate) fn objects(&self, key: &str, stored: &Versioned<Arc<[u8]>>, revision: Revision) -> Vec<(String, Value)> {
         let Some(read) = object::read_at(stored, revision) else { return Vec::new() };

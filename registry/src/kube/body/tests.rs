@@ -1,3 +1,5 @@
+//! Bodies by example: what is read, and what is refused in which words.
+
 use proptest::prelude::*;
 use serde_json::json;
 

@@ -1,3 +1,5 @@
+//! Patches by example, and against naive ones.
+
 use proptest::prelude::*;
 use serde_json::json;
 

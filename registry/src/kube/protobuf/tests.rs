@@ -1,3 +1,5 @@
+//! Protobuf by example: what Go clients send, and what is none.
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Selectors by example, and against a naive reading.
+
 use proptest::prelude::*;
 use serde_json::json;
 
