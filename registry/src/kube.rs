@@ -14,6 +14,7 @@ pub mod column;
 pub mod controller;
 pub mod discovery;
 pub mod document;
+mod hindsight;
 pub mod label;
 mod list;
 pub mod metadata;

@@ -3,9 +3,9 @@
 use serde_json::Value;
 
 use super::{
-    object,
+    hindsight, object,
     options::ReadOptions,
-    rbac::{Asked, ReadVerb, Scope, Visible, review::Caller},
+    rbac::{Asked, Policy, ReadVerb, Scope, Visible, review::Caller},
     resource::Resource,
     selector::{FieldSelector, LabelSelector},
     status::Status,
@@ -52,8 +52,12 @@ impl Selection {
 
     /// What the user may see now.
     pub(crate) fn sight(&self, registry: &Registry) -> Visible {
-        let asked = self.asked();
-        registry.with_policy(|policy| policy.visible(&self.caller.user, &self.caller.groups, &asked))
+        registry.with_policy(|policy| self.sight_by(policy))
+    }
+
+    /// What the user may see by a policy.
+    pub(crate) fn sight_by(&self, policy: &Policy) -> Visible {
+        policy.visible(&self.caller.user, &self.caller.groups, &self.asked())
     }
 
     fn asked(&self) -> Asked<'_> {
@@ -67,8 +71,7 @@ impl Selection {
 
     /// What the user may see after a commit; `None` if it changed nobody's rights.
     pub(crate) fn sight_after(&self, commit: &Commit, registry: &Registry) -> Option<Visible> {
-        let counts = |key: &str| RIGHTS.iter().any(|prefix| key.starts_with(prefix));
-        commit.events.iter().any(|event| counts(&event.key)).then(|| self.sight(registry))
+        commit.events.iter().any(|event| hindsight::decides(&event.key)).then(|| self.sight(registry))
     }
 
     /// Whether what is in this place can be wanted, which is cheaper to tell than to read it.
@@ -82,14 +85,3 @@ impl Selection {
             && self.fields.matches(object)
     }
 }
-
-/// What decides who sees what: roles and bindings, and which clusters the sets hold.
-const RIGHTS: [&str; 7] = [
-    "/clusterroles/",
-    "/clusterrolebindings/",
-    "/roles/",
-    "/rolebindings/",
-    "/managedclusters/",
-    "/managedclustersets/",
-    "/managedclustersetbindings/",
-];

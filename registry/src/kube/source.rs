@@ -57,6 +57,16 @@ impl Source {
         self.projection.is_some()
     }
 
+    /// Namespace (empty at the cluster scope) and name of the object that is stored at a key; `None` for what is projected.
+    pub(crate) fn place<'a>(&self, key: &'a str) -> Option<(&'a str, &'a str)> {
+        let rest = key.strip_prefix('/')?.strip_prefix(self.resource.plural)?.strip_prefix('/')?;
+        match self.projection {
+            Some(_) => None,
+            None if self.resource.namespaced => rest.split_once('/'),
+            None => Some(("", rest)),
+        }
+    }
+
     /// The objects in one stored value, by their own keys, with `revision`: what is deleted has that of its deletion.
     pub(crate) fn objects(&self, key: &str, stored: &Versioned<Arc<[u8]>>, revision: Revision) -> Vec<(String, Value)> {
         let Some(read) = object::read_at(stored, revision) else { return Vec::new() };
@@ -69,13 +79,6 @@ impl Source {
             self.namespace.as_deref().is_none_or(|namespace| object::metadata(projected, "namespace") == namespace)
         };
         project(&read).into_iter().filter(mine).map(keyed).collect()
-    }
-
-    /// Namespace and name of the object that is stored under a key; `None` if it is only projected from what is there.
-    pub(crate) fn place<'k>(&self, key: &'k str) -> Option<(&'k str, &'k str)> {
-        let (rest, name) = key.rsplit_once('/').filter(|_| !self.is_projected())?;
-        let namespace = rest.rsplit_once('/').filter(|_| self.resource.namespaced).map(|(_, namespace)| namespace);
-        Some((namespace.unwrap_or_default(), name))
     }
 
     /// Where the object of this name is stored, if that can be told by its name.

@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
+    hindsight,
     options::ReadOptions,
     rbac::Visible,
     selection::Selection,
@@ -17,6 +20,7 @@ use super::{
 };
 use crate::registry::Registry;
 use crate::store::{Commit, Revision, Watch, WatchEnd};
+use crate::view::View;
 
 /// What a watcher is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,7 +85,11 @@ impl Watcher {
         let initial = options.send_initial_events.unwrap_or(asked == 0);
         let start = if initial || asked == 0 { newest } else { Revision(asked) };
         let (watch, now) = (store.watch(start), Instant::now());
-        let sight = selection.sight(&registry);
+        let now_seen = selection.sight(&registry);
+        // A client that goes on from a revision has seen what its user might see then.
+        let past = if start < newest { hindsight::view_at(store, start, now_seen == Visible::All) } else { Ok(None) };
+        let past = past.map_err(|end| too_old(start, end))?;
+        let sight = past.as_ref().map_or(now_seen, |past| selection.sight_by(&past.policy));
         let mut watcher = Self {
             registry,
             watch,
@@ -100,6 +108,9 @@ impl Watcher {
         if initial {
             let found = watcher.registry.store().list_at(watcher.source.prefix(), start);
             watcher.initial = found.map_err(|end| too_old(start, end))?.into_iter();
+        }
+        if let Some(past) = past {
+            watcher.catch_up(past).map_err(|end| too_old(start, end))?;
         }
         if options.send_initial_events == Some(true) {
             watcher.mark = Some(WatchEvent::Bookmark { revision: start, initial: true });
@@ -149,8 +160,35 @@ impl Watcher {
         }
     }
 
+    /// Follows what was committed until now, by the rights of each moment, which are `past` at the beginning.
+    fn catch_up(&mut self, mut past: View) -> Result<(), WatchEnd> {
+        while let Some(commit) = self.committed()? {
+            for event in &commit.events {
+                // What cannot be read gave nobody a right.
+                drop(past.apply(event));
+            }
+            let decides = commit.events.iter().any(|event| hindsight::decides(&event.key));
+            self.follow_by(&commit, decides.then(|| self.selection.sight_by(&past.policy)))?;
+        }
+        Ok(())
+    }
+
+    /// The next commit, if it is there already.
+    fn committed(&mut self) -> Result<Option<Arc<Commit>>, WatchEnd> {
+        match pin!(self.watch.next()).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(commit) => commit.map(Some),
+            Poll::Pending => Ok(None),
+        }
+    }
+
     fn follow(&mut self, commit: &Commit) -> Result<(), WatchEnd> {
-        let sight = self.selection.sight_after(commit, &self.registry).filter(|sight| *sight != self.sight);
+        self.follow_by(commit, self.selection.sight_after(commit, &self.registry))
+    }
+
+    /// Tells a commit; `sight` is what is seen after it, if that may have changed.
+    fn follow_by(&mut self, commit: &Commit, sight: Option<Visible>) -> Result<(), WatchEnd> {
+        let sight = sight.filter(|sight| *sight != self.sight);
+        let is_new = sight.is_some();
         let (before, after) = match sight {
             Some(sight) => {
                 let old = std::mem::replace(&mut self.sight, sight);
@@ -159,6 +197,10 @@ impl Watcher {
             None => self.changed(commit, &self.sight),
         };
         self.tell_difference(before, after);
+        if is_new && self.bookmarks {
+            // What came into sight is as old as its last change: from there the client must not go on.
+            self.queue.push_back(WatchEvent::Bookmark { revision: commit.revision, initial: false });
+        }
         self.seen = commit.revision;
         Ok(())
     }
@@ -229,5 +271,92 @@ fn too_old(asked: Revision, end: WatchEnd) -> Status {
             Status::expired(format!("too old resource version: {asked} ({compacted})"))
         }
         WatchEnd::Closed => Status::unavailable("the registry is closed; the process is stopping"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::kube::{object, rbac::review::Caller, resource};
+    use crate::store::Txn;
+
+    const GROUP: &str = "cluster.open-cluster-management.io";
+
+    async fn put(registry: &Registry, key: &str, object: Value) {
+        registry.store().commit(Txn::new().put(key, object.to_string().into_bytes())).await.unwrap();
+    }
+
+    async fn put_cluster(registry: &Registry, name: &str, set: &str) {
+        let cluster = crate::ManagedCluster::new(name.parse().unwrap(), String::new(), jiff::Timestamp::UNIX_EPOCH);
+        let mut cluster = serde_json::to_value(cluster).unwrap();
+        cluster["metadata"]["labels"] = json!({crate::kube::sets::CLUSTER_SET_LABEL: set});
+        put(registry, &format!("/managedclusters/{name}"), cluster).await;
+    }
+
+    /// Alice may see the set `prod`.
+    async fn put_rights(registry: &Registry, verbs: Value) {
+        let rule = json!({"apiGroups": [GROUP], "resources": ["managedclustersets"], "resourceNames": ["prod"], "verbs": verbs});
+        let role = json!({"kind": "ClusterRole", "metadata": {"name": "r"}, "rules": [rule]});
+        put(registry, "/clusterroles/r", role).await;
+    }
+
+    fn watch(registry: &Arc<Registry>, revision: Revision) -> Watcher {
+        let clusters = resource::find(GROUP, "v1", "managedclusters").unwrap();
+        let options = ReadOptions { watch: true, revision: Some(revision.0), ..ReadOptions::default() };
+        let caller = Caller { user: "alice".to_owned(), ..Caller::default() };
+        let selection = Selection::new(clusters, None, &options, &caller).unwrap();
+        Watcher::new(Arc::clone(registry), Source::new(clusters, None), selection, &options).unwrap()
+    }
+
+    /// The events with the set that each object names.
+    async fn told(watcher: &mut Watcher, count: usize) -> Vec<String> {
+        let said = |kind: &str, object: &Value| {
+            format!("{kind} {} in {}", object::name(object), crate::kube::sets::set_label(object::labels(object)))
+        };
+        let mut told = Vec::new();
+        for _ in 0..count {
+            told.push(match watcher.next().await.unwrap() {
+                WatchEvent::Added(object) => said("ADDED", &object),
+                WatchEvent::Modified(object) => said("MODIFIED", &object),
+                WatchEvent::Deleted(object) => said("DELETED", &object),
+                other @ (WatchEvent::Bookmark { .. } | WatchEvent::Error(_)) => format!("{other:?}"),
+            });
+        }
+        told
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_goes_on_from_a_revision_tells_what_has_come_into_sight_and_left_it_since() {
+        let folder = TempDir::new().unwrap();
+        let registry = Arc::new(Registry::open(folder.path().join("registry.redb")).unwrap());
+        put(&registry, "/managedclustersets/prod", json!({"metadata": {"name": "prod"}})).await;
+        put_rights(&registry, json!(["watch"])).await;
+        let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "r"});
+        let subjects = json!([{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "alice"}]);
+        let binding =
+            json!({"kind": "ClusterRoleBinding", "metadata": {"name": "b"}, "roleRef": role, "subjects": subjects});
+        put(&registry, "/clusterrolebindings/b", binding).await;
+        put_cluster(&registry, "c1", "prod").await;
+        put_cluster(&registry, "c2", "other").await;
+
+        let before = registry.store().revision();
+        put_cluster(&registry, "c1", "other").await;
+        put_cluster(&registry, "c2", "prod").await;
+        let moved = registry.store().revision();
+        // Not how c2 was before it could be seen.
+        assert_eq!(told(&mut watch(&registry, before), 2).await, ["DELETED c1 in prod", "ADDED c2 in prod"]);
+        put_cluster(&registry, "c1", "other").await;
+        put_cluster(&registry, "c3", "prod").await;
+        assert_eq!(told(&mut watch(&registry, moved), 1).await, ["ADDED c3 in prod"]);
+
+        let held = registry.store().revision();
+        put_rights(&registry, json!([])).await;
+        assert_eq!(told(&mut watch(&registry, held), 2).await, ["DELETED c2 in prod", "DELETED c3 in prod"]);
+        let without = registry.store().revision();
+        put_rights(&registry, json!(["watch"])).await;
+        assert_eq!(told(&mut watch(&registry, without), 2).await, ["ADDED c2 in prod", "ADDED c3 in prod"]);
     }
 }

@@ -167,6 +167,7 @@ async fn one_who_shows_nothing_or_nonsense_is_unauthorized() -> Result<()> {
     for request in requests.into_iter().chain([Fetch::get(CLUSTERS), Fetch::get("/apis"), Fetch::get("/nothing")]) {
         let answer = request.tls(hub.addresses().api, tests::HUB_NAME, tls.clone()).await?;
         is_failure(&answer, 401, "Unauthorized")?;
+        ensure!(answer.headers["www-authenticate"] == "Bearer", "no challenge");
     }
     for path in ["/version", "/healthz", "/livez", "/readyz"] {
         Fetch::get(path).tls(hub.addresses().api, tests::HUB_NAME, tls.clone()).await?.success()?;
