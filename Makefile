@@ -22,7 +22,7 @@ doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
 
 # The programs that answer the questions of bench/README.md, in their order.
-QUESTIONS = bulk requests connections beside loss stalls idle recovery registry
+QUESTIONS = bulk requests connections beside loss stalls idle recovery many_clusters
 TARGET ?= $(or $(CARGO_TARGET_DIR),target)
 
 # Asks all questions in the short form, within 5 minutes after the build, and prints every figure beside its target.

@@ -1,7 +1,7 @@
 //! The registry as a Kubernetes-style API server: what stock kubectl and client-go ask for, and no more.
 //!
-//! [`server`] takes a request apart and puts the answer together; what is between the two is [`list`] and [`watch`] for
-//! reads, [`write`] for writes. The rest is pure: it knows no clock, socket or task.
+//! [`server`] takes a request apart and puts the answer together; what is between the two is `list` and `watch` for reads,
+//! `write` for writes. The rest is pure: it knows no clock, socket or task.
 
 pub mod accept;
 mod access;

@@ -65,7 +65,7 @@ impl Kubectl {
         &self.name
     }
 
-    /// The command, for what is not run to its end; see [`Self::words`] for `command`.
+    /// The command, for what is not run to its end; its words are split as a shell does.
     pub fn program(&self, command: &str) -> Program {
         self.program.clone().args(words(command))
     }

@@ -1,6 +1,7 @@
 //! The registry's Kubernetes-style API as an admin meets it: stock kubectl of every version at hand against a hub.
 
 mod apply;
+mod conditions;
 mod errors;
 mod joining;
 mod reading;

@@ -28,7 +28,7 @@ fn main() -> Result<()> {
 
 async fn measure(arguments: &Arguments) -> Result<Report> {
     let title = "how long does a hub of 10000 clusters take to start, to list them, and to tell 100 watchers?";
-    let mut report = Report::new("registry", 9, title, arguments.short)?;
+    let mut report = Report::new("many_clusters", 9, title, arguments.short)?;
     report.notes.push(
         "bounds, without a baseline: what etcd and kube-apiserver would need beside them is not measured".to_owned(),
     );
