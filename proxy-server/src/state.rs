@@ -20,7 +20,7 @@ use std::{
 use certs::{Authority, AuthorityError, Credentials, CredentialsError, HubEntry, IssueError, PrivateKey, UserName};
 use jiff::Timestamp;
 use registry::{
-    NewUser, NewUserError, Reach, Registry, Role, UserError,
+    NewUser, NewUserError, Reach, Registry, Role, User, UserError,
     kube::rbac::MASTERS,
     store::{Backend, CommitError, Etcd, OpenError},
 };
@@ -118,7 +118,9 @@ impl State {
     /// The token in the file if the registry knows it; else the administrator is registered anew. Whoever may write
     /// this folder is the administrator anyway.
     async fn admin_token(&self, user: &UserName, path: &Path) -> Result<SecretString, StateError> {
-        let known = |token: &str| self.registry.authenticate(token).is_some_and(|known| known.name == *user);
+        // Also a registry from before there were roles makes its administrator anew.
+        let is_admin = |known: &User| known.name == *user && known.groups.iter().any(|group| group == MASTERS);
+        let known = |token: &str| self.registry.authenticate(token).is_some_and(|known| is_admin(&known));
         if let Some(token) = fs::read_to_string(path).ok().filter(|token| known(token.trim())) {
             return Ok(SecretString::from(token.trim()));
         }
