@@ -88,7 +88,8 @@ impl Watcher {
         let now_seen = selection.sight(&registry);
         // A client that goes on from a revision has seen what its user might see then.
         let past = if start < newest { hindsight::view_at(store, start, now_seen == Visible::All) } else { Ok(None) };
-        let past = past.map_err(|end| too_old(start, end))?;
+        // Told in the watch and not instead of it: there are clients that only list anew after that.
+        let (past, gone) = past.map_or_else(|end| (None, Some(end)), |past| (past, None));
         let sight = past.as_ref().map_or(now_seen, |past| selection.sight_by(&past.policy));
         let mut watcher = Self {
             registry,
@@ -109,8 +110,10 @@ impl Watcher {
             let found = watcher.registry.store().list_at(watcher.source.prefix(), start);
             watcher.initial = found.map_err(|end| too_old(start, end))?.into_iter();
         }
-        if let Some(past) = past {
-            watcher.catch_up(past).map_err(|end| too_old(start, end))?;
+        let caught_up = past.map_or(Ok(()), |past| watcher.catch_up(past));
+        if let Some(end) = gone.or_else(|| caught_up.err()) {
+            watcher.ended = true;
+            watcher.queue.push_back(WatchEvent::Error(too_old(start, end)));
         }
         if options.send_initial_events == Some(true) {
             watcher.mark = Some(WatchEvent::Bookmark { revision: start, initial: true });
