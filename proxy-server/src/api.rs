@@ -157,17 +157,7 @@ impl Api {
         resource: &str,
         name: &str,
     ) -> Result<(), Failure> {
-        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
-        let request = Attributes {
-            user: asker.user.clone(),
-            groups: asker.groups.clone(),
-            verb: verb.to_owned(),
-            api_group: group.to_owned(),
-            resource: resource.to_owned(),
-            subresource: subresource.to_owned(),
-            name: name.to_owned(),
-            ..Attributes::default()
-        };
+        let request = Attributes::of(asker, verb, group, resource, name);
         match self.registry.with_policy(|policy| policy.decide(&request)) {
             Decision::Allowed(_) => Ok(()),
             Decision::Denied(denial) => {

@@ -394,9 +394,13 @@ fn json(resource: &impl Serialize) -> Vec<u8> {
 
 /// A random UUID (RFC 9562, version 4).
 pub(crate) fn random_uuid() -> String {
-    let mut bits: u128 = rand::random();
-    bits = bits & !(0xf << 76) | 4 << 76;
-    bits = bits & !(0b11 << 62) | 0b10 << 62;
+    uuid(rand::random(), 4)
+}
+
+/// A UUID of that version (RFC 9562) that has the rest of its bits from `bits`.
+pub(crate) fn uuid(bits: u128, version: u128) -> String {
+    let bits = bits & !(0xf << 76) | version << 76;
+    let bits = bits & !(0b11 << 62) | 0b10 << 62;
     let hex = format!("{bits:032x}");
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }

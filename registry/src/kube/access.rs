@@ -38,7 +38,7 @@ impl Access<'_> {
         let request = Attributes {
             subresource: on.subresource.unwrap_or_default().to_owned(),
             namespace: namespace.to_owned(),
-            ..self.attributes(verb, on.resource.group, on.resource.plural, on.name)
+            ..Attributes::of(self.caller, verb, on.resource.group, on.resource.plural, on.name)
         };
         match self.registry.with_policy(|policy| policy.decide(&request)) {
             Decision::Allowed(_) => Ok(()),
@@ -48,7 +48,8 @@ impl Access<'_> {
 
     /// Refuses a path that is no resource.
     pub(crate) fn require_path(&self, verb: &str, path: &str) -> Result<(), Status> {
-        let request = Attributes { non_resource_url: Some(path.to_owned()), ..self.attributes(verb, "", "", "") };
+        let request =
+            Attributes { non_resource_url: Some(path.to_owned()), ..Attributes::of(self.caller, verb, "", "", "") };
         match self.registry.with_policy(|policy| policy.authorize(&request)) {
             Decision::Allowed(_) => Ok(()),
             Decision::Denied(denial) => Err(Status::forbidden_path(path, &denial.to_string())),
@@ -57,22 +58,7 @@ impl Access<'_> {
 
     /// Whether the user has a right of the cluster scope; `resource` may have a subresource, as in `managedclusters/accept`.
     pub(crate) fn may(&self, verb: &str, group: &str, resource: &str, name: &str) -> bool {
-        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
-        let subresource = subresource.to_owned();
-        let request = Attributes { subresource, ..self.attributes(verb, group, resource, name) };
+        let request = Attributes::of(self.caller, verb, group, resource, name);
         self.registry.with_policy(|policy| policy.authorize(&request)).is_allowed()
-    }
-
-    fn attributes(&self, verb: &str, group: &str, resource: &str, name: &str) -> Attributes {
-        Attributes {
-            user: self.caller.user.clone(),
-            groups: self.caller.groups.clone(),
-            extra: self.caller.extra.clone(),
-            verb: verb.to_owned(),
-            api_group: group.to_owned(),
-            resource: resource.to_owned(),
-            name: name.to_owned(),
-            ..Attributes::default()
-        }
     }
 }

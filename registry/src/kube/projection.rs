@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{object, resource::Resource, sets::GROUP};
 use crate::condition::AVAILABLE;
+use crate::registry::uuid;
 
 /// Makes the objects of one resource from a cluster.
 pub(crate) type Projection = fn(&Value) -> Vec<Value>;
@@ -156,11 +157,7 @@ fn metadata(cluster: &Value, name: &str, namespace: Option<&str>, created: &Valu
 fn derived_uid(uid: &str, name: &str) -> String {
     use sha2::{Digest, Sha256};
     let digest = Sha256::new().chain_update(uid).chain_update([0]).chain_update(name).finalize();
-    let mut bytes: [u8; 16] = std::array::from_fn(|index| digest[index]);
-    bytes[6] = bytes[6] & 0x0f | 0x80;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    uuid(u128::from_be_bytes(std::array::from_fn(|index| digest[index])), 8)
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ use super::{
     selection::Selection,
     source::Source,
     status::Status,
+    table::IncludeObject,
     target::{Target, Verb},
     watch::Watcher,
     write::{Deletion, Effect, Write},
@@ -143,10 +144,9 @@ impl Asked<'_> {
     }
 
     /// How the answer will look. To be asked for before anything is written: a 406 means that nothing was.
-    fn shape(&self, query: &str) -> Result<Shape, Status> {
+    fn shape(&self, include: IncludeObject) -> Result<Shape, Status> {
         let form = accept::form(&joined(self.request, header::ACCEPT));
         let form = form.ok_or_else(|| Status::not_acceptable(accept::Form::OFFERED))?;
-        let include = ReadOptions::parse(query).map(|options| options.include_object)?;
         Ok(Shape { resource: self.resource, form, include, now: self.now })
     }
 
@@ -156,7 +156,8 @@ impl Asked<'_> {
         let found = source.get(self.access.registry.store(), self.name());
         let (mut found, _) = found.ok_or_else(|| Status::not_found(self.resource, self.name()))?;
         self.show(&mut found);
-        Ok(self.shape(query)?.object(StatusCode::OK, &found, &[]))
+        let include = ReadOptions::parse(query)?.include_object;
+        Ok(self.shape(include)?.object(StatusCode::OK, &found, &[]))
     }
 
     /// A ClusterRole that is put together from others shows what it holds now.
@@ -177,13 +178,13 @@ impl Asked<'_> {
         let source = Source::new(self.resource, self.target.namespace);
         let mut page = list(self.access.registry, &source, &selection, &options)?;
         page.items.iter_mut().for_each(|item| self.show(item));
-        Ok(self.shape(query)?.list(&page))
+        Ok(self.shape(options.include_object)?.list(&page))
     }
 
     fn watch(&self, query: &str, registry: &Arc<Registry>) -> Result<Answer, Status> {
         let options = ReadOptions { watch: true, ..ReadOptions::parse(query)? };
         let selection = self.selection("watch", &options)?;
-        let shape = self.shape(query)?;
+        let shape = self.shape(options.include_object)?;
         let source = Source::new(self.resource, self.target.namespace);
         let watcher = Watcher::new(Arc::clone(registry), source, selection, &options)?;
         Ok(Answer::watch(shape, watcher))
@@ -204,14 +205,16 @@ impl Asked<'_> {
             return Err(Status::method_not_allowed());
         }
         self.access.require("create", &self.on(""))?;
-        let (shape, body, options) = (self.shape("")?, self.body()?, WriteOptions::parse(query, "CreateOptions")?);
+        let (shape, body, options) =
+            (self.shape(IncludeObject::default())?, self.body()?, WriteOptions::parse(query, "CreateOptions")?);
         let written = self.write(&options, |write| async move { write.create(body).await }).await?;
         Ok(shape.object(StatusCode::CREATED, &written.object, &written.warnings))
     }
 
     async fn update(&self, query: &str) -> Result<Answer, Status> {
         self.access.require("update", &self.on(self.name()))?;
-        let (shape, body, options) = (self.shape("")?, self.body()?, WriteOptions::parse(query, "UpdateOptions")?);
+        let (shape, body, options) =
+            (self.shape(IncludeObject::default())?, self.body()?, WriteOptions::parse(query, "UpdateOptions")?);
         let name = self.name();
         let written = self.write(&options, |write| async move { write.update(name, body).await }).await?;
         Ok(shape.object(StatusCode::OK, &written.object, &written.warnings))
@@ -219,7 +222,7 @@ impl Asked<'_> {
 
     async fn patch(&self, query: &str) -> Result<Answer, Status> {
         self.access.require("patch", &self.on(self.name()))?;
-        let (shape, options) = (self.shape("")?, WriteOptions::parse(query, "PatchOptions")?);
+        let (shape, options) = (self.shape(IncludeObject::default())?, WriteOptions::parse(query, "PatchOptions")?);
         let (name, kind) = (self.name(), self.resource.kind);
         let written = match patch::decode(self.content_type(), self.request.body(), kind, self.origin())? {
             patch::Request::Change(_) if options.force.is_some() => {
@@ -243,7 +246,7 @@ impl Asked<'_> {
 
     async fn delete(&self, query: &str) -> Result<Answer, Status> {
         self.access.require("delete", &self.on(self.name()))?;
-        let (shape, (options, deletion)) = (self.shape("")?, self.deletion(query)?);
+        let (shape, (options, deletion)) = (self.shape(IncludeObject::default())?, self.deletion(query)?);
         let name = self.name();
         let deletion = &deletion;
         let written = self.write(&options, |write| async move { write.delete(name, deletion).await }).await?;
@@ -255,7 +258,7 @@ impl Asked<'_> {
 
     async fn delete_collection(&self, query: &str) -> Result<Answer, Status> {
         self.access.require("deletecollection", &self.on(""))?;
-        let (shape, read) = (self.shape("")?, ReadOptions::parse(query)?);
+        let (shape, read) = (self.shape(IncludeObject::default())?, ReadOptions::parse(query)?);
         let (options, deletion) = self.deletion(query)?;
         let selection = Selection::new(self.resource, self.target.namespace, &read, self.access.caller)?;
         let source = Source::new(self.resource, self.target.namespace);

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use super::grant::Grant;
 use super::quote::Quoted;
+use super::review::Caller;
 
 /// One request, as Kubernetes' authorizers see it. Unused parts are empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,6 +46,25 @@ pub struct Denial {
     pub right: String,
     /// Empty, or the roles that bindings of the user name and that do not exist.
     pub reason: String,
+}
+
+impl Attributes {
+    /// What the caller asks for at the cluster scope. `resource` may name a subresource, as in `managedclusters/accept`;
+    /// `name` may be empty.
+    pub fn of(caller: &Caller, verb: &str, api_group: &str, resource: &str, name: &str) -> Self {
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        Self {
+            user: caller.user.clone(),
+            groups: caller.groups.clone(),
+            extra: caller.extra.clone(),
+            verb: verb.to_owned(),
+            api_group: api_group.to_owned(),
+            resource: resource.to_owned(),
+            subresource: subresource.to_owned(),
+            name: name.to_owned(),
+            ..Self::default()
+        }
+    }
 }
 
 impl Decision {

@@ -38,17 +38,8 @@ pub(super) fn caller(registry: &Registry, headers: &HeaderMap, caller: &Caller) 
         _ => return Err(malformed(USER)),
     };
     let may = |group: &str, resource: &str, subresource: &str, name: &str| {
-        let request = Attributes {
-            user: caller.user.clone(),
-            groups: caller.groups.clone(),
-            extra: caller.extra.clone(),
-            verb: "impersonate".to_owned(),
-            api_group: group.to_owned(),
-            resource: resource.to_owned(),
-            subresource: subresource.to_owned(),
-            name: name.to_owned(),
-            ..Attributes::default()
-        };
+        let subresource = subresource.to_owned();
+        let request = Attributes { subresource, ..Attributes::of(caller, "impersonate", group, resource, name) };
         match registry.with_policy(|policy| policy.authorize(&request)) {
             Decision::Allowed(_) => Ok(()),
             Decision::Denied(denial) => {

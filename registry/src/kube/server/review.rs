@@ -8,6 +8,7 @@ use crate::kube::{
     cause::Cause,
     rbac::review::{self, Review, ReviewError},
     status::Status,
+    table::IncludeObject,
 };
 
 impl Asked<'_> {
@@ -23,7 +24,7 @@ impl Asked<'_> {
             }
             None => self.token_review(&body)?,
         };
-        Ok(self.shape("")?.object(StatusCode::CREATED, &answer, &[]))
+        Ok(self.shape(IncludeObject::default())?.object(StatusCode::CREATED, &answer, &[]))
     }
 
     fn token_review(&self, body: &Value) -> Result<Value, Status> {

@@ -69,10 +69,10 @@ async fn a_workspace_shows_the_clusters_of_its_bound_sets() {
     admin.post(CLUSTERS, cluster("c1", json!({"team": "a"}))).await.ok();
     admin.post(CLUSTERS, cluster("c2", json!({}))).await.ok();
     admin.post(SETS, set("a", json!({"team": "a"}))).await.ok();
-    admin.post(NAMESPACES, namespace("work")).await.ok();
-    let bindings = format!("/apis/{GROUP}/v1beta2/namespaces/work/managedclustersetbindings");
+    admin.post(NAMESPACES, namespace("team")).await.ok();
+    let bindings = format!("/apis/{GROUP}/v1beta2/namespaces/team/managedclustersetbindings");
     let rules = json!([rule(GROUP, &["managedclusters", "managedclustersets"], &["get", "list", "watch"], &[])]);
-    hub.grant("u", "work", rules).await;
+    hub.grant("u", "team", rules).await;
     let user = hub.user("u");
     user.get(CLUSTERS).await.refused(403, "Forbidden");
     admin.post(&bindings, set_binding("a")).await.ok();
