@@ -1,12 +1,12 @@
 //! A real etcd of one member on loopback.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
-use crate::{Fetch, Process, tool, wait_until};
+use crate::{Fetch, Process, loopback, tool, wait_until};
 
 /// How long etcd may take to be ready on a loaded machine.
 const START: Duration = Duration::from_secs(60);
@@ -24,7 +24,8 @@ impl Etcd {
     /// Starts it and waits until it is ready.
     pub async fn start() -> Result<Self> {
         let folder = TempDir::new().context("no temporary folder for etcd")?;
-        let (clients, peers) = (free_address()?, free_address()?);
+        let address = loopback::unused();
+        let (clients, peers) = ((address, 2379).into(), (address, 2380).into());
         let process = launch(clients, peers, &folder).await?;
         Ok(Self { process, clients, peers, folder })
     }
@@ -58,9 +59,4 @@ async fn launch(clients: SocketAddr, peers: SocketAddr, folder: &TempDir) -> Res
     })
     .await?;
     Ok(process)
-}
-
-/// etcd tells nobody which port it was given, so one is looked for.
-fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }

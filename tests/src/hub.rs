@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::client::{Client, Entry};
 use crate::credentials::Credentials;
-use crate::{Finished, Process, Program};
+use crate::{Finished, Process, Program, loopback};
 
 pub use admin::{ClusterAccess, JoinTerms};
 
@@ -91,7 +91,7 @@ impl HubBuilder {
     /// Starts it and waits until it is ready.
     pub async fn start(self) -> Result<Hub> {
         let state = TempDir::new().context("no temporary folder for the hub's state")?;
-        let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+        let any: SocketAddr = (loopback::unused(), 0).into();
         let Self { arguments, shell, quiet, tunnel } = self;
         let tunnel = tunnel.map_or(any, |address| (address, 0).into());
         let server = server(state.path(), &arguments, shell.as_deref(), [any, tunnel, any, any])?;

@@ -14,6 +14,7 @@ pub mod hub;
 pub mod kubeconfig;
 mod kubectl;
 mod link;
+mod loopback;
 pub mod metrics;
 mod nat;
 mod open_files;

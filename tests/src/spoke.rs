@@ -1,8 +1,7 @@
 //! A spoke: a real `proxy-agent`, joined to a hub, that may reach this machine's loopback where the targets are.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::hub::JoinTerms;
-use crate::{Fetch, Hub, Process, Program, wait_for};
+use crate::{Fetch, Hub, Process, Program, loopback, wait_for};
 
 /// How long a join that needs no accept, or a start, may take on a loaded machine.
 const START: Duration = Duration::from_secs(30);
@@ -218,16 +217,14 @@ fn within(netns: Option<&Netns>, program: Program) -> Program {
     }
 }
 
-/// A loopback address that no other agent has, of this run nor, most likely, of another run on this machine: in 127.X.0.0/16, where
-/// X comes from this process. All of 127.0.0.0/8 is local to the machine. In a network namespace it is a port that no other agent
-/// of this run has.
+/// An address of its own for a new agent's probes. In a network namespace, a port that no other agent of this run has.
 fn own_metrics_address(netns: Option<&Netns>) -> SocketAddr {
     static TAKEN: AtomicU16 = AtomicU16::new(0);
-    let number = TAKEN.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-    if let Some(netns) = netns {
-        return (netns.address, METRICS_PORT.wrapping_add(number)).into();
+    match netns {
+        Some(netns) => {
+            let number = TAKEN.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+            (netns.address, METRICS_PORT.wrapping_add(number)).into()
+        }
+        None => (loopback::unused(), METRICS_PORT).into(),
     }
-    let [high, low] = number.to_be_bytes();
-    let run = u8::try_from(process::id() % 250).map_or(1, |run| run + 1);
-    (Ipv4Addr::new(127, run, high, low), METRICS_PORT).into()
 }
