@@ -185,9 +185,13 @@ fn accepted(view: &ClusterView) -> (&'static str, anstyle::Style) {
 /// `edge-a:0.1.0,edge-b:0.1.0(waiting)`
 fn agent_versions(view: &ClusterView) -> String {
     let agents = view.cluster.status.agents.iter().map(|agent| {
-        let waiting = if agent.phase == AgentPhase::Pending { "(waiting)" } else { "" };
+        let phase = match agent.phase {
+            AgentPhase::Pending => "(waiting)",
+            AgentPhase::Accepted => "",
+            AgentPhase::Denied => "(denied)",
+        };
         let version = if agent.version.is_empty() { String::new() } else { format!(":{}", agent.version) };
-        format!("{}{version}{waiting}", agent.name)
+        format!("{}{version}{phase}", agent.name)
     });
     agents.collect::<Vec<_>>().join(",")
 }

@@ -111,7 +111,12 @@ impl Demo {
         }
         heading("Try it yourself: paste into another shell")?;
         let services: Vec<_> = spokes.iter().map(|spoke| (spoke.cluster.to_string(), spoke.service)).collect();
-        print(snippets(&Scene { proxy: hub.proxy, credentials: &credentials, services: &services }))?;
+        print(snippets(&Scene {
+            proxy: hub.proxy,
+            admin: &hub.folder,
+            credentials: &credentials,
+            services: &services,
+        }))?;
         print("Running until Ctrl-C.")?;
         tokio::select! {
             _ = &mut hub.running => Err(DemoError::HubEnded.into()),

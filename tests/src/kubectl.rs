@@ -29,8 +29,12 @@ pub struct Kubectl {
 impl Kubectl {
     /// This one, for the hub's own API, as its administrator: with the kubeconfig that the hub wrote at its first start.
     pub fn administrator(hub: &Hub, kubectl: Program) -> Result<Self> {
-        let config = hub.credentials().folder().join("kubeconfig");
-        Self::with(kubectl, &config, None)
+        Self::with(kubectl, &hub.credentials().folder().join("kubeconfig"))
+    }
+
+    /// This one, with a kubeconfig that is there.
+    pub fn with(kubectl: Program, kubeconfig: &Path) -> Result<Self> {
+        Self::new(kubectl, kubeconfig, None)
     }
 
     /// The machine's own, for the hub's own API, as a user with a token.
@@ -43,10 +47,10 @@ impl Kubectl {
         let authority = fs::read_to_string(hub.credentials().authority_file())?;
         let config = Kubeconfig::new(format!("https://{}", hub.addresses().api), &authority, token).write()?;
         let path = config.path();
-        Self::with(tool::kubectl()?, &path, Some(config))
+        Self::new(tool::kubectl()?, &path, Some(config))
     }
 
-    fn with(kubectl: Program, kubeconfig: &Path, config: Option<KubeconfigFile>) -> Result<Self> {
+    fn new(kubectl: Program, kubeconfig: &Path, config: Option<KubeconfigFile>) -> Result<Self> {
         let folder = TempDir::new().context("no temporary folder for kubectl")?;
         let program = kubectl.env("KUBECONFIG", kubeconfig);
         let program = program.arg("--cache-dir").arg(folder.path().join("cache"));
@@ -152,7 +156,7 @@ fn words(command: &str) -> Vec<String> {
 }
 
 /// kubectl begins each column of a table at the same place in every row, with three spaces before it.
-fn rows(table: &str) -> Result<Vec<BTreeMap<String, String>>> {
+pub fn rows(table: &str) -> Result<Vec<BTreeMap<String, String>>> {
     let mut lines = table.lines();
     let head = lines.next().context("no table")?;
     let mut columns: Vec<(usize, &str)> = Vec::new();

@@ -34,7 +34,7 @@ pub use credentials::{Credentials, HUB_NAME};
 pub use etcd::Etcd;
 pub use fetch::{Answer, Fetch};
 pub use hub::Hub;
-pub use kubectl::Kubectl;
+pub use kubectl::{Kubectl, rows};
 pub use link::Link;
 pub use nat::Nat;
 pub use open_files::allow_open_files;

@@ -1,6 +1,10 @@
 //! The demonstration's hub, in this process, and its API as an administrator's command uses it.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use certs::{AgentName, ClusterName, Credentials};
 use proxy_server::Config;
@@ -34,6 +38,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct Hub {
     /// Of the first administrator.
     pub(super) admin: Credentials,
+    /// Where its credentials are.
+    pub(super) folder: PathBuf,
     pub(super) api: Api,
     pub(super) proxy: SocketAddr,
     pub(super) running: JoinHandle<()>,
@@ -49,7 +55,7 @@ impl Hub {
         let admin = Credentials::load(&addresses.admin).map_err(|error| DemoError::Credentials(error.into()))?;
         let api = Api::new(&admin).map_err(DemoError::Entry)?;
         let running = stage.tasks.spawn(hub.run(stage.stop.clone(), CancellationToken::new()));
-        Ok(Self { admin, api, proxy: addresses.proxy, running })
+        Ok(Self { admin, folder: addresses.admin, api, proxy: addresses.proxy, running })
     }
 
     pub(super) async fn status(&self) -> Result<HubStatus, CallError> {

@@ -6,7 +6,9 @@ use std::{fmt::Write, net::SocketAddr, path::Path};
 #[derive(Debug)]
 pub(super) struct Scene<'a> {
     pub(super) proxy: SocketAddr,
-    /// Folder of the credentials.
+    /// Folder of the administrator's credentials.
+    pub(super) admin: &'a Path,
+    /// Folder of the credentials of the user who reaches every cluster.
     pub(super) credentials: &'a Path,
     /// Clusters and their services.
     pub(super) services: &'a [(String, SocketAddr)],
@@ -14,19 +16,26 @@ pub(super) struct Scene<'a> {
 
 /// Ready to paste into a shell: tokens are read from their file, never shown.
 pub(super) fn snippets(scene: &Scene<'_>) -> String {
-    let Scene { proxy, credentials, services } = scene;
+    let Scene { proxy, admin, credentials, services } = scene;
     let folder = credentials.display();
     // The files written below hold the token.
     let mut text = format!("umask 077\nCREDENTIALS={folder}\nTOKEN=$(cat $CREDENTIALS/token)\n");
-    text += "\n# the registry, by kubectl alone\n\
-             export KUBECONFIG=$CREDENTIALS/kubeconfig\n\
-             kubectl get managedclusters,managedclustersets,csr\n";
+    text += &registry(admin);
     if let Some((cluster, service)) = services.first() {
         text += &curl(*proxy, cluster, *service);
         text += &kubectl(*proxy, cluster);
     }
     text += &prometheus(*proxy, services);
     text
+}
+
+fn registry(admin: &Path) -> String {
+    let kubeconfig = admin.join("kubeconfig");
+    format!(
+        "\n# the registry, by kubectl alone, as its administrator\n\
+         kubectl --kubeconfig {} get managedclusters,managedclustersets,csr\n",
+        kubeconfig.display()
+    )
 }
 
 fn curl(proxy: SocketAddr, cluster: &str, service: SocketAddr) -> String {
@@ -85,10 +94,11 @@ mod tests {
     fn every_frontend_and_every_cluster_has_its_snippet() {
         let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let services = [("c1".to_owned(), address(1)), ("c2".to_owned(), address(2))];
-        let scene = Scene { proxy: address(8090), credentials: Path::new("/tmp/x"), services: &services };
+        let (admin, credentials) = (Path::new("/tmp/admin"), Path::new("/tmp/x"));
+        let scene = Scene { proxy: address(8090), admin, credentials, services: &services };
         let text = snippets(&scene);
         for part in [
-            "kubectl get managedclusters,managedclustersets,csr\n",
+            "kubectl --kubeconfig /tmp/admin/kubeconfig get managedclusters,managedclustersets,csr\n",
             "curl -x http://c1:$TOKEN@127.0.0.1:8090 http://127.0.0.1:1/\n",
             "--proxytunnel",
             "socks5h://",

@@ -7,6 +7,7 @@ mod api_clients;
 mod architecture;
 mod bad_input;
 mod clients;
+mod demo;
 mod doubles;
 mod etcd;
 mod faults;
