@@ -147,7 +147,7 @@ async fn informs(language: &str, name: &str) -> Result<()> {
 /// The hub's own kubeconfig, but for the port of the server.
 fn through(hub: &Hub, link: &Link) -> Result<PathBuf> {
     let (own, file) = (kubeconfig(hub), kubeconfig(hub).with_file_name("kubeconfig-link"));
-    let [from, to] = [hub.addresses().api.port(), link.address().port()].map(|port| format!(":{port}\n"));
+    let [from, to] = [hub.addresses().api, link.address()].map(|address| format!("//{address}\n"));
     let text = std::fs::read_to_string(own)?;
     anyhow::ensure!(text.contains(&from), "the kubeconfig does not name port {from}: {text}");
     std::fs::write(&file, text.replace(&from, &to))?;
