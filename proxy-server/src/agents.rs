@@ -314,7 +314,7 @@ fn close_reason(refusal: &AgentRefusal) -> CloseReason {
     match refusal {
         AgentRefusal::UnknownCluster { .. } => CloseReason::UnknownCluster,
         AgentRefusal::NotAccepted { .. } | AgentRefusal::AgentNotAccepted { .. } => CloseReason::NotAccepted,
-        AgentRefusal::Denied { .. } => CloseReason::Denied,
+        AgentRefusal::Denied { .. } | AgentRefusal::AgentDenied { .. } => CloseReason::Denied,
         AgentRefusal::UnknownAgent { .. } | AgentRefusal::OtherKey { .. } => CloseReason::UnknownAgent,
     }
 }

@@ -123,7 +123,7 @@ impl Joins {
             match self.registry.admit_agent(&taken.cluster, &taken.agent, &taken.key) {
                 Ok(()) => return Some(self.issue(taken)),
                 Err(AgentRefusal::NotAccepted { .. } | AgentRefusal::AgentNotAccepted { .. }) => {}
-                Err(refusal @ AgentRefusal::Denied { .. }) => {
+                Err(refusal @ (AgentRefusal::Denied { .. } | AgentRefusal::AgentDenied { .. })) => {
                     return Some(refused(Reason::Denied, &refusal.to_string()));
                 }
                 Err(
@@ -176,7 +176,7 @@ fn refusal(refusal: &JoinRefusal) -> Refusal {
         JoinRefusal::UsedToken => Reason::UsedToken,
         JoinRefusal::WrongName { .. } => Reason::WrongName,
         JoinRefusal::NoName => Reason::NoName,
-        JoinRefusal::DeniedCluster { .. } => Reason::Denied,
+        JoinRefusal::DeniedCluster { .. } | JoinRefusal::DeniedAgent { .. } => Reason::Denied,
         JoinRefusal::AgentNameTaken { .. } => Reason::AgentNameTaken,
         JoinRefusal::TooManyAgents { .. } => Reason::Denied,
         JoinRefusal::Store(_) => Reason::Internal,

@@ -18,6 +18,8 @@ pub enum AgentRefusal {
     UnknownAgent { cluster: ClusterName, agent: AgentName },
     #[error("agent {agent} of cluster {cluster} is not accepted yet; an admin can: cluster-proxy accept {cluster}")]
     AgentNotAccepted { cluster: ClusterName, agent: AgentName },
+    #[error("agent {agent} of cluster {cluster} was denied by an admin; it may join again with a new key and token")]
+    AgentDenied { cluster: ClusterName, agent: AgentName },
     #[error("agent {agent} of cluster {cluster} joined with another key; join again under a new agent name")]
     OtherKey { cluster: ClusterName, agent: AgentName },
 }
@@ -31,6 +33,7 @@ impl AgentRefusal {
             Self::Denied { .. } => "ClusterDenied",
             Self::UnknownAgent { .. } => "UnknownAgent",
             Self::AgentNotAccepted { .. } => "AgentNotAccepted",
+            Self::AgentDenied { .. } => "AgentDenied",
             Self::OtherKey { .. } => "OtherKey",
         }
     }
@@ -58,6 +61,7 @@ pub(crate) fn admit(
         Some(known) => known,
     };
     match known.phase {
+        AgentPhase::Denied => Err(AgentRefusal::AgentDenied { cluster: name, agent }),
         _ if standing == Standing::Pending => Err(AgentRefusal::NotAccepted { cluster: name }),
         AgentPhase::Accepted => Ok(()),
         AgentPhase::Pending => Err(AgentRefusal::AgentNotAccepted { cluster: name, agent }),

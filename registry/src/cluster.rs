@@ -95,6 +95,8 @@ pub enum AgentPhase {
     Pending,
     /// It may connect, as long as its cluster is accepted.
     Accepted,
+    /// An admin sent it away. Its name is free for an agent with another key.
+    Denied,
 }
 
 /// What the hub's admin decided about a cluster.
@@ -124,6 +126,8 @@ impl Default for ClusterSpec {
 impl ManagedCluster {
     /// A cluster that has just asked to join: not accepted, no agents, no conditions.
     pub fn new(name: ClusterName, uid: String, now: Timestamp) -> Self {
+        let mut spec = Map::new();
+        taint(&mut spec, false, now);
         Self {
             api_version: "cluster.open-cluster-management.io/v1".to_owned(),
             kind: "ManagedCluster".to_owned(),
@@ -136,10 +140,7 @@ impl ManagedCluster {
                 generation: 1,
                 other: Map::new(),
             },
-            spec: ClusterSpec {
-                other: Map::from_iter([("taints".to_owned(), json!([unreachable_taint(now)]))]),
-                ..ClusterSpec::default()
-            },
+            spec: ClusterSpec { other: spec, ..ClusterSpec::default() },
             status: ClusterStatus::default(),
         }
     }
@@ -171,22 +172,15 @@ impl ManagedCluster {
 
     /// Lets in every agent that waits.
     pub(crate) fn accept_agents(&mut self) {
-        for agent in &mut self.status.agents {
+        for agent in self.status.agents.iter_mut().filter(|agent| agent.phase == AgentPhase::Pending) {
             agent.phase = AgentPhase::Accepted;
         }
     }
 
-    /// Lets one agent in; `None` when there is none of this name.
-    pub(crate) fn accept_agent(&mut self, name: &AgentName) -> Option<()> {
+    /// Decides about one agent; `None` when there is none of this name.
+    pub(crate) fn decide_agent(&mut self, name: &AgentName, phase: AgentPhase) -> Option<()> {
         let agent = self.status.agents.iter_mut().find(|agent| agent.name == *name)?;
-        agent.phase = AgentPhase::Accepted;
-        Some(())
-    }
-
-    /// Forgets one agent; `None` when there is none of this name.
-    pub(crate) fn forget_agent(&mut self, name: &AgentName) -> Option<()> {
-        let index = self.status.agents.iter().position(|agent| agent.name == *name)?;
-        self.status.agents.remove(index);
+        agent.phase = phase;
         Some(())
     }
 
@@ -222,7 +216,8 @@ impl ManagedCluster {
             let fact = if available { Fact::Available } else { Fact::Unreachable };
             condition::set(&mut self.status.conditions, fact, whole_second(at));
         }
-        self.taint(at);
+        let available = self.is_available();
+        taint(&mut self.spec.other, available, at);
     }
 
     /// Whether the registry believes that the cluster can be reached.
@@ -230,27 +225,21 @@ impl ManagedCluster {
         condition::find(&self.status.conditions, condition::AVAILABLE)
             .is_some_and(|condition| condition.status == ConditionStatus::True)
     }
-
-    /// Keeps OCM's taint for clusters of which nothing is known.
-    fn taint(&mut self, now: Timestamp) {
-        let available = self.is_available();
-        let taints = self.spec.other.entry("taints").or_insert_with(|| json!([]));
-        let Some(taints) = taints.as_array_mut() else { return };
-        let ours = |taint: &Value| taint["key"] == UNREACHABLE;
-        if available {
-            taints.retain(|taint| !ours(taint));
-        } else if !taints.iter().any(ours) {
-            taints.push(unreachable_taint(now));
-        }
-        if taints.is_empty() {
-            self.spec.other.remove("taints");
-        }
-    }
 }
 
-/// What OCM's placements look for in a cluster of which nothing is known.
-fn unreachable_taint(now: Timestamp) -> Value {
-    json!({"key": UNREACHABLE, "effect": "NoSelect", "timeAdded": whole_second(now).to_string()})
+/// Keeps OCM's taint of clusters that are not known to be available: its placements look for it.
+pub(crate) fn taint(spec: &mut Map<String, Value>, available: bool, now: Timestamp) {
+    let taints = spec.entry("taints").or_insert_with(|| json!([]));
+    let Some(taints) = taints.as_array_mut() else { return };
+    let ours = |taint: &Value| taint["key"] == UNREACHABLE;
+    if available {
+        taints.retain(|taint| !ours(taint));
+    } else if !taints.iter().any(ours) {
+        taints.push(json!({"key": UNREACHABLE, "effect": "NoSelect", "timeAdded": whole_second(now).to_string()}));
+    }
+    if taints.is_empty() {
+        spec.remove("taints");
+    }
 }
 
 /// Kubernetes' times have no fraction of a second.

@@ -49,6 +49,8 @@ pub enum JoinRefusal {
     NoName,
     #[error("cluster {cluster} was denied by an admin; to let it in: cluster-proxy accept {cluster}")]
     DeniedCluster { cluster: ClusterName },
+    #[error("agent {agent} of cluster {cluster} was denied by an admin; to ask again, join from an empty state folder")]
+    DeniedAgent { cluster: ClusterName, agent: AgentName },
     #[error("cluster {cluster} already has an agent {agent} with another key; join with another --agent NAME")]
     AgentNameTaken { cluster: ClusterName, agent: AgentName },
     #[error("cluster {cluster} has {MAX_AGENTS} agents already; delete the cluster and join the agents that still run")]
@@ -67,6 +69,7 @@ impl JoinRefusal {
             Self::WrongName { .. } => "WrongName",
             Self::NoName => "NoName",
             Self::DeniedCluster { .. } => "ClusterDenied",
+            Self::DeniedAgent { .. } => "AgentDenied",
             Self::AgentNameTaken { .. } => "AgentNameTaken",
             Self::TooManyAgents { .. } => "TooManyAgents",
             Self::Store(_) => "StoreUnavailable",
@@ -101,6 +104,7 @@ pub(crate) fn cluster_name(token: &JoinToken, ask: &JoinAsk, now: Timestamp) -> 
 ///
 /// - An agent that used a single-use token may come back with it, also after it expired: it may have been interrupted
 ///   while it waited for an admin. It must still be listed with the same key, and gets nothing it was not given.
+/// - An agent that was denied stays out; its name is free for another key.
 /// - Only a token bound to a cluster's name may let an agent into an existing cluster without an admin.
 pub(crate) fn decide(
     token: &JoinToken,
@@ -119,8 +123,16 @@ pub(crate) fn decide(
     if cluster.is_some_and(|cluster| cluster.standing() == Standing::Denied) {
         return Err(JoinRefusal::DeniedCluster { cluster: name });
     }
-    if known.is_some_and(|known| known.key != ask.key) {
-        return Err(JoinRefusal::AgentNameTaken { cluster: name, agent: ask.agent.clone() });
+    if let Some(known) = known {
+        match (known.phase, known.key == ask.key) {
+            (AgentPhase::Denied, true) => {
+                return Err(JoinRefusal::DeniedAgent { cluster: name, agent: ask.agent.clone() });
+            }
+            (AgentPhase::Pending | AgentPhase::Accepted, false) => {
+                return Err(JoinRefusal::AgentNameTaken { cluster: name, agent: ask.agent.clone() });
+            }
+            (AgentPhase::Denied, false) | (AgentPhase::Pending | AgentPhase::Accepted, true) => {}
+        }
     }
     if let Some(cluster) = cluster
         && comes_back
@@ -149,8 +161,12 @@ fn check_open(token: &JoinToken, now: Timestamp) -> Result<(), JoinRefusal> {
 
 /// Lists the agent, and lets it and its cluster in if the token vouches for them.
 fn enter(cluster: &mut ManagedCluster, ask: &JoinAsk, vouched_for: bool, now: Timestamp) -> Result<(), JoinRefusal> {
-    if cluster.agent(&ask.agent).is_none() {
-        if cluster.status.agents.len() >= MAX_AGENTS {
+    let denied = |agent: &ClusterAgent| agent.phase == AgentPhase::Denied;
+    if cluster.agent(&ask.agent).is_none_or(denied) {
+        let agents = &mut cluster.status.agents;
+        let full = agents.len() >= MAX_AGENTS;
+        agents.retain(|agent| !denied(agent) || !full && agent.name != ask.agent);
+        if agents.len() >= MAX_AGENTS {
             return Err(JoinRefusal::TooManyAgents { cluster: cluster.name().clone() });
         }
         cluster.status.agents.push(ClusterAgent {

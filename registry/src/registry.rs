@@ -21,7 +21,7 @@ use tokio::sync::broadcast;
 pub use self::users::{NewUserError, UserError};
 
 use crate::admit::{AgentRefusal, admit};
-use crate::cluster::{ManagedCluster, whole_second};
+use crate::cluster::{AgentPhase, ManagedCluster, whole_second};
 use crate::join::{self, JoinAsk, JoinRefusal, Joined};
 use crate::kube::rbac::Policy;
 use crate::kube::sets::Rule;
@@ -228,16 +228,17 @@ impl Registry {
         .await
     }
 
-    /// Lets one agent of a cluster in. It may serve once its cluster is accepted.
-    pub async fn accept_agent(&self, cluster: &ClusterName, agent: &AgentName) -> Result<(), ClusterError> {
-        self.update_cluster(cluster, |cluster| cluster.accept_agent(agent).ok_or_else(|| unknown_agent(cluster, agent)))
-            .await
-    }
-
-    /// Forgets one agent of a cluster: it comes back only with a join token.
-    pub async fn forget_agent(&self, cluster: &ClusterName, agent: &AgentName) -> Result<(), ClusterError> {
-        self.update_cluster(cluster, |cluster| cluster.forget_agent(agent).ok_or_else(|| unknown_agent(cluster, agent)))
-            .await
+    /// Lets one agent of a cluster in, or sends it away. One that is let in may serve once its cluster is accepted.
+    pub async fn decide_agent(
+        &self,
+        cluster: &ClusterName,
+        agent: &AgentName,
+        phase: AgentPhase,
+    ) -> Result<(), ClusterError> {
+        self.update_cluster(cluster, |cluster| {
+            cluster.decide_agent(agent, phase).ok_or_else(|| unknown_agent(cluster, agent))
+        })
+        .await
     }
 
     /// Shuts a cluster out until it is accepted (again).

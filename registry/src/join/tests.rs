@@ -30,6 +30,8 @@ enum Agent {
     PendingSameKey,
     AcceptedSameKey,
     OtherKey,
+    DeniedSameKey,
+    DeniedOtherKey,
 }
 
 /// Everything the rule may depend on. The cluster is c1, the asking agent a1 with key 1.
@@ -57,7 +59,9 @@ fn situation() -> impl Strategy<Value = Situation> {
         Just(Agent::Unknown),
         Just(Agent::PendingSameKey),
         Just(Agent::AcceptedSameKey),
-        Just(Agent::OtherKey)
+        Just(Agent::OtherKey),
+        Just(Agent::DeniedSameKey),
+        Just(Agent::DeniedOtherKey),
     ];
     (any::<bool>(), used, bound, asked, any::<bool>(), any::<bool>(), cluster, agent).prop_map(
         |(expired, used, bound, asked, auto_accept, reusable, cluster, agent)| Situation {
@@ -76,7 +80,7 @@ fn situation() -> impl Strategy<Value = Situation> {
 
 /// The model: the reason of the refusal, or "Accepted" or "Pending".
 fn expected(s: Situation) -> &'static str {
-    let known = matches!(s.agent, Agent::PendingSameKey | Agent::AcceptedSameKey);
+    let known = matches!(s.agent, Agent::PendingSameKey | Agent::AcceptedSameKey | Agent::DeniedSameKey);
     let comes_back = s.used == Used::ByThisAgent && known;
     // 1. The token. An agent that used it may come back, others are told why not.
     if s.used != Used::Never && !comes_back {
@@ -97,6 +101,9 @@ fn expected(s: Situation) -> &'static str {
     }
     if s.agent == Agent::OtherKey {
         return "AgentNameTaken";
+    }
+    if s.agent == Agent::DeniedSameKey {
+        return "AgentDenied";
     }
     // 4. Let in: before, or now by the token.
     let vouched_for = !comes_back && s.auto_accept && (s.cluster == Cluster::Absent || s.bound.is_some());
@@ -163,6 +170,8 @@ fn cluster(s: Situation) -> Option<ManagedCluster> {
         Agent::PendingSameKey => cluster.status.agents.push(agent("a1", 1, AgentPhase::Pending)),
         Agent::AcceptedSameKey => cluster.status.agents.push(agent("a1", 1, AgentPhase::Accepted)),
         Agent::OtherKey => cluster.status.agents.push(agent("a1", 3, AgentPhase::Accepted)),
+        Agent::DeniedSameKey => cluster.status.agents.push(agent("a1", 1, AgentPhase::Denied)),
+        Agent::DeniedOtherKey => cluster.status.agents.push(agent("a1", 3, AgentPhase::Denied)),
     }
     Some(cluster)
 }
@@ -222,7 +231,9 @@ proptest! {
         let old = cluster(s).filter(|old| old.name() == new.name());
         prop_assert_eq!(new.standing(), old.as_ref().map_or(Standing::Pending, ManagedCluster::standing));
         let phase = |cluster: &ManagedCluster| cluster.agent(&name("a1")).map(|agent| agent.phase);
-        prop_assert_eq!(phase(&new), old.as_ref().and_then(phase).or(Some(AgentPhase::Pending)));
+        // The name of one that was denied is free.
+        let before = old.as_ref().and_then(phase).filter(|phase| *phase != AgentPhase::Denied);
+        prop_assert_eq!(phase(&new), before.or(Some(AgentPhase::Pending)));
     }
 
     #[test]
@@ -274,4 +285,8 @@ fn a_cluster_takes_so_many_agents_and_no_more() {
     full.status.agents.extend((0..more).map(|n| agent(&format!("b{n}"), 5, AgentPhase::Accepted)));
     let decided = decide(&token(s), name("c1"), Some(&full), &ask(s), String::new, at(NOW));
     assert_eq!(decided.unwrap_err().reason(), "TooManyAgents");
+    // Those that were denied make room.
+    full.status.agents[3].phase = AgentPhase::Denied;
+    let decided = decide(&token(s), name("c1"), Some(&full), &ask(s), String::new, at(NOW)).unwrap();
+    assert_eq!(decided.cluster.unwrap().status.agents.len(), MAX_AGENTS);
 }

@@ -1,4 +1,5 @@
-//! The controller: keeps what follows from the clusters and sets: conditions of sets and bindings, namespaces, events.
+//! The controller: keeps what follows from the clusters and sets: conditions of sets and bindings, roles of sets, namespaces,
+//! events.
 
 mod chronicle;
 
@@ -13,10 +14,10 @@ use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::time::{Instant, interval, sleep_until};
 
 use self::chronicle::Chronicle;
-use super::{admission, object, projection::CLUSTER_LABEL, strategy};
+use super::{admission, object, projection::CLUSTER_LABEL, rbac::builtin, sets::CLUSTER_SET_LABEL};
 use crate::cluster::Standing;
 use crate::condition::Fact;
-use crate::registry::{Registry, beginning, random_uuid};
+use crate::registry::{Registry, beginning};
 use crate::store::{CommitError, Txn};
 use crate::view::Change;
 
@@ -87,6 +88,9 @@ impl Controller {
         if *everything || *sets || !clusters.is_empty() {
             self.settle_sets(now).await?;
         }
+        if *everything || *sets {
+            self.settle_roles(now).await?;
+        }
         if *everything || *sets || *rights {
             self.settle_bindings(now).await?;
         }
@@ -98,26 +102,13 @@ impl Controller {
         for name in names {
             let cluster = self.registry.cluster(name);
             if cluster.as_ref().is_some_and(|cluster| cluster.standing() == Standing::Accepted) {
-                self.open_namespace(name, now).await?;
+                let mut namespace = beginning::namespace(name.as_ref());
+                namespace["metadata"]["labels"][CLUSTER_LABEL] = name.as_ref().into();
+                self.registry.make_if_missing(namespace, now).await?;
             }
             self.chronicle.look(&self.registry, name, cluster.as_deref(), now).await?;
         }
         Ok(())
-    }
-
-    async fn open_namespace(&self, cluster: &ClusterName, now: Timestamp) -> Result<(), CommitError> {
-        let key = format!("/namespaces/{cluster}");
-        if self.registry.store().get(&key).is_some() {
-            return Ok(());
-        }
-        let mut namespace = beginning::namespace(cluster.as_ref());
-        namespace["metadata"]["uid"] = random_uuid().into();
-        namespace["metadata"]["creationTimestamp"] = strategy::seconds(now).into();
-        namespace["metadata"]["labels"][CLUSTER_LABEL] = cluster.as_ref().into();
-        match self.registry.store().commit(Txn::new().expect_absent(&key).put(&key, object::write(&namespace))).await {
-            Ok(_) | Err(CommitError::Conflict { .. }) => Ok(()),
-            Err(error) => Err(error),
-        }
     }
 
     async fn settle_sets(&self, now: Timestamp) -> Result<(), CommitError> {
@@ -131,6 +122,30 @@ impl Controller {
             Fact::Bound(self.registry.has_set(binding["spec"]["clusterSet"].as_str().unwrap_or_default()))
         };
         self.note_all("/managedclustersetbindings/", fact, now).await
+    }
+
+    /// The roles of each set, to be bound to people. Those of a set that was deleted go; an admin's changes are kept.
+    async fn settle_roles(&self, now: Timestamp) -> Result<(), CommitError> {
+        let store = self.registry.store();
+        for (key, _) in store.list("/managedclustersets/").0 {
+            let set = key.rsplit('/').next().unwrap_or_default();
+            for role in builtin::set_roles(set) {
+                self.registry.make_if_missing(role, now).await?;
+            }
+        }
+        for (key, stored) in store.list(&format!("/clusterroles/{}", builtin::SET_ROLE)).0 {
+            let set = object::read(&stored).map(|mut role| role["metadata"]["labels"][CLUSTER_SET_LABEL].take());
+            let Some(set) = set.as_ref().and_then(Value::as_str) else { continue };
+            if self.registry.has_set(set) {
+                continue;
+            }
+            match store.commit(Txn::new().expect(&*key, stored.modified).delete(&*key)).await {
+                // Whoever changed it has a use for it.
+                Ok(_) | Err(CommitError::Conflict { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Notes a fact in each object below `prefix` that does not say so yet.

@@ -51,23 +51,27 @@ pub(crate) fn request_names(name: &str) -> Option<(&str, &str)> {
     name.split_once('.')
 }
 
-/// One request for each agent: waiting, or approved when the agent was let in.
+/// One request for each agent: waiting, approved when the agent was let in, or denied.
 fn requests(cluster: &Value) -> Vec<Value> {
     let name = object::name(cluster);
     let agents = cluster["status"]["agents"].as_array().into_iter().flatten();
     let request = |agent: &Value| {
         let own = format!("{name}.{}", agent["name"].as_str().unwrap_or_default());
         let group = format!("system:open-cluster-management:{name}");
-        let accepted = agent["phase"] == "Accepted";
-        let conditions = if accepted {
-            json!([{
-                "type": "Approved", "status": "True", "reason": "HubClusterAdminAccepted",
-                "message": "This agent may serve its cluster.",
-                "lastUpdateTime": agent["requestedAt"], "lastTransitionTime": agent["requestedAt"],
-            }])
-        } else {
-            json!([])
+        let decision = match agent["phase"].as_str() {
+            Some("Accepted") => Some(("Approved", "HubClusterAdminAccepted", "This agent may serve its cluster.")),
+            Some("Denied") => Some(("Denied", "HubClusterAdminDenied", "This agent may not serve its cluster.")),
+            _ => None,
         };
+        let status = decision.map_or_else(
+            || json!({}),
+            |(kind, reason, message)| {
+                json!({"conditions": [{
+                    "type": kind, "status": "True", "reason": reason, "message": message,
+                    "lastUpdateTime": agent["requestedAt"], "lastTransitionTime": agent["requestedAt"],
+                }]})
+            },
+        );
         let mut metadata = metadata(cluster, &own, None, &agent["requestedAt"]);
         metadata["labels"] = json!({CLUSTER_LABEL: name});
         json!({
@@ -81,7 +85,7 @@ fn requests(cluster: &Value) -> Vec<Value> {
                 "username": format!("{group}:{}", agent["name"].as_str().unwrap_or_default()),
                 "groups": [group, "system:open-cluster-management:managed-clusters"],
             },
-            "status": if accepted { json!({"conditions": conditions}) } else { json!({}) },
+            "status": status,
         })
     };
     agents.map(request).collect()

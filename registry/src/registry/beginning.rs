@@ -16,27 +16,32 @@ use crate::store::{CommitError, Txn};
 impl Registry {
     /// Makes what is missing. What an admin has changed of it is kept; the permanent sets cannot be changed.
     pub async fn begin(&self, now: Timestamp) -> Result<(), CommitError> {
-        for mut object in objects() {
-            let (version, kind) = (object["apiVersion"].as_str(), object["kind"].as_str());
-            let Some(resource) = resource::find_kind(version.unwrap_or_default(), kind.unwrap_or_default()) else {
-                continue;
-            };
-            let key = object::key(resource, None, object::name(&object));
-            if self.store.get(&key).is_some() {
-                continue;
-            }
-            object["metadata"]["uid"] = random_uuid().into();
-            object["metadata"]["creationTimestamp"] = whole_second(now).to_string().into();
-            if resource.has_generation() {
-                object["metadata"]["generation"] = 1.into();
-            }
-            match self.store.commit(Txn::new().expect_absent(&key).put(&key, object::write(&object))).await {
-                // Another hub on the same store was faster.
-                Ok(_) | Err(CommitError::Conflict { .. }) => {}
-                Err(error) => return Err(error),
-            }
+        for object in objects() {
+            self.make_if_missing(object, now).await?;
         }
         Ok(())
+    }
+
+    /// Makes an object of the registry's own, of the cluster scope, unless there is one of its name.
+    pub(crate) async fn make_if_missing(&self, mut object: Value, now: Timestamp) -> Result<(), CommitError> {
+        let (version, kind) = (object["apiVersion"].as_str(), object["kind"].as_str());
+        let Some(resource) = resource::find_kind(version.unwrap_or_default(), kind.unwrap_or_default()) else {
+            return Ok(());
+        };
+        let key = object::key(resource, None, object::name(&object));
+        if self.store.get(&key).is_some() {
+            return Ok(());
+        }
+        object["metadata"]["uid"] = random_uuid().into();
+        object["metadata"]["creationTimestamp"] = whole_second(now).to_string().into();
+        if resource.has_generation() {
+            object["metadata"]["generation"] = 1.into();
+        }
+        match self.store.commit(Txn::new().expect_absent(&key).put(&key, object::write(&object))).await {
+            // Another hub on the same store was faster.
+            Ok(_) | Err(CommitError::Conflict { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{Admission, labels_mut, note};
+use crate::cluster;
 use crate::condition::Fact;
 use crate::kube::{
     object,
@@ -23,6 +24,9 @@ impl Admission<'_> {
         let name = object::name(after).to_owned();
         check_urls(after)?;
         stamp_taints(before, after, self.now)?;
+        if before.is_none() {
+            cluster::taint(object::map_mut(&mut after["spec"]), false, self.now);
+        }
         if sets::set_label(object::labels(after)).is_empty() {
             labels_mut(after).insert(CLUSTER_SET_LABEL.to_owned(), DEFAULT_SET.into());
         }

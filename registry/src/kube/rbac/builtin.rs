@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::kube::sets::CLUSTER_SET_LABEL;
+
 use super::{CLUSTER_GROUP, CLUSTERS, MASTERS, PROXY, RBAC_GROUP, SETS};
 
 /// Whoever is in this group administers the hub, by the binding [`ADMIN`].
@@ -10,6 +12,9 @@ pub const ADMINS: &str = "cluster-proxy:admins";
 pub const ADMIN: &str = "cluster-proxy:admin";
 /// The ClusterRole to see and reach clusters: all of them by a ClusterRoleBinding, those of a workspace by a RoleBinding.
 pub const USER: &str = "cluster-proxy:user";
+
+/// How the names of the roles of cluster sets begin.
+pub(crate) const SET_ROLE: &str = "open-cluster-management:managedclusterset:";
 
 const READ: [&str; 3] = ["get", "list", "watch"];
 const WRITE: [&str; 5] = ["create", "update", "patch", "delete", "deletecollection"];
@@ -93,7 +98,8 @@ pub fn set_roles(set: &str) -> [Value; 3] {
         bind.clone(),
     ];
     let role = |kind: &str, rules: &[Value]| {
-        cluster_role(&format!("open-cluster-management:managedclusterset:{kind}:{set}"), rules)
+        let labels = json!({ CLUSTER_SET_LABEL: set });
+        object("ClusterRole", &format!("{SET_ROLE}{kind}:{set}"), &labels, json!({ "rules": rules }))
     };
     [role("admin", &admin), role("bind", &[view.clone(), bind]), role("view", &[view])]
 }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{Effect, Write};
+use crate::cluster::AgentPhase;
 use crate::kube::{cause::Cause, object, projection, status::Status};
 use crate::registry::ClusterError;
 
@@ -21,26 +22,21 @@ impl Write<'_> {
             );
             return Err(Status::invalid(self.resource, name, vec![cause]));
         }
-        if was == Some("Approved") && wanted != was {
-            let cause =
-                Cause::forbidden("status.conditions", "updates may not remove a condition of type \"Approved\"");
+        if let Some(was) = was.filter(|was| wanted != Some(was)) {
+            let why = format!("updates may not remove a condition of type {was:?}");
+            let cause = Cause::forbidden("status.conditions", &why);
             return Err(Status::invalid(self.resource, name, vec![cause]));
         }
         if was == wanted || self.options.dry_run {
             return Ok((before.clone(), Effect::Changed));
         }
         let registry = self.access.registry;
-        let decided = match wanted {
-            Some("Approved") => registry.accept_agent(&cluster, &agent).await,
-            Some("Denied") => registry.forget_agent(&cluster, &agent).await,
-            _ => Ok(()),
-        };
-        decided.map_err(|error| match error {
+        let phase = if wanted == Some("Approved") { AgentPhase::Accepted } else { AgentPhase::Denied };
+        registry.decide_agent(&cluster, &agent, phase).await.map_err(|error| match error {
             ClusterError::Unknown { .. } | ClusterError::UnknownAgent { .. } => unknown(),
             ClusterError::Store { source, .. } => Status::from(source),
         })?;
-        // A refused request is forgotten: the agent that made it may ask again with another token.
-        Ok((self.stored(name).map_or_else(|_| sent.clone(), |(now, _)| now), Effect::Changed))
+        Ok((self.stored(name)?.0, Effect::Changed))
     }
 }
 

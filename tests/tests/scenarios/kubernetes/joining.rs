@@ -1,5 +1,7 @@
 //! Joining as the admin sees it with kubectl alone: the request, its approval or denial, the cluster let in, and what follows.
 
+use std::path::Path;
+
 use anyhow::{Result, ensure};
 use tempfile::TempDir;
 use tests::hub::JoinTerms;
@@ -13,11 +15,26 @@ const REQUEST: &str = "certificatesigningrequest.certificates.k8s.io";
 
 /// An agent that waits for the admin, and its state folder.
 async fn waiting(hub: &Hub, admin: &Kubectl, cluster: &str) -> Result<(Process, TempDir)> {
-    let terms = JoinTerms { cluster: None, auto_accept: false, reusable: false, ttl_seconds: 3600 };
-    let (token, state) = (hub.create_token(&terms).await?, TempDir::new()?);
-    let join = Spoke::of(hub, cluster).agent("node").token(&token).join(state.path()).await?.spawn()?;
-    wait_for(BOUND, "the request", async || admin.ok(&format!("get csr {cluster}.node")).await).await?;
+    let state = TempDir::new()?;
+    let join = ask(hub, cluster, state.path()).await?;
+    is_pending(admin, &format!("{cluster}.node")).await?;
     Ok((join, state))
+}
+
+/// An agent that asks to join with a token of its own.
+async fn ask(hub: &Hub, cluster: &str, state: &Path) -> Result<Process> {
+    let terms = JoinTerms { cluster: None, auto_accept: false, reusable: false, ttl_seconds: 3600 };
+    let token = hub.create_token(&terms).await?;
+    Spoke::of(hub, cluster).agent("node").token(&token).join(state).await?.spawn()
+}
+
+async fn is_pending(admin: &Kubectl, request: &str) -> Result<()> {
+    wait_for(BOUND, "the request to be pending", async || {
+        let row = &admin.table(&format!("get csr {request}")).await?[0];
+        ensure!(row["CONDITION"] == "Pending", "{row:?}");
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test]
@@ -54,14 +71,23 @@ async fn an_approved_request_and_an_accepted_cluster_let_an_agent_in() -> Result
 }
 
 #[tokio::test]
-async fn a_denied_request_ends_the_join_and_nothing_else() -> Result<()> {
+async fn a_denied_request_ends_the_join_and_stays_denied() -> Result<()> {
     let hub = Hub::start().await?;
     for (number, kubectl) in full(&hub)?.into_iter().enumerate() {
         let cluster = format!("edge{number}");
-        let (mut join, _state) = waiting(&hub, &kubectl, &cluster).await?;
+        let (mut join, state) = waiting(&hub, &kubectl, &cluster).await?;
         let request = format!("{cluster}.node");
         kubectl.says(&format!("certificate deny {request}"), &format!("{REQUEST}/{request} denied")).await?;
         join.exits_with(REFUSED, BOUND).await?;
+        let row = &kubectl.table(&format!("get csr {request}")).await?[0];
+        ensure!(row["CONDITION"] == "Denied", "{row:?}");
+        kubectl.refused(&format!("certificate approve {request}"), "").await?;
+        // The same key is refused at once, whatever token it brings; another agent may have the name.
+        ask(&hub, &cluster, state.path()).await?.exits_with(REFUSED, BOUND).await?;
+        let anew = TempDir::new()?;
+        let mut join = ask(&hub, &cluster, anew.path()).await?;
+        is_pending(&kubectl, &request).await?;
+        ensure!(join.is_running()?);
         ensure!(kubectl.ok(&format!("get mcl {cluster} -o name")).await?.trim_end() == format!("{CLUSTER}/{cluster}"));
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! Rights seen through kubectl: who may what, who speaks as whom, and lists and watches that show what may be seen.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use hyper::Method;
 use tests::hub::ClusterAccess;
 use tests::{Fetch, Hub, Kubectl};
@@ -130,6 +130,35 @@ async fn a_label_selector_set_shows_what_its_selector_finds() -> Result<()> {
     shows(&watch, "ADDED c2").await?;
     admin.ok("delete mclset zone-a").await?;
     shows(&watch, "DELETED c2").await
+}
+
+#[tokio::test]
+async fn each_set_has_roles_for_its_admin_and_its_viewers() -> Result<()> {
+    let hub = Hub::start().await?;
+    let (admin, alice) = (admin(&hub)?, user(&hub, "alice").await?);
+    for kind in ["admin", "bind", "view"] {
+        let role = |set: &str| format!("open-cluster-management:managedclusterset:{kind}:{set}");
+        admin.ok(&format!("apply -f {}", admin.file(&set("prod"))?)).await?;
+        admin.ok(&format!("wait clusterrole {} --for=create --timeout=30s", role("prod"))).await?;
+        admin.ok(&format!("get clusterrole {} {}", role("default"), role("global"))).await?;
+        admin.ok(&format!("create clusterrolebinding alice --clusterrole={} --user=alice", role("prod"))).await?;
+        let may = |what: &str| format!("auth can-i {what}");
+        for (what, kinds) in [
+            ("get mclset/prod", ["admin", "view", "bind"].as_slice()),
+            ("update mclset/prod", &["admin"]),
+            ("create mclset/prod --subresource=join", &["admin"]),
+            ("create mclset/prod --subresource=bind", &["admin", "bind"]),
+            ("proxy mclset/prod", &["admin"]),
+            ("get mclset/default", &[]),
+        ] {
+            let answer = alice.run(&may(what)).await?;
+            answer.exited_with(i32::from(!kinds.contains(&kind))).with_context(|| format!("{kind}: {what}"))?;
+        }
+        admin.ok("delete clusterrolebinding alice").await?;
+        admin.ok("delete mclset prod").await?;
+        admin.ok(&format!("wait clusterrole {} --for=delete --timeout=30s", role("prod"))).await?;
+    }
+    Ok(())
 }
 
 #[tokio::test]
