@@ -160,15 +160,15 @@ impl Gateway {
         identity: &Identity,
         upgraded: &mpsc::Sender<Upgraded>,
     ) -> Response<Body> {
-        let head = format!("{} {}", request.method(), request.uri().path());
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         match self.forward(request, identity, upgraded).await {
             Ok(response) => {
-                tracing::debug!(request = head, status = response.status().as_u16(), "request sent on");
+                tracing::debug!(%method, path, status = response.status().as_u16(), "request sent on");
                 response
             }
             Err(error) => {
-                tracing::info!(request = head, error = &error as &dyn std::error::Error, "request refused");
-                error.answer()
+                tracing::info!(%method, path, error = &error as &dyn std::error::Error, "request refused");
+                error.answer(&path)
             }
         }
     }
@@ -200,8 +200,8 @@ impl Gateway {
 }
 
 impl GatewayError {
-    /// As kube-apiserver would say it, so that kubectl shows it.
-    fn answer(&self) -> Response<Body> {
+    /// As kube-apiserver would say it, so that kubectl shows it; it reads no `Status` where it asks what there is.
+    fn answer(&self, path: &str) -> Response<Body> {
         let (code, reason) = match self {
             Self::Header(HeaderError::ReservedUser(_)) => (StatusCode::FORBIDDEN, "Forbidden"),
             Self::Header(_) => (StatusCode::BAD_REQUEST, "BadRequest"),
@@ -214,12 +214,15 @@ impl GatewayError {
         };
         let status = serde_json::json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": message, "reason": reason, "code": code.as_u16(),
+            "message": &message, "reason": reason, "code": code.as_u16(),
         });
-        let body = Full::from(status.to_string()).map_err(|never| match never {}).boxed_unsync();
-        let mut response = Response::new(body);
+        let (kind, text) = match path {
+            "/api" | "/apis" => ("text/plain; charset=utf-8", message),
+            _ => ("application/json", status.to_string()),
+        };
+        let mut response = Response::new(Full::from(text).map_err(|never| match never {}).boxed_unsync());
         *response.status_mut() = code;
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         response
     }
 }

@@ -24,6 +24,10 @@ pub(crate) enum Frontend {
     /// HTTP with an absolute-form target.
     Http,
     Socks5,
+    /// The kube gateway, by URL.
+    Gateway,
+    /// A service by its URL.
+    Service,
 }
 
 /// The counters that the hub moves; the gauges are read when they are scraped.
@@ -46,6 +50,8 @@ impl Frontend {
             Self::Connect => "connect",
             Self::Http => "http",
             Self::Socks5 => "socks5",
+            Self::Gateway => "gateway",
+            Self::Service => "service",
         }
     }
 }

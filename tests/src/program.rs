@@ -56,6 +56,15 @@ impl Program {
         Self { path: "/bin/sh".into(), arguments: arguments.into_iter().chain(self.arguments).collect(), ..self }
     }
 
+    /// Runs in a mount namespace of its own, where this file is `/etc/hosts`. Needs root.
+    #[must_use]
+    pub fn with_hosts(self, hosts: &Path) -> Self {
+        let mount = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+        let own = ["--mount", "/bin/sh", "-c", mount].map(OsString::from).into_iter().chain([hosts.into()]);
+        let arguments = own.chain([self.path.into_os_string()]).chain(self.arguments).collect();
+        Self { path: "unshare".into(), arguments, ..self }
+    }
+
     /// Runs inside a network namespace, given by its file, e.g. `/run/netns/far`. Needs root.
     #[must_use]
     pub fn inside(self, netns: &Path) -> Self {

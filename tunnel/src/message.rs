@@ -31,7 +31,7 @@ pub struct Dial {
 }
 
 /// A user as the hub has authenticated it, in the terms of Kubernetes' user info.
-#[derive(Clone, PartialEq, Eq, prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
 pub struct Identity {
     #[prost(string, tag = "1")]
     pub user: String,
@@ -42,7 +42,7 @@ pub struct Identity {
 }
 
 /// One entry of a user's `extra`.
-#[derive(Clone, PartialEq, Eq, prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
 pub struct Extra {
     #[prost(string, tag = "1")]
     pub key: String,

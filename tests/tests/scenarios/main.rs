@@ -12,6 +12,7 @@ mod doubles;
 mod etcd;
 mod faults;
 mod fidelity;
+mod gateway;
 mod identity;
 mod join;
 mod kubectl;
