@@ -24,7 +24,7 @@ pub(super) fn created(document: &Value) -> Response<Body> {
 
 /// 200 with a description of the API as old clients want it.
 pub(super) fn openapi_v2(document: &'static [u8]) -> Response<Body> {
-    typed("application/com.github.proto-openapi.spec.v2@v1.0+protobuf", Full::new(Bytes::from_static(document)).boxed())
+    typed("application/com.github.proto-openapi.spec.v2.v1.0+protobuf", Full::new(Bytes::from_static(document)).boxed())
 }
 
 /// 200 with text.

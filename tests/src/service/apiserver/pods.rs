@@ -91,6 +91,8 @@ pub(super) fn object(pod: &Pod) -> Value {
             "containers": [{ "name": "main", "image": "main", "resources": {}, "stdin": true, "ports": ports }],
             "ephemeralContainers": pod.ephemeral,
             "nodeName": NODE,
+            // Clients take it for granted.
+            "securityContext": {},
         },
         "status": {
             "phase": "Running",

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -10,11 +11,14 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::spdy::{Connection, Output, Stream};
 
 /// Bytes read from the port at a time.
 const PIECE: usize = 32 * 1024;
+/// How long a client may go on after the target has ended, as containerd has it.
+const PARTING: Duration = Duration::from_secs(1);
 
 /// Which service of this machine each port of a pod is.
 pub(super) type Ports = BTreeMap<u16, SocketAddr>;
@@ -68,15 +72,27 @@ async fn dial(port: &str, ports: &Ports) -> io::Result<TcpStream> {
     TcpStream::connect(address).await
 }
 
-/// Copies both ways until both have ended; the end of one is passed on and leaves the other open.
+/// Copies both ways. The end of what the client says is passed on and leaves the other direction open. When the target has ended,
+/// the client has a moment to end too: old ones wait for the error's stream before they do.
 async fn copy(data: Stream, target: TcpStream) -> io::Result<()> {
     let (from, to) = target.into_split();
-    let (sent, received) = tokio::join!(send(data.input, to), receive(from, &data.output));
-    if received.is_err() {
+    let (sent, received) = (send(data.input, to), receive(from, &data.output));
+    tokio::pin!(sent, received);
+    let copied = tokio::select! {
+        sent = &mut sent => match sent {
+            Ok(()) => received.await,
+            Err(error) => Err(error),
+        },
+        received = &mut received => match received {
+            Ok(()) => timeout(PARTING, sent).await.unwrap_or(Ok(())),
+            Err(error) => Err(error),
+        },
+    };
+    if copied.is_err() {
         // A target that breaks off must not look as if it had ended.
         data.output.reset().await?;
     }
-    sent.and(received)
+    copied
 }
 
 async fn send(mut input: mpsc::Receiver<bytes::Bytes>, mut to: OwnedWriteHalf) -> io::Result<()> {

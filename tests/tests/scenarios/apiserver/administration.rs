@@ -77,7 +77,7 @@ pub(crate) async fn proxy_answers(kubectl: &Kubectl, pod: &str) -> Result<()> {
     let proxy = kubectl.spawn("proxy --port=0")?;
     let address = |line: &str| line.strip_prefix("Starting to serve on ")?.parse().ok();
     let address: SocketAddr = proxy.stdout_line(BOUND, "where it serves", address).await?;
-    let get = Fetch::get(format!("/api/v1/namespaces/default/pods/{pod}")).header("host", address.to_string());
+    let get = Fetch::get(format!("/api/v1/namespaces/default/pods/{pod}"));
     let found = get.plain(address).await?.success()?.json()?;
     ensure!(found["metadata"]["name"] == pod, "{found}");
     Ok(())
