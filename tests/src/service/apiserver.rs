@@ -2,7 +2,7 @@
 //!
 //! It holds the pods of one namespace, `default`, which a scenario adds and deletes, on one node, and the ConfigMaps that clients
 //! write. A command in a pod is a process of this machine, in a folder that is the pod's file system, and a port of a pod is a
-//! service of this machine. It speaks TLS with HTTP/1.1 and HTTP/2, WebSockets and SPDY/3.1, and wants one bearer token.
+//! service of this machine; only its relative paths are in that folder. It speaks TLS with HTTP/1.1 and HTTP/2, WebSockets and SPDY/3.1, and wants one bearer token.
 
 mod answer;
 mod attach;
@@ -34,7 +34,7 @@ use std::sync::Arc;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper::{HeaderMap, Method, StatusCode};
+use hyper::{HeaderMap, Method, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -63,6 +63,8 @@ pub struct ApiServer {
 /// A request it got.
 #[derive(Debug, Clone)]
 pub struct Seen {
+    /// The version of HTTP.
+    pub version: Version,
     /// The method.
     pub method: Method,
     /// Path and query, as they came.

@@ -7,7 +7,7 @@ pub(crate) mod streaming;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use hyper::{Method, StatusCode};
+use hyper::{Method, StatusCode, Version};
 use tests::service::apiserver::ApiServer;
 use tests::service::authority::TargetAuthority;
 use tests::{Kubectl, Program, tool};
@@ -104,6 +104,15 @@ async fn every_kubectl_execs_and_keeps_the_exit_code() -> Result<()> {
 }
 
 #[tokio::test]
+async fn execs_at_once_lose_nothing() -> Result<()> {
+    for site in Site::all().await? {
+        streaming::execs_at_once_lose_nothing(&site.kubectl, POD, 10).await?;
+        site.ends()?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn every_kubectl_gets_a_terminal() -> Result<()> {
     for site in Site::all().await? {
         streaming::exec_gives_a_terminal(&site.kubectl, POD).await?;
@@ -176,6 +185,18 @@ async fn newer_kubectls_debug() -> Result<()> {
         administration::debug_runs_beside_the_pod(&site.kubectl, POD).await?;
         site.ends()?;
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn requests_come_over_http_2_and_streams_over_http_1() -> Result<()> {
+    let site = Site::start(tool::newest_kubectl()?, Carrier::WebSocket).await?;
+    streaming::exec_keeps_the_exit_code(&site.kubectl, POD).await?;
+    let requests = site.server.requests();
+    let (upgrades, others): (Vec<_>, Vec<_>) =
+        requests.iter().partition(|seen| seen.headers.contains_key(hyper::header::UPGRADE));
+    assert!(!upgrades.is_empty() && upgrades.iter().all(|seen| seen.version == Version::HTTP_11), "{upgrades:?}");
+    assert!(!others.is_empty() && others.iter().all(|seen| seen.version == Version::HTTP_2), "{others:?}");
     Ok(())
 }
 

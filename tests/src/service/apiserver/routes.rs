@@ -27,6 +27,7 @@ pub(super) async fn answer(
     upgrades: &mpsc::Sender<Session>,
 ) -> Response<Body> {
     state.record(Seen {
+        version: request.version(),
         method: request.method().clone(),
         target: request.uri().to_string(),
         headers: request.headers().clone(),

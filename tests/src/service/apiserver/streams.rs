@@ -54,6 +54,15 @@ impl Wanted {
         Self { stdin: wants("stdin"), stdout: wants("stdout"), stderr: wants("stderr") && !tty, tty }
     }
 
+    /// Whether the client listens to that.
+    pub(super) fn output(self, channel: Channel) -> bool {
+        match channel {
+            Channel::Stdout => self.stdout,
+            Channel::Stderr => self.stderr,
+            Channel::Status => true,
+        }
+    }
+
     /// Both sides.
     pub(super) fn streams(self) -> (Streams, Carried) {
         let (stdin, input) = mpsc::channel(WAITING);

@@ -50,14 +50,36 @@ pub(crate) async fn exec_loses_no_output(kubectl: &Kubectl, pod: &str) -> Result
     Ok(())
 }
 
-/// A client with a terminal gets one of the same size, and keeps its exit code. `script` is what gives kubectl a terminal here.
+/// Commands that run at once have each their own bytes.
+pub(crate) async fn execs_at_once_lose_nothing(kubectl: &Kubectl, pod: &str, count: u64) -> Result<()> {
+    let execs = (0..count).map(async |number| -> Result<()> {
+        let input = Pattern::new(number, 1_000_000 + number).to_vec();
+        let mut sum = kubectl.program(&format!("exec -i {pod} -- sha256sum")).with_stdin().spawn()?;
+        sum.write(&input, BOUND).await?;
+        sum.close_stdin();
+        let checksum = Receipt::of(&input).checksum.to_string();
+        sum.stdout_line(BOUND, "its checksum", |line| line.starts_with(&checksum).then_some(())).await?;
+        sum.exits_with(0, BOUND).await
+    });
+    futures_util::future::try_join_all(execs).await.map(drop)
+}
+
+/// A client with a terminal gets one of the same size, also when that changes, and keeps its exit code.
 pub(crate) async fn exec_gives_a_terminal(kubectl: &Kubectl, pod: &str) -> Result<()> {
-    let sized = "until [ \"$(stty size)\" = \"41 101\" ]; do sleep 0.05; done; echo sized; read line; echo \"got $line\"; exit 5";
-    let command = kubectl.program(&format!("exec -it {pod} -- sh -c '{sized}'"));
-    let command = command.after_shell("stty rows 41 columns 101").within_terminal();
-    let mut terminal = command.with_stdin().spawn()?;
+    let size = |size: &str| format!("until [ \"$(stty size)\" = \"{size}\" ]; do sleep 0.05; done; echo is {size}; ");
+    let script = format!("{}{}read line; echo \"got $line\"; exit 5", size("41 101"), size("52 112"));
+    let first = kubectl.bytes("first-size", b"")?;
+    let resize = format!(
+        "stty rows 41 columns 101; terminal=$(tty); \
+         (while [ -e {} ]; do sleep 0.05; done; stty --file=$terminal rows 52 columns 112) &",
+        first.display()
+    );
+    let command = kubectl.program(&format!("exec -it {pod} -- sh -c '{script}'"));
+    let mut terminal = command.after_shell(&format!("{resize} :")).within_terminal().with_stdin().spawn()?;
     let line = |text: &'static str| move |line: &str| line.trim_end().ends_with(text).then_some(());
-    terminal.stdout_line(BOUND, "the size", line("sized")).await?;
+    terminal.stdout_line(BOUND, "the first size", line("is 41 101")).await?;
+    fs::remove_file(first)?;
+    terminal.stdout_line(BOUND, "the second size", line("is 52 112")).await?;
     terminal.write(b"a word\n", BOUND).await?;
     terminal.stdout_line(BOUND, "the word", line("got a word")).await?;
     terminal.exits_with(5, BOUND).await

@@ -64,6 +64,9 @@ pub(in crate::service::apiserver) async fn serve<W: Future<Output = Value>>(
     };
     let written = async {
         while let Some((channel, bytes)) = pieces.recv().await {
+            if !wanted.output(channel) {
+                continue;
+            }
             sink.send(message(channel, &bytes)).await?;
         }
         // kubectl takes any other code for a failure, also after a good status.
