@@ -4,6 +4,7 @@
 
 mod answers;
 mod api_clients;
+mod apiserver;
 mod architecture;
 mod bad_input;
 mod clients;
