@@ -133,7 +133,10 @@ impl Gateway {
     ) -> Result<Response<Body>, Refusal> {
         let asker = self.asker(request.headers(), origin)?;
         // Links in a page are relative to a path that ends in a slash.
-        if matches!(*request.method(), Method::GET | Method::HEAD) && request.uri().path() == way.prefix {
+        if matches!(*request.method(), Method::GET | Method::HEAD)
+            && request.uri().path() == way.prefix
+            && !way.is_ocms()
+        {
             return Ok(moved(&way));
         }
         let (host, port, tls) = (service.host(), service.port, service.tls);

@@ -109,6 +109,13 @@ fn named(namespace: &str, text: &str, tls: bool) -> Result<Service, PathError> {
     Ok(Service { namespace: namespace.to_owned(), name: name.to_owned(), port, tls })
 }
 
+impl Way {
+    /// Whether it is in Open Cluster Management's form for a service.
+    pub(super) fn is_ocms(&self) -> bool {
+        self.prefix.ends_with("/proxy-service")
+    }
+}
+
 impl Service {
     /// Its name in the cluster's DNS.
     pub(super) fn host(&self) -> String {

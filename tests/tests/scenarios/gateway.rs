@@ -1,6 +1,7 @@
 //! The kube gateway: stock kubectl by `https://hub/clusters/<name>`, as the hub's user, with the spoke's own account.
 
 mod identity;
+mod kubectl;
 mod services;
 
 use std::time::Duration;

@@ -4,7 +4,6 @@
 
 mod answers;
 mod api_clients;
-mod apiserver;
 mod architecture;
 mod bad_input;
 mod clients;

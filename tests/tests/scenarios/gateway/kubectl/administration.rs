@@ -74,7 +74,7 @@ pub(crate) async fn describe_tells_of_a_pod(kubectl: &Kubectl, pod: &str) -> Res
 
 /// A proxy on this machine answers for the API server.
 pub(crate) async fn proxy_answers(kubectl: &Kubectl, pod: &str) -> Result<()> {
-    let proxy = kubectl.spawn("proxy --port=0")?;
+    let proxy = kubectl.spawn("proxy --port=0 --append-server-path")?;
     let address = |line: &str| line.strip_prefix("Starting to serve on ")?.parse().ok();
     let address: SocketAddr = proxy.stdout_line(BOUND, "where it serves", address).await?;
     let get = Fetch::get(format!("/api/v1/namespaces/default/pods/{pod}"));
