@@ -56,9 +56,9 @@ pub(crate) fn streamed(pieces: impl Stream<Item = Bytes> + Send + 'static) -> Bo
     StreamBody::new(pieces.map(|piece| Ok(Frame::data(piece)))).boxed_unsync()
 }
 
-/// Lets HTTP/2's requests run among the port's tasks.
+/// Lets HTTP/2's requests run among a port's tasks.
 #[derive(Clone)]
-struct Tracked(TaskTracker);
+pub(crate) struct Tracked(pub(crate) TaskTracker);
 
 impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Tracked {
     fn execute(&self, future: F) {

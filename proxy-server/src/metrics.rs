@@ -24,6 +24,8 @@ pub(crate) enum Frontend {
     /// HTTP with an absolute-form target.
     Http,
     Socks5,
+    /// konnectivity's gRPC.
+    Konnectivity,
 }
 
 /// The counters that the hub moves; the gauges are read when they are scraped.
@@ -46,6 +48,7 @@ impl Frontend {
             Self::Connect => "connect",
             Self::Http => "http",
             Self::Socks5 => "socks5",
+            Self::Konnectivity => "konnectivity",
         }
     }
 }
