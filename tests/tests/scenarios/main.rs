@@ -13,6 +13,7 @@ mod faults;
 mod fidelity;
 mod identity;
 mod join;
+mod konnectivity;
 mod kubectl;
 mod kubernetes;
 mod metrics;
