@@ -30,6 +30,9 @@ const MESSAGE: usize = 64 * 1024;
 /// behind them is the answer to its CLOSE_REQ.
 const LAST_PACKETS: usize = 8;
 
+/// How many bytes are read away behind them, so that the target's end is seen. A target that sends on waits for its reset.
+const DROPPED: usize = 1024 * 1024;
+
 /// How long a client may go on sending when the target has ended. konnectivity has no half-close, but what was under way
 /// should arrive.
 const LAST_BYTES: Duration = Duration::from_secs(2);
@@ -55,8 +58,8 @@ pub(crate) struct ToClient {
     /// Cancelled when either side has ended.
     closing: CancellationToken,
     packets_after_close: usize,
-    /// The client closed, and lost something by it.
-    dropped: bool,
+    /// Bytes that the client lost by closing.
+    dropped: usize,
     /// CLOSE_RSP is said.
     closed: bool,
 }
@@ -118,7 +121,7 @@ impl<B> fmt::Debug for FromClient<B> {
 impl ToClient {
     pub(crate) fn new(answers: Answers, connect_id: i64, closing: &CancellationToken) -> Self {
         let closing = closing.clone();
-        Self { answers, connect_id, closing, packets_after_close: 0, dropped: false, closed: false }
+        Self { answers, connect_id, closing, packets_after_close: 0, dropped: 0, closed: false }
     }
 
     /// The answers, and whether CLOSE_RSP is among them.
@@ -145,7 +148,11 @@ impl AsyncWrite for ToClient {
         }
         if client.closing.is_cancelled() {
             if client.packets_after_close == LAST_PACKETS {
-                client.dropped = true;
+                // Nothing more is waited for: the connection's time after its close runs out.
+                if client.dropped >= DROPPED {
+                    return Poll::Pending;
+                }
+                client.dropped += length;
                 return Poll::Ready(Ok(length));
             }
             ready!(client.answers.poll_ready(cx)).map_err(gone)?;
@@ -170,7 +177,7 @@ impl AsyncWrite for ToClient {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let client = self.get_mut();
         ready!(client.answers.poll_ready(cx)).map_err(gone)?;
-        let error = if client.dropped { "closed while the target still sent; the rest was dropped" } else { "" };
+        let error = if client.dropped > 0 { "closed while the target still sent; the rest was dropped" } else { "" };
         client.answers.send(Packet::closed(client.connect_id, error.to_owned()).framed()).map_err(gone)?;
         client.closed = true;
         client.closing.cancel();

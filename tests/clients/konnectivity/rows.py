@@ -26,6 +26,17 @@ def begun(name, target="echo"):
     return stream.dial(targets[target]), told
 
 
+# What has to wait is heard last.
+late = []
+stream, told = begun("close of one that stays", "stays")
+stream.close()
+late.append(told)
+stream, told = begun("target ends", "ends")
+late.append(told)
+sender, _ = begun("close of one that sends on", "sends on")
+sender.read(100_000)
+sender.close()
+
 # 1: the first packet is DIAL_REQ, and there is one.
 stream, told = row("data first")
 stream.send(DATA, 3, None, b"x")
@@ -71,17 +82,7 @@ stream.close()
 said, status = stream.rest()
 data = "".join(packet.get("data", "") for packet in said)
 answers["close"] = {"bytes": len(data), "said": [said[-1]], "status": status}
-stream, told = begun("close of one that stays", "stays")
-stream.close()
-told()
-stream, told = begun("close of one that sends on", "sends on")
-stream.read(100_000)
-stream.close()
-said, status = stream.rest()
-answers["close of one that sends on"] = {"packets": len(said) - 1, "said": [said[-1]], "status": status}
-# The target's end and its reset.
-stream, told = begun("target ends", "ends")
-told()
+# The target's reset.
 stream, told = begun("target resets", "resets")
 stream.write(b"12345")
 told()
@@ -136,4 +137,8 @@ for name, path in (("unknown method", "/ProxyService/Other"), ("agents' method",
     answers[name] = {"said": [], "status": call.code().value[0]}
 bystander.write(b"still here")
 assert bystander.read(10) == b"still here"
+for told in late:
+    told()
+said, status = sender.rest()
+answers["close of one that sends on"] = {"packets": len(said) - 1, "said": [said[-1]], "status": status}
 print(json.dumps(answers))

@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
+use tests::service::black_hole::BlackHole;
 use tests::service::{banner, black_hole, echo, half_close, reset, silent, stalled};
-use tests::{Hub, Program, Service, Spoke, tool, wait_until};
+use tests::{Hub, Process, Program, Service, Spoke, tool, wait_until};
 use tokio::io::AsyncWriteExt as _;
 
 const BOUND: Duration = Duration::from_secs(90);
+/// What the hub may hold in all while 256 MiB wait for a target that takes nothing.
+const MOST_HELD: u64 = 128 << 20;
 
 /// A script of `tests/clients/konnectivity`, with the administrator's token.
 fn script(hub: &Hub, name: &str) -> Result<Program> {
@@ -111,7 +114,7 @@ async fn every_row_of_the_state_machine_is_answered_as_gos_client_expects() -> R
     assert!(packets <= 9 + 8, "{packets} packets to a client that has closed, and may take none");
     assert_eq!(answers["client ends"]["said"][0]["data"], half_close::Receipt::of(b"abc").to_string());
     wait_until(BOUND, "the targets' connections to end", async || {
-        [&echo, &stays, &sends_on].iter().all(|service| service.open() == 0)
+        [&echo, &sends_on].iter().all(|service| service.open() == 0)
     })
     .await
 }
@@ -137,6 +140,8 @@ async fn bytes_arrive_whole_and_a_stalled_stream_holds_up_no_other() -> Result<(
     assert_eq!(answers["echo ended"], ended);
     assert_eq!(answers["beside stalled ones"], ended);
     assert_eq!(stalled.received(), 0);
+    let held = hub.process().peak_resident_bytes()?;
+    assert!(held < MOST_HELD, "the hub held {held} bytes");
     script.write(b"\n", BOUND).await?;
     script.exits_with(0, BOUND).await
 }
@@ -154,20 +159,57 @@ async fn ten_thousand_dials_and_bursts_of_cancelled_ones_share_a_connection() ->
     Ok(())
 }
 
+/// A connection and a dial under way, and what their client is told of their end.
+struct Doomed {
+    script: Process,
+    _targets: (Service, BlackHole),
+}
+
+impl Doomed {
+    async fn start(hub: &Hub) -> Result<Self> {
+        let targets = (silent::start().await?, black_hole::start().await?);
+        let addresses = [hub.addresses().proxy, targets.0.address(), targets.1.address()?];
+        let script = script(hub, "lost.py")?.args(addresses.map(|address| address.to_string())).spawn()?;
+        script.stdout_line(BOUND, "ready", |line| (line == "ready").then_some(())).await?;
+        Ok(Self { script, _targets: targets })
+    }
+
+    /// Both have ended with an error in konnectivity's own words, and nothing else was said.
+    async fn ended_with_errors(self) -> Result<()> {
+        let answers = |line: &str| serde_json::from_str::<Value>(line).ok();
+        let answers = self.script.stdout_line(BOUND, "the answers", answers).await?;
+        for (of, kind) in [(0, "CLOSE_RSP"), (1, "DIAL_RSP")] {
+            let said = &answers[of][0];
+            assert_eq!((said[0]["kind"].as_str(), said.as_array().map(Vec::len)), (Some(kind), Some(1)), "{answers}");
+            assert!(said[0]["error"].as_str().is_some_and(|error| !error.is_empty()), "{answers}");
+        }
+        Ok(())
+    }
+}
+
 #[tokio::test]
 async fn an_agent_that_is_lost_ends_connections_and_dials_with_an_error() -> Result<()> {
     let hub = Hub::start().await?;
     let mut agent = Spoke::of(&hub, "one").args(["--drain-timeout", "0s"]).start().await?;
-    let (silent, hole) = (silent::start().await?, black_hole::start().await?);
-    let addresses = [hub.addresses().proxy.to_string(), silent.address().to_string(), hole.address()?.to_string()];
-    let script = script(&hub, "lost.py")?.args(addresses).spawn()?;
-    script.stdout_line(BOUND, "ready", |line| (line == "ready").then_some(())).await?;
+    let doomed = Doomed::start(&hub).await?;
     agent.stop().await?;
-    let answers = script.stdout_line(BOUND, "the answers", |line| serde_json::from_str::<Value>(line).ok()).await?;
-    for (of, kind) in [(0, "CLOSE_RSP"), (1, "DIAL_RSP")] {
-        let said = &answers[of][0];
-        assert_eq!((said[0]["kind"].as_str(), said.as_array().map(Vec::len)), (Some(kind), Some(1)), "{answers}");
-        assert!(said[0]["error"].as_str().is_some_and(|error| !error.is_empty()), "{answers}");
-    }
-    Ok(())
+    doomed.ended_with_errors().await
+}
+
+#[tokio::test]
+async fn a_right_that_is_withdrawn_ends_connections_and_dials_with_an_error() -> Result<()> {
+    let hub = Hub::start().await?;
+    let _agent = Spoke::of(&hub, "one").start().await?;
+    let doomed = Doomed::start(&hub).await?;
+    hub.deny("one").await?;
+    doomed.ended_with_errors().await
+}
+
+#[tokio::test]
+async fn a_hub_that_stops_ends_connections_and_dials_with_an_error() -> Result<()> {
+    let mut hub = Hub::builder().args(["--drain-timeout", "1s"]).start().await?;
+    let _agent = Spoke::of(&hub, "one").start().await?;
+    let doomed = Doomed::start(&hub).await?;
+    hub.stop().await?;
+    doomed.ended_with_errors().await
 }
