@@ -140,5 +140,6 @@ assert bystander.read(10) == b"still here"
 for told in late:
     told()
 said, status = sender.rest()
-answers["close of one that sends on"] = {"packets": len(said) - 1, "said": [said[-1]], "status": status}
+data = sum(len(packet.get("data", "")) for packet in said)
+answers["close of one that sends on"] = {"bytes": data, "said": [said[-1]], "status": status}
 print(json.dumps(answers))

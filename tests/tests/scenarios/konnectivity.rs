@@ -110,8 +110,9 @@ async fn every_row_of_the_state_machine_is_answered_as_gos_client_expects() -> R
     }
     assert_eq!(answers["agents' method"]["status"], 12);
     assert_eq!(answers["close"]["bytes"], 100_000, "CLOSE_RSP comes after all data");
-    let packets = answers["close of one that sends on"]["packets"].as_u64().context("no packets")?;
-    assert!(packets <= 9 + 8, "{packets} packets to a client that has closed, and may take none");
+    // What was under way when it closed, and a few packets more; the target would send gigabytes.
+    let bytes = answers["close of one that sends on"]["bytes"].as_u64().context("no bytes")?;
+    assert!(bytes < 64 << 20, "{bytes} bytes to a client that has closed");
     assert_eq!(answers["client ends"]["said"][0]["data"], half_close::Receipt::of(b"abc").to_string());
     wait_until(BOUND, "the targets' connections to end", async || {
         [&echo, &sends_on].iter().all(|service| service.open() == 0)
