@@ -76,6 +76,9 @@ const FIELDS: u32 = 16 * 1024;
 const SILENCE: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long a connection that is to end may take when its last stream has ended.
+const GOODBYE: Duration = Duration::from_secs(2);
+
 /// After how long without a stream a connection is let go; gRPC's clients make another when they need it.
 const IDLE: Duration = Duration::from_secs(30 * 60);
 
@@ -97,7 +100,9 @@ struct Session {
     peer: Peer,
     shown: Shown,
     strangers: Arc<Semaphore>,
+    /// Streams of somebody so far.
     opened: AtomicUsize,
+    /// Streams at present.
     open: TaskTracker,
 }
 
@@ -149,7 +154,11 @@ impl Konnectivity {
             served = connection.as_mut() => served,
             () = async { tokio::select! { () = stop.cancelled() => {}, () = idle => {} } } => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                tokio::select! {
+                    served = connection => served,
+                    // A client that does not answer is not waited for.
+                    () = session.last_stream() => Ok(()),
+                }
             }
         };
         if let Err(error) = served {
@@ -159,7 +168,7 @@ impl Konnectivity {
 }
 
 impl Session {
-    /// Resolves when the client has had no stream for long, or none at all soon after it came.
+    /// Resolves when the client has had no stream for long, or, while it is nobody, soon.
     fn idle(self: &Arc<Self>, first: Duration) -> impl Future<Output = ()> + Send + 'static {
         let session = self.clone();
         async move {
@@ -170,13 +179,19 @@ impl Session {
                 if opened == before && session.open.is_empty() {
                     return;
                 }
-                (wait, before) = (IDLE, opened);
+                (wait, before) = (if opened == 0 { first } else { IDLE }, opened);
             }
         }
     }
 
+    /// Resolves when there has been time to leave after the last stream.
+    async fn last_stream(&self) {
+        self.open.close();
+        self.open.wait().await;
+        tokio::time::sleep(GOODBYE).await;
+    }
+
     fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Response<AnswerBody> {
-        self.opened.fetch_add(1, Ordering::Relaxed);
         let grpc = |value: &http::HeaderValue| value.as_bytes().starts_with(b"application/grpc");
         if !request.headers().get(header::CONTENT_TYPE).is_some_and(grpc) {
             let sentence = "over HTTP/2 this port speaks gRPC only; use HTTP/1.1 for CONNECT and http:// targets";
@@ -204,7 +219,10 @@ impl Session {
             Caller::authenticate(&shown, &self.konnectivity.proxy.registry)
         });
         let stranger = match &caller {
-            Ok(_) => None,
+            Ok(_) => {
+                self.opened.fetch_add(1, Ordering::Relaxed);
+                None
+            }
             Err(error) => {
                 let permit = self.strangers.clone().try_acquire_owned();
                 Some(permit.map_err(|_| Status::of(Code::Unauthenticated, error))?)
