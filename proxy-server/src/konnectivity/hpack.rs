@@ -1,4 +1,6 @@
 //! HPACK (RFC 7541) as far as an `:authority` can be found and corrected in place.
+//!
+//! A name that refers to the dynamic table is not followed: the static table has this one, and encoders look there first.
 
 use std::ops::Range;
 

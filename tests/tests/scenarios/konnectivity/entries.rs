@@ -1,11 +1,16 @@
 //! The ways into konnectivity's frontend: plain, TLS, certificates and Unix sockets; who may, and who is told what.
 
-use anyhow::Result;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::hub::ClusterAccess;
 use tests::service::echo;
-use tests::{Credentials, Hub, Program, Service, Spoke, tool};
+use tests::{Credentials, HUB_NAME, Hub, Program, Service, Spoke, tool};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use super::{BOUND, json_of, script};
 
@@ -67,8 +72,8 @@ async fn a_token_or_a_certificate_opens_and_the_cluster_is_named_in_every_way() 
     for (way, program) in [
         ("Basic, plain", site.dial_tcp("one")?.env("TOKEN", &token)),
         ("Bearer, plain", site.dial_tcp("")?.env("TOKEN", &token)),
-        ("Bearer, TLS", over_tls(site.dial_tcp("")?.env("TOKEN", &token), &admin, tests::HUB_NAME)),
-        ("certificate alone", over_tls(site.dial_tcp("")?, &admin, tests::HUB_NAME)),
+        ("Bearer, TLS", over_tls(site.dial_tcp("")?.env("TOKEN", &token), &admin, HUB_NAME)),
+        ("certificate alone", over_tls(site.dial_tcp("")?, &admin, HUB_NAME)),
     ] {
         assert_eq!(said(program).await?, echoed(), "{way}");
     }
@@ -84,7 +89,7 @@ async fn nobody_and_those_without_the_right_are_told_so_in_the_answer_to_their_d
     let site = Site::start().await?;
     let _other = Spoke::of(&site.hub, "two").start().await?;
     let other = site.hub.create_user("other", &ClusterAccess::Named(vec!["two".into()])).await?;
-    let tls = |program| over_tls(program, &other, tests::HUB_NAME);
+    let tls = |program| over_tls(program, &other, HUB_NAME);
     for (way, program, sentence) in [
         ("no token", site.dial_tcp("one")?, "credentials are required"),
         ("wrong token", site.dial_tcp("one")?.env("TOKEN", "cpu-wrong"), "the token is not known here"),
@@ -111,5 +116,25 @@ async fn a_unix_socket_takes_the_authority_that_grpc_go_makes_of_its_path() -> R
     // With Huffman's code, and with tables of fields that turn over.
     let many = script(&site.hub, "authority.py")?.args([&socket, &target]).run(BOUND).await?.success()?;
     assert_eq!(json_of(&many)?, json!({ "dialled": 304 }));
+    Ok(())
+}
+
+/// A browser or curl that offers both means to CONNECT; gRPC's clients offer HTTP/2 alone, and Go's insist on it.
+#[tokio::test]
+async fn http2_is_agreed_on_with_those_who_speak_nothing_else() -> Result<()> {
+    let hub = Hub::start().await?;
+    for (offered, agreed) in [
+        (&["h2", "http/1.1"][..], Some("http/1.1")),
+        (&["http/1.1"], Some("http/1.1")),
+        (&["h2"], Some("h2")),
+        (&[], None),
+    ] {
+        let mut config = (*hub.credentials().tls()?).clone();
+        config.alpn_protocols = offered.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let tcp = TcpStream::connect(hub.addresses().proxy).await?;
+        let tls = TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(HUB_NAME)?, tcp).await;
+        let tls = tls.with_context(|| format!("{offered:?}"))?;
+        assert_eq!(tls.get_ref().1.alpn_protocol(), agreed.map(str::as_bytes), "{offered:?}");
+    }
     Ok(())
 }
