@@ -136,6 +136,9 @@ impl Konnectivity {
         builder.initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
         builder.max_concurrent_streams(STREAMS).max_pending_accept_reset_streams(PENDING_RESETS);
         builder.max_header_list_size(FIELDS);
+        // Bytes that come for streams that have ended are no offence: a thousand uploads may end at once. What a reset stream
+        // has begun ends with it, so that nothing piles up behind resets.
+        builder.max_local_error_reset_streams(None);
         let session = Arc::new(Session {
             konnectivity: self,
             peer,

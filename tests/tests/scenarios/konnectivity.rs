@@ -2,6 +2,7 @@
 
 mod entries;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -157,6 +158,10 @@ async fn ten_thousand_dials_and_bursts_of_cancelled_ones_share_a_connection() ->
     assert_eq!(json_of(&said)?, json!({ "right": 10_000, "cancelled": 1500 }));
     wait_until(BOUND, "no connection at the target", async || echo.open() == 0).await?;
     assert_eq!(echo.accepted(), 10_000);
+    let audit = hub.process().stderr();
+    let dials = audit.iter().filter(|line| line.contains(r#"frontend="konnectivity""#));
+    let clients: BTreeSet<_> = dials.filter_map(|line| line.split_once("client{peer=")?.1.split('}').next()).collect();
+    assert_eq!(clients.len(), 1, "one connection for all dials: {clients:?}");
     Ok(())
 }
 

@@ -119,6 +119,14 @@ async fn a_unix_socket_takes_the_authority_that_grpc_go_makes_of_its_path() -> R
     Ok(())
 }
 
+#[tokio::test]
+async fn data_that_comes_after_its_streams_end_does_not_end_the_others() -> Result<()> {
+    let site = Site::start().await?;
+    let late = script(&site.hub, "late.py")?.args([&site.socket(), "127.0.0.1:1"]);
+    assert_eq!(json_of(&late.run(BOUND).await?.success()?)?, json!({ "refused": 1500 }));
+    Ok(())
+}
+
 /// A browser or curl that offers both means to CONNECT; gRPC's clients offer HTTP/2 alone, and Go's insist on it.
 #[tokio::test]
 async fn http2_is_agreed_on_with_those_who_speak_nothing_else() -> Result<()> {
