@@ -282,7 +282,8 @@ impl Hub {
     fn spawn_frontends(&self, listeners: Vec<TcpListener>, sockets: Vec<(UnixListener, Option<ClusterName>)>) {
         let Phases { clients, others, drain, .. } = &self.phases;
         let Config { plaintext, head_timeout, .. } = self.config;
-        let tls = self.authorities.tls(&[b"http/1.1"]);
+        // In the order of preference: a client that speaks both means CONNECT, and gRPC's clients speak HTTP/2 only.
+        let tls = self.authorities.tls(&[b"http/1.1", b"h2"]);
         let frontends =
             Frontends::new(self.proxy.clone(), tls, plaintext, head_timeout, clients.clone(), drain.clone());
         for (listener, worker) in listeners.into_iter().zip(self.workers.handles()) {

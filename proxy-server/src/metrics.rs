@@ -28,6 +28,8 @@ pub(crate) enum Frontend {
     Gateway,
     /// A service by its URL.
     Service,
+    /// konnectivity's gRPC.
+    Konnectivity,
 }
 
 /// The counters that the hub moves; the gauges are read when they are scraped.
@@ -52,6 +54,7 @@ impl Frontend {
             Self::Socks5 => "socks5",
             Self::Gateway => "gateway",
             Self::Service => "service",
+            Self::Konnectivity => "konnectivity",
         }
     }
 }

@@ -334,7 +334,7 @@ impl Drop for Proxied {
     }
 }
 
-fn relay_label(end: RelayEnd) -> &'static str {
+pub(crate) fn relay_label(end: RelayEnd) -> &'static str {
     match end {
         RelayEnd::Complete => "complete",
         RelayEnd::LocalReset => "client_reset",

@@ -15,6 +15,7 @@ mod fidelity;
 mod gateway;
 mod identity;
 mod join;
+mod konnectivity;
 mod kubectl;
 mod kubernetes;
 mod metrics;
