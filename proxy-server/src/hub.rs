@@ -46,7 +46,7 @@ use crate::{
 const CUT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// API clients at a time.
-const API_CONNECTIONS: usize = 1024;
+const API_CONNECTIONS: usize = 16 * 1024;
 
 /// Scrapers and probes at a time.
 const HEALTH_CONNECTIONS: usize = 64;

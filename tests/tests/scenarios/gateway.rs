@@ -2,6 +2,7 @@
 
 mod identity;
 mod kubectl;
+mod many;
 mod services;
 
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! A service of a spoke by its URL at the hub: pages, uploads, events, WebSockets, and what a browser may do.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -9,9 +10,11 @@ use tempfile::TempDir;
 use tests::hub::ClusterAccess;
 use tests::service::authority::TargetAuthority;
 use tests::service::web::{self, Web};
-use tests::{Answer, Fetch, HUB_NAME, Hub, Spoke};
+use tests::{Answer, Fetch, HUB_NAME, Hub, Spoke, tool};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+
+use super::BOUND;
 
 /// A hub, and a cluster in which `web.mon` is a service that speaks HTTP and `safe.mon` one that speaks HTTPS.
 struct Site {
@@ -154,5 +157,23 @@ async fn websockets_of_services_pass() -> Result<()> {
         let answer = socket.next().await.context("the socket ended")??;
         ensure!(answer.to_text()? == text, "{answer:?}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn grpc_of_services_passes_with_its_trailers() -> Result<()> {
+    let site = Site::start().await?;
+    let script = |name: &str| {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/grpc").join(name);
+        Ok::<_, anyhow::Error>(tool::grpc_python()?.arg(file))
+    };
+    let service = script("service.py")?.with_stdin().spawn()?;
+    let port: u16 = service.stdout_line(BOUND, "the service's port", |line| line.parse().ok()).await?;
+    let path = format!("/clusters/one/services/mon/web:{port}");
+    let (hub, credentials) = (site.api().to_string(), site.hub.credentials());
+    let client = script("client.py")?.args([&hub, &path]).arg(credentials.folder()).arg(HUB_NAME);
+    let told: serde_json::Value = serde_json::from_str(&client.run(BOUND).await?.success()?)?;
+    let expected = serde_json::json!({"once": true, "each": true, "fail": ["ALREADY_EXISTS", "there is one"]});
+    ensure!(told == expected, "{told}");
     Ok(())
 }

@@ -1,0 +1,86 @@
+//! Many execs at once through one gateway: no byte is lost, and somebody else is served meanwhile.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use futures_util::StreamExt as _;
+use futures_util::future::try_join_all;
+use hyper::Method;
+use tests::hub::ClusterAccess;
+use tests::pattern::Pattern;
+use tests::{Credentials, Fetch, HUB_NAME};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+
+use super::{BOUND, Site};
+
+const EXECS: usize = 200;
+const SIZE: u64 = 5_000_000;
+const POD: &str = "/clusters/one/api/v1/namespaces/default/pods/first";
+
+#[tokio::test]
+async fn two_hundred_execs_lose_no_byte() -> Result<()> {
+    let site = Site::start().await?;
+    let file = Pattern::new(7, SIZE).to_vec();
+    std::fs::write(site.server.folder("first")?.join("file"), &file)?;
+    let alice = site.hub.create_user("alice", &ClusterAccess::Named(vec!["one".to_owned()])).await?;
+    let quiet = answers(&site, &alice, async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Ok(())
+    })
+    .await?;
+    let start = Instant::now();
+    let busy =
+        answers(&site, &alice, async { try_join_all((0..EXECS).map(|_| reads(&site, &file))).await.map(drop) }).await?;
+    let rate = EXECS as f64 * SIZE as f64 / 1e6 / start.elapsed().as_secs_f64();
+    eprintln!("{EXECS} execs at {rate:.0} MB/s; another user's request took {quiet:?} before, {busy:?} meanwhile");
+    Ok(())
+}
+
+/// One exec of `cat file` by a WebSocket, whose output must be the file.
+async fn reads(site: &Site, file: &[u8]) -> Result<()> {
+    let tcp = TcpStream::connect(site.hub.addresses().api).await?;
+    let connector = TlsConnector::from(site.hub.credentials().mutual_tls()?);
+    let tls = connector.connect(HUB_NAME.try_into()?, tcp).await?;
+    let url = format!("ws://{HUB_NAME}{POD}/exec?command=cat&command=file&stdout=true&stderr=true&container=main");
+    let mut request = url.into_client_request()?;
+    request.headers_mut().insert("sec-websocket-protocol", "v5.channel.k8s.io".parse()?);
+    let (mut socket, _) = tokio_tungstenite::client_async(request, tls).await?;
+    let mut at = 0;
+    let reading = async {
+        while let Some(message) = socket.next().await {
+            let data = message?.into_data();
+            // The first byte is the channel; 1 is standard output (KEP-4006).
+            if let Some(output) = data.strip_prefix(&[1]) {
+                ensure!(file.get(at..at + output.len()) == Some(output), "other bytes at {at}");
+                at += output.len();
+            }
+        }
+        Ok(())
+    };
+    timeout(BOUND, reading).await.context("an exec did not end")??;
+    ensure!(at == file.len(), "{at} bytes came");
+    Ok(())
+}
+
+/// The median time of a user's requests while `work` is under way.
+async fn answers(site: &Site, user: &Credentials, work: impl Future<Output = Result<()>>) -> Result<Duration> {
+    let mut took = Vec::new();
+    let asking = async {
+        loop {
+            let start = Instant::now();
+            let asked = Fetch::new(Method::GET, POD).tls(site.hub.addresses().api, HUB_NAME, user.mutual_tls()?);
+            timeout(BOUND, asked).await.context("another user is not served")??.success()?;
+            took.push(start.elapsed());
+        }
+    };
+    let worked: Result<()> = tokio::select! {
+        worked = work => worked,
+        failed = asking => failed,
+    };
+    worked?;
+    took.sort();
+    took.get(took.len() / 2).copied().context("no request was answered")
+}
