@@ -3,6 +3,7 @@
 mod identity;
 mod kubectl;
 mod many;
+mod own_api;
 mod services;
 
 use std::time::Duration;
