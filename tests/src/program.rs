@@ -56,6 +56,14 @@ impl Program {
         Self { path: "/bin/sh".into(), arguments: arguments.into_iter().chain(self.arguments).collect(), ..self }
     }
 
+    /// Runs between other commands of a shell, like `head file |` and `| sha256sum`.
+    #[must_use]
+    pub fn in_pipeline(self, before: &str, after: &str) -> Self {
+        let pipeline = format!("{before} \"$0\" \"$@\" {after}");
+        let arguments = ["-c".into(), pipeline.into(), self.path.into_os_string()];
+        Self { path: "/bin/sh".into(), arguments: arguments.into_iter().chain(self.arguments).collect(), ..self }
+    }
+
     /// Runs in a mount namespace of its own, where this file is `/etc/hosts`. Needs root.
     #[must_use]
     pub fn with_hosts(self, hosts: &Path) -> Self {

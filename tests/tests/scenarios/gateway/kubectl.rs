@@ -4,6 +4,8 @@ mod administration;
 mod forwarding;
 mod streaming;
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use hyper::{StatusCode, Version};
 use tests::{Kubectl, Program, tool};
@@ -11,6 +13,8 @@ use tests::{Kubectl, Program, tool};
 use super::{BOUND, Site};
 
 const POD: &str = "first";
+/// How long gigabytes may take on a loaded machine.
+const LONG: Duration = Duration::from_secs(300);
 
 /// A kubectl with a hub, a cluster and a server of its own.
 struct Case {
@@ -207,4 +211,20 @@ async fn the_spoke_knows_the_hubs_user() -> Result<()> {
 async fn many_execs_at_once_lose_nothing() -> Result<()> {
     let case = Case::start(tool::kubectl()?, Carrier::WebSocket).await?;
     streaming::execs_at_once_lose_nothing(&case.kubectl, POD, 50).await
+}
+
+#[tokio::test]
+async fn gibibytes_come_through_whole() -> Result<()> {
+    const DOWN: u64 = 2 << 30;
+    const UP: u64 = 512 << 20;
+    let case = Case::start(tool::kubectl()?, Carrier::WebSocket).await?;
+    // Numbers in their order: a byte that is lost, doubled or moved shows.
+    let numbers = |bytes: u64| format!("seq 1 300000000 | head -c {bytes}");
+    let down = case.kubectl.program(&format!("exec {POD} -- sh -c '{}'", numbers(DOWN)));
+    let sum = down.in_pipeline("", "| sha256sum").run(LONG).await?.success()?;
+    ensure!(sum.starts_with("773104d51781d005f3b533d5d65cefa3f098b811910def4401ac2c603073b037"), "{sum}");
+    let up = case.kubectl.program(&format!("exec -i {POD} -- sha256sum"));
+    let sum = up.in_pipeline(&format!("{} |", numbers(UP)), "").run(LONG).await?.success()?;
+    ensure!(sum.starts_with("23498f8f8939e4baded916565fff0630bb659e458c853a39983e1f847ac59066"), "{sum}");
+    Ok(())
 }
