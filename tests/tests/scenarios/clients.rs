@@ -9,7 +9,7 @@ use tests::hub::ClusterAccess;
 use tests::service::authority::TargetAuthority;
 use tests::service::transfer;
 use tests::service::web::{self, Web};
-use tests::{Client, Credentials, Finished, Hub, Program, Spoke, tool};
+use tests::{Client, Credentials, Fetch, Finished, HUB_NAME, Hub, Program, Spoke, tool};
 
 const BOUND: Duration = Duration::from_secs(60);
 /// SOCKS5: connection not allowed by ruleset (RFC 1928 section 6).
@@ -334,6 +334,16 @@ async fn refuses(hub: &Hub, name: &str, user: &Credentials, cluster: &str, web: 
     let (status, body) = answered(curl, &format!("http://{}/", web.service().address())).await?;
     assert_eq!(status, 403, "{body}");
     assert!(body.contains(name) && body.contains(&missing), "{body}");
+    for path in ["api/v1/pods", "services/default/web:80/", "api/v1/namespaces/default/services/web:80/proxy-service/"]
+    {
+        for (tls, token) in [(user.tls()?, Some(user.token()?)), (user.mutual_tls()?, None)] {
+            let fetch = Fetch::get(format!("/clusters/{cluster}/{path}"));
+            let fetch = token.iter().fold(fetch, |fetch, token| fetch.bearer(token));
+            let refused = fetch.tls(hub.addresses().api, HUB_NAME, tls).await?;
+            assert_eq!(refused.status, 403, "{path}: {}", refused.text());
+            assert!(refused.text().contains(&missing), "{path}: {}", refused.text());
+        }
+    }
     assert_eq!(web.service().accepted(), accepted, "a refused connection came to the target");
     Ok(())
 }
