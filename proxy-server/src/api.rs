@@ -1,5 +1,7 @@
 //! The hub's HTTPS API: what `cluster-proxy` asks of it below `/v1`, and the registry's Kubernetes-style API for the rest.
 
+mod credential;
+
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -79,12 +81,12 @@ impl Api {
         request: Request<Incoming>,
         certificate: Option<CertificateDer<'static>>,
     ) -> Response<Body> {
-        let asker = self.asker(&request, certificate);
+        let asker = self.asker(&request, certificate.clone());
         if !request.uri().path().starts_with("/v1/") {
             return self.answer_kube(request, asker).await;
         }
         let answered = match asker {
-            Ok(asker) => self.route(&asker, request).await,
+            Ok(asker) => self.route(&asker, certificate, request).await,
             Err(error) => Err(unknown_asker(&error)),
         };
         let response = answered.unwrap_or_else(|failure| {
@@ -167,7 +169,12 @@ impl Api {
         }
     }
 
-    async fn route(&self, asker: &rbac::Caller, request: Request<Incoming>) -> Answered {
+    async fn route(
+        &self,
+        asker: &rbac::Caller,
+        certificate: Option<CertificateDer<'static>>,
+        request: Request<Incoming>,
+    ) -> Answered {
         let path = request.uri().path().to_owned();
         let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
         let now = Timestamp::now();
@@ -235,7 +242,8 @@ impl Api {
                 tracing::info!(administrator, user = %name, "user deleted");
                 Ok(nothing())
             }
-            (_, ["v1", "status" | "clusters" | "tokens" | "users", ..]) => {
+            (&Method::POST, ["v1", "credential"]) => self.issue_credential(asker, certificate, request).await,
+            (_, ["v1", "status" | "clusters" | "tokens" | "users" | "credential", ..]) => {
                 let message = format!("{} is not served at {path}", request.method());
                 Err(failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message))
             }
