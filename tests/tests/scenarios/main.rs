@@ -14,6 +14,7 @@ mod faults;
 mod fidelity;
 mod identity;
 mod join;
+mod kubeconfig;
 mod kubectl;
 mod kubernetes;
 mod metrics;
