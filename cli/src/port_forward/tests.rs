@@ -13,7 +13,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Address, Entry, Events, Pair, Target, bind, entry::OpenError, serve};
+use super::{Address, Entry, Pair, Service, Target, Teller, bind, entry::OpenError, serve, traffic::Traffic};
 
 const BOUND: Duration = Duration::from_secs(10);
 
@@ -72,6 +72,7 @@ struct Forward {
     address: SocketAddr,
     tasks: TaskTracker,
     stop: CancellationToken,
+    traffic: Arc<Traffic>,
 }
 
 impl Forward {
@@ -79,11 +80,11 @@ impl Forward {
         let locals = bind(&["127.0.0.1".parse::<Address>().unwrap()], Pair { local: 0, remote: 80 }).unwrap();
         let address = locals[0].address;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let events = Events { accepted: |_| {}, failed: |_, _| {} };
         let (entry, connections, stopped) = (hub.entry.clone(), tasks.clone(), stop.clone());
-        let target = "web".parse().unwrap();
-        tasks.spawn(async move { serve(locals, entry, target, events, &connections, &stopped).await });
-        Self { address, tasks, stop }
+        let (target, traffic) = ("web".parse().unwrap(), Arc::new(Traffic::default()));
+        let service = Service { entry, target, teller: Teller::Failures, traffic: traffic.clone() };
+        tasks.spawn(async move { serve(locals, service, &connections, &stopped).await });
+        Self { address, tasks, stop, traffic }
     }
 
     async fn connect(&self) -> TcpStream {
@@ -138,7 +139,9 @@ async fn a_client_that_ends_first_still_gets_its_answer() {
     target.write_all(b"pong").await.unwrap();
     target.shutdown().await.unwrap();
     assert_eq!(read_to_end(&mut client).await.unwrap(), "pong");
+    let traffic = forward.traffic.clone();
     forward.end().await;
+    assert_eq!(traffic.line(), "0 open, 1 in all, 4B sent, 4B received");
 }
 
 #[tokio::test]

@@ -80,7 +80,7 @@ async fn contexts_are_merged_into_what_the_user_has_and_work_in_every_kubectl() 
     let config = site.folder.path().join("config");
     let theirs = "apiVersion: v1\nkind: Config\ncurrent-context: kind # mine\ncontexts:\n- name: kind\n  context: {cluster: k, \
                   user: k, namespace: \"on\"}\nclusters:\n- name: k\n  cluster: {server: 'https://kind:6443'}\nusers:\n- name: k\n  \
-                  user: {token: secret}\nmore: [1, {x: y}]\n";
+                  user: {token: secret}\nmore: [1, {x: \"y\"}]\n";
     fs::write(&config, theirs)?;
     fs::set_permissions(&config, Permissions::from_mode(0o640))?;
     let merge = || Ok::<_, anyhow::Error>(site.alice()?.env("KUBECONFIG", &config).args(["kubeconfig", "--merge"]));

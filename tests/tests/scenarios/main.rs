@@ -18,5 +18,6 @@ mod kubeconfig;
 mod kubectl;
 mod kubernetes;
 mod metrics;
+mod port_forward;
 mod prometheus;
 mod rights;

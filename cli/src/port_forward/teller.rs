@@ -1,0 +1,96 @@
+//! Who is told what happens to forwarded connections: nobody, a log on standard error, or lines on a terminal that move.
+
+use std::{
+    io::{self, IsTerminal},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use tokio::time::interval;
+
+use super::traffic::Traffic;
+use crate::{
+    failure::{Failure, complain},
+    output::note,
+};
+
+/// Between two looks at the counts.
+const LOOK: Duration = Duration::from_millis(250);
+
+#[derive(Clone, Debug)]
+pub(crate) enum Teller {
+    /// Failures alone, on standard error.
+    Failures,
+    /// kubectl's lines, on standard error.
+    Lines,
+    /// Each port's traffic on a terminal, and failures above it.
+    Terminal(MultiProgress),
+}
+
+/// A line of the display.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    /// `edge-1 svc/grafana.monitoring 127.0.0.1:3000 -> 80`
+    pub(crate) port: String,
+    pub(crate) traffic: Arc<Traffic>,
+}
+
+impl Teller {
+    /// For a person, or for whatever reads the output.
+    pub(crate) fn of_process() -> Self {
+        let terminal = io::stdout().is_terminal() && io::stderr().is_terminal();
+        if terminal { Self::Terminal(MultiProgress::new()) } else { Self::Lines }
+    }
+
+    pub(super) fn accepted(&self, local: SocketAddr) {
+        match self {
+            Self::Lines => note(format!("Handling connection for {}", local.port())),
+            Self::Failures | Self::Terminal(_) => {}
+        }
+    }
+
+    pub(super) fn failed(&self, local: SocketAddr, failure: &Failure) {
+        match self {
+            Self::Failures => complain(&failure.line()),
+            Self::Lines | Self::Terminal(_) => {
+                self.complain(&format!("connection to {} reset: {}", local.port(), failure.line()));
+            }
+        }
+    }
+
+    /// One line on standard error, above what moves.
+    pub(super) fn complain(&self, line: &str) {
+        match self {
+            Self::Failures | Self::Lines => complain(line),
+            Self::Terminal(display) => display.suspend(|| complain(line)),
+        }
+    }
+
+    /// Shows the traffic until it is dropped.
+    pub(crate) async fn show(&self, ports: Vec<Shown>) {
+        let Self::Terminal(display) = self else { return std::future::pending().await };
+        let width = ports.iter().map(|port| port.port.chars().count()).max().unwrap_or_default();
+        let style = ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+        let bars: Vec<Bar> = ports.iter().map(|_| Bar(display.add(ProgressBar::new_spinner()))).collect();
+        bars.iter().for_each(|bar| bar.0.set_style(style.clone()));
+        let mut look = interval(LOOK);
+        loop {
+            look.tick().await;
+            for (bar, Shown { port, traffic }) in bars.iter().zip(&ports) {
+                bar.0.set_message(format!("{port:width$}   {}", traffic.line()));
+                bar.0.tick();
+            }
+        }
+    }
+}
+
+/// A line that stays as it last was when the command ends.
+struct Bar(ProgressBar);
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
