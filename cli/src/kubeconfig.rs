@@ -26,7 +26,7 @@ mod contexts;
 mod document;
 mod file;
 
-use contexts::Contexts;
+use contexts::{Contexts, PathError};
 use document::Document;
 use file::{FileError, LockedFile};
 
@@ -81,13 +81,15 @@ enum KubeconfigError {
     Write { path: PathBuf, source: io::Error },
     #[error("nobody knows where this program is")]
     Program(#[source] io::Error),
+    #[error(transparent)]
+    Path(PathError),
 }
 
 impl Kubeconfig {
     pub(crate) async fn run(&self, located: &Located) -> Result<(), Failure> {
         let chosen = self.chosen.clusters(&Api::new(&located.credentials)?).await?;
         let count = chosen.len();
-        let contexts = Contexts::new(located, &program()?, &self.prefix, chosen);
+        let contexts = contexts(located, &self.prefix, chosen)?;
         if self.merge {
             let file = LockedFile::lock(&config::kubeconfig().ok_or(FileError::Nowhere)?).await?;
             file.change(|document| document.merge(&contexts))?;
@@ -110,7 +112,7 @@ impl Kubeconfig {
 
 /// A kubeconfig for one cluster alone. It holds no secret.
 pub(crate) fn of_one(located: &Located, cluster: &ClusterName) -> Result<String, Failure> {
-    Ok(fresh(&Contexts::new(located, &program()?, "", vec![cluster.clone()])))
+    Ok(fresh(&contexts(located, "", vec![cluster.clone()])?))
 }
 
 fn fresh(contexts: &Contexts) -> String {
@@ -120,8 +122,10 @@ fn fresh(contexts: &Contexts) -> String {
     document.to_yaml()
 }
 
-fn program() -> Result<PathBuf, Failure> {
-    std::env::current_exe().map_err(|error| Failure::new(Exit::Other, KubeconfigError::Program(error)))
+/// By which kubectl comes back to this program.
+fn contexts(located: &Located, prefix: &str, clusters: Vec<ClusterName>) -> Result<Contexts, KubeconfigError> {
+    let program = std::env::current_exe().map_err(KubeconfigError::Program)?;
+    Contexts::new(located, &program, prefix, clusters).map_err(KubeconfigError::Path)
 }
 
 /// What `kubectl --context` takes, one a line.
@@ -188,7 +192,7 @@ impl From<KubeconfigError> for Failure {
                 (Exit::Other, "'cluster-proxy clusters' lists them")
             }
             KubeconfigError::SetName(_) | KubeconfigError::Exists(_) => (Exit::Usage, ""),
-            KubeconfigError::Write { .. } | KubeconfigError::Program(_) => (Exit::Other, ""),
+            KubeconfigError::Write { .. } | KubeconfigError::Program(_) | KubeconfigError::Path(_) => (Exit::Other, ""),
         };
         Self::new(exit, error).next(next)
     }

@@ -21,31 +21,42 @@ pub(crate) struct Contexts {
     ca_pem: String,
     user: String,
     /// This program, by its absolute path.
-    command: PathBuf,
+    command: String,
     /// The folder of the user's credentials, by its absolute path.
-    folder: PathBuf,
+    folder: String,
     /// Before each cluster's name in its context's.
     prefix: String,
     clusters: Vec<ClusterName>,
 }
 
+/// A path that a kubeconfig cannot name: it is no UTF-8.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a kubeconfig cannot name the path {}: move it to one that is text", .0.display())]
+pub(crate) struct PathError(PathBuf);
+
 /// A name in one of a kubeconfig's lists, and what it stands for.
 pub(crate) type Named = (String, Value);
 
 impl Contexts {
-    pub(crate) fn new(located: &Located, command: &Path, prefix: &str, clusters: Vec<ClusterName>) -> Self {
+    pub(crate) fn new(
+        located: &Located,
+        command: &Path,
+        prefix: &str,
+        clusters: Vec<ClusterName>,
+    ) -> Result<Self, PathError> {
+        let text = |path: &Path| path.to_str().map(str::to_owned).ok_or_else(|| PathError(path.to_owned()));
         let credentials = &located.credentials;
         let api = credentials.hub.api.trim_end_matches('/').to_owned();
-        Self {
+        Ok(Self {
             hub: api.trim_start_matches("https://").to_owned(),
             api,
             ca_pem: credentials.ca_pem.clone(),
             user: credentials.hub.user.to_string(),
-            command: command.to_owned(),
-            folder: located.folder.clone(),
+            command: text(command)?,
+            folder: text(&located.folder)?,
             prefix: prefix.to_owned(),
             clusters,
-        }
+        })
     }
 
     /// The context's name, and the name of the cluster's entry, of each cluster.

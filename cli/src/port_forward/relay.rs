@@ -55,10 +55,10 @@ async fn copy(
         if count == 0 {
             return writer.shutdown().await;
         }
+        copied.fetch_add(count as u64, Ordering::Relaxed);
         writer.write_all(&buffer[..count]).await?;
         // TLS keeps what it could not write at once.
         writer.flush().await?;
-        copied.fetch_add(count as u64, Ordering::Relaxed);
     }
 }
 

@@ -71,26 +71,43 @@ impl Teller {
     /// Shows the traffic until it is dropped.
     pub(crate) async fn show(&self, ports: Vec<Shown>) {
         let Self::Terminal(display) = self else { return std::future::pending().await };
-        let width = ports.iter().map(|port| port.port.chars().count()).max().unwrap_or_default();
-        let style = ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
-        let bars: Vec<Bar> = ports.iter().map(|_| Bar(display.add(ProgressBar::new_spinner()))).collect();
-        bars.iter().for_each(|bar| bar.0.set_style(style.clone()));
+        let width = ports.iter().map(|shown| shown.port.chars().count()).max().unwrap_or_default();
+        let bars: Vec<Bar> = ports.into_iter().map(|shown| Bar::new(display, shown, width)).collect();
         let mut look = interval(LOOK);
         loop {
             look.tick().await;
-            for (bar, Shown { port, traffic }) in bars.iter().zip(&ports) {
-                bar.0.set_message(format!("{port:width$}   {}", traffic.line()));
-                bar.0.tick();
-            }
+            bars.iter().for_each(Bar::look);
         }
     }
 }
 
-/// A line that stays as it last was when the command ends.
-struct Bar(ProgressBar);
+/// A line on the terminal. It stays there with the last counts when the command ends.
+struct Bar {
+    line: ProgressBar,
+    shown: Shown,
+    /// Of the longest port, so that the counts stand in a column.
+    width: usize,
+}
+
+impl Bar {
+    fn new(display: &MultiProgress, shown: Shown, width: usize) -> Self {
+        let line = display.add(ProgressBar::new_spinner());
+        if let Ok(style) = ProgressStyle::with_template("{msg}") {
+            line.set_style(style);
+        }
+        Self { line, shown, width }
+    }
+
+    fn look(&self) {
+        let Self { line, shown: Shown { port, traffic }, width } = self;
+        line.set_message(format!("{port:width$}   {}", traffic.line()));
+        line.tick();
+    }
+}
 
 impl Drop for Bar {
     fn drop(&mut self) {
-        self.0.abandon();
+        self.look();
+        self.line.abandon();
     }
 }

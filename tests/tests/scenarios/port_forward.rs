@@ -169,7 +169,7 @@ async fn on_a_terminal_the_traffic_is_shown() -> Result<()> {
     let binary = Program::of_workspace("cluster-proxy")?.path().parent().context("no folder")?.to_owned();
     let line = format!("export PATH={}:$PATH TERM=xterm COLUMNS=150", binary.display());
     let terminal = Program::at("/usr/bin/script").args(["--quiet", "--flush", "--command", &command, "/dev/null"]);
-    let terminal = terminal.after_shell(&line).with_stdin().spawn()?;
+    let mut terminal = terminal.after_shell(&line).with_stdin().spawn()?;
     let local = local_ports(&terminal, 1).await?[0];
     is_web(local).await?;
     let shown = |line: &str| {
@@ -177,6 +177,8 @@ async fn on_a_terminal_the_traffic_is_shown() -> Result<()> {
             line.contains(&format!("one 127.0.0.1 127.0.0.1:{local} -> {remote}")) && line.contains("1 in all");
         (traffic && !line.contains(" 0B received")).then_some(())
     };
+    // Ctrl-C. The display moves until then, and its last state stays.
+    terminal.write(b"\x03", BOUND).await?;
     terminal.stdout_line(BOUND, "the traffic", shown).await?;
     assert!(terminal.stdout().iter().all(|line| !line.contains("Handling connection")));
     Ok(())

@@ -19,7 +19,7 @@ fn contexts(prefix: &str, clusters: &[&str]) -> Contexts {
     let credentials = Credentials { hub, ca_pem, chain_pem, key_pem, token: None };
     let located = Located { folder: "/home/alice/c".into(), credentials };
     let clusters: Vec<ClusterName> = clusters.iter().map(|name| name.parse().unwrap()).collect();
-    Contexts::new(&located, Path::new("/usr/bin/cluster-proxy"), prefix, clusters)
+    Contexts::new(&located, Path::new("/usr/bin/cluster-proxy"), prefix, clusters).unwrap()
 }
 
 fn parse(value: &Value) -> Document {
