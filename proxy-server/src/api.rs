@@ -7,7 +7,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use bytes::Bytes;
 use certs::ClusterName;
 use futures_util::stream;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use jiff::Timestamp;
@@ -81,7 +81,7 @@ impl Api {
         request: Request<Incoming>,
         certificate: Option<CertificateDer<'static>>,
     ) -> Response<Body> {
-        let asker = self.asker(&request, certificate.clone());
+        let asker = self.asker(request.headers(), certificate.clone());
         if !request.uri().path().starts_with("/v1/") {
             return self.answer_kube(request, asker).await;
         }
@@ -136,10 +136,10 @@ impl Api {
     /// Who asks.
     fn asker(
         &self,
-        request: &Request<Incoming>,
+        headers: &HeaderMap,
         certificate: Option<CertificateDer<'static>>,
     ) -> Result<rbac::Caller, CallerError> {
-        let credentials = request.headers().get(header::AUTHORIZATION);
+        let credentials = headers.get(header::AUTHORIZATION);
         let credentials =
             credentials.map_or(Ok(Credentials::default()), |value| Credentials::parse(value.as_bytes()))?;
         let shown = Shown { certificate, credentials, ..Shown::default() };
@@ -242,7 +242,7 @@ impl Api {
                 tracing::info!(administrator, user = %name, "user deleted");
                 Ok(nothing())
             }
-            (&Method::POST, ["v1", "credential"]) => self.issue_credential(asker, certificate, request).await,
+            (&Method::POST, ["v1", "credential"]) => self.issue_credential(certificate, request).await,
             (_, ["v1", "status" | "clusters" | "tokens" | "users" | "credential", ..]) => {
                 let message = format!("{} is not served at {path}", request.method());
                 Err(failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message))

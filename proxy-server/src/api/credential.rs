@@ -6,13 +6,10 @@ use certs::ends_at;
 use http::{HeaderMap, Request, StatusCode, header};
 use hyper::body::Incoming;
 use jiff::Timestamp;
-use registry::{
-    api::{CredentialIssued, MAX_CREDENTIAL_SECONDS, NewCredential},
-    kube::rbac,
-};
+use registry::api::{CredentialIssued, MAX_CREDENTIAL_SECONDS, NewCredential};
 use rustls::pki_types::CertificateDer;
 
-use super::{Answered, Api, bad_request, body, failure, json};
+use super::{Answered, Api, bad_request, body, failure, json, unknown_asker};
 use crate::caller::Credentials;
 
 impl Api {
@@ -21,16 +18,18 @@ impl Api {
     /// One that was asked for with a certificate ends with that at the latest: a stolen one cannot be renewed for ever.
     pub(super) async fn issue_credential(
         &self,
-        asker: &rbac::Caller,
         certificate: Option<CertificateDer<'static>>,
         request: Request<Incoming>,
     ) -> Answered {
-        let shown = certificate.filter(|_| !has_token(request.headers()));
+        let headers = request.headers().clone();
         let NewCredential { csr, validity_seconds } = body(request).await?;
         if !(1..=MAX_CREDENTIAL_SECONDS).contains(&validity_seconds) {
             let message = format!("validitySeconds is {validity_seconds}; ask for 1 to {MAX_CREDENTIAL_SECONDS}");
             return Err(failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message));
         }
+        // Only now: while the body came, the user may have been deleted, and another made of the same name.
+        let asker = self.asker(&headers, certificate.clone()).map_err(|error| unknown_asker(&error))?;
+        let shown = certificate.filter(|_| !has_token(&headers));
         let user = asker.user.parse().map_err(|error| bad_request(&error))?;
         let validity = Duration::from_secs(validity_seconds).min(shown.map_or(Duration::MAX, |shown| rest_of(&shown)));
         let issued = self.authorities.current().issue_user(&csr, &user, validity);

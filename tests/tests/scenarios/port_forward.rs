@@ -172,10 +172,11 @@ async fn on_a_terminal_the_traffic_is_shown() -> Result<()> {
     let mut terminal = terminal.after_shell(&line).with_stdin().spawn()?;
     let local = local_ports(&terminal, 1).await?[0];
     is_web(local).await?;
+    // Each look at the counts is written over the last one.
+    let place = format!("one 127.0.0.1 127.0.0.1:{local} -> {remote}");
     let shown = |line: &str| {
-        let traffic =
-            line.contains(&format!("one 127.0.0.1 127.0.0.1:{local} -> {remote}")) && line.contains("1 in all");
-        (traffic && !line.contains(" 0B received")).then_some(())
+        let (_, last) = line.rsplit_once(&place)?;
+        (last.contains("1 in all") && !last.contains(" 0B received")).then_some(())
     };
     // Ctrl-C. The display moves until then, and its last state stays.
     terminal.write(b"\x03", BOUND).await?;
