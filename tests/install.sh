@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests run and this machine lacks: curl, Prometheus, etcd, kubectl in the newest version and an old one, and
-# the Kubernetes clients of Python and Node.
+# Installs what the tests run and this machine lacks: curl, Prometheus, etcd, kubectl in the newest version and an old one, the
+# Kubernetes clients of Python and Node, and gRPC's of Python.
 #
 # curl, Python and Node come by apt-get. The others are put into target/tools, where the tests look after PATH: nothing else of
 # the machine changes, and no service is started. Says nothing when all is there; any failure ends it with an error.
@@ -113,6 +113,21 @@ install_python_client() {
     quietly python3 -m pip install --no-compile --target "$tools/python" "$python_client"
 }
 
+# gRPC for konnectivity's frontend, and an HTTP/2 client whose fields can be any.
+grpc_client=grpcio==1.85.1
+http2_client=h2==4.4.1
+
+install_grpc_client() {
+    python3 -m pip --version >/dev/null 2>&1 || apt_install python3-pip
+    rm -rf "$tools/grpc"
+    quietly python3 -m pip install --no-compile --target "$tools/grpc" "$grpc_client" "$http2_client"
+}
+
+grpc_client_works() {
+    PYTHONPATH="$tools/grpc" python3 -B -c "import importlib.metadata as found, grpc.aio, h2.connection
+assert found.version('grpcio') == '${grpc_client#*==}' and found.version('h2') == '${http2_client#*==}'"
+}
+
 install_node_client() {
     rm -rf "$tools/node"
     quietly npm install --prefix "$tools/node" --no-audit --no-fund --ignore-scripts "$node_client"
@@ -130,10 +145,10 @@ import about from '@kubernetes/client-node/package.json' with { type: 'json' };
 if (about.version !== '${node_client##*@}') process.exit(1)"
 }
 
-# need_client LANGUAGE: installs its client if it is missing or of another version, and sees that it works.
+# need_client NAME: installs that client if it is missing or of another version, and sees that it works.
 need_client() {
     if ! ("$1_client_works") >/dev/null 2>&1; then
-        echo "tests/install.sh: installing the Kubernetes client of $1"
+        echo "tests/install.sh: installing the client of $1"
         "install_$1_client"
         (quietly "$1_client_works")
     fi
@@ -161,4 +176,5 @@ need python3 --version
 need node --version
 need npm --version
 need_client python
+need_client grpc
 need_client node

@@ -18,7 +18,7 @@ use crate::{
     resolve::Resolver,
     state::StateFolder,
     status::{Readiness, Status},
-    streams::Streams,
+    streams::{Spoke, Streams},
 };
 
 /// How long tasks may take to end once they are cut.
@@ -66,7 +66,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
 impl Agent {
     /// Reads the identity and binds the metrics port.
     pub async fn bind(config: Config) -> Result<Self, StartError> {
-        let Config { state, hubs, policy, kube_api, metrics_listen, drain_timeout, tunnel } = config;
+        let Config { state, hubs, policy, kube_api, gateway, service_ca, metrics_listen, drain_timeout, tunnel } =
+            config;
         let registry = Registry::new();
         let metrics = Arc::new(Metrics::register(&registry).map_err(StartError::Metrics)?);
         let identity = CurrentIdentity::load(StateFolder::new(state), metrics.clone()).map_err(StartError::Identity)?;
@@ -84,7 +85,8 @@ impl Agent {
         let (drain, end, cut) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let resolver = Resolver::new();
         let dialer = Dialer::new(resolver.clone());
-        let streams = Streams::new(dialer, policy, &kube_api, metrics.clone(), drain.clone(), cut.clone());
+        let spoke = Spoke { policy, kube_api, gateway, service_ca };
+        let streams = Streams::new(dialer, spoke, metrics.clone(), drain.clone(), cut.clone());
         let keeper = Keeper {
             resolver,
             identity: Arc::new(identity),
@@ -156,7 +158,7 @@ impl Agent {
         if left > 0 {
             tracing::warn!(streams = left, "cut what was still open");
         }
-        let _ = tokio::time::timeout(CUT_TIMEOUT, streams.wait()).await;
+        let _ = tokio::time::timeout(CUT_TIMEOUT, streams.closed()).await;
         // 4. The tunnels are closed, and then the probes, which can see all of it.
         keeper.end.cancel();
         let _ = tokio::time::timeout(CUT_TIMEOUT, async { while tunnels.join_next().await.is_some() {} }).await;

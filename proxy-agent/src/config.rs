@@ -16,6 +16,7 @@ pub use cli::Cli;
 use secrecy::SecretString;
 
 use crate::{
+    gateway::GatewayConfig,
     hub::HubAddress,
     policy::{Policy, Rule},
     settings::{ConfigErrors, Environment, Settings, Sources},
@@ -45,6 +46,10 @@ pub struct Config {
     pub policy: Policy,
     /// The spoke's kube-apiserver.
     pub kube_api: KubeApi,
+    /// How requests of the hub's users reach it.
+    pub gateway: GatewayConfig,
+    /// PEM files with the CAs of services that speak TLS, where the agent ends it; empty: that of the kube-apiserver.
+    pub service_ca: Vec<PathBuf>,
     /// Where `/metrics` and the probes are served; `None`: nowhere.
     pub metrics_listen: Option<SocketAddr>,
     /// How long open streams may take to end when the agent stops.
@@ -119,6 +124,8 @@ impl Config {
             hubs: Vec::new(),
             policy: Policy::default(),
             kube_api: KubeApi::Assumed(kube_api),
+            gateway: GatewayConfig::default(),
+            service_ca: Vec::new(),
             metrics_listen: None,
             drain_timeout: DEFAULT_DRAIN,
             tunnel: tunnel::Settings::default(),
@@ -180,12 +187,24 @@ fn read_run(settings: &mut Settings<'_>, environment: &dyn Fn(&str) -> Option<St
         hubs: settings.list("hub"),
         policy: Policy::new(settings.list::<Rule>("allow"), settings.list::<Rule>("deny")),
         kube_api: configured.unwrap_or_else(|| KubeApi::Assumed(assumed_kube_api(environment))),
+        gateway: read_gateway(settings),
+        service_ca: settings.list("service-ca"),
         metrics_listen: settings.optional::<Listen>("metrics-listen").unwrap_or_default().0,
         drain_timeout: settings.optional::<Span>("drain-timeout").map_or(DEFAULT_DRAIN, |span| span.0),
         tunnel: tunnel::Settings {
             max_mtu: settings.optional("max-mtu").unwrap_or_default(),
             memory: settings.optional("tunnel-memory").unwrap_or_default(),
         },
+    }
+}
+
+fn read_gateway(settings: &mut Settings<'_>) -> GatewayConfig {
+    let own = GatewayConfig::default();
+    GatewayConfig {
+        mode: settings.optional("gateway").unwrap_or_default(),
+        ca: settings.optional("kube-ca").unwrap_or(own.ca),
+        token: settings.optional("kube-token").unwrap_or(own.token),
+        groups: settings.list("gateway-groups"),
     }
 }
 

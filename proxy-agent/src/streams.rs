@@ -1,19 +1,26 @@
 //! The streams that hubs open: each is dialled under the policy and relayed until both ends are done, in a task of its
 //! own.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use socket2::SockRef;
-use tokio::{net::TcpStream, sync::Semaphore, time::Instant};
+use tokio::{
+    net::TcpStream,
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
+use tokio_rustls::client::TlsStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, Span, field, info_span};
-use tunnel::{Dial, DialRequest, PendingDial, Reason, Refusal, RelayEnd, Stream, TargetKind, Traffic, relay};
+use tunnel::{Dial, DialRequest, Identity, PendingDial, Reason, Refusal, RelayEnd, Stream, TargetKind, Traffic, relay};
 
 use crate::{
     config::KubeApi,
     dial::{DialError, Dialer},
+    gateway::{Gateway, GatewayConfig},
     metrics::{CONNECTED, Metrics},
     policy::Policy,
+    service_tls::{self, TlsError},
     target::Target,
 };
 
@@ -34,6 +41,8 @@ pub(crate) struct Streams {
     kube_api: Target,
     /// How the policy judges the spoke's API server.
     kube_policy: Policy,
+    gateway: Arc<Gateway>,
+    service_ca: Vec<PathBuf>,
     room: Semaphore,
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
@@ -43,29 +52,52 @@ pub(crate) struct Streams {
     cut: CancellationToken,
 }
 
+/// What an agent's operator says of the spoke.
+#[derive(Debug)]
+pub(crate) struct Spoke {
+    pub(crate) policy: Policy,
+    pub(crate) kube_api: KubeApi,
+    pub(crate) gateway: GatewayConfig,
+    pub(crate) service_ca: Vec<PathBuf>,
+}
+
+/// What a dial has led to.
+enum Dialled {
+    Connection(TargetConnection, SocketAddr),
+    /// HTTP is to be served on the stream, for requests to what has this name.
+    Gateway(Identity, String),
+}
+
 /// A connection to a target that is reset when it closes, even by the kernel for an agent that was killed, unless its
 /// end was in order: the target must not take a broken connection for a complete one.
 struct TargetConnection {
-    stream: TcpStream,
+    transport: Transport,
     complete: bool,
+}
+
+enum Transport {
+    Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Streams {
     pub(crate) fn new(
         dialer: Dialer,
-        policy: Policy,
-        kube_api: &KubeApi,
+        spoke: Spoke,
         metrics: Arc<Metrics>,
         drain: CancellationToken,
         cut: CancellationToken,
     ) -> Self {
+        let Spoke { policy, kube_api, gateway, service_ca } = spoke;
         let kube_policy = match kube_api {
             KubeApi::Configured(_) => policy.for_configured(),
             KubeApi::Assumed(_) => policy.clone(),
         };
         let kube_api = kube_api.target().clone();
-        let (room, tasks) = (Semaphore::new(DIALS), TaskTracker::new());
-        Self { dialer, policy, kube_api, kube_policy, room, metrics, tasks, drain, cut }
+        let service_ca = if service_ca.is_empty() { vec![gateway.ca.clone()] } else { service_ca };
+        let gateway = Gateway::new(gateway, kube_api.clone(), dialer.clone(), kube_policy.clone(), cut.clone());
+        let (gateway, room, tasks) = (Arc::new(gateway), Semaphore::new(DIALS), TaskTracker::new());
+        Self { dialer, policy, kube_api, kube_policy, gateway, service_ca, room, metrics, tasks, drain, cut }
     }
 
     /// Serves a stream in a task of its own.
@@ -99,6 +131,12 @@ impl Streams {
         self.tasks.wait().await;
     }
 
+    /// Waits until, after the cut, no connection into the spoke is left. Bound the wait.
+    pub(crate) async fn closed(&self) {
+        self.wait().await;
+        self.gateway.closed().await;
+    }
+
     async fn converse(&self, pending: PendingDial) {
         let request = match pending.read(TALK_TIMEOUT).await {
             Ok(request) => request,
@@ -119,11 +157,12 @@ impl Streams {
         };
         self.metrics.dial_duration.observe(started.elapsed().as_secs_f64());
         match dialled {
-            Ok((connection, address)) => {
+            Ok(dialled) => {
                 self.metrics.dial_ended(CONNECTED);
-                Span::current().record("address", field::display(address));
+                let address = dialled.address();
+                Span::current().record("address", field::display(&address));
                 match tokio::time::timeout(TALK_TIMEOUT, request.accept(address)).await {
-                    Ok(Ok(stream)) => self.relay(stream, connection, started).await,
+                    Ok(Ok(stream)) => self.serve_dialled(stream, dialled, started).await,
                     Ok(Err(_)) | Err(_) => tracing::debug!("the hub left before its answer"),
                 }
             }
@@ -136,7 +175,7 @@ impl Streams {
     }
 
     /// Connects to what `dial` asks for; or the answer, and its label.
-    async fn dial(&self, dial: &Dial) -> Result<(TargetConnection, std::net::SocketAddr), (Refusal, &'static str)> {
+    async fn dial(&self, dial: &Dial) -> Result<Dialled, (Refusal, &'static str)> {
         let refuse = |reason: Reason, message: &str| (Refusal::new(reason, message), reason.label());
         if self.drain.is_cancelled() {
             return Err(refuse(Reason::Draining, "the agent is stopping; try again"));
@@ -145,9 +184,17 @@ impl Streams {
             return Err(refuse(Reason::Overloaded, "the agent has too many dials under way; try again later"));
         };
         // The enumeration's own accessor would take a kind of a newer hub for a TCP service.
-        let (target, policy) = match TargetKind::try_from(dial.kind) {
-            Ok(TargetKind::Tcp) => (Target::new(&dial.host, dial.port), &self.policy),
+        let kind = TargetKind::try_from(dial.kind);
+        let (target, policy) = match kind {
+            Ok(TargetKind::Tcp | TargetKind::Tls) => (Target::new(&dial.host, dial.port), &self.policy),
             Ok(TargetKind::KubeApi) => (Ok(self.kube_api.clone()), &self.kube_policy),
+            Ok(TargetKind::KubeGateway) => {
+                let to = self.gateway.ready().await.map_err(|refusal| {
+                    let label = refusal.reason().label();
+                    (refusal, label)
+                })?;
+                return Ok(Dialled::Gateway(dial.identity.clone().unwrap_or_default(), to));
+            }
             Err(_) => {
                 let message = "the agent does not know this kind of target; upgrade it to the hub's version";
                 return Err(refuse(Reason::KindNotSupported, message));
@@ -156,28 +203,50 @@ impl Streams {
         let told = |error: DialError| (error.refusal(), error.label());
         let target = target.map_err(|error| told(DialError::BadTarget(error)))?;
         let limit = Duration::from_millis(dial.timeout_ms.into()).min(LONGEST_DIAL);
+        let deadline = Instant::now() + limit;
         let (stream, address) = self.dialer.dial(&target, policy, limit).await.map_err(told)?;
-        Ok((TargetConnection::new(stream), address))
+        if kind != Ok(TargetKind::Tls) {
+            return Ok(Dialled::Connection(TargetConnection::new(Transport::Tcp(stream)), address));
+        }
+        let shaking = service_tls::handshake(stream, &target.host, &self.service_ca, &[b"http/1.1"]);
+        match timeout_at(deadline, shaking).await {
+            Ok(Ok(tls)) => Ok(Dialled::Connection(TargetConnection::new(Transport::Tls(Box::new(tls))), address)),
+            Ok(Err(error)) => Err((Refusal::new(Reason::Unspecified, told_in_full(&target, &error)), "tls_failed")),
+            Err(_) => Err(refuse(Reason::TimedOut, &format!("{target} did not shake hands in time"))),
+        }
+    }
+
+    async fn serve_dialled(&self, stream: Stream, dialled: Dialled, started: Instant) {
+        match dialled {
+            Dialled::Connection(connection, _) => self.relay(stream, connection, started).await,
+            Dialled::Gateway(identity, _) => {
+                let traffic = Arc::new(Traffic::child(self.metrics.traffic()));
+                let end = self.gateway.serve(stream, identity, traffic.clone()).await;
+                told_closed(end, &traffic, started);
+            }
+        }
     }
 
     async fn relay(&self, stream: Stream, mut connection: TargetConnection, started: Instant) {
         let traffic = Traffic::child(self.metrics.traffic());
-        let (reader, writer) = connection.stream.split();
-        let end = relay(stream, reader, writer, &traffic).await;
+        let end = match &mut connection.transport {
+            Transport::Tcp(tcp) => {
+                let (reader, writer) = tcp.split();
+                relay(stream, reader, writer, &traffic).await
+            }
+            Transport::Tls(tls) => {
+                let (reader, writer) = tokio::io::split(tls);
+                relay(stream, reader, writer, &traffic).await
+            }
+        };
         connection.complete = end == RelayEnd::Complete;
-        tracing::info!(
-            ?end,
-            to_target = traffic.out_of_tunnel(),
-            from_target = traffic.into_tunnel(),
-            seconds = started.elapsed().as_secs_f64(),
-            "connection closed"
-        );
+        told_closed(&format!("{end:?}"), &traffic, started);
     }
 }
 
 impl TargetConnection {
-    fn new(stream: TcpStream) -> Self {
-        let connection = Self { stream, complete: false };
+    fn new(transport: Transport) -> Self {
+        let connection = Self { transport, complete: false };
         connection.set_linger(Some(Duration::ZERO));
         connection
     }
@@ -185,7 +254,10 @@ impl TargetConnection {
     /// Zero makes a close a reset (socket(7)).
     fn set_linger(&self, linger: Option<Duration>) {
         // A socket that takes no option is about to fail anyway.
-        let _ = SockRef::from(&self.stream).set_linger(linger);
+        let _ = match &self.transport {
+            Transport::Tcp(tcp) => SockRef::from(tcp).set_linger(linger),
+            Transport::Tls(tls) => SockRef::from(tls.get_ref().0).set_linger(linger),
+        };
     }
 }
 
@@ -195,6 +267,33 @@ impl Drop for TargetConnection {
             self.set_linger(None);
         }
     }
+}
+
+impl Dialled {
+    /// What was reached, for the hub's audit event.
+    fn address(&self) -> String {
+        match self {
+            Self::Connection(_, address) => address.to_string(),
+            Self::Gateway(_, to) => to.clone(),
+        }
+    }
+}
+
+fn told_in_full(target: &Target, error: &TlsError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{target}: {error}: {source}"),
+        None => format!("{target}: {error}"),
+    }
+}
+
+fn told_closed(end: &str, traffic: &Traffic, started: Instant) {
+    tracing::info!(
+        end,
+        to_target = traffic.out_of_tunnel(),
+        from_target = traffic.into_tunnel(),
+        seconds = started.elapsed().as_secs_f64(),
+        "connection closed"
+    );
 }
 
 async fn refuse(request: DialRequest, refusal: Refusal) {
@@ -208,8 +307,8 @@ async fn refuse(request: DialRequest, refusal: Refusal) {
 fn record(dial: &Dial) {
     let cut = |text: &str| text.chars().take(300).collect::<String>();
     let target = match TargetKind::try_from(dial.kind) {
-        Ok(TargetKind::KubeApi) => "the Kubernetes API".to_owned(),
-        Ok(TargetKind::Tcp) | Err(_) => format!("{}:{}", cut(&dial.host), dial.port),
+        Ok(TargetKind::KubeApi | TargetKind::KubeGateway) => "the Kubernetes API".to_owned(),
+        Ok(TargetKind::Tcp | TargetKind::Tls) | Err(_) => format!("{}:{}", cut(&dial.host), dial.port),
     };
     let span = Span::current();
     span.record("target", target).record("user", cut(&dial.user)).record("trace_id", cut(&dial.trace_id));

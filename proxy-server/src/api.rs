@@ -31,7 +31,8 @@ use crate::{
     authorities::Authorities,
     caller::{Caller, CallerError, Credentials, Shown},
     connections::Connections,
-    http_port::{Body, streamed, whole},
+    gateway::{Gateway, may_browse},
+    http_port::{Body, Origin, streamed, whole},
     tunnels::Tunnels,
 };
 
@@ -49,6 +50,7 @@ const REGISTER: &str = "register.open-cluster-management.io";
 pub(crate) struct Api {
     pub(crate) registry: Arc<Registry>,
     pub(crate) kube: Server,
+    pub(crate) gateway: Gateway,
     pub(crate) authorities: Arc<Authorities>,
     pub(crate) tunnels: Arc<Tunnels>,
     pub(crate) connections: Arc<Connections>,
@@ -75,18 +77,23 @@ struct Failure {
 type Answered = Result<Response<Full<Bytes>>, Failure>;
 
 impl Api {
-    /// Answers one request of a client that showed `certificate`.
-    pub(crate) async fn answer(
-        self: Arc<Self>,
-        request: Request<Incoming>,
-        certificate: Option<CertificateDer<'static>>,
-    ) -> Response<Body> {
-        let asker = self.asker(request.headers(), certificate.clone());
+    /// Answers one request.
+    pub(crate) async fn answer(self: Arc<Self>, request: Request<Incoming>, origin: Origin) -> Response<Body> {
+        if !may_browse(&request) {
+            let sentence = "a page in a browser may not ask this of the hub; open the address by itself";
+            return json(StatusCode::FORBIDDEN, &ApiError { reason: "Forbidden".into(), message: sentence.into() })
+                .map(whole);
+        }
+        let request = match self.gateway.answer(request, &origin).await {
+            Ok(answered) => return answered,
+            Err(own) => own,
+        };
+        let asker = self.asker(request.headers(), origin.certificate.clone());
         if !request.uri().path().starts_with("/v1/") {
             return self.answer_kube(request, asker).await;
         }
         let answered = match asker {
-            Ok(asker) => self.route(&asker, certificate, request).await,
+            Ok(asker) => self.route(&asker, origin.certificate, request).await,
             Err(error) => Err(unknown_asker(&error)),
         };
         let response = answered.unwrap_or_else(|failure| {

@@ -90,6 +90,10 @@ impl Credentials {
         Ok(Self::of(name, token))
     }
 
+    pub(crate) fn token(&self) -> Option<&str> {
+        self.token.as_ref().map(ExposeSecret::expose_secret)
+    }
+
     /// A user name and a password, either of which may be empty.
     pub(crate) fn of(name: &str, token: &str) -> Self {
         Self { name: (!name.is_empty()).then(|| name.to_owned()), token: some_secret(token) }

@@ -29,7 +29,7 @@ const READ_SIZE: usize = 4 * 1024;
 
 /// How long the target's first bytes wait for the client's. kube-apiserver takes bytes that arrive together with the
 /// answer to its CONNECT for an error (egress_selector.go); where the client speaks first nothing waits.
-const ANSWER_ALONE: Duration = Duration::from_millis(5);
+pub(crate) const ANSWER_ALONE: Duration = Duration::from_millis(5);
 
 /// How long a refused client may take to read its answer.
 const LINGER: Duration = Duration::from_secs(2);

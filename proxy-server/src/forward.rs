@@ -3,35 +3,23 @@
 //! Each request takes a stream of its own. A target's keep-alive is not used: a request must never fail because the
 //! target closed an idle connection at that moment.
 
-use std::{
-    io,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
-    header::{self, HeaderName},
-};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{Either, Full};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::oneshot,
-};
 use tokio_util::sync::CancellationToken;
-use tunnel::{Stream, Traffic};
+use tunnel::hop;
 
 use crate::{
     caller::{Caller, Credentials, Shown},
     client::{Client, Peer},
+    exchange::{Exchange, ExchangeError},
     head::HEAD_LIMIT,
     metrics::Frontend,
-    proxy::{Ask, Proxied, Proxy},
+    proxy::{Ask, Proxy},
 };
 
 /// What konnectivity says to everything but CONNECT (pkg/server/tunnel.go), and what to do about it.
@@ -41,18 +29,6 @@ const NO_PROXY_REQUEST: &str = "this proxy only supports CONNECT passthrough, ab
 /// How long a target may think. A client that has left cannot be told from one that has half-closed, so a wait
 /// without a bound would be held for ever.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(300);
-
-/// Fields between two hops only (RFC 9110 section 7.6.1), besides those that `Connection` names.
-const HOP_BY_HOP: [HeaderName; 8] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
 
 type Body = Either<Full<Bytes>, Incoming>;
 
@@ -121,31 +97,15 @@ impl Forwarder {
         let (stream, proxied) = opened.map_err(|error| (error.status(), error.to_string()))?;
         let upgrade = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
         let request = for_target(request, upgrade.is_some())?;
-        let (sender, upgraded) = self.connect(stream, proxied).await?;
-        exchange(sender, request, upgrade, upgraded).await
-    }
-
-    /// Speaks HTTP to the target, in a task that ends with the exchange.
-    async fn connect(
-        &self,
-        stream: Stream,
-        proxied: Proxied,
-    ) -> Result<
-        (hyper::client::conn::http1::SendRequest<Incoming>, oneshot::Sender<[OnUpgrade; 2]>),
-        (StatusCode, String),
-    > {
-        let metered = Metered { stream, traffic: proxied.traffic().clone() };
-        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(metered)).await;
-        let (sender, connection) = handshake.map_err(|error| bad_gateway(&error))?;
-        let (upgraded, pair) = oneshot::channel();
-        self.proxy.tasks.spawn(async move {
-            let result = tokio::select! {
-                result = drive(connection, pair) => result,
-                () = proxied.cut().cancelled() => "cut",
-            };
-            proxied.close(result);
-        });
-        Ok((sender, upgraded))
+        let response = async {
+            let exchange = Exchange::begin(stream, proxied, &self.proxy.tasks).await?;
+            exchange.send(request, upgrade, Some(RESPONSE_TIMEOUT)).await
+        };
+        match response.await {
+            Ok(response) => Ok(response.map(Either::Right)),
+            Err(error @ ExchangeError::Broken(_)) => Err((StatusCode::BAD_GATEWAY, error.to_string())),
+            Err(error @ ExchangeError::Silent) => Err((StatusCode::GATEWAY_TIMEOUT, error.to_string())),
+        }
     }
 }
 
@@ -188,68 +148,13 @@ fn for_target(request: Request<Incoming>, upgrade: bool) -> Result<Request<Incom
     let path = path.parse::<Uri>().map_err(|_| (StatusCode::BAD_REQUEST, "the path is malformed".to_owned()))?;
     parts.uri = path;
     parts.version = http::Version::HTTP_11;
-    strip_hop_by_hop(&mut parts.headers, upgrade);
+    hop::strip(&mut parts.headers, upgrade);
     parts.headers.insert(header::HOST, host);
     if !upgrade {
         parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     parts.headers.append(header::VIA, HeaderValue::from_static("1.1 cluster-proxy"));
     Ok(Request::from_parts(parts, body))
-}
-
-/// Takes out what concerns one hop only; an upgrade concerns both.
-fn strip_hop_by_hop(headers: &mut HeaderMap, upgrade: bool) {
-    let protocol = headers.get(header::UPGRADE).cloned();
-    let listed = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let listed: Vec<HeaderName> =
-        listed.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse().ok()).collect();
-    for name in listed.iter().chain(&HOP_BY_HOP) {
-        headers.remove(name);
-    }
-    if let Some(protocol) = protocol.filter(|_| upgrade) {
-        headers.insert(header::UPGRADE, protocol);
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    }
-}
-
-async fn exchange(
-    mut sender: hyper::client::conn::http1::SendRequest<Incoming>,
-    request: Request<Incoming>,
-    upgrade: Option<OnUpgrade>,
-    upgraded: oneshot::Sender<[OnUpgrade; 2]>,
-) -> Result<Response<Body>, (StatusCode, String)> {
-    let responding = tokio::time::timeout(RESPONSE_TIMEOUT, sender.send_request(request));
-    let mut response = responding
-        .await
-        .map_err(|_| (StatusCode::GATEWAY_TIMEOUT, "the target did not answer the request; look into its log".into()))?
-        .map_err(|error| bad_gateway(&error))?;
-    let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    if let Some(client) = upgrade.filter(|_| switching) {
-        // The driver is gone only when the connection is: then both upgrades fail by themselves.
-        let _ = upgraded.send([client, hyper::upgrade::on(&mut response)]);
-    }
-    strip_hop_by_hop(response.headers_mut(), switching);
-    Ok(response.map(Either::Right))
-}
-
-/// Moves the target's connection on, through an upgrade if there is one; says how it ended.
-async fn drive(
-    connection: hyper::client::conn::http1::Connection<TokioIo<Metered>, Incoming>,
-    pair: oneshot::Receiver<[OnUpgrade; 2]>,
-) -> &'static str {
-    if connection.with_upgrades().await.is_err() {
-        return "target_reset";
-    }
-    let Ok([client, target]) = pair.await else { return "complete" };
-    let (Ok(client), Ok(target)) = tokio::join!(client, target) else { return "target_reset" };
-    match tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(target)).await {
-        Ok(_) => "complete",
-        Err(_) => "target_reset",
-    }
-}
-
-fn bad_gateway(error: &hyper::Error) -> (StatusCode, String) {
-    (StatusCode::BAD_GATEWAY, format!("the target broke off the HTTP exchange ({error}); look into its log"))
 }
 
 fn answer(status: StatusCode, sentence: &str) -> Response<Body> {
@@ -266,40 +171,4 @@ fn answer(status: StatusCode, sentence: &str) -> Response<Body> {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
     response
-}
-
-/// A stream that counts what passes.
-#[derive(Debug)]
-struct Metered {
-    stream: Stream,
-    traffic: Arc<Traffic>,
-}
-
-impl AsyncRead for Metered {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let metered = self.get_mut();
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut metered.stream).poll_read(cx, buffer);
-        metered.traffic.add_out_of_tunnel((buffer.filled().len() - before) as u64);
-        polled
-    }
-}
-
-impl AsyncWrite for Metered {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let metered = self.get_mut();
-        let polled = Pin::new(&mut metered.stream).poll_write(cx, bytes);
-        if let Poll::Ready(Ok(count)) = &polled {
-            metered.traffic.add_into_tunnel(*count as u64);
-        }
-        polled
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
-    }
 }

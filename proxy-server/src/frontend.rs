@@ -1,4 +1,4 @@
-//! The clients' port: one listener on which TLS, SOCKS5 and HTTP are told apart by their first bytes.
+//! The clients' port: one listener on which TLS, SOCKS5, HTTP/1.1 and HTTP/2 are told apart by their first bytes.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -19,6 +19,7 @@ use crate::{
     config::Plaintext,
     connect, forward,
     head::{self, Head},
+    konnectivity::Konnectivity,
     metrics::Metrics,
     proxy::Proxy,
     socks5,
@@ -41,6 +42,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct Frontends {
     proxy: Arc<Proxy>,
+    konnectivity: Arc<Konnectivity>,
     metrics: Arc<Metrics>,
     tls: Arc<rustls::ServerConfig>,
     plaintext: Plaintext,
@@ -63,7 +65,8 @@ impl Frontends {
     ) -> Arc<Self> {
         let metrics = proxy.metrics.clone();
         let room = Arc::new(Semaphore::new(CONNECTIONS));
-        Arc::new(Self { proxy, metrics, tls, plaintext, head_timeout, room, tasks, stop })
+        let konnectivity = Konnectivity::new(proxy.clone(), head_timeout, tasks.clone(), stop.clone());
+        Arc::new(Self { proxy, konnectivity, metrics, tls, plaintext, head_timeout, room, tasks, stop })
     }
 
     /// Accepts TCP connections until stopped.
@@ -171,6 +174,7 @@ impl Frontends {
             Ok(Ok(Head::Connect { authority, authorization })) => {
                 connect::serve(&self.proxy, client, peer, shown, &authority, authorization).await;
             }
+            Ok(Ok(Head::Http2)) => self.konnectivity.clone().serve(client, peer, shown).await,
             Ok(Ok(Head::Other)) => {
                 let (proxy, stop) = (self.proxy.clone(), self.stop.clone());
                 forward::serve(proxy, client, peer, shown, limit, stop).await;

@@ -8,6 +8,9 @@ pub(crate) const HEAD_LIMIT: usize = 32 * 1024;
 /// Most header fields; more is answered with 431.
 const FIELDS_LIMIT: usize = 100;
 
+/// How HTTP/2 begins (RFC 9113 section 3.4). A client of TLS that has agreed on `h2` says it, too.
+pub(crate) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 /// What the first request is.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Head {
@@ -18,6 +21,8 @@ pub(crate) enum Head {
         /// The value of `Proxy-Authorization`, if any; the first one.
         authorization: Option<Vec<u8>>,
     },
+    /// HTTP/2, left on the connection with all of its preface.
+    Http2,
     /// Any other request, left on the connection.
     Other,
 }
@@ -55,6 +60,10 @@ pub(crate) async fn read(client: &mut Client) -> Result<Head, HeadError> {
 }
 
 fn parse(bytes: &[u8]) -> Result<Option<(usize, Head)>, HeadError> {
+    let known = bytes.len().min(PREFACE.len());
+    if bytes[..known] == PREFACE[..known] {
+        return Ok((known == PREFACE.len()).then_some((0, Head::Http2)));
+    }
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_LIMIT];
     let mut request = httparse::Request::new(&mut fields);
     let length = match request.parse(bytes) {
@@ -95,6 +104,16 @@ mod tests {
         let (length, head) = parse(bytes).unwrap().unwrap();
         assert_eq!(&bytes[length..], b"payload");
         assert_eq!(head, Head::Connect { authority: "h:1".into(), authorization: Some(b"Basic x".to_vec()) });
+    }
+
+    #[test]
+    fn http2_is_known_by_all_of_its_preface() {
+        let bytes = [PREFACE, &b"frames"[..]].concat();
+        for length in 0..PREFACE.len() {
+            assert_eq!(parse(&bytes[..length]).unwrap(), None);
+        }
+        assert_eq!(parse(&bytes).unwrap(), Some((0, Head::Http2)));
+        assert_eq!(parse(b"PRI * HTTP/1.1\r\n\r\n").unwrap().unwrap().1, Head::Other);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     io,
+    net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
     time::Duration,
@@ -20,6 +21,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::pki_types::CertificateDer;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -28,13 +30,13 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// How long a client may take to shake hands, then to ask, and then to take its answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client may take to shake hands, and then to ask.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long accepting pauses after an error (no more file descriptors): it would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long an HTTP/2 connection may be silent before it is asked whether anybody is there.
+/// How long an HTTP/2 connection may be silent before it is origin whether anybody is there.
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// How long, at the port's end, answers that are under way may take. Watches have no end of their own.
@@ -43,12 +45,29 @@ const GOODBYE: Duration = Duration::from_millis(500);
 /// Requests at a time on one HTTP/2 connection, watches among them; as kube-apiserver allows.
 const REQUESTS: u32 = 1000;
 
-/// The body of an answer.
-pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
+/// What one stream of an HTTP/2 client may send before it is read, and all of them together: an upload into a cluster that
+/// stands still must not stop the client's other requests.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+
+/// A client that is gone without a word is noticed by the kernel.
+const KEEPALIVE: TcpKeepalive =
+    TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4);
+
+/// The body of an answer. An error breaks it off.
+pub(crate) type Body = UnsyncBoxBody<Bytes, hyper::Error>;
+
+/// Where a request comes from.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    pub(crate) peer: SocketAddr,
+    /// The leaf of the client's certificate, which TLS has verified.
+    pub(crate) certificate: Option<CertificateDer<'static>>,
+}
 
 /// A body that is whole.
 pub(crate) fn whole(body: Full<Bytes>) -> Body {
-    body.boxed_unsync()
+    body.map_err(|never| match never {}).boxed_unsync()
 }
 
 /// A body that comes piece by piece, for as long as the client listens.
@@ -56,9 +75,9 @@ pub(crate) fn streamed(pieces: impl Stream<Item = Bytes> + Send + 'static) -> Bo
     StreamBody::new(pieces.map(|piece| Ok(Frame::data(piece)))).boxed_unsync()
 }
 
-/// Lets HTTP/2's requests run among the port's tasks.
-#[derive(Clone)]
-struct Tracked(TaskTracker);
+/// Lets what HTTP/2 spawns run among tasks that are waited for.
+#[derive(Clone, Debug)]
+pub(crate) struct Tracked(pub(crate) TaskTracker);
 
 impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Tracked {
     fn execute(&self, future: F) {
@@ -71,6 +90,8 @@ pub(crate) struct HttpPort {
     pub(crate) listener: TcpListener,
     /// Where there is none, the port speaks plain HTTP.
     pub(crate) tls: Option<TlsAcceptor>,
+    /// A client that takes no answer for so long is gone. `None` where people may read slowly on purpose.
+    pub(crate) reader_timeout: Option<Duration>,
     /// Clients at a time; one too many is closed.
     pub(crate) connections: usize,
     pub(crate) tasks: TaskTracker,
@@ -79,10 +100,10 @@ pub(crate) struct HttpPort {
 }
 
 impl HttpPort {
-    /// Serves until the end. `answer` is given the client's certificate where it showed one that TLS has verified.
+    /// Serves until the end.
     pub(crate) async fn serve<F, R>(self, answer: F)
     where
-        F: Fn(Request<Incoming>, Option<CertificateDer<'static>>) -> R + Clone + Send + Sync + 'static,
+        F: Fn(Request<Incoming>, Origin) -> R + Clone + Send + Sync + 'static,
         R: Future<Output = Response<Body>> + Send + 'static,
     {
         let room = Arc::new(Semaphore::new(self.connections));
@@ -91,15 +112,19 @@ impl HttpPort {
                 accepted = self.listener.accept() => accepted,
                 () = self.end.cancelled() => return,
             };
-            let Ok((tcp, _)) = accepted else {
+            let Ok((tcp, peer)) = accepted else {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
             let Ok(permit) = room.clone().try_acquire_owned() else { continue };
             let (answer, tls, end) = (answer.clone(), self.tls.clone(), self.end.clone());
-            let tasks = Tracked(self.tasks.clone());
+            let (tasks, reader_timeout) = (Tracked(self.tasks.clone()), self.reader_timeout);
             self.tasks.spawn(async move {
-                if let Err(error) = serve_one(tcp, tls, tasks, end, answer).await {
+                let served = match prepare(&tcp, reader_timeout) {
+                    Ok(()) => serve_one(tcp, peer, tls, tasks, end, answer).await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = served {
                     tracing::debug!(%error, "a client broke off");
                 }
                 drop(permit);
@@ -108,43 +133,53 @@ impl HttpPort {
     }
 }
 
+fn prepare(tcp: &TcpStream, reader_timeout: Option<Duration>) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
+    let socket = SockRef::from(tcp);
+    socket.set_tcp_keepalive(&KEEPALIVE)?;
+    socket.set_tcp_user_timeout(reader_timeout)
+}
+
 async fn serve_one<F, R>(
     tcp: TcpStream,
+    peer: SocketAddr,
     tls: Option<TlsAcceptor>,
     tasks: Tracked,
     end: CancellationToken,
     answer: F,
 ) -> io::Result<()>
 where
-    F: Fn(Request<Incoming>, Option<CertificateDer<'static>>) -> R + Clone + Send + Sync + 'static,
+    F: Fn(Request<Incoming>, Origin) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Response<Body>> + Send + 'static,
 {
-    // A client that takes no answer for so long is gone. On these ports nobody reads slowly on purpose.
-    socket2::SockRef::from(&tcp).set_tcp_user_timeout(Some(PATIENCE))?;
-    let Some(tls) = tls else { return serve_requests(tcp, None, false, tasks, end, answer).await };
+    let Some(tls) = tls else {
+        let origin = Origin { peer, certificate: None };
+        return serve_requests(tcp, origin, false, tasks, end, answer).await;
+    };
     let shaking = end.run_until_cancelled(tokio::time::timeout(PATIENCE, tls.accept(tcp)));
     let Some(shaken) = shaking.await else { return Ok(()) };
     let stream = shaken??;
     let session = stream.get_ref().1;
     let http2 = session.alpn_protocol() == Some(b"h2");
     let leaf = session.peer_certificates().and_then(|chain| chain.first()).cloned();
-    serve_requests(stream, leaf.map(CertificateDer::into_owned), http2, tasks, end, answer).await
+    let origin = Origin { peer, certificate: leaf.map(CertificateDer::into_owned) };
+    serve_requests(stream, origin, http2, tasks, end, answer).await
 }
 
 async fn serve_requests<F, R>(
     io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    certificate: Option<CertificateDer<'static>>,
+    origin: Origin,
     http2: bool,
     tasks: Tracked,
     end: CancellationToken,
     answer: F,
 ) -> io::Result<()>
 where
-    F: Fn(Request<Incoming>, Option<CertificateDer<'static>>) -> R + Clone + Send + Sync + 'static,
+    F: Fn(Request<Incoming>, Origin) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Response<Body>> + Send + 'static,
 {
     let service = service_fn(move |request| {
-        let answering = answer(request, certificate.clone());
+        let answering = answer(request, origin.clone());
         async move { Ok::<_, Infallible>(answering.await) }
     });
     let io = TokioIo::new(io);
@@ -152,11 +187,13 @@ where
         let mut http = http2::Builder::new(tasks);
         http.timer(TokioTimer::new()).keep_alive_interval(SILENCE).keep_alive_timeout(PATIENCE);
         http.max_concurrent_streams(REQUESTS);
+        http.initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
         return finish(http.serve_connection(io, service), |connection| connection.graceful_shutdown(), end).await;
     }
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-    finish(http.serve_connection(io, service), |connection| connection.graceful_shutdown(), end).await
+    let connection = http.serve_connection(io, service).with_upgrades();
+    finish(connection, |connection| connection.graceful_shutdown(), end).await
 }
 
 /// Serves a connection to its end or, at the port's end, until what is under way is answered.

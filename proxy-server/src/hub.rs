@@ -28,8 +28,9 @@ use crate::{
     config::Config,
     connections::Connections,
     frontend::Frontends,
+    gateway::Gateway,
     health::Health,
-    http_port::HttpPort,
+    http_port::{HttpPort, PATIENCE},
     joins::Joins,
     limits::Limits,
     metrics::{LiveCollector, Metrics},
@@ -190,7 +191,9 @@ impl Hub {
         };
         let (registered, issuing) = (registry.clone(), authorities.clone());
         let kube = Server::new(registry.clone(), env!("CARGO_PKG_VERSION"));
-        let api = Arc::new(Api { registry: registered, kube, authorities: issuing, tunnels, connections, about });
+        let gateway = Gateway::new(proxy.clone());
+        let api =
+            Arc::new(Api { registry: registered, kube, gateway, authorities: issuing, tunnels, connections, about });
         Ok(Self {
             config,
             addresses,
@@ -254,20 +257,21 @@ impl Hub {
         others.spawn(async move { ended.run_until_cancelled(agents.note_absent()).await });
         let authorities = self.authorities.clone();
         until(&here, Box::pin(async move { authorities.keep_current().await }));
-        let port = |listener, tls, connections| HttpPort {
+        let port = |listener, tls, connections, reader_timeout| HttpPort {
             listener,
             tls,
+            reader_timeout,
             connections,
             tasks: others.clone(),
             end: end.clone(),
         };
         let health = Health { metrics: self.metrics.clone(), stopping: stop.clone() };
         let answer = move |request: Request<Incoming>, _| std::future::ready(health.answer(&request));
-        others.spawn(port(metrics, None, HEALTH_CONNECTIONS).serve(answer));
+        others.spawn(port(metrics, None, HEALTH_CONNECTIONS, Some(PATIENCE)).serve(answer));
         let tls = TlsAcceptor::from(self.authorities.tls(&[b"h2", b"http/1.1"]));
         let answering = self.api.clone();
-        let answer = move |request, certificate| answering.clone().answer(request, certificate);
-        others.spawn(port(api, Some(tls), API_CONNECTIONS).serve(answer));
+        let answer = move |request, origin| answering.clone().answer(request, origin);
+        others.spawn(port(api, Some(tls), API_CONNECTIONS, None).serve(answer));
     }
 
     fn roster(&self) -> Roster {
@@ -278,7 +282,8 @@ impl Hub {
     fn spawn_frontends(&self, listeners: Vec<TcpListener>, sockets: Vec<(UnixListener, Option<ClusterName>)>) {
         let Phases { clients, others, drain, .. } = &self.phases;
         let Config { plaintext, head_timeout, .. } = self.config;
-        let tls = self.authorities.tls(&[b"http/1.1"]);
+        // In the order of preference: a client that speaks both means CONNECT, and gRPC's clients speak HTTP/2 only.
+        let tls = self.authorities.tls(&[b"http/1.1", b"h2"]);
         let frontends =
             Frontends::new(self.proxy.clone(), tls, plaintext, head_timeout, clients.clone(), drain.clone());
         for (listener, worker) in listeners.into_iter().zip(self.workers.handles()) {

@@ -1,9 +1,10 @@
 //! The hub: takes agents' tunnels, and proxies clients through them.
 //!
 //! ```text
-//! clients ─► frontend ─┬─ connect ─┐
-//!                      ├─ forward ─┼─► proxy: route ─► authorize ─► limits ─► tunnels ─► stream
-//!                      └─ socks5 ──┘
+//! clients ─► frontend ─┬─ connect ──────┐
+//!                      ├─ forward ──────┤
+//!                      ├─ socks5 ───────┼─► proxy: route ─► authorize ─► limits ─► tunnels ─► stream
+//!                      └─ konnectivity ─┘
 //! agents  ─► agents ─► joins, tunnels           administrators ─► api ─► registry
 //! ```
 
@@ -15,13 +16,16 @@ mod client;
 pub mod config;
 mod connect;
 mod connections;
+mod exchange;
 mod forward;
 mod frontend;
+mod gateway;
 mod head;
 mod health;
 mod http_port;
 mod hub;
 mod joins;
+mod konnectivity;
 mod limits;
 pub mod log;
 mod metrics;

@@ -24,6 +24,12 @@ pub(crate) enum Frontend {
     /// HTTP with an absolute-form target.
     Http,
     Socks5,
+    /// The kube gateway, by URL.
+    Gateway,
+    /// A service by its URL.
+    Service,
+    /// konnectivity's gRPC.
+    Konnectivity,
 }
 
 /// The counters that the hub moves; the gauges are read when they are scraped.
@@ -46,6 +52,9 @@ impl Frontend {
             Self::Connect => "connect",
             Self::Http => "http",
             Self::Socks5 => "socks5",
+            Self::Gateway => "gateway",
+            Self::Service => "service",
+            Self::Konnectivity => "konnectivity",
         }
     }
 }

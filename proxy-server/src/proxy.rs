@@ -21,7 +21,7 @@ use crate::{
     limits::{Limits, Permit},
     metrics::{Frontend, Metrics},
     refusal::OpenError,
-    route::{Naming, Target, route},
+    route::{Naming, Route, Target, route},
     tunnels::{Counted, Tunnels},
 };
 
@@ -65,6 +65,9 @@ pub(crate) struct Proxied {
     _permit: Permit,
 }
 
+/// What an open connection is made of.
+type Open = (Stream, Arc<Traffic>, Entry, Permit, Counted);
+
 /// What the audit event tells.
 #[derive(Debug)]
 struct Record {
@@ -86,8 +89,36 @@ impl Proxy {
         caller: Result<Caller, CallerError>,
         ask: Ask,
     ) -> Result<(Stream, Proxied), OpenError> {
-        let mut record = Record::new(&caller, &ask);
-        match self.try_open(caller, ask, &mut record).await {
+        let target = format!("{}:{}", ask.host, ask.port);
+        let user = caller.as_ref().map(Caller::name).unwrap_or_default();
+        let mut record = Record::new(user, ask.frontend, ask.peer, target);
+        let opened = async {
+            let caller = caller.map_err(OpenError::Caller)?;
+            let proxy_user = caller.cluster_named(ask.proxy_user.as_deref());
+            let naming = Naming { proxy_user, listener: ask.listener.as_ref(), host: &ask.host, port: ask.port };
+            let route = route(naming, &self.domain).map_err(OpenError::Route)?;
+            self.try_open(caller, route, &mut record).await
+        };
+        let opened = opened.await;
+        self.opened(opened, record)
+    }
+
+    /// As [`Self::open`], where the way is clear. `target` is for the audit event.
+    pub(crate) async fn open_route(
+        &self,
+        caller: Caller,
+        frontend: Frontend,
+        peer: Peer,
+        route: Route,
+        target: String,
+    ) -> Result<(Stream, Proxied), OpenError> {
+        let mut record = Record::new(caller.name(), frontend, peer, target);
+        let opened = self.try_open(caller, route, &mut record).await;
+        self.opened(opened, record)
+    }
+
+    fn opened(&self, opened: Result<Open, OpenError>, record: Record) -> Result<(Stream, Proxied), OpenError> {
+        match opened {
             Ok((stream, traffic, entry, permit, counted)) => {
                 self.metrics.opened(record.frontend);
                 let record = Some(record);
@@ -103,16 +134,7 @@ impl Proxy {
         }
     }
 
-    async fn try_open(
-        &self,
-        caller: Result<Caller, CallerError>,
-        ask: Ask,
-        record: &mut Record,
-    ) -> Result<(Stream, Arc<Traffic>, Entry, Permit, Counted), OpenError> {
-        let caller = caller.map_err(OpenError::Caller)?;
-        let proxy_user = caller.cluster_named(ask.proxy_user.as_deref());
-        let naming = Naming { proxy_user, listener: ask.listener.as_ref(), host: &ask.host, port: ask.port };
-        let route = route(naming, &self.domain).map_err(OpenError::Route)?;
+    async fn try_open(&self, caller: Caller, route: Route, record: &mut Record) -> Result<Open, OpenError> {
         record.cluster = route.cluster.to_string();
         record.rule = self.authorize(&caller, &route.cluster)?;
         self.check_registered(&route.cluster)?;
@@ -171,9 +193,11 @@ impl Proxy {
     }
 
     fn message(&self, caller: &Caller, target: Target, trace_id: &str) -> Dial {
-        let (kind, host, port) = match target {
-            Target::KubeApi => (TargetKind::KubeApi, String::new(), 0),
-            Target::Tcp { host, port } => (TargetKind::Tcp, host, port.into()),
+        let (kind, host, port, identity) = match target {
+            Target::KubeApi => (TargetKind::KubeApi, String::new(), 0, None),
+            Target::KubeGateway(identity) => (TargetKind::KubeGateway, String::new(), 0, Some(identity)),
+            Target::Tcp { host, port } => (TargetKind::Tcp, host, port.into(), None),
+            Target::Tls { host, port } => (TargetKind::Tls, host, port.into(), None),
         };
         // A twentieth less than the hub waits, so that the agent can still say what it was that took so long.
         let timeout = self.dial_timeout.mul_f64(0.95).as_millis();
@@ -184,6 +208,7 @@ impl Proxy {
             timeout_ms: u32::try_from(timeout).unwrap_or(u32::MAX),
             user: caller.name(),
             trace_id: trace_id.to_owned(),
+            identity,
             ..Dial::default()
         }
     }
@@ -309,7 +334,7 @@ impl Drop for Proxied {
     }
 }
 
-fn relay_label(end: RelayEnd) -> &'static str {
+pub(crate) fn relay_label(end: RelayEnd) -> &'static str {
     match end {
         RelayEnd::Complete => "complete",
         RelayEnd::LocalReset => "client_reset",
@@ -320,13 +345,13 @@ fn relay_label(end: RelayEnd) -> &'static str {
 }
 
 impl Record {
-    fn new(caller: &Result<Caller, CallerError>, ask: &Ask) -> Self {
+    fn new(user: String, frontend: Frontend, peer: Peer, target: String) -> Self {
         Self {
-            frontend: ask.frontend,
-            peer: ask.peer,
-            user: caller.as_ref().map(Caller::name).unwrap_or_default(),
+            frontend,
+            peer,
+            user,
             cluster: String::new(),
-            target: format!("{}:{}", ask.host, ask.port),
+            target,
             address: String::new(),
             rule: String::new(),
             trace_id: format!("{:032x}", rand::random::<u128>()),

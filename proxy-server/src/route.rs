@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use certs::ClusterName;
+use tunnel::Identity;
 
 /// What a client said.
 #[derive(Clone, Copy, Debug)]
@@ -30,8 +31,12 @@ pub(crate) struct Route {
 pub(crate) enum Target {
     /// The cluster's Kubernetes API, wherever its agent knows it to be.
     KubeApi,
+    /// The HTTP gateway to that API, as this user.
+    KubeGateway(Identity),
     /// A TCP service; `host` is a name or an address without brackets, resolved in the spoke.
     Tcp { host: String, port: u16 },
+    /// The same with TLS, which the agent ends.
+    Tls { host: String, port: u16 },
 }
 
 /// Why a naming leads nowhere.
@@ -136,6 +141,7 @@ mod tests {
             let target = match route.target {
                 Target::KubeApi => None,
                 Target::Tcp { host, port } => Some(format!("{host} {port}")),
+                other @ (Target::KubeGateway(_) | Target::Tls { .. }) => panic!("no proxy's client asks for {other:?}"),
             };
             (route.cluster.to_string(), target)
         })

@@ -23,7 +23,7 @@ pub use cluster::{
 };
 pub use join::{JoinAsk, JoinRefusal, Joined};
 pub use registry::{ClusterError, NewTokenError, NewUserError, Registry, TokenError, UserError};
-pub use secret::SecretHash;
+pub use secret::{SecretHash, is_user_token};
 pub use token::{JoinToken, MAX_TIME_TO_LIVE, NewToken, TokenUse};
 pub use user::{NewUser, Reach, Role, User, UserToken};
 pub use view::{Change, RightsKey};

@@ -50,6 +50,11 @@ impl TokenKind {
     }
 }
 
+/// Whether a text is a user's token, good or not: no other system's begins like it.
+pub fn is_user_token(text: &str) -> bool {
+    text.starts_with(TokenKind::User.prefix())
+}
+
 impl DrawnToken {
     /// Draws a token from the operating system's randomness.
     pub(crate) fn draw(kind: TokenKind) -> Self {

@@ -50,6 +50,19 @@ impl Kubectl {
         Self::new(tool::kubectl()?, &path, Some(config))
     }
 
+    /// This one, with any kubeconfig.
+    pub fn of(kubectl: Program, config: KubeconfigFile) -> Result<Self> {
+        let path = config.path();
+        Self::new(kubectl, &path, Some(config))
+    }
+
+    /// A file of any content in the folder that its commands may read.
+    pub fn bytes(&self, name: &str, content: &[u8]) -> Result<PathBuf> {
+        let path = self.folder.path().join(name);
+        fs::write(&path, content)?;
+        Ok(path)
+    }
+
     fn new(kubectl: Program, kubeconfig: &Path, config: Option<KubeconfigFile>) -> Result<Self> {
         let folder = TempDir::new().context("no temporary folder for kubectl")?;
         let program = kubectl.env("KUBECONFIG", kubeconfig);

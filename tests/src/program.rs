@@ -56,6 +56,26 @@ impl Program {
         Self { path: "/bin/sh".into(), arguments: arguments.into_iter().chain(self.arguments).collect(), ..self }
     }
 
+    /// Runs in a mount namespace of its own, where this file is `/etc/hosts`. Needs root.
+    #[must_use]
+    pub fn with_hosts(self, hosts: &Path) -> Self {
+        let mount = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+        let own = ["--mount", "/bin/sh", "-c", mount].map(OsString::from).into_iter().chain([hosts.into()]);
+        let arguments = own.chain([self.path.into_os_string()]).chain(self.arguments).collect();
+        Self { path: "unshare".into(), arguments, ..self }
+    }
+
+    /// Runs on a terminal of its own, which `script` of util-linux makes; its exit code is kept.
+    #[must_use]
+    pub fn within_terminal(self) -> Self {
+        // `script` takes one line for a shell, and the words cannot be given beside it: each is quoted.
+        let words = [self.path.clone().into_os_string()].into_iter().chain(self.arguments);
+        let quote = |word: OsString| format!("'{}'", word.to_string_lossy().replace('\'', r"'\''"));
+        let line = words.map(quote).collect::<Vec<_>>().join(" ");
+        let arguments = ["--quiet", "--return", "--flush", "--command", &line, "/dev/null"].map(OsString::from);
+        Self { path: "script".into(), arguments: arguments.into(), ..self }
+    }
+
     /// Runs inside a network namespace, given by its file, e.g. `/run/netns/far`. Needs root.
     #[must_use]
     pub fn inside(self, netns: &Path) -> Self {
@@ -191,6 +211,14 @@ mod tests {
     async fn a_program_inherits_what_a_shell_sets_before_it() -> Result<()> {
         let program = shell("ulimit -f; echo \"$1\"").args(["name", "a b"]).after_shell("ulimit -f 7");
         assert_eq!(program.run(BOUND).await?.success()?, "7\na b\n");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_program_on_a_terminal_sees_one_and_keeps_its_words_and_its_code() -> Result<()> {
+        let program = shell("tty >&2; echo \"$1\"; exit 3").args(["name", "it's  one"]).within_terminal();
+        let said = program.run(BOUND).await?.exited_with(3)?;
+        assert!(said.contains("/dev/pts/") && said.contains("it's  one"), "{said}");
         Ok(())
     }
 

@@ -126,7 +126,7 @@ impl RawAgent {
 
     /// Accepts the next dial, as if a target had been connected.
     pub async fn take(&self) -> Result<Stream> {
-        Ok(self.dial().await?.accept(([192, 0, 2, 1], 80).into()).await?)
+        Ok(self.dial().await?.accept("192.0.2.1:80").await?)
     }
 
     /// Has `client` dial `target` through the hub, and gives both its connection and this agent's stream.

@@ -30,6 +30,7 @@ pub struct SpokeBuilder<'a> {
     policy: Vec<String>,
     arguments: Vec<String>,
     shell: Option<String>,
+    hosts: Option<PathBuf>,
     netns: Option<Netns>,
 }
 
@@ -49,6 +50,7 @@ pub struct Spoke {
     metrics: SocketAddr,
     arguments: Vec<String>,
     shell: Option<String>,
+    hosts: Option<PathBuf>,
     netns: Option<Netns>,
     state: TempDir,
 }
@@ -96,6 +98,13 @@ impl SpokeBuilder<'_> {
         self
     }
 
+    /// Resolves names by this file instead of the machine's `/etc/hosts`.
+    #[must_use]
+    pub fn hosts(mut self, file: &Path) -> Self {
+        self.hosts = Some(file.to_owned());
+        self
+    }
+
     /// Runs inside a network namespace, given by its file and by an address it has there. Targets at that address are allowed too.
     #[must_use]
     pub fn inside(mut self, netns: &Path, address: IpAddr) -> Self {
@@ -124,10 +133,11 @@ impl SpokeBuilder<'_> {
     pub async fn start(self) -> Result<Spoke> {
         let state = TempDir::new().context("no temporary folder for the agent's state")?;
         self.join(state.path()).await?.run(START).await?.success()?;
-        let Self { cluster, policy, arguments, shell, netns, .. } = self;
+        let Self { cluster, policy, arguments, shell, hosts, netns, .. } = self;
         let (arguments, metrics) = ([policy, arguments].concat(), own_metrics_address(netns.as_ref()));
-        let process = launch(state.path(), metrics, &arguments, shell.as_deref(), netns.as_ref()).await?;
-        Ok(Spoke { process, cluster, metrics, arguments, shell, netns, state })
+        let process =
+            launch(state.path(), metrics, &arguments, shell.as_deref(), hosts.as_deref(), netns.as_ref()).await?;
+        Ok(Spoke { process, cluster, metrics, arguments, shell, hosts, netns, state })
     }
 }
 
@@ -143,6 +153,7 @@ impl Spoke {
             policy: ["--allow", "127.0.0.0/8", "--allow", "::1/128"].map(str::to_owned).to_vec(),
             arguments: Vec::new(),
             shell: None,
+            hosts: None,
             netns: None,
         }
     }
@@ -185,8 +196,9 @@ impl Spoke {
 
     /// Runs it again after [`Self::stop`] or [`Self::kill`], without joining anew, and waits until its tunnel is up.
     pub async fn start_again(&mut self) -> Result<()> {
-        let Self { metrics, arguments, shell, netns, state, .. } = self;
-        self.process = launch(state.path(), *metrics, arguments, shell.as_deref(), netns.as_ref()).await?;
+        let Self { metrics, arguments, shell, hosts, netns, state, .. } = self;
+        self.process =
+            launch(state.path(), *metrics, arguments, shell.as_deref(), hosts.as_deref(), netns.as_ref()).await?;
         Ok(())
     }
 }
@@ -197,12 +209,17 @@ async fn launch(
     metrics: SocketAddr,
     arguments: &[String],
     shell: Option<&str>,
+    hosts: Option<&Path>,
     netns: Option<&Netns>,
 ) -> Result<Process> {
     let agent = Program::of_workspace("proxy-agent")?.arg("run").arg("--state").arg(state);
     let agent = agent.args(["--metrics-listen", &metrics.to_string()]).args(arguments);
     let agent = match shell {
         Some(line) => agent.after_shell(line),
+        None => agent,
+    };
+    let agent = match hosts {
+        Some(file) => agent.with_hosts(file),
         None => agent,
     };
     let process = within(netns, agent).spawn()?;

@@ -56,6 +56,11 @@ pub fn python() -> Result<Program> {
     Ok(find("python3")?.arg("-B").env("PYTHONPATH", installed("python")?))
 }
 
+/// Python with the gRPC and HTTP/2 clients that `tests/install.sh` installs; it leaves no compiled files beside scripts.
+pub fn grpc_python() -> Result<Program> {
+    Ok(find("python3")?.arg("-B").env("PYTHONPATH", installed("grpc")?))
+}
+
 /// Node; scripts find the stock Kubernetes client that `tests/install.sh` installs by `CLIENT_NODE`.
 pub fn node() -> Result<Program> {
     Ok(find("node")?.env("CLIENT_NODE", installed("node/node_modules/@kubernetes/client-node")?))

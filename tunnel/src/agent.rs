@@ -167,7 +167,7 @@ impl DialRequest {
     }
 
     /// Says that the target at `address` is connected; the target's bytes may follow.
-    pub async fn accept(mut self, address: SocketAddr) -> Result<Stream, AcceptError> {
+    pub async fn accept(mut self, address: impl ToString) -> Result<Stream, AcceptError> {
         // Before the answer, after which the hub's grants may come.
         self.stream.begin(&self.windows, self.window);
         let dialed = Dialed { address: address.to_string(), window: self.windows.base() };

@@ -45,9 +45,11 @@ mod control;
 mod credit;
 mod download;
 mod endpoint;
+pub mod hop;
 mod hub;
 mod join;
 mod message;
+mod metered;
 mod mtu;
 mod port;
 mod relay;
@@ -74,9 +76,10 @@ pub use endpoint::{ConnectError, HandshakeError, Incoming, Listener, RESET_KEY_L
 pub use hub::{DialError, EstablishError, HubControl, HubTunnel};
 pub use join::{JoinAnswers, JoinError, JoinSession};
 pub use message::{
-    AgentMessage, Dial, Dialed, Drain, Hello, HubMessage, Issued, JoinReply, JoinRequest, Pending, Reason, Refusal,
-    Renew, Renewed, TargetKind, Welcome,
+    AgentMessage, Dial, Dialed, Drain, Extra, Hello, HubMessage, Identity, Issued, JoinReply, JoinRequest, Pending,
+    Reason, Refusal, Renew, Renewed, TargetKind, Welcome,
 };
+pub use metered::Metered;
 pub use mtu::{Mtu, MtuError};
 pub use port::PortSocket;
 pub use relay::{RelayEnd, relay};

@@ -6,10 +6,10 @@ pub struct Dial {
     /// How `host` and `port` are to be read.
     #[prost(enumeration = "TargetKind", tag = "1")]
     pub kind: i32,
-    /// Host name, IPv4 or IPv6 address without brackets; resolved in the spoke. Empty for [`TargetKind::KubeApi`].
+    /// Host name, IPv4 or IPv6 address without brackets; resolved in the spoke. Empty for the kube-apiserver.
     #[prost(string, tag = "2")]
     pub host: String,
-    /// TCP port, 1..=65535. 0 for [`TargetKind::KubeApi`].
+    /// TCP port, 1..=65535. 0 for the kube-apiserver.
     #[prost(uint32, tag = "3")]
     pub port: u32,
     /// How long the agent may take to answer, in milliseconds.
@@ -25,6 +25,29 @@ pub struct Dial {
     /// Set and taken out by this crate.
     #[prost(uint64, tag = "7")]
     pub window: u64,
+    /// Whom the agent's gateway speaks for; only with [`TargetKind::KubeGateway`].
+    #[prost(message, optional, tag = "8")]
+    pub identity: Option<Identity>,
+}
+
+/// A user as the hub has authenticated it, in the terms of Kubernetes' user info.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct Identity {
+    #[prost(string, tag = "1")]
+    pub user: String,
+    #[prost(string, repeated, tag = "2")]
+    pub groups: Vec<String>,
+    #[prost(message, repeated, tag = "3")]
+    pub extra: Vec<Extra>,
+}
+
+/// One entry of a user's `extra`.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct Extra {
+    #[prost(string, tag = "1")]
+    pub key: String,
+    #[prost(string, repeated, tag = "2")]
+    pub values: Vec<String>,
 }
 
 /// What `host` and `port` of a [`Dial`] mean.
@@ -35,6 +58,11 @@ pub enum TargetKind {
     Tcp = 0,
     /// The spoke's own kube-apiserver, wherever the agent knows it to be.
     KubeApi = 1,
+    /// The agent's HTTP gateway to the spoke's kube-apiserver. What follows is HTTP/1.1 in clear, which the agent sends on
+    /// as [`Dial::identity`]; nothing is connected before the first request.
+    KubeGateway = 2,
+    /// A TCP service that speaks TLS, `host:port`. The agent ends TLS: what follows is the bytes inside.
+    Tls = 3,
 }
 
 /// The agent's answer to a [`Dial`].

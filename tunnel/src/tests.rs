@@ -103,7 +103,7 @@ pub(crate) async fn dialled(hub: &HubTunnel, agent: &AgentTunnel) -> (Stream, St
     let answering = async {
         let request = agent.accept().await.unwrap().read(SOON).await.unwrap();
         assert_eq!(request.dial, dial());
-        request.accept("192.0.2.1:80".parse().unwrap()).await.unwrap()
+        request.accept("192.0.2.1:80").await.unwrap()
     };
     let deadline = Instant::now() + SOON;
     let (opened, far) = tokio::join!(async { hub.open(&dial(), deadline).await }, answering);
@@ -274,6 +274,13 @@ fn the_bytes_of_every_message_stay_as_they_are() {
         user: "u".into(),
         trace_id: "t".into(),
         window: 0,
+        identity: None,
+    };
+    let extra = vec![Extra { key: "k".into(), values: vec!["v".into()] }];
+    let gateway = Dial {
+        kind: TargetKind::KubeGateway.into(),
+        identity: Some(Identity { user: "u".into(), groups: vec!["g".into(), "h".into()], extra }),
+        ..Dial::default()
     };
     let join =
         JoinRequest { token: "t".into(), cluster: "c".into(), agent: "a".into(), csr: vec![9], version: "1".into() };
@@ -282,6 +289,7 @@ fn the_bytes_of_every_message_stay_as_they_are() {
     let dialed = Dialed { address: "a".into(), window: 0 };
     let issued = Issued { cluster: "c".into(), chain_pem: "p".into() };
     let golden = [
+        (hex(&gateway), "0802 420f 0a0175 120167 120168 1a060a016b120176".replace(' ', "")),
         (hex(&asked), "080112016818bb0320904e2a01753201 74".replace(' ', "")),
         (hex(&DialReply { outcome: Some(DialOutcome::Dialed(dialed)) }), "0a030a0161".into()),
         (hex(&DialReply { outcome: Some(DialOutcome::Refused(refusal())) }), "1208080512046c617465".into()),
@@ -329,8 +337,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn a_dial_survives_the_wire(kind in 0..2, host in ".{0,300}", port in 0..70_000_u32, timeout_ms: u32, window: u64, user in ".{0,40}") {
-        let dial = Dial { kind, host, port, timeout_ms, user, trace_id: "0".repeat(32), window };
+    fn a_dial_survives_the_wire(kind in 0..4, host in ".{0,300}", port in 0..70_000_u32, timeout_ms: u32, window: u64, user in ".{0,40}", groups in prop::collection::vec(".{0,20}", 0..4)) {
+        let identity = (!groups.is_empty()).then(|| Identity { user: user.clone(), groups, extra: Vec::new() });
+        let dial = Dial { kind, host, port, timeout_ms, user, trace_id: "0".repeat(32), window, identity };
         prop_assert_eq!(Dial::decode(&wire::frame(&dial)[4..]).unwrap(), dial);
     }
 

@@ -63,6 +63,22 @@ struct RunArgs {
     /// This cluster's API server [default: as for any pod, else kubernetes.default.svc:443].
     #[arg(long, value_name = "HOST:PORT")]
     kube_api: Option<String>,
+    /// Whose rights kubectl has through the hub: 'impersonate' the hub's user, by this agent's service account; 'token', the
+    /// user's own for this cluster; or 'off' [default: impersonate].
+    #[arg(long, value_name = "HOW")]
+    gateway: Option<String>,
+    /// The groups of the hub's users to impersonate, like 'team-*'; 'system:' ones must be named [default: all others].
+    #[arg(long, value_name = "GROUP")]
+    gateway_groups: Vec<String>,
+    /// The CA of the API server, PEM [default: as for any pod].
+    #[arg(long, value_name = "FILE")]
+    kube_ca: Option<String>,
+    /// The token of a service account that may impersonate users, groups and userextras [default: as for any pod].
+    #[arg(long, value_name = "FILE")]
+    kube_token: Option<String>,
+    /// The CAs of services that the hub reaches by https, PEM [default: that of the API server].
+    #[arg(long, value_name = "FILE")]
+    service_ca: Vec<String>,
     /// Where to serve /metrics, /healthz and /readyz; 'none' for nowhere [default: 127.0.0.1:8093].
     #[arg(long, value_name = "ADDRESS")]
     metrics_listen: Option<String>,
@@ -103,6 +119,11 @@ impl Cli {
             allow,
             deny,
             kube_api,
+            gateway,
+            gateway_groups,
+            kube_ca,
+            kube_token,
+            service_ca,
             metrics_listen,
             drain_timeout,
             max_mtu,
@@ -111,10 +132,14 @@ impl Cli {
             config,
         } = rest;
         flags.extend([("hub", hub), ("allow", allow), ("deny", deny)]);
+        flags.extend([("gateway-groups", gateway_groups), ("service-ca", service_ca)]);
         flags.extend(
             [
                 ("state", state),
                 ("kube-api", kube_api),
+                ("gateway", gateway),
+                ("kube-ca", kube_ca),
+                ("kube-token", kube_token),
                 ("metrics-listen", metrics_listen),
                 ("drain-timeout", drain_timeout),
                 ("max-mtu", max_mtu),

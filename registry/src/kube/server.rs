@@ -9,7 +9,7 @@ mod tests;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
+use http::{HeaderMap, Method, Request, StatusCode, header};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
@@ -53,6 +53,11 @@ struct Asked<'a> {
     resource: &'static Resource,
     target: &'a Target<'a>,
     now: Timestamp,
+}
+
+/// Who a request is to be taken for: its caller, or whom its `Impersonate-` fields name, if the caller has the right to.
+pub fn impersonated(registry: &Registry, headers: &HeaderMap, caller: &Caller) -> Result<Caller, Status> {
+    impersonation::caller(registry, headers, caller)
 }
 
 impl Server {

@@ -173,6 +173,21 @@ impl Status {
         Self::new(503, "ServiceUnavailable", message).about("", "", "").retry_after(1)
     }
 
+    /// What a gateway in front of another API server says, with any HTTP status.
+    pub fn gateway(code: u16, message: impl Into<String>) -> Self {
+        let reason = match code {
+            400 => "BadRequest",
+            401 => "Unauthorized",
+            403 => "Forbidden",
+            404 => "NotFound",
+            502 => "BadGateway",
+            503 => "ServiceUnavailable",
+            504 => "Timeout",
+            _ => "InternalError",
+        };
+        Self::new(code, reason, message)
+    }
+
     fn because(mut self, causes: Vec<Cause>) -> Self {
         if let Some(details) = &mut self.details {
             details.causes = causes;

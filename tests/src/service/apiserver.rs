@@ -1,40 +1,56 @@
-//! A double of a spoke's kube-apiserver: as much of it as stock kubectl needs to get, watch, follow logs and exec.
+//! A double of a spoke's kube-apiserver: as much of it as stock kubectl needs for what an operator does all day.
 //!
-//! It holds the pods of one namespace, `default`, which a scenario adds and deletes. Their containers can run the few commands of
-//! [`exec`]. It speaks TLS with HTTP/1.1, and wants one bearer token.
+//! It holds the pods of one namespace, `default`, which a scenario adds and deletes, on one node, and the ConfigMaps that clients
+//! write. A command in a pod is a process of this machine, in a folder that is the pod's file system, and a port of a pod is a
+//! service of this machine; only its relative paths are in that folder. It speaks TLS with HTTP/1.1 and HTTP/2, WebSockets and SPDY/3.1, and wants one bearer token.
 
 mod answer;
+mod attach;
+mod config_maps;
 mod discovery;
-pub mod exec;
+mod identity;
 mod log;
+mod nodes;
 mod pods;
+mod port_forward;
+mod process;
 mod query;
+mod routes;
+mod session;
+mod spdy;
 mod state;
+mod status;
+mod streams;
+mod terminal;
 mod watch;
+mod websocket;
 
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper::{HeaderMap, Method, Request, Response, StatusCode, header};
+use hyper::{HeaderMap, Method, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
 
 use super::Service;
 use super::authority::TargetAuthority;
 use crate::kubeconfig::Kubeconfig;
-use answer::Body;
-use query::Query;
 use state::State;
 
 /// The one token it takes.
 pub const TOKEN: &str = "token-of-the-spoke";
+
+/// HTTP/2's name in TLS.
+const HTTP2: &[u8] = b"h2";
 
 /// The server, with the commands by which a scenario changes what its clients see.
 #[derive(Debug)]
@@ -47,6 +63,8 @@ pub struct ApiServer {
 /// A request it got.
 #[derive(Debug, Clone)]
 pub struct Seen {
+    /// The version of HTTP.
+    pub version: Version,
     /// The method.
     pub method: Method,
     /// Path and query, as they came.
@@ -55,11 +73,23 @@ pub struct Seen {
     pub headers: HeaderMap,
 }
 
+/// Lets HTTP/2's requests run; they end with their connection.
+#[derive(Clone)]
+struct Tracked(TaskTracker);
+
+impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Tracked {
+    fn execute(&self, future: F) {
+        self.0.spawn(future);
+    }
+}
+
 impl ApiServer {
     /// Starts one without pods, whose certificate says `names` besides this machine's.
     pub async fn start(authority: &TargetAuthority, names: &[&str]) -> anyhow::Result<Self> {
-        let acceptor = TlsAcceptor::from(authority.server_config(names)?);
-        let state = Arc::new(State::default());
+        let mut config = Arc::unwrap_or_clone(authority.server_config(names)?);
+        config.alpn_protocols.insert(0, HTTP2.to_vec());
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let state = Arc::new(State::new()?);
         let served = Arc::clone(&state);
         let service = Service::start(move |stream| serve(stream, acceptor.clone(), Arc::clone(&served))).await?;
         Ok(Self { service, state, authority: authority.pem() })
@@ -100,6 +130,21 @@ impl ApiServer {
         self.state.end_log(pod);
     }
 
+    /// Makes a port of a pod this service.
+    pub fn forward(&self, pod: &str, port: u16, target: SocketAddr) {
+        self.state.forward(pod, port, target);
+    }
+
+    /// The folder that is a pod's file system and its commands' working directory.
+    pub fn folder(&self, pod: &str) -> io::Result<PathBuf> {
+        self.state.folder(pod)
+    }
+
+    /// Refuses WebSockets from now on, as old servers do with 400 and some proxies with 403; clients may fall back to SPDY.
+    pub fn refuse_websockets(&self, status: StatusCode) {
+        self.state.change(|cluster| cluster.websockets_refused = Some(status));
+    }
+
     /// The newest requests it got, oldest first.
     pub fn requests(&self) -> Vec<Seen> {
         self.state.requests()
@@ -108,73 +153,24 @@ impl ApiServer {
 
 async fn serve(stream: TcpStream, acceptor: TlsAcceptor, state: Arc<State>) -> io::Result<()> {
     let stream = acceptor.accept(stream).await?;
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
     // A connection is upgraded at most once; what then runs on it, runs here.
-    let (upgrade, mut upgraded) = mpsc::channel(1);
+    let (upgrades, mut upgraded) = mpsc::channel(1);
     let service = service_fn(move |request| {
-        let (state, upgrade) = (Arc::clone(&state), upgrade.clone());
-        async move { Ok::<_, Infallible>(answer(request, &state, &upgrade)) }
+        let (state, upgrades) = (Arc::clone(&state), upgrades.clone());
+        async move { Ok::<_, Infallible>(routes::answer(request, &state, &upgrades).await) }
     });
+    if http2 {
+        let tasks = TaskTracker::new();
+        let mut server = http2::Builder::new(Tracked(tasks));
+        server.timer(TokioTimer::new());
+        return server.serve_connection(TokioIo::new(stream), service).await.map_err(io::Error::other);
+    }
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new());
     server.serve_connection(TokioIo::new(stream), service).with_upgrades().await.map_err(io::Error::other)?;
     match upgraded.recv().await {
-        Some(session) => session.run().await.map_err(io::Error::other),
+        Some(session) => session.run().await,
         None => Ok(()),
     }
-}
-
-fn answer(mut request: Request<Incoming>, state: &Arc<State>, upgrade: &mpsc::Sender<exec::Session>) -> Response<Body> {
-    state.record(Seen {
-        method: request.method().clone(),
-        target: request.uri().to_string(),
-        headers: request.headers().clone(),
-    });
-    if request.headers().get(header::AUTHORIZATION).is_none_or(|value| value != format!("Bearer {TOKEN}").as_str()) {
-        return answer::failure(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized");
-    }
-    let query = Query::parse(request.uri().query().unwrap_or_default());
-    let path = request.uri().path().trim_matches('/').to_owned();
-    let path: Vec<&str> = path.split('/').collect();
-    if let Some(document) = discovery::document(&path) {
-        return answer::json(&document);
-    }
-    match *path.as_slice() {
-        ["healthz" | "livez" | "readyz"] => answer::text("ok"),
-        ["api", "v1", "pods"] | ["api", "v1", "namespaces", "default", "pods"] => list(&request, state, &query),
-        ["api", "v1", "namespaces", _, "pods"] => answer::json(&pods::list(&[], state.revision(), as_table(&request))),
-        ["api", "v1", "namespaces", "default", "pods", name, ref rest @ ..] => {
-            let Some(pod) = state.pod(name) else {
-                return answer::failure(StatusCode::NOT_FOUND, "NotFound", &format!("pods \"{name}\" not found"));
-            };
-            match rest {
-                [] => answer::json(&pods::one(&pod, state.revision(), as_table(&request))),
-                ["log"] => log::answer(state.watch(), name, &query),
-                ["exec"] => exec::answer(&mut request, &query, upgrade),
-                _ => unknown(),
-            }
-        }
-        _ => unknown(),
-    }
-}
-
-fn list(request: &Request<Incoming>, state: &State, query: &Query) -> Response<Body> {
-    let table = as_table(request);
-    let name = query.get("fieldSelector").and_then(|selector| selector.strip_prefix("metadata.name="));
-    if matches!(query.get("watch"), Some("true" | "1")) {
-        let since = query.get("resourceVersion").and_then(|revision| revision.parse().ok());
-        return watch::answer(state.watch(), since, name, table);
-    }
-    let mut found = state.pods();
-    found.retain(|pod| name.is_none_or(|name| pod.name == name));
-    answer::json(&pods::list(&found, state.revision(), table))
-}
-
-/// Whether the client wants rows to print instead of objects.
-fn as_table(request: &Request<Incoming>) -> bool {
-    let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-    accept.is_some_and(|accept| accept.contains("as=Table"))
-}
-
-fn unknown() -> Response<Body> {
-    answer::failure(StatusCode::NOT_FOUND, "NotFound", "the server could not find the requested resource")
 }

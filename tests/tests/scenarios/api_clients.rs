@@ -1,7 +1,7 @@
 //! Stock clients of other languages at the hub's Kubernetes-style API: what they print is what a Kubernetes would have them print.
 
 mod history;
-mod kube_rs;
+pub(crate) mod kube_rs;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -2,6 +2,7 @@
 
 mod api;
 mod http;
+mod http2;
 mod quic;
 mod silence;
 mod socks5;

@@ -53,7 +53,7 @@ async fn an_agent_of_one_cluster_serves_no_other_whatever_it_says() -> Result<()
         let (_, dialed) = tokio::join!(client.dial(&target), async {
             let dial = honest.dial().await?;
             assert_eq!(dial.dial.host, format!("for-b-{at}"));
-            dial.accept(([192, 0, 2, 1], 80).into()).await.context("the dial is gone")
+            dial.accept("192.0.2.1:80").await.context("the dial is gone")
         });
         dialed?;
     }

@@ -165,7 +165,7 @@ pub(crate) async fn exec(kubectl: Program) -> Result<()> {
     let kubectl = kubectl.env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "true");
     let echo = kubectl.clone().args(["exec", "first", "--", "echo", "a b", "c+d%"]).run(BOUND).await?;
     assert_eq!(echo.success()?, "a b c+d%\n");
-    let failed = kubectl.clone().args(["exec", "first", "--", "fail", "3", "why"]).run(BOUND).await?;
+    let failed = kubectl.clone().args(["exec", "first", "--", "sh", "-c", "echo why >&2; exit 3"]).run(BOUND).await?;
     assert!(failed.stderr.starts_with("why\n"), "{failed:?}");
     failed.exited_with(3)?;
 

@@ -15,6 +15,18 @@ pub(super) fn json(document: &Value) -> Response<Body> {
     typed("application/json", Full::new(document.to_string().into()).boxed())
 }
 
+/// 201 with a document.
+pub(super) fn created(document: &Value) -> Response<Body> {
+    let mut response = json(document);
+    *response.status_mut() = StatusCode::CREATED;
+    response
+}
+
+/// 200 with a description of the API as old clients want it.
+pub(super) fn openapi_v2(document: &'static [u8]) -> Response<Body> {
+    typed("application/com.github.proto-openapi.spec.v2.v1.0+protobuf", Full::new(Bytes::from_static(document)).boxed())
+}
+
 /// 200 with text.
 pub(super) fn text(text: &str) -> Response<Body> {
     typed("text/plain", Full::new(text.to_owned().into()).boxed())

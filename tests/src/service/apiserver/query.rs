@@ -24,7 +24,7 @@ impl Query {
 }
 
 /// `+` is a space, `%XX` a byte; what is neither stays as it is.
-fn decode(text: &str) -> String {
+pub(super) fn decode(text: &str) -> String {
     let mut decoded = Vec::with_capacity(text.len());
     let mut bytes = text.as_bytes();
     while let [first, rest @ ..] = bytes {

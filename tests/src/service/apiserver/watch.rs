@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::sync::watch::Receiver;
 
 use super::answer::{self, Body};
-use super::pods;
+use super::pods::{self, Selector};
 use super::state::{Cluster, Event};
 
 /// One client's place in the history.
@@ -20,18 +20,18 @@ struct Watcher {
     next: usize,
     /// Events at or below this revision are known to the client.
     since: u64,
-    name: Option<String>,
+    selector: Selector,
     table: bool,
 }
 
-/// Streams the events after revision `since` (none: all), of the pod `name` (none: of all pods).
+/// Streams the events after revision `since` (none: all), of the pods that `selector` takes.
 pub(super) fn answer(
     cluster: Receiver<Cluster>,
     since: Option<u64>,
-    name: Option<&str>,
+    selector: Selector,
     table: bool,
 ) -> Response<Body> {
-    let watcher = Watcher { cluster, next: 0, since: since.unwrap_or(0), name: name.map(str::to_owned), table };
+    let watcher = Watcher { cluster, next: 0, since: since.unwrap_or(0), selector, table };
     let events = stream::unfold(watcher, |mut watcher| async move {
         let line = watcher.line().await?;
         Some((Ok::<_, Infallible>(Frame::data(line)), watcher))
@@ -53,8 +53,7 @@ impl Watcher {
 
     fn next_known(&mut self) -> Option<Event> {
         let cluster = self.cluster.borrow_and_update();
-        let (since, name) = (self.since, self.name.as_deref());
-        let concerns = |event: &Event| event.pod.revision > since && name.is_none_or(|name| event.pod.name == name);
+        let concerns = |event: &Event| event.pod.revision > self.since && self.selector.takes(&event.pod);
         let found = cluster.events[self.next..].iter().position(concerns);
         let index = found.map_or(cluster.events.len(), |offset| self.next + offset);
         self.next = if found.is_some() { index + 1 } else { index };

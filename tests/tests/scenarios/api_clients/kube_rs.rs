@@ -25,11 +25,17 @@ use super::{BOUND, History, delete, label, make};
 
 /// The client, on a connection of ours for each request: its own TLS would turn on TLS 1.2 for the whole workspace.
 fn client(hub: &Hub, address: std::net::SocketAddr) -> Result<Client> {
+    client_below(hub, address, "")
+}
+
+/// As [`client`], of the API server whose URL is the hub's with this path.
+pub(crate) fn client_below(hub: &Hub, address: std::net::SocketAddr, path: &'static str) -> Result<Client> {
     let connector = TlsConnector::from(hub.credentials().mutual_tls()?);
     let service = tower::service_fn(move |mut request: hyper::Request<Body>| {
         let connector = connector.clone();
         async move {
             request.headers_mut().insert("host", tests::HUB_NAME.try_into()?);
+            *request.uri_mut() = format!("{path}{}", request.uri()).parse()?;
             let stream = connector.connect(tests::HUB_NAME.try_into()?, TcpStream::connect(address).await?).await?;
             let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
             let mut carrier = JoinSet::new();

@@ -58,7 +58,7 @@ async fn garbage_is_a_bad_request_and_never_waited_for() -> Result<()> {
         b"\x00\x01\x02\x03 garbage\r\n\r\n",
         b"\xff\xfe\xfd\xfc\r\n\r\n",
         b"SSH-2.0-OpenSSH_9.9\r\n\r\n",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nMS\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
         b"CONNECT h:80\r\n\r\n",
         b"CONNECT h:80 HTTP/1.1\r\nno colon\r\n\r\n",

@@ -29,19 +29,31 @@ const BEGINNINGS: [&[u8]; 14] = [
     &[5, 1, 2, 1, 1, b'a', 1, b'b', 5, 1, 0, 3, 200, b'h'],
 ];
 
+/// HTTP/2's preface and its first frame, SETTINGS.
+const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// A call of konnectivity's, whose first packet does not come.
+const CALL: &[u8] = b"\0\0\x2a\x01\x04\0\0\0\x01\x83\x86\x04\x13/ProxyService/Proxy\x0f\x10\x10application/grpc";
+
 /// A TLS record of a handshake with a ClientHello that is announced and does not come.
 const HALF_A_HANDSHAKE: &[u8] = &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3];
 
 #[tokio::test]
 async fn a_client_that_begins_and_stays_is_let_go_at_its_deadline() -> Result<()> {
     let mut target = Target::start().await?;
+    let (half, call) = ([HTTP2, &CALL[..20]].concat(), [HTTP2, CALL].concat());
     let mut held = Vec::new();
     for entry in target.entries()? {
         for beginning in BEGINNINGS {
             held.push(begin(entry.clone(), beginning));
         }
+        for beginning in [&HTTP2[..5], &HTTP2[..24], HTTP2, &half] {
+            held.push(begin(entry.clone(), beginning));
+        }
     }
-    let [plain, ..] = target.entries()?;
+    let [plain, tls, _] = target.entries()?;
+    // Who calls over the Unix socket is somebody, and may rest.
+    held.extend([begin(plain.clone(), &call), begin(tls, &call)]);
     for handshake in [&HALF_A_HANDSHAKE[..1], HALF_A_HANDSHAKE] {
         held.push(begin(plain.clone(), handshake));
         // The API's port is TLS too, once one does not speak it.

@@ -74,7 +74,7 @@ async fn dials_without_an_answer_have_caps_of_their_own() -> Result<()> {
             let dial = agent.dial().await?;
             let body = refused(&client, 503).await?;
             ensure!(body.contains(&format!("{whose} has 1 dials without an answer")) && body.contains(flag), "{body}");
-            Ok((dial.accept(([192, 0, 2, 1], 80).into()).await?, ()))
+            Ok((dial.accept("192.0.2.1:80").await?, ()))
         });
         let (mut connection, (mut target, ())) = (waited?, checked?);
         carries(&mut connection, &mut target).await?;

@@ -92,7 +92,7 @@ async fn a_dial_that_was_under_way_is_answered() -> Result<()> {
         let dial = agent.dial().await?;
         hub.process().signal(Signal::SIGTERM)?;
         is_draining(&hub).await?;
-        Ok::<_, anyhow::Error>(dial.accept(([192, 0, 2, 1], 80).into()).await?)
+        Ok::<_, anyhow::Error>(dial.accept("192.0.2.1:80").await?)
     });
     let (mut connection, mut target) = (connection?, target?);
     carries(&mut connection, &mut target).await?;

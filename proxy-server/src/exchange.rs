@@ -1,0 +1,120 @@
+//! One HTTP exchange on a stream of a tunnel: a request, its answer, and what an upgrade makes of the two connections.
+
+use std::{io, pin::Pin, time::Duration};
+
+use http::{Request, Response, StatusCode};
+use hyper::{
+    body::{Body, Incoming},
+    client::conn::{http1, http2},
+    upgrade::OnUpgrade,
+};
+use hyper_util::rt::TokioIo;
+use tokio::{io::copy_bidirectional_with_sizes, sync::oneshot};
+use tokio_util::task::TaskTracker;
+use tunnel::{Metered, Stream, hop};
+
+use crate::{http_port::Tracked, proxy::Proxied};
+
+/// What an upgraded connection copies at a time.
+const COPIED: usize = 64 * 1024;
+
+/// A stream on which nothing was asked yet.
+#[derive(Debug)]
+pub(crate) enum Exchange<B> {
+    Http1 {
+        sender: http1::SendRequest<B>,
+        upgraded: oneshot::Sender<[OnUpgrade; 2]>,
+    },
+    /// With prior knowledge (RFC 9113 section 3.3): gRPC's trailers are no matter of HTTP/1.1.
+    Http2(http2::SendRequest<B>),
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ExchangeError {
+    #[error("the target broke off the HTTP exchange ({0}); look into its log")]
+    Broken(hyper::Error),
+    #[error("the target did not answer the request; look into its log")]
+    Silent,
+}
+
+impl<B> Exchange<B>
+where
+    B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static,
+{
+    /// Speaks HTTP to the target, in a task of `tasks` that ends with the exchange.
+    pub(crate) async fn begin(stream: Stream, proxied: Proxied, tasks: &TaskTracker) -> Result<Self, ExchangeError> {
+        let metered = Metered { stream, traffic: proxied.traffic().clone() };
+        let (sender, connection) =
+            http1::handshake::<_, B>(TokioIo::new(metered)).await.map_err(ExchangeError::Broken)?;
+        let (upgraded, pair) = oneshot::channel();
+        tasks.spawn(async move {
+            let result = tokio::select! {
+                result = drive(connection.with_upgrades(), pair) => result,
+                () = proxied.cut().cancelled() => "cut",
+            };
+            proxied.close(result);
+        });
+        Ok(Self::Http1 { sender, upgraded })
+    }
+
+    /// As [`Self::begin`], for a target that speaks HTTP/2 in clear.
+    pub(crate) async fn begin_http2(
+        stream: Stream,
+        proxied: Proxied,
+        tasks: &TaskTracker,
+    ) -> Result<Self, ExchangeError> {
+        let metered = Metered { stream, traffic: proxied.traffic().clone() };
+        let handshake = http2::handshake(Tracked(tasks.clone()), TokioIo::new(metered)).await;
+        let (sender, connection) = handshake.map_err(ExchangeError::Broken)?;
+        tasks.spawn(async move {
+            let result = tokio::select! {
+                ended = connection => if ended.is_ok() { "complete" } else { "target_reset" },
+                () = proxied.cut().cancelled() => "cut",
+            };
+            proxied.close(result);
+        });
+        Ok(Self::Http2(sender))
+    }
+
+    /// Sends the request; the answer's head must come within `limit`, if there is one. `client` is the connection that an
+    /// upgrade joins to the target's.
+    pub(crate) async fn send(
+        self,
+        request: Request<B>,
+        client: Option<OnUpgrade>,
+        limit: Option<Duration>,
+    ) -> Result<Response<Incoming>, ExchangeError> {
+        let (responding, upgraded): (Pin<Box<dyn Future<Output = _> + Send>>, _) = match self {
+            Self::Http1 { mut sender, upgraded } => (Box::pin(sender.send_request(request)), Some(upgraded)),
+            Self::Http2(mut sender) => (Box::pin(sender.send_request(request)), None),
+        };
+        let responded: hyper::Result<Response<Incoming>> = match limit {
+            Some(limit) => tokio::time::timeout(limit, responding).await.map_err(|_| ExchangeError::Silent)?,
+            None => responding.await,
+        };
+        let mut response = responded.map_err(ExchangeError::Broken)?;
+        let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if let Some((client, upgraded)) = client.zip(upgraded).filter(|_| switching) {
+            // The driver is gone only when the connection is: then both upgrades fail by themselves.
+            let _ = upgraded.send([client, hyper::upgrade::on(&mut response)]);
+        }
+        hop::strip(response.headers_mut(), switching);
+        Ok(response)
+    }
+}
+
+/// Moves the target's connection on, through an upgrade if there is one; says how it ended.
+async fn drive(
+    connection: impl Future<Output = hyper::Result<()>>,
+    pair: oneshot::Receiver<[OnUpgrade; 2]>,
+) -> &'static str {
+    if connection.await.is_err() {
+        return "target_reset";
+    }
+    let Ok([client, target]) = pair.await else { return "complete" };
+    let (Ok(client), Ok(target)) = tokio::join!(client, target) else { return "target_reset" };
+    let (mut client, mut target) = (TokioIo::new(client), TokioIo::new(target));
+    let copied: io::Result<_> = copy_bidirectional_with_sizes(&mut client, &mut target, COPIED, COPIED).await;
+    if copied.is_ok() { "complete" } else { "target_reset" }
+}

@@ -1,0 +1,345 @@
+//! The gateway: HTTPS requests for a cluster's Kubernetes API or for a service in it, by their URL.
+
+mod path;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use certs::ClusterName;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version,
+    header::{self, AUTHORIZATION},
+};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use registry::{
+    User, is_user_token,
+    kube::{rbac, server::impersonated, status::Status},
+};
+use tunnel::{Extra, Identity, Stream, hop};
+
+use crate::{
+    caller::{Caller, CallerError, Credentials, Shown},
+    client::Peer,
+    exchange::{Exchange, ExchangeError},
+    http_port::{Body, Origin},
+    metrics::Frontend,
+    proxy::{Proxied, Proxy},
+    refusal::OpenError,
+    route::{Route, Target},
+};
+
+use path::{PathError, Service, To, Way};
+
+/// How the fields begin by which a client speaks as somebody else.
+const IMPERSONATE: &str = "impersonate-";
+
+/// What a browser says about where a request comes from; no script can set or remove it (Fetch Metadata).
+const SITE: &str = "sec-fetch-site";
+const MODE: &str = "sec-fetch-mode";
+
+/// What answers requests for clusters.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    proxy: Arc<Proxy>,
+}
+
+/// Who asks, and what is left of what they showed.
+struct Asker {
+    user: Arc<User>,
+    /// The client's `Authorization` is for the target: to the hub it has shown a certificate.
+    speaks_to_target: bool,
+}
+
+/// Why a request was not sent on, or got no answer.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error(transparent)]
+    Path(PathError),
+    #[error(transparent)]
+    Caller(CallerError),
+    #[error("{0}")]
+    Impersonation(Status),
+    #[error("the field Connection names {0}: who asks is no matter of one hop; send the request without it")]
+    Smuggled(HeaderName),
+    #[error(transparent)]
+    Open(OpenError),
+    #[error(transparent)]
+    Exchange(ExchangeError),
+    #[error("the path cannot be sent on; check its characters")]
+    Malformed,
+}
+
+impl Gateway {
+    pub(crate) fn new(proxy: Arc<Proxy>) -> Self {
+        Self { proxy }
+    }
+
+    /// Answers a request whose path leads into a cluster; gives back one whose path is the hub's own.
+    pub(crate) async fn answer(
+        &self,
+        request: Request<Incoming>,
+        origin: &Origin,
+    ) -> Result<Response<Body>, Request<Incoming>> {
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        let Some(way) = path::parse(path) else { return Err(request) };
+        let way = match way {
+            Ok(way) => way,
+            Err(error) => return Ok(Refusal::Path(error).to_kubectl("/api")),
+        };
+        Ok(match way.to.clone() {
+            To::KubeApi => {
+                let rest = way.rest.clone();
+                let answered = self.kube_api(request, origin, way).await;
+                answered.unwrap_or_else(|refusal| refusal.to_kubectl(&rest))
+            }
+            To::Service(service) => {
+                let answered = self.service(request, origin, way, service).await;
+                answered.unwrap_or_else(|refusal| refusal.to_browser())
+            }
+        })
+    }
+
+    async fn kube_api(
+        &self,
+        mut request: Request<Incoming>,
+        origin: &Origin,
+        way: Way,
+    ) -> Result<Response<Body>, Refusal> {
+        let asker = self.asker(request.headers(), origin)?;
+        let caller = asker.user.caller();
+        let speaks_for =
+            impersonated(&self.proxy.registry, request.headers(), &caller).map_err(Refusal::Impersonation)?;
+        let target = Target::KubeGateway(identity(speaks_for));
+        let (stream, proxied) =
+            self.open(&asker, origin.peer, Frontend::Gateway, way.cluster, target, "kube-apiserver".into()).await?;
+        let headers = request.headers_mut();
+        let impersonating: Vec<_> =
+            headers.keys().filter(|name| name.as_str().starts_with(IMPERSONATE)).cloned().collect();
+        for name in impersonating {
+            headers.remove(name);
+        }
+        headers.insert(header::HOST, HeaderValue::from_static("kube-apiserver"));
+        *request.uri_mut() = way.rest.parse().map_err(|_| Refusal::Malformed)?;
+        let exchange = Exchange::begin(stream, proxied, &self.proxy.tasks).await.map_err(Refusal::Exchange)?;
+        send(exchange, request, &asker).await
+    }
+
+    async fn service(
+        &self,
+        mut request: Request<Incoming>,
+        origin: &Origin,
+        way: Way,
+        service: Service,
+    ) -> Result<Response<Body>, Refusal> {
+        let asker = self.asker(request.headers(), origin)?;
+        // Links in a page are relative to a path that ends in a slash.
+        if matches!(*request.method(), Method::GET | Method::HEAD)
+            && request.uri().path() == way.prefix
+            && !way.is_ocms()
+        {
+            return Ok(moved(&way));
+        }
+        let (host, port, tls) = (service.host(), service.port, service.tls);
+        let shown = format!("{host}:{port}");
+        let target = if tls { Target::Tls { host, port } } else { Target::Tcp { host, port } };
+        let (stream, proxied) =
+            self.open(&asker, origin.peer, Frontend::Service, way.cluster, target, shown.clone()).await?;
+        forwarded(request.headers_mut(), origin.peer, &way.prefix, &shown);
+        let tasks = &self.proxy.tasks;
+        let (exchange, uri) = match is_grpc(request.headers()) && !tls {
+            true => (Exchange::begin_http2(stream, proxied, tasks).await, format!("http://{shown}{}", way.rest)),
+            false => (Exchange::begin(stream, proxied, tasks).await, way.rest),
+        };
+        *request.uri_mut() = uri.parse().map_err(|_| Refusal::Malformed)?;
+        let mut response = send(exchange.map_err(Refusal::Exchange)?, request, &asker).await?;
+        within_prefix(response.headers_mut(), &way.prefix);
+        Ok(response)
+    }
+
+    async fn open(
+        &self,
+        asker: &Asker,
+        peer: SocketAddr,
+        frontend: Frontend,
+        cluster: ClusterName,
+        target: Target,
+        shown: String,
+    ) -> Result<(Stream, Proxied), Refusal> {
+        let (caller, route) = (Caller::User(asker.user.clone()), Route { cluster, target });
+        self.proxy.open_route(caller, frontend, Peer::Tcp(peer), route, shown).await.map_err(Refusal::Open)
+    }
+
+    /// Who asks. A client that has shown a certificate may send the target a token of its own; one that has not must show
+    /// the hub's.
+    fn asker(&self, headers: &HeaderMap, origin: &Origin) -> Result<Asker, Refusal> {
+        let about_the_asker = |name: &HeaderName| *name == AUTHORIZATION || name.as_str().starts_with(IMPERSONATE);
+        if let Some(name) = hop::named(headers).into_iter().find(about_the_asker) {
+            return Err(Refusal::Smuggled(name));
+        }
+        let authorization = headers.get(AUTHORIZATION);
+        let credentials = authorization.map(|value| Credentials::parse(value.as_bytes()));
+        let is_ours = |credentials: &Credentials| credentials.token().is_some_and(is_user_token);
+        let speaks_to_target = origin.certificate.is_some()
+            && credentials.as_ref().is_some_and(|parsed| !parsed.as_ref().is_ok_and(is_ours));
+        let credentials = match credentials {
+            Some(credentials) if !speaks_to_target => credentials.map_err(Refusal::Caller)?,
+            _ => Credentials::default(),
+        };
+        let shown = Shown { certificate: origin.certificate.clone(), credentials, ..Shown::default() };
+        match Caller::authenticate(&shown, &self.proxy.registry).map_err(Refusal::Caller)? {
+            Caller::User(user) => Ok(Asker { user, speaks_to_target }),
+            // Nobody comes here by the hub's Unix socket.
+            Caller::Socket { .. } => Err(Refusal::Caller(CallerError::Missing)),
+        }
+    }
+}
+
+/// Sends the client's request on, and gives the target's answer.
+async fn send(
+    exchange: Exchange<Incoming>,
+    mut request: Request<Incoming>,
+    asker: &Asker,
+) -> Result<Response<Body>, Refusal> {
+    let upgrade = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
+    let grpc = matches!(exchange, Exchange::Http2(_));
+    hop::strip(request.headers_mut(), upgrade.is_some());
+    if grpc {
+        request.headers_mut().remove(header::HOST);
+        request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    if !asker.speaks_to_target {
+        request.headers_mut().remove(AUTHORIZATION);
+    }
+    *request.version_mut() = if grpc { Version::HTTP_2 } else { Version::HTTP_11 };
+    // No limit: an upload takes as long as it takes. Where the client leaves, this future is dropped.
+    let response = exchange.send(request, upgrade, None).await.map_err(Refusal::Exchange)?;
+    Ok(response.map(BodyExt::boxed_unsync))
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Whether a browser's request may be answered: from a page of ours only for services, and from a page of others only
+/// where the user followed a link. A page from a spoke must not act on the hub with the certificate of who looks at it.
+pub(crate) fn may_browse(request: &Request<Incoming>) -> bool {
+    let said = |name: &str| request.headers().get(name).map(|value| value.as_bytes());
+    let path = request.uri().path();
+    let is_service = matches!(path::parse(path), Some(Ok(Way { to: To::Service(_), .. })));
+    match said(SITE) {
+        None | Some(b"none") => true,
+        Some(b"same-origin") => is_service,
+        Some(_) => is_service && request.method() == Method::GET && said(MODE) == Some(b"navigate"),
+    }
+}
+
+fn identity(caller: rbac::review::Caller) -> Identity {
+    let extra = caller.extra.into_iter().map(|(key, values)| Extra { key, values }).collect();
+    Identity { user: caller.user, groups: caller.groups, extra }
+}
+
+/// Tells the service who origin it, and by which URL.
+fn forwarded(headers: &mut HeaderMap, peer: SocketAddr, prefix: &str, service: &str) {
+    let own = headers.get(header::HOST).cloned();
+    let said = |text: &str| HeaderValue::from_str(text).ok();
+    let host = (HeaderName::from_static("x-forwarded-host"), own);
+    let fields = [
+        (HeaderName::from_static("x-forwarded-for"), said(&peer.ip().to_canonical().to_string())),
+        (HeaderName::from_static("x-forwarded-proto"), said("https")),
+        (HeaderName::from_static("x-forwarded-prefix"), said(prefix)),
+        (header::HOST, said(service)),
+    ];
+    for (name, value) in std::iter::once(host).chain(fields) {
+        if let Some(value) = value {
+            headers.insert(name, value);
+        }
+    }
+}
+
+/// Keeps a service's own paths, in redirects and in cookies, below its URL.
+fn within_prefix(headers: &mut HeaderMap, prefix: &str) {
+    let below = |path: &str| HeaderValue::try_from(format!("{prefix}{path}")).ok();
+    let location = headers.get(header::LOCATION).and_then(|location| location.to_str().ok());
+    // `//host/path` names another host.
+    let location = location.filter(|location| location.starts_with('/') && !location.starts_with("//"));
+    if let Some(location) = location.and_then(below) {
+        headers.insert(header::LOCATION, location);
+    }
+}
+
+fn moved(way: &Way) -> Response<Body> {
+    let query = way.rest.strip_prefix('/').unwrap_or_default();
+    let mut response = text(StatusCode::PERMANENT_REDIRECT, String::new());
+    if let Ok(location) = HeaderValue::try_from(format!("{}/{query}", way.prefix)) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
+fn text(status: StatusCode, sentence: String) -> Response<Body> {
+    let mut response = Response::new(Full::from(sentence).map_err(|never| match never {}).boxed_unsync());
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+impl Refusal {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Path(_) => StatusCode::NOT_FOUND,
+            Self::Caller(CallerError::Missing | CallerError::UnknownToken | CallerError::Malformed) => {
+                StatusCode::UNAUTHORIZED
+            }
+            Self::Caller(_) => StatusCode::FORBIDDEN,
+            Self::Impersonation(status) => StatusCode::from_u16(status.code).unwrap_or(StatusCode::FORBIDDEN),
+            Self::Smuggled(_) | Self::Malformed => StatusCode::BAD_REQUEST,
+            Self::Open(error) => error.status(),
+            Self::Exchange(ExchangeError::Broken(_)) => StatusCode::BAD_GATEWAY,
+            Self::Exchange(ExchangeError::Silent) => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    /// As an API server says it, so that kubectl shows the sentence. Where it asks what there is, it reads no `Status`, and
+    /// of some codes nothing at all but a warning (client-go, rest/request.go).
+    fn to_kubectl(&self, path: &str) -> Response<Body> {
+        if ["/api", "/apis"]
+            .iter()
+            .any(|root| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('?')))
+        {
+            let mut response = text(self.status(), self.to_string());
+            let headers = response.headers_mut();
+            if let Ok(warning) =
+                HeaderValue::try_from(format!("299 - \"{}\"", self.to_string().replace(['\\', '"'], "'")))
+            {
+                headers.insert(header::WARNING, warning);
+            }
+            self.advise(headers, "Bearer");
+            return response;
+        }
+        let status = if let Self::Impersonation(status) = self {
+            status.clone()
+        } else {
+            Status::gateway(self.status().as_u16(), self.to_string())
+        };
+        let mut response = text(self.status(), status.to_json().to_string());
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        self.advise(headers, "Bearer");
+        response
+    }
+
+    /// One sentence, and a question for the token where there are no credentials.
+    fn to_browser(&self) -> Response<Body> {
+        let mut response = text(self.status(), format!("{self}\n"));
+        self.advise(response.headers_mut(), "Basic realm=\"cluster-proxy: any user name, and a user's token\"");
+        response
+    }
+
+    fn advise(&self, headers: &mut HeaderMap, challenge: &'static str) {
+        match self.status() {
+            StatusCode::UNAUTHORIZED => headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge)),
+            StatusCode::SERVICE_UNAVAILABLE => headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1")),
+            _ => None,
+        };
+    }
+}

@@ -1,0 +1,122 @@
+//! Who asks: what the spoke's API server is told about the hub's users, whatever their clients send.
+
+use anyhow::{Context as _, Result, ensure};
+use hyper::{Method, StatusCode};
+use tests::Fetch;
+use tests::hub::ClusterAccess;
+use tests::service::apiserver::{Seen, TOKEN};
+
+use super::{BOUND, Site};
+
+const PODS: &str = "/clusters/one/api/v1/namespaces/default/pods";
+
+impl Site {
+    /// The newest request that the API server got.
+    fn newest(&self) -> Result<Seen> {
+        self.server.requests().pop().context("the API server was asked nothing")
+    }
+
+    /// What the hub answers to a request with these fields.
+    async fn ask(&self, token: &str, fields: &[(&str, &str)]) -> Result<tests::Answer> {
+        let mut fetch = Fetch::new(Method::GET, PODS).bearer(token);
+        for (name, value) in fields {
+            fetch = fetch.header(*name, *value);
+        }
+        let address = self.hub.addresses().api;
+        fetch.tls(address, tests::HUB_NAME, self.hub.credentials().tls()?).await
+    }
+}
+
+fn all(seen: &Seen, name: &str) -> Vec<String> {
+    seen.headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect()
+}
+
+#[tokio::test]
+async fn the_api_server_is_asked_by_the_agent_for_the_hubs_user() -> Result<()> {
+    let site = Site::start_with(&["--gateway-groups", "team-*"]).await?;
+    let alice = site.hub.create_user("alice", &ClusterAccess::Named(vec!["one".to_owned()])).await?;
+    for (user, name) in [(&alice, "alice"), (&site.hub.credentials(), "admin")] {
+        let config = site.config("/clusters/one", user)?;
+        config.kubectl()?.args(["get", "pods"]).run(BOUND).await?.success()?;
+        let seen = site.newest()?;
+        ensure!(all(&seen, "authorization") == [format!("Bearer {TOKEN}")], "{name}");
+        ensure!(all(&seen, "impersonate-user") == [name], "{seen:?}");
+        // The administrator's system:masters is the hub's matter.
+        ensure!(all(&seen, "impersonate-group").is_empty(), "{seen:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn no_field_that_a_client_sends_makes_it_somebody_else() -> Result<()> {
+    let site = Site::start().await?;
+    let alice = site.hub.create_user("alice", &ClusterAccess::Named(vec!["one".to_owned()])).await?;
+    let token = alice.token()?;
+    let forbidden = [
+        [("Impersonate-User", "admin")].as_slice(),
+        &[("impersonate-user", "admin")],
+        &[("IMPERSONATE-USER", "system:admin"), ("Impersonate-Group", "system:masters")],
+    ];
+    for fields in forbidden {
+        let answer = site.ask(&token, fields).await?;
+        ensure!(answer.status == StatusCode::FORBIDDEN, "{fields:?} {}", answer.text());
+    }
+    let malformed = [
+        [("Impersonate-User", "admin"), ("Impersonate-User", "alice")].as_slice(),
+        &[("Impersonate-Group", "system:masters")],
+        &[("Impersonate-Extra-Scopes", "all")],
+        &[("Impersonate-Uid", "0")],
+        &[("Connection", "Impersonate-User")],
+        &[("Connection", "close, impersonate-group")],
+        &[("Connection", "AUTHORIZATION")],
+    ];
+    for fields in malformed {
+        let answer = site.ask(&token, fields).await?;
+        ensure!(answer.status == StatusCode::BAD_REQUEST, "{fields:?} {}", answer.text());
+    }
+    ensure!(site.server.requests().is_empty(), "a request went through");
+    let harmless = [
+        [("X-Remote-User", "admin"), ("X-Remote-Group", "system:masters")].as_slice(),
+        &[("X-Remote-Extra-Scopes", "all")],
+        &[("Impersonate_User", "admin")],
+        &[("Proxy-Authorization", "Bearer x"), ("Connection", "X-Own"), ("X-Own", "1")],
+    ];
+    for fields in harmless {
+        site.ask(&token, fields).await?.success()?;
+        let seen = site.newest()?;
+        ensure!(all(&seen, "impersonate-user") == ["alice"], "{seen:?}");
+        let told = ["x-remote-user", "x-remote-group", "x-remote-extra-scopes", "proxy-authorization", "x-own"];
+        ensure!(told.iter().all(|name| all(&seen, name).is_empty()), "{seen:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_may_impersonate_on_the_hub_is_somebody_else_in_the_spoke() -> Result<()> {
+    let site = Site::start().await?;
+    let config = site.admin()?;
+    config.kubectl()?.args(["get", "pods", "--as", "bob", "--as-group", "staff"]).run(BOUND).await?.success()?;
+    let seen = site.newest()?;
+    ensure!(all(&seen, "impersonate-user") == ["bob"] && all(&seen, "impersonate-group") == ["staff"], "{seen:?}");
+    // A name that Kubernetes reserves is nobody whom the spoke lets the hub speak for.
+    let said = config.kubectl()?.args(["get", "pods", "--as", "system:admin"]).run(BOUND).await?;
+    ensure!(said.stderr.contains("reserves"), "{said:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn where_the_spoke_wants_it_the_users_own_token_goes_through() -> Result<()> {
+    let site = Site::start_with(&["--gateway", "token"]).await?;
+    let address = site.hub.addresses().api;
+    let own = |token: &str| Fetch::get(PODS).bearer(token);
+    let (name, credentials) = (tests::HUB_NAME, site.hub.credentials());
+    own(TOKEN).tls(address, name, credentials.mutual_tls()?).await?.success()?;
+    let seen = site.newest()?;
+    ensure!(all(&seen, "authorization") == [format!("Bearer {TOKEN}")], "{seen:?}");
+    ensure!(all(&seen, "impersonate-user").is_empty(), "{seen:?}");
+    // The hub's own token never leaves it.
+    let refused = own(&credentials.token()?).tls(address, name, credentials.tls()?).await?;
+    ensure!(refused.status == StatusCode::UNAUTHORIZED, "{}", refused.text());
+    ensure!(all(&site.newest()?, "authorization").is_empty());
+    Ok(())
+}
