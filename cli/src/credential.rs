@@ -30,8 +30,8 @@ const AGAIN: Duration = Duration::from_secs(60);
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \
     cluster-proxy credential\n\n\
-    Prints an ExecCredential (client.authentication.k8s.io/v1) with a client certificate for the hub, good for an hour.\n\
-    kubectl runs this by itself in the contexts that 'cluster-proxy kubeconfig' writes. The certificate is kept in the\n\
+    Prints an ExecCredential (client.authentication.k8s.io/v1) with a client certificate for the hub, good for an hour. \
+    kubectl runs this by itself in the contexts that 'cluster-proxy kubeconfig' writes. The certificate is kept in the \
     folder of the credentials, exchanged five minutes before its end, and of no use once the user is deleted.")]
 pub(crate) struct Credential {}
 

@@ -36,13 +36,13 @@ use file::{FileError, LockedFile};
     kubectl --context edge-1 get pods\n  \
     cluster-proxy kubeconfig -c edge-1 -c edge-2 --prefix work- --merge\n  \
     cluster-proxy kubeconfig --set production --output production.kubeconfig\n\n\
-    The file holds no secret: kubectl gets a certificate for an hour from 'cluster-proxy credential'. With --merge all\n\
+    The file holds no secret: kubectl gets a certificate for an hour from 'cluster-proxy credential'. With --merge all \
     that is in the file stays, and so does the current context; only comments are lost.")]
 pub(crate) struct Kubeconfig {
     #[command(flatten)]
     chosen: Chosen,
     /// Before the names of the clusters in those of the contexts
-    #[arg(long, value_name = "PREFIX", default_value = "")]
+    #[arg(long, value_name = "PREFIX", default_value = "", hide_default_value = true)]
     prefix: String,
     /// Add the contexts to the first file of KUBECONFIG, or to ~/.kube/config
     #[arg(long)]

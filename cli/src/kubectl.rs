@@ -31,7 +31,7 @@ use crate::{
 #[command(after_help = "Examples:\n  \
     cluster-proxy kubectl -C edge-1 get pods --namespace web\n  \
     cluster-proxy kubectl -C edge-1 -- --namespace web exec -it shell -- sh\n\n\
-    Input, output, signals and exit code are kubectl's own. What stands behind the cluster is kubectl's, so its -c is\n\
+    Input, output, signals and exit code are kubectl's own. What stands behind the cluster is kubectl's, so its -c is \
     the container. For contexts that stay, see 'cluster-proxy kubeconfig'.")]
 pub(crate) struct Kubectl {
     /// The cluster

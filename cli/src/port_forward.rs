@@ -53,7 +53,7 @@ use traffic::Traffic;
     cluster = \"edge-1\"\n  \
     target = \"svc/grafana.monitoring\"\n  \
     ports = [\"3000:80\"]\n\n\
-    The ports stay while the hub or the cluster's agent is away; connections opened meanwhile are tried for 5 seconds.\n\
+    The ports stay while the hub or the cluster's agent is away; connections opened meanwhile are tried for 5 seconds. \
     Pods, deployments and names of ports are looked up once, through the hub's kube gateway; services are DNS names.")]
 pub(crate) struct PortForward {
     /// The cluster that the target is in
