@@ -160,16 +160,8 @@ async fn the_browser_is_opened_at_the_first_port() -> Result<()> {
 async fn on_a_terminal_the_traffic_is_shown() -> Result<()> {
     let site = Site::start().await?;
     let remote = site.web.service().port();
-    let credentials = site.hub.credentials();
-    // The standard program that gives a command a terminal.
-    let command = format!(
-        "cluster-proxy --credentials {} port-forward -c one 127.0.0.1 :{remote}",
-        credentials.folder().display()
-    );
-    let binary = Program::of_workspace("cluster-proxy")?.path().parent().context("no folder")?.to_owned();
-    let line = format!("export PATH={}:$PATH TERM=xterm COLUMNS=150", binary.display());
-    let terminal = Program::at("/usr/bin/script").args(["--quiet", "--flush", "--command", &command, "/dev/null"]);
-    let mut terminal = terminal.after_shell(&line).with_stdin().spawn()?;
+    let terminal = site.port_forward(&format!("-c one 127.0.0.1 :{remote}"))?.env("TERM", "xterm").within_terminal();
+    let mut terminal = terminal.with_stdin().spawn()?;
     let local = local_ports(&terminal, 1).await?[0];
     is_web(local).await?;
     // Each look at the counts is written over the last one.

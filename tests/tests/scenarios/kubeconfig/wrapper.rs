@@ -78,6 +78,30 @@ async fn signals_reach_kubectl_and_its_end_by_one_is_told() -> Result<()> {
     Ok(())
 }
 
+/// The terminal sends the signal of Ctrl-C to both; a second one would make many a program leave without tidying up.
+#[tokio::test]
+async fn ctrl_c_on_a_terminal_reaches_kubectl_once() -> Result<()> {
+    let site = Site::start().await?;
+    let script = "trap 'echo interrupted' INT; trap 'exit 4' TERM; echo ready; while :; do sleep 0.05; done";
+    let double = Double::new(site.folder.path(), script)?;
+    let pids = site.folder.path().join("pid");
+    let line = format!("export PATH={}:$PATH; echo $$ > {}", double.folder.display(), pids.display());
+    let kubectl = site.alice()?.args(["kubectl", "-C", "one", "get"]).after_shell(&line);
+    let mut terminal = kubectl.env("TMPDIR", &double.temporary).within_terminal().with_stdin().spawn()?;
+    let is = |expected: &'static str| move |line: &str| (line.trim_end() == expected).then_some(());
+    terminal.stdout_line(BOUND, "kubectl", is("ready")).await?;
+    terminal.write(b"\x03", BOUND).await?;
+    let interrupted = |line: &str| line.contains("interrupted").then_some(());
+    terminal.stdout_line(BOUND, "the signal", interrupted).await?;
+    // What is handed on is handed on in order: after this one, nothing of the first is on its way.
+    let pid = fs::read_to_string(&pids)?.trim().parse()?;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGTERM)?;
+    terminal.exits_with(4, BOUND).await?;
+    assert_eq!(terminal.stdout().iter().filter(|line| line.contains("interrupted")).count(), 1);
+    assert_eq!(double.left_behind()?, 0);
+    Ok(())
+}
+
 #[tokio::test]
 async fn the_machines_kubectl_is_run() -> Result<()> {
     let site = Site::start().await?;
