@@ -109,6 +109,13 @@ pub fn issued_at(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(not_before))?.checked_add(CLOCK_SKEW)
 }
 
+/// When a certificate ends; `None` for what is no certificate.
+pub fn ends_at(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let not_after = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(not_after))
+}
+
 impl Dates {
     /// From a little before `now` until `validity` after it, but never beyond `limit`.
     pub(crate) fn new(now: SystemTime, validity: Duration, limit: SystemTime) -> Self {
@@ -275,6 +282,7 @@ mod tests {
         let ((first, first_not_after), (second, _)) = (issue(), issue());
         let leaf = parse(&first[0]);
         assert_eq!(not_after(&first[0]), first_not_after);
+        assert_eq!(ends_at(&first[0]), Some(first_not_after));
         let lifetime = first_not_after.duration_since(before).unwrap();
         assert!(lifetime > HOUR - Duration::from_secs(2) && lifetime < HOUR + Duration::from_secs(600), "{lifetime:?}");
         let begun = before.duration_since(leaf.validity().not_before.to_datetime().into()).unwrap();

@@ -31,7 +31,7 @@ pub use client_tls::ClientTls;
 pub use credentials::{Credentials, CredentialsError, HubEntry};
 pub use file::{write_public, write_secret};
 pub use identity::{Identity, IdentityError};
-pub use issue::{IssueError, Issued, issued_at};
+pub use issue::{IssueError, Issued, ends_at, issued_at};
 pub use key::{CsrError, PrivateKey, PrivateKeyError};
 pub use name::{AgentName, ClusterName, NameError, UserName};
 pub use pin::{FingerprintError, KeyFingerprint, Pin};

@@ -1,9 +1,13 @@
 //! The command line: what can be asked for, and who does it.
 
-use std::path::PathBuf;
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{
-    Parser, Subcommand,
+    CommandFactory, FromArgMatches, Parser, Subcommand,
     builder::styling::{AnsiColor, Styles},
 };
 
@@ -11,12 +15,15 @@ use crate::{
     api::Api,
     clusters::Clusters,
     completion::Completion,
+    credential::Credential,
     credentials,
     decision::{Accept, Delete, Deny},
     demo::Demo,
     failure::Failure,
     init::Init,
     join_command::JoinCommand,
+    kubeconfig::Kubeconfig,
+    kubectl::Kubectl,
     port_forward::PortForward,
     status,
     token::TokenCommand,
@@ -29,6 +36,9 @@ const STYLES: Styles = Styles::styled()
     .literal(AnsiColor::Green.on_default())
     .placeholder(AnsiColor::Cyan.on_default());
 
+/// What a user of the plug-in types.
+const PLUGIN: &str = "kubectl cluster-proxy";
+
 /// Reach services inside clusters that accept no inbound connection.
 #[derive(Debug, Parser)]
 #[command(
@@ -40,6 +50,7 @@ const STYLES: Styles = Styles::styled()
         proxy-server                               on the hub: start it\n  \
         cluster-proxy join-command edge-1          on the hub: prints the line to paste in the cluster\n  \
         cluster-proxy clusters                     who is there\n  \
+        cluster-proxy kubeconfig --all --merge     a kubectl context for each\n  \
         cluster-proxy port-forward -c edge-1 grafana.monitoring 3000:80\n\n\
         Or see all of it on this machine: cluster-proxy demo"
 )]
@@ -71,7 +82,13 @@ enum Command {
     /// Make, list and delete users of the proxy
     #[command(subcommand)]
     User(UserCommand),
-    /// Forward local ports to a service in a cluster
+    /// Write kubectl contexts for clusters, reached through the hub
+    Kubeconfig(Kubeconfig),
+    /// Run kubectl against a cluster
+    Kubectl(Kubectl),
+    /// Print a short-lived credential, as kubectl asks for it
+    Credential(Credential),
+    /// Forward local ports to services in clusters
     PortForward(PortForward),
     /// Show the hub at a glance
     #[command(after_help = "Example:\n  cluster-proxy status")]
@@ -83,8 +100,16 @@ enum Command {
 }
 
 impl CommandLine {
+    /// Reads it. By the name that kubectl gives its plug-ins, the help shows how kubectl is asked.
+    pub(crate) fn read(mut words: impl Iterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let program = words.next().unwrap_or_default();
+        let name = if is_plugin(Path::new(&program)) { PLUGIN } else { "cluster-proxy" };
+        let command = Self::command().name(name).bin_name(name).no_binary_name(true);
+        Self::from_arg_matches(&command.try_get_matches_from(words)?)
+    }
+
     /// Does what was asked.
-    pub(crate) async fn run(self) -> Result<(), Failure> {
+    pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
         let named = self.credentials.as_deref();
         let api = || -> Result<Api, Failure> { Ok(Api::new(&credentials::find(named)?)?) };
         match self.command {
@@ -96,17 +121,26 @@ impl CommandLine {
             Command::Token(token) => token.run(&api()?).await,
             Command::JoinCommand(join_command) => join_command.run(&api()?).await,
             Command::User(user) => user.run(&credentials::find(named)?).await,
+            Command::Kubeconfig(kubeconfig) => kubeconfig.run(&credentials::locate(named)?).await,
+            Command::Kubectl(kubectl) => return kubectl.run(&credentials::locate(named)?).await,
+            Command::Credential(credential) => credential.run(&credentials::locate(named)?).await,
             Command::PortForward(forward) => forward.run(&credentials::find(named)?).await,
             Command::Demo(demo) => demo.run().await,
             Command::Status => status::run(&api()?).await,
             Command::Completion(completion) => completion.run(),
         }
+        .map(|()| ExitCode::SUCCESS)
     }
+}
+
+/// Whether this program was found by kubectl: as `kubectl-cluster_proxy`, in PATH.
+fn is_plugin(program: &Path) -> bool {
+    program.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"kubectl-"))
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::{CommandFactory, error::ErrorKind};
+    use clap::error::ErrorKind;
 
     use super::*;
 
@@ -125,6 +159,29 @@ mod tests {
             command.get_subcommands().for_each(check);
         }
         check(&CommandLine::command());
+    }
+
+    #[test]
+    fn kubectls_plug_in_is_helped_under_its_own_name() {
+        let usage = |words: &[&str]| {
+            let error = CommandLine::read(words.iter().map(OsString::from)).unwrap_err();
+            error.to_string().lines().find(|line| line.starts_with("Usage:")).map(str::to_owned)
+        };
+        let expected = Some("Usage: kubectl cluster-proxy status [OPTIONS]".to_owned());
+        assert_eq!(usage(&["/x/kubectl-cluster_proxy", "status", "--help"]), expected);
+        assert_eq!(usage(&["x", "status", "--help"]).as_deref(), Some("Usage: cluster-proxy status [OPTIONS]"));
+    }
+
+    #[test]
+    fn what_stands_behind_the_cluster_is_kubectls() {
+        for line in [
+            "p kubectl -C c1 get pods -c web -o json --credentials x",
+            "p kubectl -c c1 --namespace x logs -f pod",
+            "p kubectl --cluster c1 -- --help",
+        ] {
+            let words = line.split(' ').map(OsString::from);
+            assert!(matches!(CommandLine::read(words).unwrap().command, Command::Kubectl(_)), "{line}");
+        }
     }
 
     #[test]

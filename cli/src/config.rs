@@ -1,4 +1,4 @@
-//! The environment: where credentials may be when nobody says where they are.
+//! The environment: where credentials and kubeconfigs may be when nobody says where they are, and what others ask for in it.
 
 use std::path::{Path, PathBuf};
 
@@ -16,6 +16,26 @@ struct Homes {
 pub(crate) fn credential_folders() -> Vec<PathBuf> {
     let home = variable("HOME");
     Homes { home, config: variable("XDG_CONFIG_HOME"), state: variable("XDG_STATE_HOME") }.credential_folders()
+}
+
+/// The kubeconfig that kubectl changes: the first of `KUBECONFIG`, else the one in the home folder.
+pub(crate) fn kubeconfig() -> Option<PathBuf> {
+    kubeconfig_of(variable("KUBECONFIG"), variable("HOME"))
+}
+
+/// What kubectl tells its credential plug-ins.
+pub(crate) fn exec_info() -> Option<String> {
+    variable("KUBERNETES_EXEC_INFO").map(|info| info.to_string_lossy().into_owned())
+}
+
+/// The user's choice of a browser.
+pub(crate) fn browser() -> Option<PathBuf> {
+    variable("BROWSER")
+}
+
+fn kubeconfig_of(list: Option<PathBuf>, home: Option<PathBuf>) -> Option<PathBuf> {
+    let listed = list.and_then(|list| std::env::split_paths(&list).find(|path| !path.as_os_str().is_empty()));
+    listed.or_else(|| home.map(|home| home.join(".kube/config")))
 }
 
 impl Homes {
@@ -44,6 +64,15 @@ fn variable(name: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_kubeconfig_that_is_named_is_the_one_to_change() {
+        let of = |list: &str| kubeconfig_of(Some(list.into()), Some("/home/a".into()));
+        assert_eq!(of("/x:/y"), Some("/x".into()));
+        assert_eq!(of(":/y"), Some("/y".into()));
+        assert_eq!(of(""), Some("/home/a/.kube/config".into()));
+        assert_eq!(kubeconfig_of(None, None), None);
+    }
 
     fn folders(home: &str, config: Option<&str>, state: Option<&str>) -> Vec<String> {
         let path = |text: &str| Some(PathBuf::from(text)).filter(|path| !path.as_os_str().is_empty());

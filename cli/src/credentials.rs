@@ -21,16 +21,33 @@ pub(crate) enum FindError {
     Unusable { folder: PathBuf, source: Box<CredentialsError> },
 }
 
+/// Credentials, and where they are.
+#[derive(Clone, Debug)]
+pub(crate) struct Located {
+    /// By its absolute path.
+    pub(crate) folder: PathBuf,
+    pub(crate) credentials: Credentials,
+}
+
 /// The credentials in `named`, or else in the first of the usual folders that has some.
 pub(crate) fn find(named: Option<&Path>) -> Result<Credentials, FindError> {
+    locate(named).map(|located| located.credentials)
+}
+
+/// As [`find`], with the folder.
+pub(crate) fn locate(named: Option<&Path>) -> Result<Located, FindError> {
     find_in(named.map_or_else(config::credential_folders, |named| vec![named.to_owned()]))
 }
 
 /// The credentials in the first of `folders` that has some.
-fn find_in(folders: Vec<PathBuf>) -> Result<Credentials, FindError> {
+fn find_in(folders: Vec<PathBuf>) -> Result<Located, FindError> {
     match folders.iter().find(|folder| holds_some(folder)) {
-        Some(folder) => Credentials::load(folder)
-            .map_err(|source| FindError::Unusable { folder: folder.clone(), source: Box::new(source) }),
+        Some(folder) => {
+            let credentials = Credentials::load(folder)
+                .map_err(|source| FindError::Unusable { folder: folder.clone(), source: Box::new(source) })?;
+            let folder = fs::canonicalize(folder).unwrap_or_else(|_| folder.clone());
+            Ok(Located { folder, credentials })
+        }
         None => Err(FindError::None(folders)),
     }
 }

@@ -2,13 +2,12 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 mod api;
 mod clusters;
 mod command;
 mod completion;
 mod config;
+mod credential;
 mod credentials;
 mod decision;
 mod demo;
@@ -17,6 +16,8 @@ mod duration;
 mod failure;
 mod init;
 mod join_command;
+mod kubeconfig;
+mod kubectl;
 mod output;
 mod port_forward;
 mod quantity;
@@ -24,15 +25,16 @@ mod status;
 mod table;
 mod token;
 mod user;
+mod yaml;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let line = match command::CommandLine::try_parse() {
+    let line = match command::CommandLine::read(std::env::args_os()) {
         Ok(line) => line,
         Err(error) => return failure::usage(&error),
     };
     match line.run().await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => failure.report(),
     }
 }

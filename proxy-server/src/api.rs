@@ -1,11 +1,13 @@
 //! The hub's HTTPS API: what `cluster-proxy` asks of it below `/v1`, and the registry's Kubernetes-style API for the rest.
 
+mod credential;
+
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use certs::ClusterName;
 use futures_util::stream;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use jiff::Timestamp;
@@ -86,12 +88,12 @@ impl Api {
             Ok(answered) => return answered,
             Err(own) => own,
         };
-        let asker = self.asker(&request, origin.certificate);
+        let asker = self.asker(request.headers(), origin.certificate.clone());
         if !request.uri().path().starts_with("/v1/") {
             return self.answer_kube(request, asker).await;
         }
         let answered = match asker {
-            Ok(asker) => self.route(&asker, request).await,
+            Ok(asker) => self.route(&asker, origin.certificate, request).await,
             Err(error) => Err(unknown_asker(&error)),
         };
         let response = answered.unwrap_or_else(|failure| {
@@ -141,10 +143,10 @@ impl Api {
     /// Who asks.
     fn asker(
         &self,
-        request: &Request<Incoming>,
+        headers: &HeaderMap,
         certificate: Option<CertificateDer<'static>>,
     ) -> Result<rbac::Caller, CallerError> {
-        let credentials = request.headers().get(header::AUTHORIZATION);
+        let credentials = headers.get(header::AUTHORIZATION);
         let credentials =
             credentials.map_or(Ok(Credentials::default()), |value| Credentials::parse(value.as_bytes()))?;
         let shown = Shown { certificate, credentials, ..Shown::default() };
@@ -174,7 +176,12 @@ impl Api {
         }
     }
 
-    async fn route(&self, asker: &rbac::Caller, request: Request<Incoming>) -> Answered {
+    async fn route(
+        &self,
+        asker: &rbac::Caller,
+        certificate: Option<CertificateDer<'static>>,
+        request: Request<Incoming>,
+    ) -> Answered {
         let path = request.uri().path().to_owned();
         let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
         let now = Timestamp::now();
@@ -242,7 +249,8 @@ impl Api {
                 tracing::info!(administrator, user = %name, "user deleted");
                 Ok(nothing())
             }
-            (_, ["v1", "status" | "clusters" | "tokens" | "users", ..]) => {
+            (&Method::POST, ["v1", "credential"]) => self.issue_credential(certificate, request).await,
+            (_, ["v1", "status" | "clusters" | "tokens" | "users" | "credential", ..]) => {
                 let message = format!("{} is not served at {path}", request.method());
                 Err(failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message))
             }

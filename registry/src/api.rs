@@ -12,6 +12,7 @@
 //! | `POST /v1/users` | [`NewUser`] | [`UserCreated`] |
 //! | `GET /v1/users` | – | [`UserList`] |
 //! | `DELETE /v1/users/NAME` | – | – |
+//! | `POST /v1/credential` | [`NewCredential`] | [`CredentialIssued`] |
 //! | `GET /v1/status` | – | [`HubStatus`] |
 //!
 //! Every other answer than 2xx has an [`ApiError`] as its body.
@@ -20,8 +21,10 @@ use certs::{ClusterName, UserName};
 use jiff::Timestamp;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::cluster::ManagedCluster;
+use crate::kube::sets::Rule;
 use crate::token::{JoinToken, TokenUse};
 use crate::user::{Reach, Role, User};
 
@@ -39,6 +42,15 @@ pub struct ClusterView {
     #[serde(flatten)]
     pub cluster: ManagedCluster,
     pub tunnel: TunnelView,
+}
+
+impl ClusterView {
+    /// Whether it is in `set`, a ManagedClusterSet.
+    pub fn is_in(&self, set: &Value) -> bool {
+        let labels = self.cluster.metadata.labels.iter();
+        let labels: Map<String, Value> = labels.map(|(key, value)| (key.clone(), value.as_str().into())).collect();
+        Rule::of(set).holds(Some(&labels))
+    }
 }
 
 /// What the hub sees of a cluster's tunnels at this moment.
@@ -165,6 +177,28 @@ pub struct UserView {
     pub created_at: Timestamp,
 }
 
+/// Asks for a short-lived certificate of who asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewCredential {
+    /// A PKCS#10 request in DER, base64 in JSON, for a key of the asker's.
+    #[serde(with = "base64_bytes")]
+    pub csr: Vec<u8>,
+    /// At most [`MAX_CREDENTIAL_SECONDS`], which it is when left out.
+    #[serde(default = "max_credential_seconds")]
+    pub validity_seconds: u64,
+}
+
+/// A short-lived certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CredentialIssued {
+    /// The user's certificate, then the hub's CA.
+    pub certificate_chain_pem: String,
+    /// When it ends: earlier than asked for where the certificate ends that was shown to get it.
+    pub not_after: Timestamp,
+}
+
 /// The hub at a glance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -200,7 +234,8 @@ pub struct ClusterCounts {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ApiError {
-    /// One CamelCase word for programs.
+    /// One CamelCase word for programs; a cluster's Kubernetes API may leave it out.
+    #[serde(default)]
     pub reason: String,
     /// One sentence that says what to do next.
     pub message: String,
@@ -211,6 +246,13 @@ pub const DEFAULT_TTL_SECONDS: u64 = 3600;
 
 fn default_ttl_seconds() -> u64 {
     DEFAULT_TTL_SECONDS
+}
+
+/// The longest life of a certificate that users get for themselves: an hour.
+pub const MAX_CREDENTIAL_SECONDS: u64 = 3600;
+
+fn max_credential_seconds() -> u64 {
+    MAX_CREDENTIAL_SECONDS
 }
 
 impl From<&JoinToken> for TokenView {
@@ -303,6 +345,17 @@ mod tests {
         let new: NewUser = serde_json::from_value(json).unwrap();
         assert_eq!(new.csr, [1, 2, 3]);
         assert_eq!(serde_json::to_value(&new).unwrap()["csr"], "AQID");
+    }
+
+    #[test]
+    fn a_cluster_is_in_the_set_that_its_label_names_and_in_those_that_select_it() {
+        let cluster = ManagedCluster::new("c1".parse().unwrap(), "u-1".to_owned(), Timestamp::UNIX_EPOCH);
+        let view = ClusterView { cluster, tunnel: TunnelView::default() };
+        let set = |name: &str, selector: Value| json!({"metadata": {"name": name}, "spec": selector});
+        assert!(view.is_in(&set("default", json!({}))));
+        assert!(!view.is_in(&set("other", json!({}))));
+        let everything = json!({"clusterSelector": {"selectorType": "LabelSelector", "labelSelector": {}}});
+        assert!(view.is_in(&set("global", everything)));
     }
 
     #[test]

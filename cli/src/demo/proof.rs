@@ -12,9 +12,9 @@ use super::{
     spoke::Spoke,
 };
 use crate::{
-    failure::{Exit, Failure, complain},
+    failure::{Exit, Failure},
     output,
-    port_forward::{Address, Entry, Events, Pair, bind, serve},
+    port_forward::{Address, Entry, Pair, Service, Teller, bind, serve},
     table::{Cell, Table},
 };
 
@@ -63,9 +63,9 @@ async fn forwarded(user: &Credentials, spoke: &Spoke) -> Result<(SocketAddr, Res
     let locals = bind(&[Address::Localhost], Pair { local: 0, remote: spoke.service.port() })?;
     let local = locals[0].address;
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    let events = Events { accepted: |_| {}, failed: |_, failure| complain(&failure.line()) };
+    let service = Service { entry, target, teller: Teller::Failures, traffic: Arc::default() };
     let answer = tokio::select! {
-        () = serve(locals, entry, target, events, &tasks, &stop) => Err(ClientError::TimedOut),
+        () = serve(locals, service, &tasks, &stop) => Err(ClientError::TimedOut),
         answer = direct(local) => answer,
     };
     stop.cancel();

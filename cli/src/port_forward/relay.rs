@@ -1,6 +1,9 @@
 //! The relay of one forwarded connection: a local client joined to a target, half-closes and resets kept.
 
-use std::io;
+use std::{
+    io,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use socket2::SockRef;
 use tokio::{
@@ -8,7 +11,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::entry::Opened;
+use super::{entry::Opened, traffic::Traffic};
 
 /// Below 64 KiB the system calls show.
 const BUFFER: usize = 64 * 1024;
@@ -17,7 +20,7 @@ const BUFFER: usize = 64 * 1024;
 /// reset: an error is never shown as an end.
 ///
 /// The hub ends a direction with close_notify (RFC 8446 section 6.1); a connection that just ends was cut.
-pub(super) async fn relay(mut local: TcpStream, opened: Opened) -> io::Result<()> {
+pub(super) async fn relay(mut local: TcpStream, opened: Opened, traffic: &Traffic) -> io::Result<()> {
     let Opened { stream: mut hub, ahead } = opened;
     // Set before and not after a failure: it holds even when this process is killed.
     reset_when_dropped(&local)?;
@@ -25,7 +28,10 @@ pub(super) async fn relay(mut local: TcpStream, opened: Opened) -> io::Result<()
     let (local_reader, local_writer) = local.split();
     let (hub_reader, hub_writer) = tokio::io::split(&mut hub);
     // Not select!: the first direction to end must not take the other with it. try_join! leaves only on an error.
-    tokio::try_join!(copy(local_reader, hub_writer), copy(ahead.as_ref().chain(hub_reader), local_writer))?;
+    tokio::try_join!(
+        copy(local_reader, hub_writer, &traffic.to_cluster),
+        copy(ahead.as_ref().chain(hub_reader), local_writer, &traffic.from_cluster)
+    )?;
     close_when_dropped(&local)?;
     close_when_dropped(hub.get_ref().0)
 }
@@ -38,13 +44,18 @@ fn close_when_dropped(tcp: &TcpStream) -> io::Result<()> {
     SockRef::from(tcp).set_linger(None)
 }
 
-async fn copy(mut reader: impl AsyncRead + Unpin, mut writer: impl AsyncWrite + Unpin) -> io::Result<()> {
+async fn copy(
+    mut reader: impl AsyncRead + Unpin,
+    mut writer: impl AsyncWrite + Unpin,
+    copied: &AtomicU64,
+) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     loop {
         let count = reader.read(&mut buffer).await?;
         if count == 0 {
             return writer.shutdown().await;
         }
+        copied.fetch_add(count as u64, Ordering::Relaxed);
         writer.write_all(&buffer[..count]).await?;
         // TLS keeps what it could not write at once.
         writer.flush().await?;
@@ -62,8 +73,10 @@ mod tests {
         let sent: Vec<u8> = (0..300_000_u32).map(|number| (number % 251) as u8).collect();
         let (writer, mut far) = duplex(1000);
         let mut received = Vec::new();
-        let (copied, read) = tokio::join!(copy(sent.as_slice(), writer), far.read_to_end(&mut received));
+        let count = AtomicU64::new(0);
+        let (copied, read) = tokio::join!(copy(sent.as_slice(), writer, &count), far.read_to_end(&mut received));
         copied.unwrap();
+        assert_eq!(count.into_inner(), 300_000);
         read.unwrap();
         assert!(received == sent);
     }

@@ -7,12 +7,12 @@ use tokio::{io::Interest, net::TcpStream, sync::Semaphore, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Target,
+    Target, Teller,
     entry::Entry,
     listen::Local,
     relay::{relay, reset_when_dropped},
+    traffic::Traffic,
 };
-use crate::failure::Failure;
 
 /// Connections of one port at a time; more wait in the listener's backlog.
 const CONNECTIONS: usize = 1024;
@@ -20,11 +20,13 @@ const CONNECTIONS: usize = 1024;
 /// After an error of accept, as when the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Who is told what happens to connections of a local address.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Events {
-    pub(crate) accepted: fn(SocketAddr),
-    pub(crate) failed: fn(SocketAddr, &Failure),
+/// What local ports lead to, and who is told of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Service {
+    pub(crate) entry: Arc<Entry>,
+    pub(crate) target: Target,
+    pub(crate) teller: Teller,
+    pub(crate) traffic: Arc<Traffic>,
 }
 
 /// What the connections of one port share.
@@ -32,23 +34,14 @@ pub(crate) struct Events {
 struct Port {
     address: SocketAddr,
     remote: u16,
-    target: Target,
-    entry: Arc<Entry>,
-    events: Events,
+    service: Service,
 }
 
 /// Serves until `stop`, with a task in `tasks` for each connection; `stop` resets those that are left.
-pub(crate) async fn serve(
-    locals: Vec<Local>,
-    entry: Arc<Entry>,
-    target: Target,
-    events: Events,
-    tasks: &TaskTracker,
-    stop: &CancellationToken,
-) {
+pub(crate) async fn serve(locals: Vec<Local>, service: Service, tasks: &TaskTracker, stop: &CancellationToken) {
     let accepting = locals.into_iter().map(|local| {
         let Local { listener, address, remote } = local;
-        let port = Port { address, remote, target: target.clone(), entry: entry.clone(), events };
+        let port = Port { address, remote, service: service.clone() };
         accept(listener, Arc::new(port), tasks, stop)
     });
     tokio::select! {
@@ -81,9 +74,11 @@ impl Port {
         // Until there is a target, whatever ends this resets the client; then the relay decides. The socket may be
         // gone already, which `left` sees.
         let _ = reset_when_dropped(&local);
-        (self.events.accepted)(self.address);
+        let Service { entry, target, teller, traffic } = &self.service;
+        let _connection = traffic.connection();
+        teller.accepted(self.address);
         let opened = tokio::select! {
-            opened = self.entry.open(&self.target, self.remote) => opened,
+            opened = entry.open(target, self.remote) => opened,
             // Nobody is left to be served; dropping the attempt cancels the hub's dial.
             () = left(&local) => return,
         };
@@ -91,9 +86,9 @@ impl Port {
             Ok(opened) => {
                 // Latency matters more than packets; a relay that breaks off has told both ends by resetting them.
                 let _ = local.set_nodelay(true);
-                let _ = relay(local, opened).await;
+                let _ = relay(local, opened, traffic).await;
             }
-            Err(error) => (self.events.failed)(self.address, &error.into()),
+            Err(error) => teller.failed(self.address, &error.into()),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use certs::{Authority, Credentials, HubEntry, PrivateKey, ServerTls};
 use http::StatusCode;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -13,7 +14,11 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Address, Entry, Events, Pair, Target, bind, entry::OpenError, serve};
+use super::{
+    Address, Entry, Found, Lookup, Pair, Place, Service, Target, Teller, bind, entry::OpenError, serve,
+    traffic::Traffic,
+};
+use crate::{api::Api, failure::Failure};
 
 const BOUND: Duration = Duration::from_secs(10);
 
@@ -21,6 +26,7 @@ const BOUND: Duration = Duration::from_secs(10);
 struct HubDouble {
     listener: TcpListener,
     acceptor: TlsAcceptor,
+    credentials: Credentials,
     entry: Arc<Entry>,
     _folder: TempDir,
 }
@@ -37,14 +43,14 @@ impl HubDouble {
         let issued = authority.issue_user(&key.csr_der().unwrap(), &user, Duration::from_secs(3600)).unwrap();
         let proxy = listener.local_addr().unwrap().to_string();
         let credentials = Credentials {
-            hub: HubEntry { user, api: "https://hub:8443".into(), proxy, pin: authority.pin() },
+            hub: HubEntry { user, api: format!("https://{proxy}"), proxy, pin: authority.pin() },
             ca_pem: authority.certificate_pem().into(),
             chain_pem: issued.chain_pem,
             key_pem: key.to_pem().into(),
             token: Some("tok".into()),
         };
         let entry = Arc::new(Entry::new(&credentials, &"c1".parse().unwrap()).unwrap());
-        Self { listener, acceptor: TlsAcceptor::from(tls.config(&[])), entry, _folder: folder }
+        Self { listener, acceptor: TlsAcceptor::from(tls.config(&[])), credentials, entry, _folder: folder }
     }
 
     /// The next CONNECT, its head read.
@@ -67,11 +73,39 @@ impl HubDouble {
     }
 }
 
+impl HubDouble {
+    /// The next request for `path`, answered with a status and a document.
+    async fn api(&self, path: &str, status: u16, document: &Value) {
+        let (mut stream, head) = self.accept().await;
+        assert_eq!(head.lines().next(), Some(format!("GET {path} HTTP/1.1").as_str()));
+        let body = document.to_string();
+        let answer = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+    }
+
+    /// What becomes of a place, as the gateway answers with these.
+    async fn look_up(&self, place: &str, answers: &[(&str, u16, Value)]) -> Result<Found, Failure> {
+        let place: Place = place.parse().unwrap();
+        let place = place.in_namespace(Some("shop")).unwrap();
+        let (api, cluster) = (Api::new(&self.credentials).unwrap(), "c1".parse().unwrap());
+        let lookup = Lookup { api: &api, cluster: &cluster };
+        let answering = async {
+            for (path, status, document) in answers {
+                self.api(&format!("/clusters/c1{path}"), *status, document).await;
+            }
+        };
+        let (found, ()) = timeout(BOUND, async { tokio::join!(lookup.find(&place, true), answering) }).await.unwrap();
+        found.map_err(Failure::from)
+    }
+}
+
 /// A forwarded local port.
 struct Forward {
     address: SocketAddr,
     tasks: TaskTracker,
     stop: CancellationToken,
+    traffic: Arc<Traffic>,
 }
 
 impl Forward {
@@ -79,11 +113,11 @@ impl Forward {
         let locals = bind(&["127.0.0.1".parse::<Address>().unwrap()], Pair { local: 0, remote: 80 }).unwrap();
         let address = locals[0].address;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let events = Events { accepted: |_| {}, failed: |_, _| {} };
         let (entry, connections, stopped) = (hub.entry.clone(), tasks.clone(), stop.clone());
-        let target = "web".parse().unwrap();
-        tasks.spawn(async move { serve(locals, entry, target, events, &connections, &stopped).await });
-        Self { address, tasks, stop }
+        let (target, traffic) = ("web".parse().unwrap(), Arc::new(Traffic::default()));
+        let service = Service { entry, target, teller: Teller::Failures, traffic: traffic.clone() };
+        tasks.spawn(async move { serve(locals, service, &connections, &stopped).await });
+        Self { address, tasks, stop, traffic }
     }
 
     async fn connect(&self) -> TcpStream {
@@ -103,6 +137,59 @@ async fn read_to_end(stream: &mut (impl AsyncReadExt + Unpin)) -> io::Result<Str
     let mut text = String::new();
     timeout(BOUND, stream.read_to_string(&mut text)).await.expect("an end or an error")?;
     Ok(text)
+}
+
+fn pod(name: &str, address: &str, ready: &str) -> Value {
+    json!({
+        "metadata": {"name": name},
+        "spec": {"containers": [{"ports": [{"name": "http", "containerPort": 8080}]}]},
+        "status": {"podIP": address, "phase": "Running", "conditions": [{"type": "Ready", "status": ready}]},
+    })
+}
+
+#[tokio::test]
+async fn a_pod_is_its_address_which_the_kube_gateway_knows() {
+    let hub = HubDouble::start().await;
+    let path = "/api/v1/namespaces/shop/pods/web-0";
+    let found = hub.look_up("pod/web-0", &[(path, 200, pod("web-0", "10.1.0.7", "False"))]).await.unwrap();
+    assert_eq!(found.target, "10.1.0.7".parse().unwrap());
+    // As Kubernetes says it; the reason may be missing.
+    let missing = json!({"kind": "Status", "status": "Failure", "message": "pods \"web-0\" not found", "code": 404});
+    let line = hub.look_up("pod/web-0", &[(path, 404, missing)]).await.unwrap_err().line();
+    assert_eq!(
+        line,
+        "cannot look up pod web-0 in namespace shop of cluster c1: pods \"web-0\" not found; \
+         or name its address in the cluster instead"
+    );
+}
+
+#[tokio::test]
+async fn a_deployment_is_one_of_its_ready_pods() {
+    let hub = HubDouble::start().await;
+    let deployment = json!({"spec": {"selector": {"matchLabels": {"app": "web", "tier": "a"}}}});
+    let deployment = ("/apis/apps/v1/namespaces/shop/deployments/web", 200, deployment);
+    let list =
+        |pods: Value| ("/api/v1/namespaces/shop/pods?labelSelector=app%3Dweb%2Ctier%3Da", 200, json!({"items": pods}));
+    let mut leaving = pod("a", "10.1.0.1", "True");
+    leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+    let pods =
+        json!([pod("d", "10.1.0.4", "True"), pod("c", "10.1.0.3", "True"), pod("b", "10.1.0.2", "False"), leaving]);
+    let found = hub.look_up("deploy/web", &[deployment.clone(), list(pods)]).await.unwrap();
+    assert_eq!(found.target, "10.1.0.3".parse().unwrap());
+    let none = list(json!([pod("b", "10.1.0.2", "False")]));
+    let failure = hub.look_up("deploy/web", &[deployment, none]).await.unwrap_err();
+    assert!(failure.is_passing() && failure.line().contains("no pod of deployment web is ready"), "{}", failure.line());
+}
+
+#[tokio::test]
+async fn a_services_port_is_known_by_its_name() {
+    let hub = HubDouble::start().await;
+    let service =
+        json!({"spec": {"clusterIP": "10.0.0.1", "ports": [{"name": "http", "port": 80, "targetPort": 8080}]}});
+    let place: Place = "svc/web".parse().unwrap();
+    let found = hub.look_up("svc/web", &[("/api/v1/namespaces/shop/services/web", 200, service)]).await.unwrap();
+    assert_eq!(found.target, "web.shop.svc".parse().unwrap());
+    assert_eq!(found.port(&place, &"http".parse().unwrap()).unwrap(), 80);
 }
 
 #[tokio::test]
@@ -138,7 +225,9 @@ async fn a_client_that_ends_first_still_gets_its_answer() {
     target.write_all(b"pong").await.unwrap();
     target.shutdown().await.unwrap();
     assert_eq!(read_to_end(&mut client).await.unwrap(), "pong");
+    let traffic = forward.traffic.clone();
     forward.end().await;
+    assert_eq!(traffic.line(), "0 open, 1 in all, 4B sent, 4B received");
 }
 
 #[tokio::test]

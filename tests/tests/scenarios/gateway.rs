@@ -1,5 +1,6 @@
 //! The kube gateway: stock kubectl by `https://hub/clusters/<name>`, as the hub's user, with the spoke's own account.
 
+mod contexts;
 mod identity;
 mod kubectl;
 mod many;
@@ -31,7 +32,7 @@ struct Site {
     spoke: Spoke,
     server: ApiServer,
     _authority: TargetAuthority,
-    _account: TempDir,
+    account: TempDir,
 }
 
 impl Site {
@@ -53,7 +54,7 @@ impl Site {
         let flags = own.chain(flags.iter().map(|flag| (*flag).to_owned()));
         let spoke = Spoke::of(&hub, "one").args(flags).start().await?;
         server.add_pod("first");
-        Ok(Self { hub, spoke, server, _authority: authority, _account: account })
+        Ok(Self { hub, spoke, server, _authority: authority, account })
     }
 
     /// kubectl's configuration for the cluster, by a path below the hub's address, with a user's token.

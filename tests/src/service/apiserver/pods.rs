@@ -96,6 +96,7 @@ pub(super) fn object(pod: &Pod) -> Value {
         },
         "status": {
             "phase": "Running",
+            "podIP": "127.0.0.1",
             "conditions": [{ "type": "Ready", "status": "True" }],
             "containerStatuses": [running(&json!("main"))],
             "ephemeralContainerStatuses": ephemeral,

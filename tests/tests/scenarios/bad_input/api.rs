@@ -44,6 +44,10 @@ async fn a_request_that_cannot_be_served_says_why_in_json() -> Result<()> {
         user("validitySeconds", json!(u64::MAX)),
         user("validitySeconds", json!(-1)),
         good_without_csr(&good),
+        ("/v1/credential", "{}".to_owned()),
+        ("/v1/credential", json!({"csr": csr}).to_string()),
+        ("/v1/credential", json!({"csr": csr, "validitySeconds": 0}).to_string()),
+        ("/v1/credential", json!({"csr": csr, "user": "admin"}).to_string()),
     ];
     for (path, body) in bodies {
         let what = format!("{path} with {}", shown(body.as_bytes()));
@@ -72,6 +76,7 @@ async fn a_request_that_cannot_be_served_says_why_in_json() -> Result<()> {
         Fetch::new(Method::DELETE, "/v1/users/none"),
         Fetch::new(Method::DELETE, "/v1/users/a%20b"),
         Fetch::new(Method::DELETE, "/v1/tokens/none"),
+        Fetch::get("/v1/credential"),
     ];
     for (at, request) in requests.into_iter().enumerate() {
         let what = format!("{request:?}");

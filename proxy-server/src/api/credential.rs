@@ -1,0 +1,54 @@
+//! The short-lived certificate that a user gets for itself: what kubectl's exec plug-in shows instead of the long-lived one.
+
+use std::time::{Duration, SystemTime};
+
+use certs::ends_at;
+use http::{HeaderMap, Request, StatusCode, header};
+use hyper::body::Incoming;
+use jiff::Timestamp;
+use registry::api::{CredentialIssued, MAX_CREDENTIAL_SECONDS, NewCredential};
+use rustls::pki_types::CertificateDer;
+
+use super::{Answered, Api, bad_request, body, failure, json, unknown_asker};
+use crate::caller::Credentials;
+
+impl Api {
+    /// Issues a certificate to who asks, for a key of its own.
+    ///
+    /// One that was asked for with a certificate ends with that at the latest: a stolen one cannot be renewed for ever.
+    pub(super) async fn issue_credential(
+        &self,
+        certificate: Option<CertificateDer<'static>>,
+        request: Request<Incoming>,
+    ) -> Answered {
+        let headers = request.headers().clone();
+        let NewCredential { csr, validity_seconds } = body(request).await?;
+        if !(1..=MAX_CREDENTIAL_SECONDS).contains(&validity_seconds) {
+            let message = format!("validitySeconds is {validity_seconds}; ask for 1 to {MAX_CREDENTIAL_SECONDS}");
+            return Err(failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message));
+        }
+        // Only now: while the body came, the user may have been deleted, and another made of the same name.
+        let asker = self.asker(&headers, certificate.clone()).map_err(|error| unknown_asker(&error))?;
+        let shown = certificate.filter(|_| !has_token(&headers));
+        let user = asker.user.parse().map_err(|error| bad_request(&error))?;
+        let validity = Duration::from_secs(validity_seconds).min(shown.map_or(Duration::MAX, |shown| rest_of(&shown)));
+        let issued = self.authorities.current().issue_user(&csr, &user, validity);
+        let issued = issued.map_err(|error| bad_request(&error))?;
+        let not_after = Timestamp::try_from(issued.not_after).unwrap_or(Timestamp::MAX);
+        tracing::debug!(%user, %not_after, "certificate issued");
+        let issued = CredentialIssued { certificate_chain_pem: issued.chain_pem, not_after };
+        Ok(json(StatusCode::CREATED, &issued))
+    }
+}
+
+/// Whether a token, and not the certificate, says who asks.
+fn has_token(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::AUTHORIZATION);
+    value.is_some_and(|value| Credentials::parse(value.as_bytes()).is_ok_and(|shown| shown.token.is_some()))
+}
+
+/// How long the certificate is still good for.
+fn rest_of(certificate: &CertificateDer<'_>) -> Duration {
+    let rest = ends_at(certificate).and_then(|end| end.duration_since(SystemTime::now()).ok());
+    rest.unwrap_or_default()
+}
