@@ -35,7 +35,7 @@ enum Carrier {
 
 impl Case {
     async fn start(kubectl: Program, carrier: Carrier) -> Result<Self> {
-        let site = Site::start().await?;
+        let site = Box::pin(Site::start()).await?;
         if let Carrier::SpdyAfter(status) = carrier {
             site.server.refuse_websockets(status);
         }
