@@ -146,7 +146,7 @@ impl Gateway {
             self.open(&asker, origin.peer, Frontend::Service, way.cluster, target, shown.clone()).await?;
         forwarded(request.headers_mut(), origin.peer, &way.prefix, &shown);
         let tasks = &self.proxy.tasks;
-        let (exchange, uri) = match is_grpc(request.headers()) && !tls {
+        let (exchange, uri) = match is_grpc(&request) && !tls {
             true => (Exchange::begin_http2(stream, proxied, tasks).await, format!("http://{shown}{}", way.rest)),
             false => (Exchange::begin(stream, proxied, tasks).await, way.rest),
         };
@@ -216,8 +216,11 @@ async fn send(
     Ok(response.map(BodyExt::boxed_unsync))
 }
 
-fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+/// gRPC proper: its form for browsers (`application/grpc-web`) is ordinary HTTP.
+fn is_grpc(request: &Request<Incoming>) -> bool {
+    let kind = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let after = kind.and_then(|kind| kind.strip_prefix(b"application/grpc"));
+    request.version() == Version::HTTP_2 && after.is_some_and(|after| matches!(after.first(), None | Some(b'+' | b';')))
 }
 
 /// Whether a browser's request may be answered: from a page of ours only for services, and from a page of others only
