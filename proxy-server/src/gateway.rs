@@ -111,7 +111,7 @@ impl Gateway {
             impersonated(&self.proxy.registry, request.headers(), &caller).map_err(Refusal::Impersonation)?;
         let target = Target::KubeGateway(identity(speaks_for));
         let (stream, proxied) =
-            self.open(&asker, origin.peer, Frontend::Gateway, way.cluster, target, "kube-apiserver".into()).await?;
+            self.open(&asker, origin, Frontend::Gateway, way.cluster, target, "kube-apiserver".into()).await?;
         let headers = request.headers_mut();
         let impersonating: Vec<_> =
             headers.keys().filter(|name| name.as_str().starts_with(IMPERSONATE)).cloned().collect();
@@ -143,7 +143,7 @@ impl Gateway {
         let shown = format!("{host}:{port}");
         let target = if tls { Target::Tls { host, port } } else { Target::Tcp { host, port } };
         let (stream, proxied) =
-            self.open(&asker, origin.peer, Frontend::Service, way.cluster, target, shown.clone()).await?;
+            self.open(&asker, origin, Frontend::Service, way.cluster, target, shown.clone()).await?;
         forwarded(request.headers_mut(), origin.peer, &way.prefix, &shown);
         let tasks = &self.proxy.tasks;
         let (exchange, uri) = match is_grpc(&request) && !tls {
@@ -159,14 +159,17 @@ impl Gateway {
     async fn open(
         &self,
         asker: &Asker,
-        peer: SocketAddr,
+        origin: &Origin,
         frontend: Frontend,
         cluster: ClusterName,
         target: Target,
         shown: String,
     ) -> Result<(Stream, Proxied), Refusal> {
         let (caller, route) = (Caller::User(asker.user.clone()), Route { cluster, target });
-        self.proxy.open_route(caller, frontend, Peer::Tcp(peer), route, shown).await.map_err(Refusal::Open)
+        let opened = self.proxy.open_route(caller, frontend, Peer::Tcp(origin.peer), route, shown).await;
+        let opened = opened.map_err(Refusal::Open)?;
+        origin.may_read_slowly();
+        Ok(opened)
     }
 
     /// Who asks. A client that has shown a certificate may send the target a token of its own; one that has not must show

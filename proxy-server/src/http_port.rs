@@ -4,6 +4,7 @@ use std::{
     convert::Infallible,
     io,
     net::SocketAddr,
+    os::fd::{AsFd, OwnedFd},
     pin::{Pin, pin},
     sync::Arc,
     time::Duration,
@@ -30,8 +31,8 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// How long a client may take to shake hands, and then to ask.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client may take to shake hands, then to ask, and then to take its answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long accepting pauses after an error (no more file descriptors): it would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -63,6 +64,15 @@ pub(crate) struct Origin {
     pub(crate) peer: SocketAddr,
     /// The leaf of the client's certificate, which TLS has verified.
     pub(crate) certificate: Option<CertificateDer<'static>>,
+    socket: Arc<OwnedFd>,
+}
+
+impl Origin {
+    /// From now on the client may read its answers as slowly as it likes: people pause what they look at.
+    pub(crate) fn may_read_slowly(&self) {
+        // A socket that takes no option is about to fail anyway.
+        let _ = SockRef::from(&*self.socket).set_tcp_user_timeout(None);
+    }
 }
 
 /// A body that is whole.
@@ -90,8 +100,6 @@ pub(crate) struct HttpPort {
     pub(crate) listener: TcpListener,
     /// Where there is none, the port speaks plain HTTP.
     pub(crate) tls: Option<TlsAcceptor>,
-    /// A client that takes no answer for so long is gone. `None` where people may read slowly on purpose.
-    pub(crate) reader_timeout: Option<Duration>,
     /// Clients at a time; one too many is closed.
     pub(crate) connections: usize,
     pub(crate) tasks: TaskTracker,
@@ -118,10 +126,13 @@ impl HttpPort {
             };
             let Ok(permit) = room.clone().try_acquire_owned() else { continue };
             let (answer, tls, end) = (answer.clone(), self.tls.clone(), self.end.clone());
-            let (tasks, reader_timeout) = (Tracked(self.tasks.clone()), self.reader_timeout);
+            let tasks = Tracked(self.tasks.clone());
             self.tasks.spawn(async move {
-                let served = match prepare(&tcp, reader_timeout) {
-                    Ok(()) => serve_one(tcp, peer, tls, tasks, end, answer).await,
+                let served = match prepare(&tcp) {
+                    Ok(socket) => {
+                        let origin = Origin { peer, certificate: None, socket: Arc::new(socket) };
+                        serve_one(tcp, origin, tls, tasks, end, answer).await
+                    }
                     Err(error) => Err(error),
                 };
                 if let Err(error) = served {
@@ -133,16 +144,19 @@ impl HttpPort {
     }
 }
 
-fn prepare(tcp: &TcpStream, reader_timeout: Option<Duration>) -> io::Result<()> {
+/// Gives another handle of the socket.
+fn prepare(tcp: &TcpStream) -> io::Result<OwnedFd> {
     tcp.set_nodelay(true)?;
     let socket = SockRef::from(tcp);
     socket.set_tcp_keepalive(&KEEPALIVE)?;
-    socket.set_tcp_user_timeout(reader_timeout)
+    // A client that takes no answer for so long is gone.
+    socket.set_tcp_user_timeout(Some(PATIENCE))?;
+    tcp.as_fd().try_clone_to_owned()
 }
 
 async fn serve_one<F, R>(
     tcp: TcpStream,
-    peer: SocketAddr,
+    origin: Origin,
     tls: Option<TlsAcceptor>,
     tasks: Tracked,
     end: CancellationToken,
@@ -153,7 +167,6 @@ where
     R: Future<Output = Response<Body>> + Send + 'static,
 {
     let Some(tls) = tls else {
-        let origin = Origin { peer, certificate: None };
         return serve_requests(tcp, origin, false, tasks, end, answer).await;
     };
     let shaking = end.run_until_cancelled(tokio::time::timeout(PATIENCE, tls.accept(tcp)));
@@ -162,7 +175,7 @@ where
     let session = stream.get_ref().1;
     let http2 = session.alpn_protocol() == Some(b"h2");
     let leaf = session.peer_certificates().and_then(|chain| chain.first()).cloned();
-    let origin = Origin { peer, certificate: leaf.map(CertificateDer::into_owned) };
+    let origin = Origin { certificate: leaf.map(CertificateDer::into_owned), ..origin };
     serve_requests(stream, origin, http2, tasks, end, answer).await
 }
 

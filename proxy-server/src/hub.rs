@@ -30,7 +30,7 @@ use crate::{
     frontend::Frontends,
     gateway::Gateway,
     health::Health,
-    http_port::{HttpPort, PATIENCE},
+    http_port::HttpPort,
     joins::Joins,
     limits::Limits,
     metrics::{LiveCollector, Metrics},
@@ -257,21 +257,20 @@ impl Hub {
         others.spawn(async move { ended.run_until_cancelled(agents.note_absent()).await });
         let authorities = self.authorities.clone();
         until(&here, Box::pin(async move { authorities.keep_current().await }));
-        let port = |listener, tls, connections, reader_timeout| HttpPort {
+        let port = |listener, tls, connections| HttpPort {
             listener,
             tls,
-            reader_timeout,
             connections,
             tasks: others.clone(),
             end: end.clone(),
         };
         let health = Health { metrics: self.metrics.clone(), stopping: stop.clone() };
         let answer = move |request: Request<Incoming>, _| std::future::ready(health.answer(&request));
-        others.spawn(port(metrics, None, HEALTH_CONNECTIONS, Some(PATIENCE)).serve(answer));
+        others.spawn(port(metrics, None, HEALTH_CONNECTIONS).serve(answer));
         let tls = TlsAcceptor::from(self.authorities.tls(&[b"h2", b"http/1.1"]));
         let answering = self.api.clone();
         let answer = move |request, origin| answering.clone().answer(request, origin);
-        others.spawn(port(api, Some(tls), API_CONNECTIONS, None).serve(answer));
+        others.spawn(port(api, Some(tls), API_CONNECTIONS).serve(answer));
     }
 
     fn roster(&self) -> Roster {

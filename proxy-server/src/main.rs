@@ -44,7 +44,9 @@ fn main() -> ExitCode {
 fn run(config: Config) -> Result<(), Box<dyn Error>> {
     log::init(&config)?;
     raise_open_files();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // A long list of the registry must not hold up what goes through the gateway.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(config.workers.get().into()).enable_all().build()?;
     runtime.block_on(async {
         let terminate = signal(SignalKind::terminate())?;
         let interrupt = signal(SignalKind::interrupt())?;

@@ -1,7 +1,8 @@
 //! The threads that move bytes: each runs a single-threaded runtime, and a tunnel lives on one of them.
 //!
 //! A tunnel's packets, its streams and their clients' sockets then never cross threads: a work-stealing runtime takes 15 to 26
-//! percent more CPU for the same bytes. What is not on the way of bytes (the API, the registry) has the main thread.
+//! percent more CPU for the same bytes. The registry, the API and the gateway, which is a part of it,
+//! have a runtime with as many threads beside them, and share those.
 
 use std::{
     io,

@@ -31,7 +31,8 @@ async function pages() {
 
 async function writes() {
   const created = await any.create(cluster('one', { a: '1' }));
-  console.log('created', created.kind, created.metadata.generation, JSON.stringify(created.spec));
+  const { taints, ...spec } = created.spec;
+  console.log('created', created.kind, created.metadata.generation, JSON.stringify(spec), taints[0].key);
   await refused('again', any.create(cluster('one')));
   const merged = await merge({ metadata: { labels: { a: null, b: '2' } } });
   console.log('merged', mine(merged.metadata.labels));

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use tempfile::TempDir;
 use tests::kubeconfig::{Kubeconfig, KubeconfigFile};
 use tests::service::apiserver::{ApiServer, TOKEN};
 use tests::service::authority::TargetAuthority;
@@ -20,6 +21,7 @@ const KUBERNETES: &str = "kubernetes.default.svc";
 struct Site {
     hub: Hub,
     _agent: Spoke,
+    _folder: TempDir,
     authority: TargetAuthority,
     server: ApiServer,
 }
@@ -29,9 +31,20 @@ impl Site {
         let hub = Hub::start().await?;
         let authority = TargetAuthority::new()?;
         let server = ApiServer::start(&authority, &[KUBERNETES]).await?;
-        let agent = Spoke::of(&hub, "one").args(["--kube-api", &server.address().to_string()]).start().await?;
+        let (folder, ca) = (TempDir::new()?, authority.file().display().to_string());
+        let token = folder.path().join("token");
+        std::fs::write(&token, TOKEN)?;
+        let agent = Spoke::of(&hub, "one").args(["--kube-api", &server.address().to_string(), "--kube-ca", &ca]);
+        let agent = agent.args(["--kube-token".to_owned(), token.display().to_string()]).start().await?;
         server.add_pod("first");
-        Ok(Self { hub, _agent: agent, authority, server })
+        Ok(Self { hub, _agent: agent, _folder: folder, authority, server })
+    }
+
+    /// The hub's gateway.
+    fn gateway(&self) -> Result<KubeconfigFile> {
+        let (hub, user) = (self.hub.addresses().api, self.hub.credentials());
+        let authority = std::fs::read_to_string(user.authority_file())?;
+        Kubeconfig::new(format!("https://{hub}/clusters/one"), &authority, user.token()?).write()
     }
 
     /// The API server by its address, through the hub by `scheme` with the cluster as the proxy's user.
@@ -99,8 +112,9 @@ async fn every_kubectl_watches_pods_come_and_go() -> Result<()> {
 async fn a_watch_outlives_long_silences_without_being_opened_anew() -> Result<()> {
     let site = Site::start().await?;
     let mut watches = Vec::new();
-    for scheme in ["http", "https", "socks5"] {
-        let config = site.config(scheme)?;
+    let proxied = ["http", "https", "socks5"].map(|scheme| site.config(scheme));
+    for config in proxied.into_iter().chain([site.gateway()]) {
+        let config = config?;
         let watch = watching(config.kubectl()?).spawn()?;
         event(&watch, "ADDED", "first").await?;
         watches.push((watch, config));

@@ -157,7 +157,9 @@ async fn patched(kubectl: &Kubectl) -> Result<()> {
         {"op":"remove","path":"/metadata/labels/copied"}]"#;
     kubectl.says(&format!("{json} '{steps}'"), &patched).await?;
     let object = kubectl.get("mcl c1").await?;
-    ensure!(object["spec"] == json!({"hubAcceptsClient": true, "leaseDurationSeconds": 30}), "{object}");
+    let (accepts, lease) = (&object["spec"]["hubAcceptsClient"], &object["spec"]["leaseDurationSeconds"]);
+    ensure!(*accepts == true && *lease == 30, "{object}");
+    ensure!(object["spec"].get("managedClusterClientConfigs").is_none(), "{object}");
     ensure!(object["metadata"]["labels"]["moved"] == "x" && object["metadata"]["labels"].get("from").is_none());
     ensure!(object["metadata"]["generation"] == 4, "{object}");
     kubectl.refused(&format!("{json} '{steps}'"), "The request is invalid: patch: operation 0").await?;
