@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use prometheus::Registry;
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -66,8 +66,18 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
 impl Agent {
     /// Reads the identity and binds the metrics port.
     pub async fn bind(config: Config) -> Result<Self, StartError> {
-        let Config { state, hubs, policy, kube_api, gateway, service_ca, metrics_listen, drain_timeout, tunnel } =
-            config;
+        let Config {
+            state,
+            hubs,
+            policy,
+            kube_api,
+            gateway,
+            service_ca,
+            exports,
+            metrics_listen,
+            drain_timeout,
+            tunnel,
+        } = config;
         let registry = Registry::new();
         let metrics = Arc::new(Metrics::register(&registry).map_err(StartError::Metrics)?);
         let identity = CurrentIdentity::load(StateFolder::new(state), metrics.clone()).map_err(StartError::Identity)?;
@@ -94,6 +104,7 @@ impl Agent {
             status: Arc::new(Status::new(&hubs)),
             metrics,
             instance: format!("{:032x}", rand::random::<u128>()),
+            exports: watch::Sender::new(exports.into()).subscribe(),
             tunnel,
             drain,
             end,

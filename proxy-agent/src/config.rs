@@ -16,6 +16,7 @@ pub use cli::Cli;
 use secrecy::SecretString;
 
 use crate::{
+    exports,
     gateway::GatewayConfig,
     hub::HubAddress,
     policy::{Policy, Rule},
@@ -50,6 +51,8 @@ pub struct Config {
     pub gateway: GatewayConfig,
     /// PEM files with the CAs of services that speak TLS, where the agent ends it; empty: that of the kube-apiserver.
     pub service_ca: Vec<PathBuf>,
+    /// What Prometheus is to scrape through the hub. A change of the file is seen at the next start.
+    pub exports: Vec<tunnel::Export>,
     /// Where `/metrics` and the probes are served; `None`: nowhere.
     pub metrics_listen: Option<SocketAddr>,
     /// How long open streams may take to end when the agent stops.
@@ -126,6 +129,7 @@ impl Config {
             kube_api: KubeApi::Assumed(kube_api),
             gateway: GatewayConfig::default(),
             service_ca: Vec::new(),
+            exports: Vec::new(),
             metrics_listen: None,
             drain_timeout: DEFAULT_DRAIN,
             tunnel: tunnel::Settings::default(),
@@ -181,6 +185,10 @@ fn read_run(settings: &mut Settings<'_>, environment: &dyn Fn(&str) -> Option<St
     if state.is_none() {
         settings.reject("--state is missing: neither XDG_STATE_HOME nor HOME is set to choose one".into());
     }
+    let exports = settings.tables("export", exports::read);
+    if let Err(error) = exports::check_together(&exports) {
+        settings.reject(error);
+    }
     let configured = settings.optional("kube-api").map(KubeApi::Configured);
     Config {
         state: state.unwrap_or_default(),
@@ -189,6 +197,7 @@ fn read_run(settings: &mut Settings<'_>, environment: &dyn Fn(&str) -> Option<St
         kube_api: configured.unwrap_or_else(|| KubeApi::Assumed(assumed_kube_api(environment))),
         gateway: read_gateway(settings),
         service_ca: settings.list("service-ca"),
+        exports,
         metrics_listen: settings.optional::<Listen>("metrics-listen").unwrap_or_default().0,
         drain_timeout: settings.optional::<Span>("drain-timeout").map_or(DEFAULT_DRAIN, |span| span.0),
         tunnel: tunnel::Settings {

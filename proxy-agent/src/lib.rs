@@ -6,6 +6,7 @@ pub mod config;
 mod connect;
 mod current;
 mod dial;
+mod exports;
 pub mod gateway;
 mod health;
 pub mod hub;
