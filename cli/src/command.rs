@@ -18,6 +18,7 @@ use crate::{
     init::Init,
     join_command::JoinCommand,
     port_forward::PortForward,
+    prometheus_config::PrometheusConfig,
     status,
     token::TokenCommand,
     user::UserCommand,
@@ -73,6 +74,8 @@ enum Command {
     User(UserCommand),
     /// Forward local ports to a service in a cluster
     PortForward(PortForward),
+    /// Print the configuration by which Prometheus scrapes what the clusters export
+    PrometheusConfig(PrometheusConfig),
     /// Show the hub at a glance
     #[command(after_help = "Example:\n  cluster-proxy status")]
     Status,
@@ -97,6 +100,9 @@ impl CommandLine {
             Command::JoinCommand(join_command) => join_command.run(&api()?).await,
             Command::User(user) => user.run(&credentials::find(named)?).await,
             Command::PortForward(forward) => forward.run(&credentials::find(named)?).await,
+            Command::PrometheusConfig(config) => {
+                config.run(&credentials::find(named)?.hub, &credentials::folder(named)?)
+            }
             Command::Demo(demo) => demo.run().await,
             Command::Status => status::run(&api()?).await,
             Command::Completion(completion) => completion.run(),

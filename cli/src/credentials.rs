@@ -26,13 +26,19 @@ pub(crate) fn find(named: Option<&Path>) -> Result<Credentials, FindError> {
     find_in(named.map_or_else(config::credential_folders, |named| vec![named.to_owned()]))
 }
 
+/// The folder of the credentials that [`find`] gives.
+pub(crate) fn folder(named: Option<&Path>) -> Result<PathBuf, FindError> {
+    folder_in(named.map_or_else(config::credential_folders, |named| vec![named.to_owned()]))
+}
+
 /// The credentials in the first of `folders` that has some.
 fn find_in(folders: Vec<PathBuf>) -> Result<Credentials, FindError> {
-    match folders.iter().find(|folder| holds_some(folder)) {
-        Some(folder) => Credentials::load(folder)
-            .map_err(|source| FindError::Unusable { folder: folder.clone(), source: Box::new(source) }),
-        None => Err(FindError::None(folders)),
-    }
+    let folder = folder_in(folders)?;
+    Credentials::load(&folder).map_err(|source| FindError::Unusable { folder, source: Box::new(source) })
+}
+
+fn folder_in(folders: Vec<PathBuf>) -> Result<PathBuf, FindError> {
+    folders.iter().find(|folder| holds_some(folder)).cloned().ok_or(FindError::None(folders))
 }
 
 /// A folder that may not be looked into is not passed over: its owner is asked for, not somebody else's credentials.

@@ -19,6 +19,7 @@ mod init;
 mod join_command;
 mod output;
 mod port_forward;
+mod prometheus_config;
 mod quantity;
 mod status;
 mod table;
