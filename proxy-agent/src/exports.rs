@@ -1,14 +1,38 @@
-//! What this agent exports for Prometheus: the services of its configuration.
+//! What this agent exports for Prometheus: the services of its configuration, and those that Kubernetes tells of.
 
-use std::collections::BTreeMap;
+mod services;
+
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::Deserialize;
 use tunnel::{Export, MAX_EXPORTS, within_limits};
 
 use crate::target::Target;
 
+pub(crate) use services::Services;
+
 /// Where a service's metrics are unless told otherwise.
 pub(crate) const METRICS_PATH: &str = "/metrics";
+
+/// How often Kubernetes is asked for services unless told otherwise.
+pub(crate) const INTERVAL: Duration = Duration::from_secs(30);
+
+/// What there is to export.
+#[derive(Clone, Debug)]
+pub struct ExportConfig {
+    /// By the operator. A change of the file is seen at the next start.
+    pub fixed: Vec<Export>,
+    /// The label selector of the Kubernetes services to look at; `None`: look at none.
+    pub services: Option<String>,
+    /// How often to look.
+    pub interval: Duration,
+}
+
+impl Default for ExportConfig {
+    fn default() -> Self {
+        Self { fixed: Vec::new(), services: None, interval: INTERVAL }
+    }
+}
 
 /// A table `[[export]]`.
 #[derive(Debug, Deserialize)]

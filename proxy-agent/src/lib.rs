@@ -30,6 +30,7 @@ pub mod target;
 pub use agent::{Agent, RunError, StartError, run};
 pub use config::{Config, JoinConfig};
 pub use connect::ConnectError;
+pub use exports::ExportConfig;
 pub use identity::IdentityError;
 pub use join::{JoinError, JoinProgress, join};
 pub use settings::ConfigErrors;

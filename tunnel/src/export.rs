@@ -11,7 +11,8 @@ pub const MAX_EXPORTS: usize = 500;
 const EXPORTS_BYTES: usize = 48 * 1024;
 
 const MAX_LABELS: usize = 32;
-const LONGEST_NAME: usize = 63;
+/// A service and its namespace.
+const LONGEST_NAME: usize = 127;
 const LONGEST_HOST: usize = 253;
 const LONGEST_JOB: usize = 128;
 const LONGEST_PATH: usize = 512;

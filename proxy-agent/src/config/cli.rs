@@ -79,6 +79,13 @@ struct RunArgs {
     /// The CAs of services that the hub reaches by https, PEM [default: that of the API server].
     #[arg(long, value_name = "FILE")]
     service_ca: Vec<String>,
+    /// Export the Kubernetes services with such labels and the annotation prometheus.io/scrape: "true"; port, path and scheme
+    /// are annotations, too. The agent's service account must be allowed to list services. Empty: all services.
+    #[arg(long, value_name = "SELECTOR")]
+    export_services: Option<String>,
+    /// How often to look for such services [default: 30s].
+    #[arg(long, value_name = "DURATION")]
+    export_interval: Option<String>,
     /// Where to serve /metrics, /healthz and /readyz; 'none' for nowhere [default: 127.0.0.1:8093].
     #[arg(long, value_name = "ADDRESS")]
     metrics_listen: Option<String>,
@@ -126,6 +133,8 @@ impl Cli {
             kube_ca,
             kube_token,
             service_ca,
+            export_services,
+            export_interval,
             metrics_listen,
             drain_timeout,
             max_mtu,
@@ -142,6 +151,8 @@ impl Cli {
                 ("gateway", gateway),
                 ("kube-ca", kube_ca),
                 ("kube-token", kube_token),
+                ("export-services", export_services),
+                ("export-interval", export_interval),
                 ("metrics-listen", metrics_listen),
                 ("drain-timeout", drain_timeout),
                 ("max-mtu", max_mtu),

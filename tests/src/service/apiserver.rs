@@ -22,6 +22,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
@@ -85,6 +86,11 @@ impl ApiServer {
         self.state.add_pod(name);
     }
 
+    /// Adds a service, a whole object of Kubernetes' v1. They are listed two at a time, whatever the selector.
+    pub fn add_service(&self, service: Value) {
+        self.state.add_service(service);
+    }
+
     /// Deletes a pod; watchers see `DELETED`. Followers of its log are ended.
     pub fn delete_pod(&self, name: &str) {
         self.state.delete_pod(name);
@@ -141,6 +147,13 @@ fn answer(mut request: Request<Incoming>, state: &Arc<State>, upgrade: &mpsc::Se
     match *path.as_slice() {
         ["healthz" | "livez" | "readyz"] => answer::text("ok"),
         ["api", "v1", "pods"] | ["api", "v1", "namespaces", "default", "pods"] => list(&request, state, &query),
+        ["api", "v1", "services"] => {
+            let from = query.get("continue").and_then(|next| next.parse().ok()).unwrap_or_default();
+            let (items, next) = state.services(from);
+            let next = next.map(|next| next.to_string()).unwrap_or_default();
+            let metadata = json!({ "continue": next });
+            answer::json(&json!({ "kind": "ServiceList", "apiVersion": "v1", "metadata": metadata, "items": items }))
+        }
         ["api", "v1", "namespaces", _, "pods"] => answer::json(&pods::list(&[], state.revision(), as_table(&request))),
         ["api", "v1", "namespaces", "default", "pods", name, ref rest @ ..] => {
             let Some(pod) = state.pod(name) else {

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::hub::ClusterAccess;
 use tests::prometheus::Prometheus;
+use tests::service::apiserver::{ApiServer, TOKEN};
 use tests::service::authority::TargetAuthority;
 use tests::service::web::{self, Web};
 use tests::{Answer, Credentials, Fetch, HUB_NAME, Hub, Spoke, tool, wait_for};
@@ -114,6 +115,48 @@ async fn users_see_what_they_may_reach_filtered_by_set_and_job() -> Result<()> {
     exporting(&one, [("other", "other.web:80".into(), "")])?;
     first.start_again().await?;
     waits_for(&hub, "?job=other", &["one/other"]).await
+}
+
+/// A service that is to be scraped at port 80.
+fn scraped(name: &str) -> Value {
+    let annotations = json!({ "prometheus.io/scrape": "true" });
+    json!({
+        "metadata": { "name": name, "namespace": "shop", "annotations": annotations }, "spec": { "ports": [{ "port": 80 }] },
+    })
+}
+
+#[tokio::test]
+async fn an_agent_finds_annotated_services_and_tells_the_hub_of_changes() -> Result<()> {
+    let hub = Hub::start().await?;
+    let authority = TargetAuthority::new()?;
+    let server = ApiServer::start(&authority, &[]).await?;
+    for name in ["a", "b", "c"] {
+        server.add_service(scraped(name));
+    }
+    server.add_service(json!({ "metadata": { "name": "quiet", "namespace": "shop" } }));
+    let folder = TempDir::new()?;
+    let [file, token] = ["agent.toml", "token"].map(|name| folder.path().join(name));
+    std::fs::write(&token, TOKEN)?;
+    exporting(&file, [("fixed", "fixed.shop:80".into(), "")])?;
+    let flags = [
+        ("--config", file.display().to_string()),
+        ("--kube-api", server.address().to_string()),
+        ("--kube-ca", authority.file().display().to_string()),
+        ("--kube-token", token.display().to_string()),
+        ("--export-services", "app in (x, y)".to_owned()),
+        ("--export-interval", "200ms".to_owned()),
+    ];
+    let flags = flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);
+    let _spoke = Spoke::of(&hub, "one").args(flags).start().await?;
+    waits_for(&hub, "", &["one/a.shop", "one/b.shop", "one/c.shop", "one/fixed"]).await?;
+    server.add_service(scraped("d"));
+    waits_for(&hub, "", &["one/a.shop", "one/b.shop", "one/c.shop", "one/d.shop", "one/fixed"]).await?;
+    let asked = server.requests().iter().any(|seen| seen.target.contains("labelSelector=app%20in%20%28x%2C%20y%29"));
+    ensure!(asked, "{:?}", server.requests().first());
+    let list = ask(&hub, &hub.credentials(), "?job=d").await?.json()?;
+    ensure!(list[0]["targets"] == json!(["d.shop.svc.one.clusters.internal:80"]), "{list}");
+    ensure!(list[0]["labels"]["namespace"] == "shop" && list[0]["labels"]["service"] == "d", "{list}");
+    Ok(())
 }
 
 #[tokio::test]

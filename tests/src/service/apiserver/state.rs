@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use serde_json::Value;
 use tokio::sync::watch;
 
 use super::Seen;
@@ -14,6 +15,7 @@ const REMEMBERED: usize = 10_000;
 pub(super) struct State {
     cluster: watch::Sender<Cluster>,
     requests: watch::Sender<VecDeque<Seen>>,
+    services: watch::Sender<Vec<Value>>,
 }
 
 /// The pods now and how it came to that.
@@ -48,11 +50,27 @@ impl Default for State {
     fn default() -> Self {
         // Revision 0 means "any" to clients, so that the first list must be later.
         let cluster = Cluster { revision: 1, ..Cluster::default() };
-        Self { cluster: watch::Sender::new(cluster), requests: watch::Sender::default() }
+        Self {
+            cluster: watch::Sender::new(cluster),
+            requests: watch::Sender::default(),
+            services: watch::Sender::default(),
+        }
     }
 }
 
 impl State {
+    pub(super) fn add_service(&self, service: Value) {
+        self.services.send_modify(|services| services.push(service));
+    }
+
+    /// A page of the services, two at a time, and where the next one begins.
+    pub(super) fn services(&self, from: usize) -> (Vec<Value>, Option<usize>) {
+        const PAGE: usize = 2;
+        let services = self.services.borrow();
+        let next = (services.len() > from + PAGE).then_some(from + PAGE);
+        (services.iter().skip(from).take(PAGE).cloned().collect(), next)
+    }
+
     pub(super) fn add_pod(&self, name: &str) {
         self.cluster.send_modify(|cluster| {
             let revision = cluster.revision + 1;
