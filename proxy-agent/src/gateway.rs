@@ -27,7 +27,7 @@ use headers::HeaderError;
 use upstream::{Upstream, UpstreamError};
 
 /// Where Kubernetes puts a pod's own credentials
-/// (https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/).
+/// (<https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/>).
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// How long the hub may take to send a request's head.

@@ -101,7 +101,7 @@ struct RunArgs {
     /// 'text' or 'json' [default: text].
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
-    /// A TOML file with any of these settings, and with the services that Prometheus is to scrape: tables [[export]] with
+    /// A TOML file with any of these settings, and with the services that Prometheus is to scrape: tables 'export' with
     /// name and target, like 'node-exporter.monitoring:9100', and job, labels, metrics-path and scheme where they differ from
     /// the usual. It is read at the start.
     #[arg(long, value_name = "FILE")]

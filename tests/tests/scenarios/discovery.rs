@@ -11,10 +11,12 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::hub::ClusterAccess;
 use tests::prometheus::Prometheus;
+use tests::raw_agent::{AgentCredentials, RawAgent};
 use tests::service::apiserver::{ApiServer, TOKEN};
 use tests::service::authority::TargetAuthority;
 use tests::service::web::{self, Web};
 use tests::{Answer, Credentials, Fetch, HUB_NAME, Hub, Spoke, tool, wait_for};
+use tunnel::{AgentMessage, Export, Exports};
 
 /// Some scrapes of two seconds each, and some starts, on a loaded machine.
 const BOUND: Duration = Duration::from_secs(60);
@@ -157,6 +159,33 @@ async fn an_agent_finds_annotated_services_and_tells_the_hub_of_changes() -> Res
     ensure!(list[0]["targets"] == json!(["d.shop.svc.one.clusters.internal:80"]), "{list}");
     ensure!(list[0]["labels"]["namespace"] == "shop" && list[0]["labels"]["service"] == "d", "{list}");
     Ok(())
+}
+
+#[tokio::test]
+async fn a_spoke_cannot_pass_its_targets_off_as_anothers() -> Result<()> {
+    let hub = Hub::start().await?;
+    let credentials = AgentCredentials::joined(&hub, "one", "agent").await?;
+    let mut agent = RawAgent::open(&hub, &credentials).await?;
+    let export = |name: &str, label: &str| Export {
+        name: name.to_owned(),
+        host: "web.shop".to_owned(),
+        port: 80,
+        scheme: "http".to_owned(),
+        metrics_path: "/metrics".to_owned(),
+        job: "web".to_owned(),
+        labels: [(label.to_owned(), "two".to_owned())].into(),
+    };
+    let elsewhere = Export { host: "web.two.clusters.internal/x".to_owned(), ..export("elsewhere", "team") };
+    let claims = ["cluster", "set", "job", "__address__", "__param_target", "a-b"].map(|label| export("claim", label));
+    let items = claims.into_iter().chain([elsewhere, export("good", "team")]).collect();
+    agent.say(AgentMessage::Exports(Exports { items })).await?;
+    waits_for(&hub, "", &["one/good"]).await?;
+    let list = ask(&hub, &hub.credentials(), "").await?.json()?;
+    ensure!(list[0]["labels"]["cluster"] == "one" && list[0]["labels"]["team"] == "two", "{list}");
+    agent.say(AgentMessage::Exports(Exports { items: vec![export("next", "team")] })).await?;
+    waits_for(&hub, "", &["one/next"]).await?;
+    hub.delete_cluster("one").await?;
+    waits_for(&hub, "", &[]).await
 }
 
 #[tokio::test]
