@@ -65,7 +65,12 @@ unpack() {
 
 install_prometheus() {
     unpack prometheus
-    ln -sf ../prometheus/usr/bin/prometheus "$tools/bin/prometheus"
+    ln -sf ../prometheus/usr/bin/prometheus ../prometheus/usr/bin/promtool "$tools/bin/"
+}
+
+# Of the same package.
+install_promtool() {
+    install_prometheus
 }
 
 install_etcd() {
@@ -171,6 +176,7 @@ need kubectl.1.37 version --client
 need kubectl-debian version --client
 need kubectl version --client
 need prometheus --version
+need promtool --version
 need etcd --version
 need python3 --version
 need node --version

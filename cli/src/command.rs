@@ -25,6 +25,7 @@ use crate::{
     kubeconfig::Kubeconfig,
     kubectl::Kubectl,
     port_forward::PortForward,
+    prometheus_config::PrometheusConfig,
     status,
     token::TokenCommand,
     user::UserCommand,
@@ -90,6 +91,8 @@ enum Command {
     Credential(Credential),
     /// Forward local ports to services in clusters
     PortForward(PortForward),
+    /// Print the configuration by which Prometheus scrapes what the clusters export
+    PrometheusConfig(PrometheusConfig),
     /// Show the hub at a glance
     #[command(after_help = "Example:\n  cluster-proxy status")]
     Status,
@@ -125,6 +128,9 @@ impl CommandLine {
             Command::Kubectl(kubectl) => return kubectl.run(&credentials::locate(named)?).await,
             Command::Credential(credential) => credential.run(&credentials::locate(named)?).await,
             Command::PortForward(forward) => forward.run(&credentials::find(named)?).await,
+            Command::PrometheusConfig(config) => {
+                config.run(&credentials::find(named)?.hub, &credentials::folder(named)?)
+            }
             Command::Demo(demo) => demo.run().await,
             Command::Status => status::run(&api()?).await,
             Command::Completion(completion) => completion.run(),

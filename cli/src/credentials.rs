@@ -39,17 +39,22 @@ pub(crate) fn locate(named: Option<&Path>) -> Result<Located, FindError> {
     find_in(named.map_or_else(config::credential_folders, |named| vec![named.to_owned()]))
 }
 
+/// The folder of the credentials that [`find`] gives.
+pub(crate) fn folder(named: Option<&Path>) -> Result<PathBuf, FindError> {
+    folder_in(named.map_or_else(config::credential_folders, |named| vec![named.to_owned()]))
+}
+
 /// The credentials in the first of `folders` that has some.
 fn find_in(folders: Vec<PathBuf>) -> Result<Located, FindError> {
-    match folders.iter().find(|folder| holds_some(folder)) {
-        Some(folder) => {
-            let credentials = Credentials::load(folder)
-                .map_err(|source| FindError::Unusable { folder: folder.clone(), source: Box::new(source) })?;
-            let folder = fs::canonicalize(folder).unwrap_or_else(|_| folder.clone());
-            Ok(Located { folder, credentials })
-        }
-        None => Err(FindError::None(folders)),
-    }
+    let folder = folder_in(folders)?;
+    let credentials = Credentials::load(&folder)
+        .map_err(|source| FindError::Unusable { folder: folder.clone(), source: Box::new(source) })?;
+    let folder = fs::canonicalize(&folder).unwrap_or(folder);
+    Ok(Located { folder, credentials })
+}
+
+fn folder_in(folders: Vec<PathBuf>) -> Result<PathBuf, FindError> {
+    folders.iter().find(|folder| holds_some(folder)).cloned().ok_or(FindError::None(folders))
 }
 
 /// A folder that may not be looked into is not passed over: its owner is asked for, not somebody else's credentials.

@@ -20,6 +20,7 @@ mod kubeconfig;
 mod kubectl;
 mod output;
 mod port_forward;
+mod prometheus_config;
 mod quantity;
 mod status;
 mod table;

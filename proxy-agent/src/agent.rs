@@ -3,13 +3,14 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use prometheus::Registry;
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::Config,
     current::CurrentIdentity,
     dial::Dialer,
+    exports::{ExportConfig, Services},
     health::Health,
     hub::HubAddress,
     identity::IdentityError,
@@ -30,6 +31,7 @@ pub struct Agent {
     hubs: Vec<HubAddress>,
     drain_timeout: Duration,
     keeper: Keeper,
+    services: Option<Services>,
     metrics: Registry,
     listener: Option<TcpListener>,
     metrics_address: Option<SocketAddr>,
@@ -66,8 +68,18 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
 impl Agent {
     /// Reads the identity and binds the metrics port.
     pub async fn bind(config: Config) -> Result<Self, StartError> {
-        let Config { state, hubs, policy, kube_api, gateway, service_ca, metrics_listen, drain_timeout, tunnel } =
-            config;
+        let Config {
+            state,
+            hubs,
+            policy,
+            kube_api,
+            gateway,
+            service_ca,
+            exports,
+            metrics_listen,
+            drain_timeout,
+            tunnel,
+        } = config;
         let registry = Registry::new();
         let metrics = Arc::new(Metrics::register(&registry).map_err(StartError::Metrics)?);
         let identity = CurrentIdentity::load(StateFolder::new(state), metrics.clone()).map_err(StartError::Identity)?;
@@ -87,6 +99,11 @@ impl Agent {
         let dialer = Dialer::new(resolver.clone());
         let spoke = Spoke { policy, kube_api, gateway, service_ca };
         let streams = Streams::new(dialer, spoke, metrics.clone(), drain.clone(), cut.clone());
+        let ExportConfig { fixed, services, interval } = exports;
+        let exports = watch::Sender::new(fixed.clone().into());
+        let exported = exports.subscribe();
+        let gateway = streams.gateway();
+        let services = services.map(|selector| Services { selector, interval, gateway, fixed, exports });
         let keeper = Keeper {
             resolver,
             identity: Arc::new(identity),
@@ -94,11 +111,12 @@ impl Agent {
             status: Arc::new(Status::new(&hubs)),
             metrics,
             instance: format!("{:032x}", rand::random::<u128>()),
+            exports: exported,
             tunnel,
             drain,
             end,
         };
-        Ok(Self { hubs, drain_timeout, keeper, metrics: registry, listener, metrics_address, cut })
+        Ok(Self { hubs, drain_timeout, keeper, services, metrics: registry, listener, metrics_address, cut })
     }
 
     /// Where `/metrics` and the probes are.
@@ -113,7 +131,7 @@ impl Agent {
 
     /// Runs until `stop`, then drains; `abort` ends the drain early.
     pub async fn run(self, stop: CancellationToken, abort: CancellationToken) -> Result<(), RunError> {
-        let Self { hubs, drain_timeout, keeper, metrics, listener, metrics_address, cut } = self;
+        let Self { hubs, drain_timeout, keeper, services, metrics, listener, metrics_address, cut } = self;
         let Keeper { identity, streams, status, drain, end, .. } = keeper.clone();
         // Streams have tasks of their own, which must not outlive a run that is dropped.
         let _cut_when_dropped = cut.clone().drop_guard();
@@ -129,6 +147,9 @@ impl Agent {
         let (mut parts, mut tunnels) = (JoinSet::new(), JoinSet::new());
         for hub in hubs {
             tunnels.spawn(keeper.clone().keep(hub));
+        }
+        if let Some(services) = services {
+            parts.spawn(services.follow(end.clone()));
         }
         parts.spawn(async move { identity.follow_files(end).await });
         let probes = TaskTracker::new();

@@ -16,6 +16,7 @@ pub use cli::Cli;
 use secrecy::SecretString;
 
 use crate::{
+    exports::{self, ExportConfig},
     gateway::GatewayConfig,
     hub::HubAddress,
     policy::{Policy, Rule},
@@ -50,6 +51,8 @@ pub struct Config {
     pub gateway: GatewayConfig,
     /// PEM files with the CAs of services that speak TLS, where the agent ends it; empty: that of the kube-apiserver.
     pub service_ca: Vec<PathBuf>,
+    /// What Prometheus is to scrape through the hub.
+    pub exports: ExportConfig,
     /// Where `/metrics` and the probes are served; `None`: nowhere.
     pub metrics_listen: Option<SocketAddr>,
     /// How long open streams may take to end when the agent stops.
@@ -126,6 +129,7 @@ impl Config {
             kube_api: KubeApi::Assumed(kube_api),
             gateway: GatewayConfig::default(),
             service_ca: Vec::new(),
+            exports: ExportConfig::default(),
             metrics_listen: None,
             drain_timeout: DEFAULT_DRAIN,
             tunnel: tunnel::Settings::default(),
@@ -189,6 +193,7 @@ fn read_run(settings: &mut Settings<'_>, environment: &dyn Fn(&str) -> Option<St
         kube_api: configured.unwrap_or_else(|| KubeApi::Assumed(assumed_kube_api(environment))),
         gateway: read_gateway(settings),
         service_ca: settings.list("service-ca"),
+        exports: read_exports(settings),
         metrics_listen: settings.optional::<Listen>("metrics-listen").unwrap_or_default().0,
         drain_timeout: settings.optional::<Span>("drain-timeout").map_or(DEFAULT_DRAIN, |span| span.0),
         tunnel: tunnel::Settings {
@@ -206,6 +211,18 @@ fn read_gateway(settings: &mut Settings<'_>) -> GatewayConfig {
         token: settings.optional("kube-token").unwrap_or(own.token),
         groups: settings.list("gateway-groups"),
     }
+}
+
+fn read_exports(settings: &mut Settings<'_>) -> ExportConfig {
+    let fixed = settings.tables("export", exports::read);
+    if let Err(error) = exports::check_together(&fixed) {
+        settings.reject(error);
+    }
+    let interval = settings.optional::<Span>("export-interval").map_or(exports::INTERVAL, |span| span.0);
+    if interval < Duration::from_millis(100) {
+        settings.reject("--export-interval is too short: it burdens the kube-apiserver; use 100ms or more".into());
+    }
+    ExportConfig { fixed, services: settings.optional("export-services"), interval }
 }
 
 fn read_join(settings: &mut Settings<'_>, config: Config, host_name: &str) -> Option<Command> {

@@ -12,7 +12,7 @@ use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt, Empty, Full, Limited, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{io::copy_bidirectional_with_sizes, sync::mpsc};
@@ -27,11 +27,15 @@ use headers::HeaderError;
 use upstream::{Upstream, UpstreamError};
 
 /// Where Kubernetes puts a pod's own credentials
-/// (https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/).
+/// (<https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/>).
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// How long the hub may take to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the agent itself asks: how long an answer may take, and how large it may be.
+const GET_TIMEOUT: Duration = Duration::from_secs(20);
+const GET_LIMIT: usize = 8 * 1024 * 1024;
 
 /// What an upgraded connection copies at a time.
 const COPIED: usize = 64 * 1024;
@@ -90,6 +94,23 @@ enum GatewayError {
     Upstream(#[from] UpstreamError),
 }
 
+/// Why the agent itself got no answer from the kube-apiserver.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GetError {
+    #[error(transparent)]
+    Account(account::AccountError),
+    #[error(transparent)]
+    Upstream(UpstreamError),
+    #[error("the request cannot be made")]
+    Request(#[source] http::Error),
+    #[error("the kube-apiserver answered {0}")]
+    Status(StatusCode),
+    #[error("the kube-apiserver's answer broke off, or is larger than {} MiB", GET_LIMIT >> 20)]
+    Body(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the kube-apiserver did not answer within {} s", GET_TIMEOUT.as_secs())]
+    TimedOut,
+}
+
 /// Both ends of an upgraded connection.
 type Upgraded = [OnUpgrade; 2];
 
@@ -117,6 +138,24 @@ impl Gateway {
                 Err(error) => Err(refuse(error.to_string())),
             },
         }
+    }
+
+    /// Asks the kube-apiserver as the agent's service account.
+    pub(crate) async fn get(&self, path: &str) -> Result<Bytes, GetError> {
+        let asking = async {
+            let bearer = self.account.bearer().await.map_err(GetError::Account)?;
+            let request = Request::get(path).header(header::AUTHORIZATION, bearer);
+            let request = request.header(header::ACCEPT, "application/json");
+            let empty = Empty::new().map_err(|never| match never {}).boxed_unsync();
+            let request = request.body(empty).map_err(GetError::Request)?;
+            let response = self.upstream.send(request, false).await.map_err(GetError::Upstream)?;
+            if response.status() != StatusCode::OK {
+                return Err(GetError::Status(response.status()));
+            }
+            let body = Limited::new(response.into_body(), GET_LIMIT).collect().await;
+            Ok(body.map_err(GetError::Body)?.to_bytes())
+        };
+        tokio::time::timeout(GET_TIMEOUT, asking).await.unwrap_or(Err(GetError::TimedOut))
     }
 
     /// Waits until no connection to the kube-apiserver is left; they end with the cut.
@@ -188,7 +227,7 @@ impl Gateway {
                 headers::impersonate(request.headers_mut(), bearer, identity, &self.groups)?;
             }
         }
-        let mut response = self.upstream.send(request, upgrade.is_some()).await?;
+        let mut response = self.upstream.send(request.map(BodyExt::boxed_unsync), upgrade.is_some()).await?;
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if let Some(hub) = upgrade.filter(|_| switching) {
             // There is room for the one that a connection can have.

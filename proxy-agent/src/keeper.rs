@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span};
-use tunnel::{AgentControl, AgentTunnel, Hello};
+use tunnel::{AgentControl, AgentTunnel, Export, Hello};
 
 use crate::{
     backoff::{Backoff, attempt_limit},
@@ -33,6 +33,8 @@ pub(crate) struct Keeper {
     pub(crate) metrics: Arc<Metrics>,
     /// Random at each start of the agent.
     pub(crate) instance: String,
+    /// What the agent exports now.
+    pub(crate) exports: watch::Receiver<Arc<[Export]>>,
     pub(crate) tunnel: tunnel::Settings,
     pub(crate) drain: CancellationToken,
     pub(crate) end: CancellationToken,
@@ -41,6 +43,14 @@ pub(crate) struct Keeper {
 /// What the log has said about the present outage.
 #[derive(Debug, Default)]
 struct Told(Vec<String>);
+
+/// A tunnel that is up.
+struct Connected {
+    tunnel: AgentTunnel,
+    control: AgentControl,
+    /// Has seen what the hub was told.
+    exports: watch::Receiver<Arc<[Export]>>,
+}
 
 /// How long to wait before the next attempt.
 enum Wait {
@@ -68,9 +78,9 @@ impl Keeper {
             let attempt = self.attempt(hub, attempt_limit(down_since.elapsed()));
             let Some(attempt) = self.drain.run_until_cancelled(attempt).await else { return };
             let wait = match attempt {
-                Ok((tunnel, control)) => {
+                Ok(connected) => {
                     let up_since = Instant::now();
-                    let end = self.serve(hub, tunnel, control).await;
+                    let end = self.serve(hub, connected).await;
                     if backoff.ended(up_since.elapsed()) {
                         (down_since, told) = (Instant::now(), Told::default());
                     }
@@ -90,10 +100,12 @@ impl Keeper {
         }
     }
 
-    async fn attempt(&self, hub: &HubAddress, limit: Duration) -> Result<(AgentTunnel, AgentControl), ConnectError> {
+    async fn attempt(&self, hub: &HubAddress, limit: Duration) -> Result<Connected, ConnectError> {
         let deadline = Instant::now() + limit;
         let connection = connect(&self.resolver, hub, &self.identity.get().tls(), self.tunnel, limit).await?;
+        let mut exports = self.exports.clone();
         let hello = Hello {
+            exports: exports.borrow_and_update().to_vec(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             capabilities: Vec::new(),
             instance: self.instance.clone(),
@@ -106,16 +118,18 @@ impl Keeper {
             version = welcome.version,
             "tunnel is up"
         );
-        Ok((tunnel, control))
+        Ok(Connected { tunnel, control, exports })
     }
 
-    async fn serve(&self, hub: &HubAddress, tunnel: AgentTunnel, control: AgentControl) -> SessionEnd {
+    async fn serve(&self, hub: &HubAddress, connected: Connected) -> SessionEnd {
+        let Connected { tunnel, control, exports } = connected;
         self.metrics.connect_ended(CONNECTED);
         self.metrics.set_connected(hub, true);
         self.status.set(hub, HubState::Ready);
         let session = Session {
             hub: hub.clone(),
             tunnel,
+            exports,
             streams: self.streams.clone(),
             identity: self.identity.clone(),
             status: self.status.clone(),

@@ -5,8 +5,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tunnel::{AgentControl, AgentMessage, AgentTunnel, CloseReason, ControlError, Drain, HubMessage, Loss, Renew};
+use tunnel::{
+    AgentControl, AgentMessage, AgentTunnel, CloseReason, ControlError, Drain, Export, Exports, HubMessage, Loss, Renew,
+};
 
 use crate::{
     current::CurrentIdentity,
@@ -30,6 +33,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) struct Session {
     pub(crate) hub: HubAddress,
     pub(crate) tunnel: AgentTunnel,
+    /// What the agent exports; the hub has been told what was seen here.
+    pub(crate) exports: watch::Receiver<Arc<[Export]>>,
     pub(crate) streams: Arc<Streams>,
     pub(crate) identity: Arc<CurrentIdentity>,
     pub(crate) status: Arc<Status>,
@@ -55,6 +60,7 @@ impl Session {
     /// Serves the tunnel to its end.
     pub(crate) async fn serve(self, mut control: AgentControl) -> SessionEnd {
         let mut identities = self.identity.subscribe();
+        let mut exports = self.exports.clone();
         let own = identities.borrow_and_update().clone();
         let mut looks = tokio::time::interval(LOOK);
         let mut told = false;
@@ -78,6 +84,10 @@ impl Session {
                     self.tunnel.close(CloseReason::Done, "the agent has joined anew", CLOSE_TIMEOUT).await;
                     return SessionEnd::IdentityChanged;
                 },
+                Ok(()) = exports.changed() => {
+                    let items = exports.borrow_and_update().to_vec();
+                    self.say(&mut control, AgentMessage::Exports(Exports { items })).await;
+                }
                 () = self.drain.cancelled(), if !told => {
                     told = true;
                     self.say(&mut control, AgentMessage::Drain(Drain {})).await;

@@ -69,6 +69,29 @@ impl<'s> Settings<'s> {
         filled.filter_map(|item| self.parse(&origin, name, item)).collect()
     }
 
+    /// What `read` makes of each of the tables `[[name]]`, which only the file can have.
+    pub(crate) fn tables<T>(&mut self, name: &'static str, read: impl Fn(&toml::Table) -> Result<T, String>) -> Vec<T> {
+        self.known.push(name);
+        let Some(value) = self.sources.file.get(name).cloned() else { return Vec::new() };
+        let tables = value.as_array().and_then(|all| all.iter().map(toml::Value::as_table).collect::<Option<Vec<_>>>());
+        let Some(tables) = tables else {
+            self.wrong(&Origin::File, name, &format!("write it as tables that begin with [[{name}]]"));
+            return Vec::new();
+        };
+        let mut good = Vec::new();
+        for (at, table) in tables.into_iter().enumerate() {
+            match read(table) {
+                Ok(entry) => good.push(entry),
+                Err(error) => {
+                    let called = table.get("name").and_then(toml::Value::as_str).map(|name| format!(" ({name:?})"));
+                    let place = format!("[[{name}]] {}{}", at + 1, called.unwrap_or_default());
+                    self.errors.push(format!("{place} in the file of --config: {error}"));
+                }
+            }
+        }
+        good
+    }
+
     /// Notes that there is no value at all.
     pub(crate) fn demand(&mut self, name: &'static str, hint: &str) {
         if self.find(name).is_none() {
@@ -217,6 +240,28 @@ mod tests {
         {
             assert!(errors[at].starts_with(start), "{errors:?}");
         }
+    }
+
+    #[test]
+    fn tables_are_read_one_by_one_and_each_mistake_names_its_own() {
+        let ask = |settings: &mut Settings<'_>| {
+            settings.tables("export", |table| match table.get("port").and_then(toml::Value::as_integer) {
+                Some(port) => Ok(port),
+                None => Err("no port".into()),
+            })
+        };
+        let file = "[[export]]\nport = 1\n[[export]]\nname = \"b\"\n[[export]]\nx = 1\n[[export]]\nport = 2";
+        let (ports, result) = read(&[], &[], file, ask);
+        assert_eq!(ports, [1, 2]);
+        let places = ["[[export]] 2 (\"b\") in", "[[export]] 3 in"];
+        let errors = result.unwrap_err().0;
+        assert_eq!(errors.len(), 2);
+        assert!(errors.iter().zip(places).all(|(error, place)| error.starts_with(place)), "{errors:?}");
+        for file in ["export = \"x\"", "export = [1]", "[export]\nport = 1"] {
+            let (_, result) = read(&[], &[], file, ask);
+            assert!(result.unwrap_err().0[0].contains("[[export]]"), "{file}");
+        }
+        assert_eq!(read(&[], &[], "", ask), (Vec::new(), Ok(())));
     }
 
     #[test]

@@ -100,6 +100,11 @@ impl Streams {
         Self { dialer, policy, kube_api, kube_policy, gateway, service_ca, room, metrics, tasks, drain, cut }
     }
 
+    /// The way to the kube-apiserver.
+    pub(crate) fn gateway(&self) -> Arc<Gateway> {
+        self.gateway.clone()
+    }
+
     /// Serves a stream in a task of its own.
     pub(crate) fn serve(self: &Arc<Self>, pending: PendingDial) {
         let streams = self.clone();

@@ -10,12 +10,13 @@ use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, info_span};
 use tunnel::{
-    AgentMessage, CloseReason, Connection, Drain, EstablishError, HandshakeError, HubControl, HubMessage, HubTunnel,
-    Listener, Loss, Protocol, Renew, Renewed, TunnelMemory, Welcome,
+    AgentMessage, CloseReason, Connection, Drain, EstablishError, Export, HandshakeError, HubControl, HubMessage,
+    HubTunnel, Listener, Loss, Protocol, Renew, Renewed, TunnelMemory, Welcome,
 };
 
 use crate::{
     authorities::Authorities,
+    exports::{Exporter, Exports},
     joins::Joins,
     metrics::Metrics,
     tunnels::{Joining, Member, Registered, Tunnels},
@@ -43,6 +44,7 @@ pub(crate) struct Agents {
     pub(crate) registry: Arc<Registry>,
     pub(crate) authorities: Arc<Authorities>,
     pub(crate) tunnels: Arc<Tunnels>,
+    pub(crate) exports: Arc<Exports>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) joins: Joins,
     pub(crate) server_id: String,
@@ -121,8 +123,8 @@ impl Agents {
             }
             Some(Protocol::Tunnel) => {
                 let establishing = self.establish(connection).instrument(info_span!("agent", %peer));
-                if let Some((known, registered, control)) = Box::pin(establishing).await {
-                    self.hold(&known, registered, control).await;
+                if let Some((known, registered, control, exports)) = Box::pin(establishing).await {
+                    self.hold(&known, registered, control, exports).await;
                 }
             }
             None => connection.close(CloseReason::ProtocolError, "no known protocol was agreed"),
@@ -130,7 +132,7 @@ impl Agents {
     }
 
     /// Makes a connection a tunnel that takes dials.
-    async fn establish(&self, connection: Connection) -> Option<(Known, Registered, HubControl)> {
+    async fn establish(&self, connection: Connection) -> Option<(Known, Registered, HubControl, Vec<Export>)> {
         let known = match self.identify(&connection.peer_certificates()) {
             Ok(known) => known,
             Err(Refused { reason, text }) => {
@@ -160,7 +162,7 @@ impl Agents {
             instance: hello.instance,
             tunnel,
         });
-        Some((known, registered, control))
+        Some((known, registered, control, hello.exports))
     }
 
     /// Who the peer is, and whether the registry admits it.
@@ -187,8 +189,9 @@ impl Agents {
     }
 
     /// Keeps the tunnel from its Welcome to its end.
-    async fn hold(&self, known: &Known, registered: Registered, mut control: HubControl) {
+    async fn hold(&self, known: &Known, registered: Registered, mut control: HubControl, exports: Vec<Export>) {
         let member = &registered.member;
+        let exporter = self.exports.enter(&known.cluster, &known.agent, member.instance(), exports);
         // Who was denied between the check and the registration must not slip through: the registry's changes are
         // looked at for registered tunnels only.
         if let Err(Refused { reason, text }) = self.admit(known) {
@@ -204,7 +207,8 @@ impl Agents {
         let (Known { cluster, agent, .. }, peer) = (known, member.tunnel.remote_address());
         tracing::info!(%peer, %cluster, %agent, version = member.version, "tunnel opened");
         Box::pin(self.seen(known, &member.version)).await;
-        self.listen(known, member, control).await;
+        self.listen(known, member, &exporter, control).await;
+        drop(exporter);
         let member = registered.leave();
         let loss = member.tunnel.closed().await;
         self.metrics.tunnel_closed(&known.cluster, loss_label(&loss));
@@ -238,7 +242,7 @@ impl Agents {
     }
 
     /// Serves the control stream until the tunnel is gone.
-    async fn listen(&self, known: &Known, member: &Member, mut control: HubControl) {
+    async fn listen(&self, known: &Known, member: &Member, exporter: &Exporter, mut control: HubControl) {
         let mut told = false;
         loop {
             let message = tokio::select! {
@@ -253,6 +257,7 @@ impl Agents {
             match message {
                 Ok(AgentMessage::Renew(renew)) => Box::pin(self.renew(known, &renew, &mut control)).await,
                 Ok(AgentMessage::Drain(Drain {})) => member.drain(),
+                Ok(AgentMessage::Exports(exports)) => exporter.replace(exports.items),
                 Ok(AgentMessage::Hello(_)) => {}
                 Err(tunnel::ControlError::Lost(_)) => return,
                 Err(error @ tunnel::ControlError::Protocol(_)) => {
@@ -294,6 +299,7 @@ impl Agents {
         }
         if self.registry.cluster(cluster).is_none() {
             self.tunnels.forget(cluster);
+            self.exports.forget(cluster);
         }
         closed
     }

@@ -31,6 +31,7 @@ use crate::{
     authorities::Authorities,
     caller::{Caller, CallerError, Credentials, Shown},
     connections::Connections,
+    discovery::{self, Discovery, DiscoveryError},
     gateway::{Gateway, may_browse},
     http_port::{Body, Origin, streamed, whole},
     tunnels::Tunnels,
@@ -51,6 +52,7 @@ pub(crate) struct Api {
     pub(crate) registry: Arc<Registry>,
     pub(crate) kube: Server,
     pub(crate) gateway: Gateway,
+    pub(crate) discovery: Discovery,
     pub(crate) authorities: Arc<Authorities>,
     pub(crate) tunnels: Arc<Tunnels>,
     pub(crate) connections: Arc<Connections>,
@@ -89,7 +91,8 @@ impl Api {
             Err(own) => own,
         };
         let asker = self.asker(request.headers(), origin.certificate.clone());
-        if !request.uri().path().starts_with("/v1/") {
+        let is_ours = |path: &str| path.starts_with("/v1/") || path == discovery::PATH;
+        if !is_ours(request.uri().path()) {
             return self.answer_kube(request, asker).await;
         }
         let answered = match asker {
@@ -191,6 +194,10 @@ impl Api {
                 self.require(asker, "list", CLUSTER_GROUP, "managedclusters", "")?;
                 Ok(json(StatusCode::OK, &self.status()))
             }
+            (&Method::GET, ["prometheus", "targets"]) => {
+                let query = request.uri().query().unwrap_or_default();
+                Ok(json(StatusCode::OK, &self.discovery.targets(query, asker)?))
+            }
             (&Method::GET, ["v1", "clusters"]) => {
                 let sight = self.visible_clusters(asker);
                 if sight.is_empty() {
@@ -250,7 +257,7 @@ impl Api {
                 Ok(nothing())
             }
             (&Method::POST, ["v1", "credential"]) => self.issue_credential(certificate, request).await,
-            (_, ["v1", "status" | "clusters" | "tokens" | "users" | "credential", ..]) => {
+            (_, ["v1", "status" | "clusters" | "tokens" | "users" | "credential", ..] | ["prometheus", "targets"]) => {
                 let message = format!("{} is not served at {path}", request.method());
                 Err(failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message))
             }
@@ -442,6 +449,13 @@ fn store_failure(error: &dyn std::error::Error) -> Failure {
         None => error.to_string(),
     };
     failure(StatusCode::SERVICE_UNAVAILABLE, "StoreUnavailable", message)
+}
+
+impl From<DiscoveryError> for Failure {
+    fn from(error: DiscoveryError) -> Self {
+        let (status, reason) = error.status();
+        failure(status, reason, error.to_string())
+    }
 }
 
 impl From<ClusterError> for Failure {

@@ -1,6 +1,14 @@
 //! The hub put together: bound first, served later, and stopped in a written order.
 
-use std::{fs::File, io, net::SocketAddr, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use certs::ClusterName;
 use futures_util::future::join_all;
@@ -27,6 +35,8 @@ use crate::{
     authorities::{Authorities, AuthoritiesError},
     config::Config,
     connections::Connections,
+    discovery::Discovery,
+    exports::Exports,
     frontend::Frontends,
     gateway::Gateway,
     health::Health,
@@ -154,6 +164,7 @@ impl Hub {
     ) -> prometheus::Result<Self> {
         let (registry, authorities) = (Arc::new(registry), Arc::new(authorities));
         let (tunnels, connections) = (Arc::new(Tunnels::default()), Arc::new(Connections::default()));
+        let exports = Arc::new(Exports::new(config.clusters_domain.clone()));
         let phases = Phases::default();
         let gathered = MetricsRegistry::new();
         let metrics = Arc::new(Metrics::register(&gathered)?);
@@ -174,6 +185,7 @@ impl Hub {
             registry: registry.clone(),
             authorities: authorities.clone(),
             tunnels: tunnels.clone(),
+            exports: exports.clone(),
             metrics: metrics.clone(),
             joins: Joins::new(registry.clone(), authorities.clone(), metrics),
             server_id: server_id.clone(),
@@ -192,8 +204,23 @@ impl Hub {
         let (registered, issuing) = (registry.clone(), authorities.clone());
         let kube = Server::new(registry.clone(), env!("CARGO_PKG_VERSION"));
         let gateway = Gateway::new(proxy.clone());
-        let api =
-            Arc::new(Api { registry: registered, kube, gateway, authorities: issuing, tunnels, connections, about });
+        let discovery = Discovery {
+            registry: registry.clone(),
+            tunnels: tunnels.clone(),
+            exports,
+            domain: config.clusters_domain.clone(),
+            started: Instant::now(),
+        };
+        let api = Arc::new(Api {
+            registry: registered,
+            kube,
+            gateway,
+            discovery,
+            authorities: issuing,
+            tunnels,
+            connections,
+            about,
+        });
         Ok(Self {
             config,
             addresses,

@@ -205,6 +205,11 @@ impl Member {
         self.id
     }
 
+    /// Which start of the agent this tunnel belongs to.
+    pub(crate) fn instance(&self) -> &str {
+        &self.instance
+    }
+
     /// Takes part in the count of streams.
     pub(crate) fn count(self: &Arc<Self>) -> Counted {
         self.streams.fetch_add(1, Ordering::Relaxed);

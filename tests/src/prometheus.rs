@@ -58,15 +58,25 @@ impl Job {
 impl Prometheus {
     /// Starts the machine's Prometheus with these jobs, and waits until it is ready.
     pub async fn start(jobs: impl IntoIterator<Item = Job>) -> Result<Self> {
-        let folder = TempDir::new().context("no temporary folder for Prometheus")?;
         let jobs: Vec<Value> = jobs.into_iter().map(|Job(job)| job).collect();
         let config = json!({
             "global": { "scrape_interval": SCRAPE, "scrape_timeout": SCRAPE },
             "scrape_configs": jobs,
         });
         // JSON is YAML.
+        Self::start_on(&config.to_string()).await
+    }
+
+    /// The same with scrape jobs as YAML, which begins with `scrape_configs:`.
+    pub async fn start_with(scrape_configs: &str) -> Result<Self> {
+        let global = format!("global: {{ scrape_interval: {SCRAPE}, scrape_timeout: {SCRAPE} }}\n");
+        Self::start_on(&(global + scrape_configs)).await
+    }
+
+    async fn start_on(config: &str) -> Result<Self> {
+        let folder = TempDir::new().context("no temporary folder for Prometheus")?;
         let file = folder.path().join("prometheus.yml");
-        std::fs::write(&file, config.to_string())?;
+        std::fs::write(&file, config)?;
         let process = tool::prometheus()?
             .arg(format!("--config.file={}", file.display()))
             .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))

@@ -46,6 +46,11 @@ pub fn prometheus() -> Result<Program> {
     find("prometheus")
 }
 
+/// Prometheus' tool that checks configurations and rules.
+pub fn promtool() -> Result<Program> {
+    find("promtool")
+}
+
 /// etcd.
 pub fn etcd() -> Result<Program> {
     find("etcd")

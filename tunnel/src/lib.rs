@@ -11,11 +11,12 @@
 //! ```text
 //! agent                                   hub
 //!   │ control stream (bidirectional, opened by the agent, lives as long as the tunnel)
-//!   ├─ Hello ─────────────────────────────►│ version, capabilities
+//!   ├─ Hello ─────────────────────────────►│ version, capabilities, exports
 //!   │◄──────────────────────────── Welcome ┤ server id
 //!   ├─ Renew ─────────────────────────────►│ a CSR made with the same key
 //!   │◄──────────────────────────── Renewed ┤ the new chain
 //!   ├─ Drain ─────────────────────────────►│ open no more streams to me
+//!   ├─ Exports ───────────────────────────►│ the services to scrape, in place of those before
 //!   │◄────────────────────────────── Drain ┤ I am about to stop: dial another hub
 //!   │◄────────────── windows ─────────────►│ how far the other may send on a stream, as it is passed on
 //!   │
@@ -45,6 +46,7 @@ mod control;
 mod credit;
 mod download;
 mod endpoint;
+mod export;
 pub mod hop;
 mod hub;
 mod join;
@@ -73,6 +75,7 @@ pub use connection::{Connection, Loss, Protocol};
 pub use control::ControlError;
 pub use credit::TunnelMemory;
 pub use endpoint::{ConnectError, HandshakeError, Incoming, Listener, RESET_KEY_LENGTH, ServeError, Settings, connect};
+pub use export::{Export, ExportError, Exports, MAX_EXPORTS, within_limits};
 pub use hub::{DialError, EstablishError, HubControl, HubTunnel};
 pub use join::{JoinAnswers, JoinError, JoinSession};
 pub use message::{

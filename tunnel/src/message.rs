@@ -1,5 +1,7 @@
 //! The messages of the wire. Field numbers and enum values are part of the protocol: never reuse one.
 
+use crate::export::{Export, Exports};
+
 /// What the hub asks an agent to connect to. First message of a stream.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Dial {
@@ -193,7 +195,7 @@ impl Reason {
 /// What an agent sends on the control stream: a message, windows or both. An unknown kind decodes to `None`.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(crate) struct FromAgent {
-    #[prost(oneof = "AgentMessage", tags = "1, 2, 3")]
+    #[prost(oneof = "AgentMessage", tags = "1, 2, 3, 5")]
     pub(crate) message: Option<AgentMessage>,
     #[prost(message, repeated, tag = "4")]
     pub(crate) windows: Vec<Window>,
@@ -215,6 +217,9 @@ pub enum AgentMessage {
     Renew(Renew),
     #[prost(message, tag = "3")]
     Drain(Drain),
+    /// Replaces what the agent has exported so far.
+    #[prost(message, tag = "5")]
+    Exports(Exports),
 }
 
 /// What a hub sends on the control stream: a message, windows or both. An unknown kind decodes to `None`.
@@ -257,6 +262,9 @@ pub struct Hello {
     /// noticed to be dead yet.
     #[prost(string, tag = "3")]
     pub instance: String,
+    /// What Prometheus is to scrape through the hub.
+    #[prost(message, repeated, tag = "4")]
+    pub exports: Vec<Export>,
 }
 
 /// The hub admits the agent.

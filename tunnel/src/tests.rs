@@ -284,12 +284,25 @@ fn the_bytes_of_every_message_stay_as_they_are() {
     };
     let join =
         JoinRequest { token: "t".into(), cluster: "c".into(), agent: "a".into(), csr: vec![9], version: "1".into() };
-    let hello = Hello { version: "1".into(), capabilities: vec!["x".into()], instance: "i".into() };
+    let export = Export {
+        name: "n".into(),
+        host: "h".into(),
+        port: 80,
+        scheme: "s".into(),
+        metrics_path: "/".into(),
+        job: "j".into(),
+        labels: [("l".to_owned(), "v".to_owned())].into(),
+    };
+    let export_hex = "0a016e 120168 1850 220173 2a012f 32016a 3a060a016c120176".replace(' ', "");
+    let exporting = Hello { exports: vec![export.clone()], ..Hello::default() };
+    let exports = Exports { items: vec![export] };
+    let hello =
+        Hello { version: "1".into(), capabilities: vec!["x".into()], instance: "i".into(), exports: Vec::new() };
     let welcome = Welcome { server_id: "s".into(), version: "1".into() };
     let dialed = Dialed { address: "a".into(), window: 0 };
     let issued = Issued { cluster: "c".into(), chain_pem: "p".into() };
     let golden = [
-        (hex(&gateway), "0802 420f 0a0175 120167 120168 1a060a016b120176".replace(' ', "")),
+        (hex(&gateway), "0802 4211 0a0175 120167 120168 1a060a016b120176".replace(' ', "")),
         (hex(&asked), "080112016818bb0320904e2a01753201 74".replace(' ', "")),
         (hex(&DialReply { outcome: Some(DialOutcome::Dialed(dialed)) }), "0a030a0161".into()),
         (hex(&DialReply { outcome: Some(DialOutcome::Refused(refusal())) }), "1208080512046c617465".into()),
@@ -302,6 +315,11 @@ fn the_bytes_of_every_message_stay_as_they_are() {
             "12030a0109".into(),
         ),
         (hex(&FromAgent { message: Some(AgentMessage::Drain(Drain {})), windows: Vec::new() }), "1a00".into()),
+        (hex(&exporting), format!("2219{export_hex}")),
+        (
+            hex(&FromAgent { message: Some(AgentMessage::Exports(exports)), windows: Vec::new() }),
+            format!("2a1b0a19{export_hex}"),
+        ),
         (hex(&FromHub { message: Some(HubMessage::Welcome(welcome)), windows: Vec::new() }), "0a060a0173120131".into()),
         (
             hex(&FromHub {
@@ -351,7 +369,9 @@ proptest! {
 
     #[test]
     fn mutated_bytes_of_any_message_never_panic(at: prop::sample::Index, to: u8, cut: prop::sample::Index) {
-        let hello = Hello { version: "1.2.3".into(), capabilities: vec!["x".into(), "y".into()], instance: "z".into() };
+        let exports = vec![Export { name: "n".into(), labels: [("a".into(), "b".into())].into(), ..Export::default() }];
+        let capabilities = vec!["x".into(), "y".into()];
+        let hello = Hello { version: "1.2.3".into(), capabilities, instance: "z".into(), exports };
         let mut bytes = FromAgent { message: Some(AgentMessage::Hello(hello)), windows: Vec::new() }.encode_to_vec();
         let at = at.index(bytes.len());
         bytes[at] = to;

@@ -79,6 +79,13 @@ struct RunArgs {
     /// The CAs of services that the hub reaches by https, PEM [default: that of the API server].
     #[arg(long, value_name = "FILE")]
     service_ca: Vec<String>,
+    /// Export the Kubernetes services with such labels and the annotation prometheus.io/scrape: "true"; port, path and scheme
+    /// are annotations, too. The agent's service account must be allowed to list services. Empty: all services.
+    #[arg(long, value_name = "SELECTOR")]
+    export_services: Option<String>,
+    /// How often to look for such services [default: 30s].
+    #[arg(long, value_name = "DURATION")]
+    export_interval: Option<String>,
     /// Where to serve /metrics, /healthz and /readyz; 'none' for nowhere [default: 127.0.0.1:8093].
     #[arg(long, value_name = "ADDRESS")]
     metrics_listen: Option<String>,
@@ -94,7 +101,9 @@ struct RunArgs {
     /// 'text' or 'json' [default: text].
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
-    /// A TOML file with any of these settings.
+    /// A TOML file with any of these settings, and with the services that Prometheus is to scrape: tables 'export' with
+    /// name and target, like 'node-exporter.monitoring:9100', and job, labels, metrics-path and scheme where they differ from
+    /// the usual. It is read at the start.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -124,6 +133,8 @@ impl Cli {
             kube_ca,
             kube_token,
             service_ca,
+            export_services,
+            export_interval,
             metrics_listen,
             drain_timeout,
             max_mtu,
@@ -140,6 +151,8 @@ impl Cli {
                 ("gateway", gateway),
                 ("kube-ca", kube_ca),
                 ("kube-token", kube_token),
+                ("export-services", export_services),
+                ("export-interval", export_interval),
                 ("metrics-listen", metrics_listen),
                 ("drain-timeout", drain_timeout),
                 ("max-mtu", max_mtu),

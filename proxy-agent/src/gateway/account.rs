@@ -22,7 +22,7 @@ pub(super) struct Account {
 
 /// Why the agent has no token.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum AccountError {
+pub(crate) enum AccountError {
     #[error(
         "the agent has no service-account token at {}; run it in the cluster, or name a file with --kube-token",
         path.display()

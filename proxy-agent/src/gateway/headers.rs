@@ -10,7 +10,7 @@ use tunnel::Identity;
 use super::groups::{GroupPattern, RESERVED, is_believed};
 
 /// How the fields begin by which Kubernetes is told who asks: impersonation, and a front proxy's word
-/// (https://kubernetes.io/docs/reference/access-authn-authz/authentication/).
+/// (<https://kubernetes.io/docs/reference/access-authn-authz/authentication/>).
 const IDENTITY: [&str; 2] = ["impersonate-", "x-remote-"];
 const USER: HeaderName = HeaderName::from_static("impersonate-user");
 const GROUP: HeaderName = HeaderName::from_static("impersonate-group");

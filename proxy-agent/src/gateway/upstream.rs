@@ -66,20 +66,20 @@ pub(super) struct Upstream {
 /// An HTTP/2 connection.
 #[derive(Clone, Debug)]
 struct Shared {
-    sender: http2::SendRequest<Incoming>,
+    sender: http2::SendRequest<Body>,
     room: Arc<Semaphore>,
 }
 
 /// A connection for one request.
 #[derive(Debug)]
 enum Lent {
-    Http1(http1::SendRequest<Incoming>),
-    Http2(http2::SendRequest<Incoming>, OwnedSemaphorePermit),
+    Http1(http1::SendRequest<Body>),
+    Http2(http2::SendRequest<Body>, OwnedSemaphorePermit),
 }
 
 /// Why the kube-apiserver gave no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum UpstreamError {
+pub(crate) enum UpstreamError {
     #[error("the kube-apiserver at {0} cannot be reached; check the agent's --kube-api")]
     Dial(Target, #[source] DialError),
     #[error("the kube-apiserver at {0} did not shake hands; check the agent's --kube-api and --kube-ca")]
@@ -109,11 +109,7 @@ impl Upstream {
     }
 
     /// Sends a request and gives the answer's head as soon as it is there.
-    pub(super) async fn send(
-        &self,
-        request: Request<Incoming>,
-        upgrade: bool,
-    ) -> Result<Response<Body>, UpstreamError> {
+    pub(super) async fn send(&self, request: Request<Body>, upgrade: bool) -> Result<Response<Body>, UpstreamError> {
         let mut request = request;
         loop {
             let lent = if upgrade { self.own().await? } else { self.lend().await? };
@@ -202,7 +198,7 @@ impl Upstream {
     }
 
     /// The path in full, as HTTP/2 has it.
-    fn for_http2(&self, mut request: Request<Incoming>) -> Result<Request<Incoming>, UpstreamError> {
+    fn for_http2(&self, mut request: Request<Body>) -> Result<Request<Body>, UpstreamError> {
         let path = request.uri().path_and_query().cloned();
         let full = uri::Builder::new().scheme("https").authority(self.target.to_string());
         let full = full.path_and_query(path.unwrap_or_else(|| uri::PathAndQuery::from_static("/"))).build();
@@ -212,7 +208,7 @@ impl Upstream {
         Ok(request)
     }
 
-    fn for_http1(&self, mut request: Request<Incoming>) -> Result<Request<Incoming>, UpstreamError> {
+    fn for_http1(&self, mut request: Request<Body>) -> Result<Request<Body>, UpstreamError> {
         let path = request.uri().path_and_query().cloned();
         *request.uri_mut() = path.map_or_else(|| Uri::from_static("/"), Uri::from);
         *request.version_mut() = Version::HTTP_11;

@@ -36,6 +36,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
@@ -113,6 +114,11 @@ impl ApiServer {
     /// Adds a running pod of that name; watchers see `ADDED`.
     pub fn add_pod(&self, name: &str) {
         self.state.add_pod(name);
+    }
+
+    /// Adds a service, a whole object of Kubernetes' v1. They are listed two at a time, whatever the selector.
+    pub fn add_service(&self, service: Value) {
+        self.state.add_service(service);
     }
 
     /// Deletes a pod; watchers see `DELETED`. Followers of its log are ended.

@@ -37,7 +37,9 @@ async fn an_agent_of_one_cluster_serves_no_other_whatever_it_says() -> Result<()
     let claims = ["b", "cluster=b", "system:open-cluster-management:b:agent"].map(str::to_owned);
     for claim in &claims {
         let (version, instance) = (claim.clone(), claim.clone());
-        impostor.say(AgentMessage::Hello(Hello { version, capabilities: claims.to_vec(), instance })).await?;
+        impostor
+            .say(AgentMessage::Hello(Hello { version, capabilities: claims.to_vec(), instance, ..Hello::default() }))
+            .await?;
     }
     impostor.say(AgentMessage::Renew(Renew { csr: csr_for("b", "agent", &a.key)? })).await?;
     let HubMessage::Renewed(renewed) = impostor.hear().await? else { bail!("no certificate") };

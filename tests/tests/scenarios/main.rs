@@ -8,6 +8,8 @@ mod architecture;
 mod bad_input;
 mod clients;
 mod demo;
+mod deploy;
+mod discovery;
 mod doubles;
 mod etcd;
 mod faults;

@@ -23,7 +23,7 @@ const HUB: &str = "proxy_server_";
 const AGENT: &str = "proxy_agent_";
 
 /// Everything that the hub exports. A metric that is added is added here, and made to move.
-const HUB_FAMILIES: [&str; 16] = [
+pub(crate) const HUB_FAMILIES: [&str; 16] = [
     "proxy_server_bytes_total",
     "proxy_server_connections",
     "proxy_server_connections_closed_total",
@@ -43,7 +43,7 @@ const HUB_FAMILIES: [&str; 16] = [
 ];
 
 /// Everything that an agent exports.
-const AGENT_FAMILIES: [&str; 9] = [
+pub(crate) const AGENT_FAMILIES: [&str; 9] = [
     "proxy_agent_bytes_total",
     "proxy_agent_certificate_expiry_timestamp_seconds",
     "proxy_agent_certificate_renewals_total",

@@ -89,6 +89,11 @@ impl Policy {
         self.sets.fill(set, clusters);
     }
 
+    /// The sets that hold the cluster, in their order.
+    pub fn sets_of(&self, cluster: &str) -> impl Iterator<Item = &str> {
+        self.sets.of(cluster).map(|set| &**set)
+    }
+
     /// How many clusters the set has.
     pub fn member_count(&self, set: &str) -> usize {
         self.sets.members(set).map_or(0, |members| members.len())

@@ -92,6 +92,10 @@ impl Sets {
         }
     }
 
+    pub(super) fn of(&self, cluster: &str) -> impl Iterator<Item = &Arc<str>> {
+        self.sets_of.get(cluster).into_iter().flatten()
+    }
+
     pub(super) fn members(&self, set: &str) -> Option<&Arc<Members>> {
         self.members.get(set)
     }

@@ -74,6 +74,13 @@ fn route(
         ["api", "v1", "namespaces", _, "events"] => {
             answer::json(&json!({ "kind": "EventList", "apiVersion": "v1", "metadata": {}, "items": [] }))
         }
+        ["api", "v1", "services"] => {
+            let from = query.get("continue").and_then(|next| next.parse().ok()).unwrap_or_default();
+            let (items, next) = state.services(from);
+            let next = next.map(|next| next.to_string()).unwrap_or_default();
+            let metadata = json!({ "continue": next });
+            answer::json(&json!({ "kind": "ServiceList", "apiVersion": "v1", "metadata": metadata, "items": items }))
+        }
         ["api", "v1", "nodes"] => answer::json(&nodes::list(state)),
         ["api", "v1", "nodes", nodes::NODE] if method == Method::PATCH => {
             answer::json(&nodes::patch(state, &object(body)))

@@ -23,6 +23,7 @@ pub(super) struct State {
     requests: watch::Sender<VecDeque<Seen>>,
     /// What the pods have as their file systems.
     folder: TempDir,
+    services: watch::Sender<Vec<Value>>,
 }
 
 /// The pods now and how it came to that.
@@ -67,8 +68,21 @@ impl State {
         Ok(Self {
             cluster: watch::Sender::new(cluster),
             requests: watch::Sender::default(),
+            services: watch::Sender::default(),
             folder: tempfile::Builder::new().prefix("pods").tempdir()?,
         })
+    }
+
+    pub(super) fn add_service(&self, service: Value) {
+        self.services.send_modify(|services| services.push(service));
+    }
+
+    /// A page of the services, two at a time, and where the next one begins.
+    pub(super) fn services(&self, from: usize) -> (Vec<Value>, Option<usize>) {
+        const PAGE: usize = 2;
+        let services = self.services.borrow();
+        let next = (services.len() > from + PAGE).then_some(from + PAGE);
+        (services.iter().skip(from).take(PAGE).cloned().collect(), next)
     }
 
     pub(super) fn add_pod(&self, name: &str) {

@@ -206,8 +206,12 @@ async fn an_agents_answer_that_is_none_is_a_bad_gateway() -> Result<()> {
 async fn a_second_hello_changes_nothing() -> Result<()> {
     let mut target = Target::start().await?;
     for _ in 0..100 {
-        let hello =
-            Hello { version: "v".repeat(60_000), capabilities: vec!["x".repeat(1_000)], instance: "\0".to_owned() };
+        let hello = Hello {
+            version: "v".repeat(60_000),
+            capabilities: vec!["x".repeat(1_000)],
+            instance: "\0".to_owned(),
+            ..Hello::default()
+        };
         target.agent.say(AgentMessage::Hello(hello)).await?;
     }
     target.is_unharmed().await
