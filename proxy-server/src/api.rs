@@ -1,6 +1,7 @@
 //! The hub's HTTPS API: what `cluster-proxy` asks of it below `/v1`, and the registry's Kubernetes-style API for the rest.
 
 mod credential;
+mod failure;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -12,7 +13,7 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use registry::{
-    ClusterError, ManagedCluster, NewTokenError, NewUserError, Registry, Role, Standing, TokenError, User, UserError,
+    ManagedCluster, Registry, Role, Standing, User,
     api::{
         ApiError, ClusterCounts, ClusterList, ClusterView, HubStatus, NewToken, NewUser, TokenCreated, TokenList,
         TokenView, TunnelView, UserCreated, UserList, UserView,
@@ -31,11 +32,13 @@ use crate::{
     authorities::Authorities,
     caller::{Caller, CallerError, Credentials, Shown},
     connections::Connections,
-    discovery::{self, Discovery, DiscoveryError},
+    discovery::{self, Discovery},
     gateway::{Gateway, may_browse},
     http_port::{Body, Origin, streamed, whole},
     tunnels::Tunnels,
 };
+
+use failure::{Failure, bad_request, failure};
 
 /// Longest request body of our own API, in bytes; a CSR is below one KiB.
 const BODY_LIMIT: usize = 64 * 1024;
@@ -67,13 +70,6 @@ pub(crate) struct About {
     pub(crate) agent_addresses: Vec<String>,
     pub(crate) proxy_address: String,
     pub(crate) api_address: String,
-}
-
-/// An answer that is no success.
-#[derive(Debug)]
-struct Failure {
-    status: StatusCode,
-    error: ApiError,
 }
 
 type Answered = Result<Response<Full<Bytes>>, Failure>;
@@ -432,75 +428,4 @@ fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
 
 fn nothing() -> Response<Full<Bytes>> {
     json(StatusCode::OK, &HashMap::<String, String>::new())
-}
-
-fn failure(status: StatusCode, reason: &str, message: String) -> Failure {
-    Failure { status, error: ApiError { reason: reason.into(), message } }
-}
-
-fn bad_request(error: &dyn std::error::Error) -> Failure {
-    failure(StatusCode::BAD_REQUEST, "BadRequest", error.to_string())
-}
-
-/// With what the store says: that names what is to be done about the disk.
-fn store_failure(error: &dyn std::error::Error) -> Failure {
-    let message = match error.source() {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    };
-    failure(StatusCode::SERVICE_UNAVAILABLE, "StoreUnavailable", message)
-}
-
-impl From<DiscoveryError> for Failure {
-    fn from(error: DiscoveryError) -> Self {
-        let (status, reason) = error.status();
-        failure(status, reason, error.to_string())
-    }
-}
-
-impl From<ClusterError> for Failure {
-    fn from(error: ClusterError) -> Self {
-        match error {
-            ClusterError::Unknown { .. } | ClusterError::UnknownAgent { .. } => {
-                failure(StatusCode::NOT_FOUND, "NotFound", error.to_string())
-            }
-            ClusterError::Store { .. } => store_failure(&error),
-        }
-    }
-}
-
-impl From<NewTokenError> for Failure {
-    fn from(error: NewTokenError) -> Self {
-        match error {
-            NewTokenError::TimeToLive => failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", error.to_string()),
-            NewTokenError::Store(_) => store_failure(&error),
-        }
-    }
-}
-
-impl From<TokenError> for Failure {
-    fn from(error: TokenError) -> Self {
-        match error {
-            TokenError::Unknown { .. } => failure(StatusCode::NOT_FOUND, "NotFound", error.to_string()),
-            TokenError::Store(_) => store_failure(&error),
-        }
-    }
-}
-
-impl From<NewUserError> for Failure {
-    fn from(error: NewUserError) -> Self {
-        match error {
-            NewUserError::Exists { .. } => failure(StatusCode::CONFLICT, "AlreadyExists", error.to_string()),
-            NewUserError::Store(_) => store_failure(&error),
-        }
-    }
-}
-
-impl From<UserError> for Failure {
-    fn from(error: UserError) -> Self {
-        match error {
-            UserError::Unknown { .. } => failure(StatusCode::NOT_FOUND, "NotFound", error.to_string()),
-            UserError::Store(_) => store_failure(&error),
-        }
-    }
 }

@@ -244,7 +244,7 @@ fn identity(caller: rbac::review::Caller) -> Identity {
     Identity { user: caller.user, groups: caller.groups, extra }
 }
 
-/// Tells the service who origin it, and by which URL.
+/// Tells the service who asks it, and by which URL.
 fn forwarded(headers: &mut HeaderMap, peer: SocketAddr, prefix: &str, service: &str) {
     let own = headers.get(header::HOST).cloned();
     let said = |text: &str| HeaderValue::from_str(text).ok();

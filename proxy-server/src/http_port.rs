@@ -37,7 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long accepting pauses after an error (no more file descriptors): it would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long an HTTP/2 connection may be silent before it is origin whether anybody is there.
+/// How long an HTTP/2 connection may be silent before it is asked whether anybody is there.
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// How long, at the port's end, answers that are under way may take. Watches have no end of their own.

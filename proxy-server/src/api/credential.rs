@@ -9,7 +9,11 @@ use jiff::Timestamp;
 use registry::api::{CredentialIssued, MAX_CREDENTIAL_SECONDS, NewCredential};
 use rustls::pki_types::CertificateDer;
 
-use super::{Answered, Api, bad_request, body, failure, json, unknown_asker};
+use super::{
+    Answered, Api, body,
+    failure::{bad_request, failure},
+    json, unknown_asker,
+};
 use crate::caller::Credentials;
 
 impl Api {
