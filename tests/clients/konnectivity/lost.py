@@ -1,6 +1,5 @@
 """A connection and a dial whose agent goes away. Prints `ready`, and what became of both as JSON."""
 
-import json
 import sys
 
 from proxy import *
@@ -11,4 +10,4 @@ stream = Stream(connection, cluster).dial(target)
 dialling = Stream(connection, cluster)
 dialling.ask(hole)
 print("ready", flush=True)
-print(json.dumps([stream.rest(), dialling.rest()]))
+tell([stream.rest(), dialling.rest()])

@@ -1,7 +1,6 @@
 """Many dials on one connection: DIALS one after another in WIDTH lanes, with bursts that are cancelled. Prints JSON."""
 
 import asyncio
-import json
 import sys
 from collections import Counter
 
@@ -58,7 +57,7 @@ async def main():
                 await asyncio.sleep(0.1)
 
         await asyncio.gather(bursts(), *lanes)
-    print(json.dumps(counted))
+    tell(counted)
 
 
 asyncio.run(main())

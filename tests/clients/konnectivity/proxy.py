@@ -1,5 +1,6 @@
 """konnectivity's Proxy stream as an independent client speaks it: grpcio for the calls, protobuf's wire format by hand."""
 
+import json
 import os
 import queue
 import random
@@ -180,3 +181,9 @@ def metadata(cluster=None):
     if cluster is None:
         return (("authorization", f"Bearer {token}"),)
     return (("authorization", "Basic " + base64.b64encode(f"{cluster}:{token}".encode()).decode()),)
+
+
+def tell(outcome):
+    """Prints what came of it, and ends at once: gRPC's threads may hold up the interpreter's own end for ever."""
+    print(json.dumps(outcome), flush=True)
+    os._exit(0)

@@ -142,4 +142,4 @@ for told in late:
 said, status = sender.rest()
 data = sum(len(packet.get("data", "")) for packet in said)
 answers["close of one that sends on"] = {"bytes": data, "said": [said[-1]], "status": status}
-print(json.dumps(answers))
+tell(answers)

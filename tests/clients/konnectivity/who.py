@@ -1,6 +1,5 @@
 """One dial, with the certificates, the token and the server name of the environment. Prints what came of it as JSON."""
 
-import json
 import os
 import sys
 
@@ -16,12 +15,12 @@ stream = Stream(channel(hub, **options), metadata(cluster))
 stream.ask(target)
 said = stream.hear()
 if said is None:
-    print(json.dumps({"status": stream.status(), "details": stream.call.details()}))
+    tell({"status": stream.status(), "details": stream.call.details()})
 elif said.error:
-    print(json.dumps({"error": said.error, "known": said.random == stream.random}))
+    tell({"error": said.error, "known": said.random == stream.random})
 else:
     stream.id = said.id
     stream.write(b"hello")
     echoed = stream.read(5).decode()
     stream.close()
-    print(json.dumps({"echoed": echoed, "end": stream.rest()}))
+    tell({"echoed": echoed, "end": stream.rest()})
