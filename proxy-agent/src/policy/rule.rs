@@ -224,6 +224,10 @@ fn parse_name(text: &str) -> Result<Hosts, RuleError> {
         Ok(Host::Address(_)) | Err(_) => return Err(RuleError::BadHost(text.to_owned())),
     }
     let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+    // The root's dot is behind names only.
+    if name == "*" || name.parse::<IpAddr>().is_ok() {
+        return Err(RuleError::BadHost(text.to_owned()));
+    }
     Ok(if name.contains('*') { Hosts::Pattern(name) } else { Hosts::Name(name) })
 }
 
@@ -305,7 +309,9 @@ mod tests {
         for text in ["web:0", "web:", "web:x", "web:9-8", "web:1-70000", "web:1-2-3", "[::1]:"] {
             assert!(matches!(error(text), E::BadPorts(_)), "{text}");
         }
-        for text in ["we b", "web/24", "a..b", "[::1", "[10.0.0.7]", "[web]", "[::1]x:80", "10.0.0.0/33"] {
+        for text in
+            ["we b", "web/24", "a..b", "[::1", "[10.0.0.7]", "[web]", "[::1]x:80", "10.0.0.0/33", "*.", "10.0.0.7."]
+        {
             assert!(matches!(error(text), E::BadHost(_)), "{text}: {}", error(text));
         }
     }
