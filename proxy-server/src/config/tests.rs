@@ -1,3 +1,5 @@
+//! The hub's configuration: where a setting comes from, and what is wrong with it.
+
 use super::*;
 
 fn parse(arguments: &[&str]) -> Result<Config, ConfigError> {
