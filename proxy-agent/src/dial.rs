@@ -11,6 +11,7 @@ use tokio::{
 use tunnel::{Reason, Refusal};
 
 use crate::{
+    cause::with_cause,
     policy::{Denial, Policy},
     race::race,
     resolve::Resolver,
@@ -87,11 +88,7 @@ impl Dialer {
 impl DialError {
     /// The error as the hub is told, in one sentence.
     pub(crate) fn refusal(&self) -> Refusal {
-        let message = match std::error::Error::source(self) {
-            Some(source) => format!("{self}: {source}"),
-            None => self.to_string(),
-        };
-        Refusal::new(self.reason(), message)
+        Refusal::new(self.reason(), with_cause(self))
     }
 
     fn reason(&self) -> Reason {

@@ -19,7 +19,7 @@ use tokio::{io::copy_bidirectional_with_sizes, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 use tunnel::{Identity, Metered, Reason, Refusal, Stream, Traffic, hop};
 
-use crate::{dial::Dialer, policy::Policy, target::Target};
+use crate::{cause::with_cause, dial::Dialer, policy::Policy, target::Target};
 
 use account::Account;
 pub use groups::{GroupPattern, GroupPatternError};
@@ -221,7 +221,7 @@ impl Gateway {
         let upgrade = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
         hop::strip(request.headers_mut(), upgrade.is_some());
         match self.mode {
-            GatewayMode::Token => headers::keep_token(request.headers_mut()),
+            GatewayMode::Token => headers::drop_identity(request.headers_mut()),
             GatewayMode::Impersonate | GatewayMode::Off => {
                 let bearer = self.account.bearer().await?;
                 headers::impersonate(request.headers_mut(), bearer, identity, &self.groups)?;
@@ -247,10 +247,7 @@ impl GatewayError {
             Self::Account(_) => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
             Self::Upstream(_) => (StatusCode::BAD_GATEWAY, "BadGateway"),
         };
-        let message = match std::error::Error::source(self) {
-            Some(source) => format!("{self}: {source}"),
-            None => self.to_string(),
-        };
+        let message = with_cause(self);
         let status = serde_json::json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": &message, "reason": reason, "code": code.as_u16(),

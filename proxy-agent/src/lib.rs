@@ -2,6 +2,7 @@
 
 mod agent;
 mod backoff;
+mod cause;
 pub mod config;
 mod connect;
 mod current;

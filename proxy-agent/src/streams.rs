@@ -15,12 +15,13 @@ use tracing::{Instrument, Span, field, info_span};
 use tunnel::{Dial, DialRequest, Identity, PendingDial, Reason, Refusal, RelayEnd, Stream, TargetKind, Traffic, relay};
 
 use crate::{
+    cause::with_cause,
     config::KubeApi,
     dial::{DialError, Dialer},
     gateway::{Gateway, GatewayConfig},
     metrics::{CONNECTED, Metrics},
     policy::Policy,
-    service_tls::{self, TlsError},
+    service_tls,
     target::Target,
 };
 
@@ -216,7 +217,10 @@ impl Streams {
         let shaking = service_tls::handshake(stream, &target.host, &self.service_ca, &[b"http/1.1"]);
         match timeout_at(deadline, shaking).await {
             Ok(Ok(tls)) => Ok(Dialled::Connection(TargetConnection::new(Transport::Tls(Box::new(tls))), address)),
-            Ok(Err(error)) => Err((Refusal::new(Reason::Unspecified, told_in_full(&target, &error)), "tls_failed")),
+            Ok(Err(error)) => {
+                let message = format!("{target}: {}", with_cause(&error));
+                Err((Refusal::new(Reason::Unspecified, message), "tls_failed"))
+            }
             Err(_) => Err(refuse(Reason::TimedOut, &format!("{target} did not shake hands in time"))),
         }
     }
@@ -281,13 +285,6 @@ impl Dialled {
             Self::Connection(_, address) => address.to_string(),
             Self::Gateway(_, to) => to.clone(),
         }
-    }
-}
-
-fn told_in_full(target: &Target, error: &TlsError) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{target}: {error}: {source}"),
-        None => format!("{target}: {error}"),
     }
 }
 

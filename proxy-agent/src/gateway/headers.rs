@@ -31,11 +31,6 @@ pub(super) enum HeaderError {
     Name(#[from] InvalidHeaderName),
 }
 
-/// Leaves the client's own token as the only word about who asks.
-pub(super) fn keep_token(headers: &mut HeaderMap) {
-    drop_identity(headers);
-}
-
 /// Makes the request one of the agent's account on behalf of `identity`. Comes last: nothing that the client named may
 /// take these fields out again.
 pub(super) fn impersonate(
@@ -66,7 +61,8 @@ pub(super) fn impersonate(
     Ok(())
 }
 
-fn drop_identity(headers: &mut HeaderMap) {
+/// Takes out what the client says about who asks, but for a token of its own.
+pub(super) fn drop_identity(headers: &mut HeaderMap) {
     let told: Vec<HeaderName> =
         headers.keys().filter(|name| IDENTITY.iter().any(|begin| name.as_str().starts_with(begin))).cloned().collect();
     for name in told {
@@ -135,7 +131,7 @@ mod tests {
     #[test]
     fn a_clients_own_token_is_kept_where_the_spoke_wants_it() {
         let mut headers = sent(&[("Authorization", "Bearer own"), ("Impersonate-User", "root")]);
-        keep_token(&mut headers);
+        drop_identity(&mut headers);
         assert_eq!((all(&headers, "authorization"), headers.keys_len()), (vec!["Bearer own".into()], 1));
     }
 }
