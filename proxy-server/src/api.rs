@@ -9,7 +9,7 @@ use bytes::Bytes;
 use certs::ClusterName;
 use futures_util::stream;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use registry::{
@@ -25,11 +25,11 @@ use registry::{
         status::Status,
     },
 };
-use rustls::pki_types::CertificateDer;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     authorities::Authorities,
+    bodies::{Bodies, BodyFault, Whole},
     caller::{Caller, CallerError, Credentials, Shown},
     connections::Connections,
     discovery::{self, Discovery},
@@ -42,9 +42,6 @@ use failure::{Failure, bad_request, failure};
 
 /// Longest request body of our own API, in bytes; a CSR is below one KiB.
 const BODY_LIMIT: usize = 64 * 1024;
-
-/// How long a request's body may take.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The group of what only our own API shows.
 const REGISTER: &str = "register.open-cluster-management.io";
@@ -59,6 +56,7 @@ pub(crate) struct Api {
     pub(crate) authorities: Arc<Authorities>,
     pub(crate) tunnels: Arc<Tunnels>,
     pub(crate) connections: Arc<Connections>,
+    pub(crate) bodies: Bodies,
     pub(crate) about: About,
 }
 
@@ -86,13 +84,13 @@ impl Api {
             Ok(answered) => return answered,
             Err(own) => own,
         };
-        let asker = self.asker(request.headers(), origin.certificate.clone());
+        let asker = self.asker(request.headers(), &origin);
         let is_ours = |path: &str| path.starts_with("/v1/") || path == discovery::PATH;
         if !is_ours(request.uri().path()) {
             return self.answer_kube(request, asker).await;
         }
         let answered = match asker {
-            Ok(asker) => self.route(&asker, origin.certificate, request).await,
+            Ok(asker) => self.route(&asker, &origin, request).await,
             Err(error) => Err(unknown_asker(&error)),
         };
         let response = answered.unwrap_or_else(|failure| {
@@ -119,36 +117,32 @@ impl Api {
                 groups: vec!["system:unauthenticated".to_owned()],
                 ..rbac::Caller::default()
             },
+            Err(error @ CallerError::Crowded(_)) => {
+                return kube_answer(Answer::status(&Status::too_many_requests(&error.to_string())));
+            }
             Err(error) => return kube_answer(Answer::status(&Status::unauthorized(&error.to_string()))),
         };
         let (head, body) = request.into_parts();
-        // One byte more than is allowed: the server says what is too large.
-        let body = Limited::new(body, MAX_BODY + 1).collect();
-        let body = match tokio::time::timeout(BODY_TIMEOUT, body).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => {
-                return kube_answer(Answer::status(&Status::from(BodyError::TooLarge)));
-            }
-            Ok(Err(_)) | Err(_) => {
-                return kube_answer(Answer::status(&Status::bad_request(
-                    "the body did not arrive whole, or not in time",
-                )));
-            }
+        let head = Request::from_parts(head, ());
+        // No byte of a body is read before it is known that the request takes one and may be made.
+        let body = match self.kube.takes_body(&head, &asker) {
+            Ok(true) => self.bodies.read(body, &asker.user, MAX_BODY).await.map(Some),
+            Ok(false) => Ok(None),
+            Err(status) => return kube_answer(Answer::status(&status)),
         };
-        let request = Request::from_parts(head, body);
-        kube_answer(self.kube.answer(&request, &asker, Timestamp::now()).await)
+        let (bytes, _room) = match body {
+            Ok(body) => body.map_or_else(Default::default, |Whole { bytes, room }| (bytes, Some(room))),
+            Err(fault) => return kube_answer(Answer::status(&body_status(fault))),
+        };
+        kube_answer(self.kube.answer(&head.map(|()| bytes), &asker, Timestamp::now()).await)
     }
 
     /// Who asks.
-    fn asker(
-        &self,
-        headers: &HeaderMap,
-        certificate: Option<CertificateDer<'static>>,
-    ) -> Result<rbac::Caller, CallerError> {
+    fn asker(&self, headers: &HeaderMap, origin: &Origin) -> Result<rbac::Caller, CallerError> {
         let credentials = headers.get(header::AUTHORIZATION);
         let credentials =
             credentials.map_or(Ok(Credentials::default()), |value| Credentials::parse(value.as_bytes()))?;
-        let shown = Shown { certificate, credentials, ..Shown::default() };
+        let shown = Shown { credentials, ..origin.shown() };
         match Caller::authenticate(&shown, &self.registry)? {
             Caller::User(user) => Ok(user.caller()),
             // Nobody comes here by the hub's Unix socket.
@@ -175,12 +169,7 @@ impl Api {
         }
     }
 
-    async fn route(
-        &self,
-        asker: &rbac::Caller,
-        certificate: Option<CertificateDer<'static>>,
-        request: Request<Incoming>,
-    ) -> Answered {
+    async fn route(&self, asker: &rbac::Caller, origin: &Origin, request: Request<Incoming>) -> Answered {
         let path = request.uri().path().to_owned();
         let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
         let now = Timestamp::now();
@@ -228,7 +217,7 @@ impl Api {
             }
             (&Method::POST, ["v1", "tokens"]) => {
                 self.require(asker, "create", REGISTER, "jointokens", "")?;
-                self.create_token(administrator, body(request).await?, now).await
+                self.create_token(administrator, self.body(asker, request).await?, now).await
             }
             (&Method::DELETE, ["v1", "tokens", id]) => {
                 self.require(asker, "delete", REGISTER, "jointokens", id)?;
@@ -243,7 +232,7 @@ impl Api {
             }
             (&Method::POST, ["v1", "users"]) => {
                 self.require(asker, "create", REGISTER, "users", "")?;
-                self.create_user(asker, body(request).await?, now).await
+                self.create_user(asker, self.body(asker, request).await?, now).await
             }
             (&Method::DELETE, ["v1", "users", name]) => {
                 self.require(asker, "delete", REGISTER, "users", name)?;
@@ -252,7 +241,7 @@ impl Api {
                 tracing::info!(administrator, user = %name, "user deleted");
                 Ok(nothing())
             }
-            (&Method::POST, ["v1", "credential"]) => self.issue_credential(certificate, request).await,
+            (&Method::POST, ["v1", "credential"]) => self.issue_credential(asker, origin, request).await,
             (_, ["v1", "status" | "clusters" | "tokens" | "users" | "credential", ..] | ["prometheus", "targets"]) => {
                 let message = format!("{} is not served at {path}", request.method());
                 Err(failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message))
@@ -330,6 +319,12 @@ impl Api {
         ClusterView { cluster: ManagedCluster::clone(cluster), tunnel }
     }
 
+    /// The body of a request that `asker` may make.
+    async fn body<T: DeserializeOwned>(&self, asker: &rbac::Caller, request: Request<Incoming>) -> Result<T, Failure> {
+        let body = self.bodies.read(request.into_body(), &asker.user, BODY_LIMIT).await?;
+        object(&body.bytes)
+    }
+
     async fn create_token(&self, administrator: &str, new: NewToken, now: Timestamp) -> Answered {
         let new = registry::NewToken {
             cluster: new.cluster,
@@ -373,6 +368,13 @@ impl Api {
     }
 }
 
+/// The object in a body; nothing else: serde would take a list for the fields in their order.
+fn object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+    let object: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(bytes).map_err(|error| bad_request(&error))?;
+    serde_json::from_value(object.into()).map_err(|error| bad_request(&error))
+}
+
 /// Who cannot be told who they are.
 fn unknown_asker(error: &CallerError) -> Failure {
     match error {
@@ -382,6 +384,7 @@ fn unknown_asker(error: &CallerError) -> Failure {
         CallerError::Missing | CallerError::UnknownToken | CallerError::Malformed => {
             failure(StatusCode::UNAUTHORIZED, "Unauthorized", error.to_string())
         }
+        CallerError::Crowded(_) => failure(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", error.to_string()),
     }
 }
 
@@ -405,17 +408,13 @@ fn cluster_name(name: &str) -> Result<ClusterName, Failure> {
     name.parse().map_err(|error| bad_request(&error))
 }
 
-async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Failure> {
-    let collecting = tokio::time::timeout(BODY_TIMEOUT, Limited::new(request.into_body(), BODY_LIMIT).collect());
-    let late = |_| failure(StatusCode::REQUEST_TIMEOUT, "Timeout", "the body did not arrive in time".into());
-    let collected = collecting.await.map_err(late)?.map_err(|error| {
-        let message = format!("the body cannot be read ({error}); send at most {BODY_LIMIT} bytes");
-        failure(StatusCode::PAYLOAD_TOO_LARGE, "BadRequest", message)
-    })?;
-    // Only an object: serde would take a list for the fields in their order.
-    let object: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_slice(&collected.to_bytes()).map_err(|error| bad_request(&error))?;
-    serde_json::from_value(object.into()).map_err(|error| bad_request(&error))
+/// A body's fault as Kubernetes says it.
+fn body_status(fault: BodyFault) -> Status {
+    match fault {
+        BodyFault::TooLarge(_) => Status::from(BodyError::TooLarge),
+        BodyFault::Late | BodyFault::Broken => Status::bad_request(fault.to_string()),
+        BodyFault::Crowded => Status::too_many_requests(&fault.to_string()),
+    }
 }
 
 fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {

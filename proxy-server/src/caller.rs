@@ -8,6 +8,8 @@ use registry::{Registry, User};
 use rustls::pki_types::CertificateDer;
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::lobby::Guest;
+
 /// An authenticated client.
 #[derive(Clone, Debug)]
 pub(crate) enum Caller {
@@ -27,6 +29,8 @@ pub(crate) struct Shown {
     /// The cluster that the listener means: its TLS server name's, or its Unix socket's.
     pub(crate) cluster: Option<ClusterName>,
     pub(crate) credentials: Credentials,
+    /// Its place among those who are nobody yet; those behind a Unix socket never are.
+    pub(crate) guest: Option<Arc<Guest>>,
 }
 
 /// What a client said in its request.
@@ -55,6 +59,10 @@ pub(crate) enum CallerError {
     Agent,
     #[error("the certificate is no user's: {0}")]
     NoUser(String),
+    #[error(
+        "the user has {0} connections to this port, as many as one may have; close some, or send more requests on each"
+    )]
+    Crowded(usize),
 }
 
 impl CallerError {
@@ -67,6 +75,7 @@ impl CallerError {
             Self::UnknownUser(_) => "unknown_user",
             Self::Agent => "agent_certificate",
             Self::NoUser(_) => "no_user_certificate",
+            Self::Crowded(_) => "user_connections",
         }
     }
 }
@@ -107,7 +116,19 @@ fn some_secret(token: &str) -> Option<SecretString> {
 impl Caller {
     /// Who has shown this. A token speaks louder than a certificate, and that louder than the socket's permissions: it
     /// is what the client said last. A token that is wrong is never passed over.
+    ///
+    /// The one place where a connection becomes a user's.
     pub(crate) fn authenticate(shown: &Shown, registry: &Registry) -> Result<Self, CallerError> {
+        let caller = Self::identify(shown, registry)?;
+        match (&shown.guest, &caller) {
+            (Some(guest), Self::User(user)) if !guest.is_of(user.name.as_ref()) => {
+                Err(CallerError::Crowded(guest.most()))
+            }
+            (Some(_) | None, Self::User(_) | Self::Socket { .. }) => Ok(caller),
+        }
+    }
+
+    fn identify(shown: &Shown, registry: &Registry) -> Result<Self, CallerError> {
         if let Some(certificate) = &shown.certificate {
             let user = Self::of_certificate(certificate, registry)?;
             if shown.credentials.token.is_none() {

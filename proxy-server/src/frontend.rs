@@ -20,6 +20,7 @@ use crate::{
     connect, forward,
     head::{self, Head},
     konnectivity::Konnectivity,
+    lobby::{Guest, Lobby},
     metrics::Metrics,
     proxy::Proxy,
     socks5,
@@ -28,9 +29,8 @@ use crate::{
 /// First byte of a TLS handshake record (RFC 8446 section 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
 
-/// Client connections at a time, before they are known to be anyone's. Two file descriptors are not needed each: the
-/// far side is a stream.
-const CONNECTIONS: usize = 16 * 1024;
+/// How long a refused client may take to read why, beyond its time to ask.
+const FAREWELL: Duration = Duration::from_secs(3);
 
 /// A client that is gone without a word is noticed by the kernel.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
@@ -49,6 +49,7 @@ pub(crate) struct Frontends {
     /// How long a client may take to show its certificate, its head or its SOCKS5 request.
     head_timeout: Duration,
     room: Arc<Semaphore>,
+    lobby: Arc<Lobby>,
     tasks: TaskTracker,
     /// Cancelled when no more connections are accepted, and idle ones end.
     stop: CancellationToken,
@@ -60,13 +61,14 @@ impl Frontends {
         tls: Arc<rustls::ServerConfig>,
         plaintext: Plaintext,
         head_timeout: Duration,
+        room: usize,
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Arc<Self> {
         let metrics = proxy.metrics.clone();
-        let room = Arc::new(Semaphore::new(CONNECTIONS));
+        let (lobby, room) = (Lobby::of_port(room), Arc::new(Semaphore::new(room)));
         let konnectivity = Konnectivity::new(proxy.clone(), head_timeout, tasks.clone(), stop.clone());
-        Arc::new(Self { proxy, konnectivity, metrics, tls, plaintext, head_timeout, room, tasks, stop })
+        Arc::new(Self { proxy, konnectivity, metrics, tls, plaintext, head_timeout, room, lobby, tasks, stop })
     }
 
     /// Accepts TCP connections until stopped.
@@ -74,7 +76,8 @@ impl Frontends {
         while let Some((permit, accepted)) = self.next(|| listener.accept()).await {
             match accepted {
                 Ok((tcp, address)) => {
-                    let serving = self.clone().serve_one(tcp, address, permit);
+                    let Some(guest) = self.lobby.enter(address.ip().into()) else { continue };
+                    let serving = self.clone().serve_guest(tcp, address, permit, Arc::new(guest));
                     self.spawn(Peer::Tcp(address), serving);
                 }
                 Err(error) => pause(&error).await,
@@ -118,18 +121,39 @@ impl Frontends {
         self.tasks.spawn(serving.instrument(info_span!("client", %peer)));
     }
 
-    async fn serve_one(self: Arc<Self>, tcp: TcpStream, address: SocketAddr, room: OwnedSemaphorePermit) {
+    /// Serves who is nobody yet, for as long as that may last.
+    async fn serve_guest(
+        self: Arc<Self>,
+        tcp: TcpStream,
+        address: SocketAddr,
+        room: OwnedSemaphorePermit,
+        guest: Arc<Guest>,
+    ) {
+        let (metrics, patience) = (self.metrics.clone(), self.head_timeout + FAREWELL);
+        tokio::select! {
+            () = self.serve_one(tcp, address, room, guest.clone()) => {}
+            parting = guest.outstayed(Some(patience)) => metrics.guest_left("frontend", parting),
+        }
+    }
+
+    async fn serve_one(
+        self: Arc<Self>,
+        tcp: TcpStream,
+        address: SocketAddr,
+        room: OwnedSemaphorePermit,
+        guest: Arc<Guest>,
+    ) {
         prepare(&tcp);
         let mut first = [0];
         let Some(Ok(1)) = self.soon(tcp.peek(&mut first)).await else { return };
         let peer = Peer::Tcp(address);
         if first[0] == TLS_HANDSHAKE {
             let Some((client, shown)) = self.handshake(tcp, room).await else { return };
-            return self.serve_client(client, peer, shown).await;
+            return self.serve_client(client, peer, Shown { guest: Some(guest), ..shown }).await;
         }
         let client = Client::new(Transport::Tcp(tcp), room);
         if self.plaintext.allows(address.ip()) {
-            self.serve_client(client, peer, Shown::default()).await;
+            self.serve_client(client, peer, Shown { guest: Some(guest), ..Shown::default() }).await;
         } else {
             refuse_plaintext(client, first[0]).await;
         }

@@ -188,7 +188,7 @@ impl Gateway {
             Some(credentials) if !speaks_to_target => credentials.map_err(Refusal::Caller)?,
             _ => Credentials::default(),
         };
-        let shown = Shown { certificate: origin.certificate.clone(), credentials, ..Shown::default() };
+        let shown = Shown { credentials, ..origin.shown() };
         match Caller::authenticate(&shown, &self.proxy.registry).map_err(Refusal::Caller)? {
             Caller::User(user) => Ok(Asker { user, speaks_to_target }),
             // Nobody comes here by the hub's Unix socket.
@@ -296,6 +296,7 @@ impl Refusal {
             Self::Caller(CallerError::Missing | CallerError::UnknownToken | CallerError::Malformed) => {
                 StatusCode::UNAUTHORIZED
             }
+            Self::Caller(CallerError::Crowded(_)) => StatusCode::TOO_MANY_REQUESTS,
             Self::Caller(_) => StatusCode::FORBIDDEN,
             Self::Impersonation(status) => StatusCode::from_u16(status.code).unwrap_or(StatusCode::FORBIDDEN),
             Self::Smuggled(_) | Self::Malformed => StatusCode::BAD_REQUEST,
@@ -344,7 +345,9 @@ impl Refusal {
     fn advise(&self, headers: &mut HeaderMap, challenge: &'static str) {
         match self.status() {
             StatusCode::UNAUTHORIZED => headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge)),
-            StatusCode::SERVICE_UNAVAILABLE => headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1")),
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"))
+            }
             _ => None,
         };
     }

@@ -1,10 +1,11 @@
 //! An HTTP port for the hub's own pages: accepts, shakes hands where there is TLS, and serves HTTP/1.1 and HTTP/2.
 
+mod socket;
+
 use std::{
     convert::Infallible,
     io,
     net::SocketAddr,
-    os::fd::{AsFd, OwnedFd},
     pin::{Pin, pin},
     sync::Arc,
     time::Duration,
@@ -30,6 +31,14 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    caller::Shown,
+    lobby::{Guest, Lobby},
+    metrics::Metrics,
+};
+
+use socket::Socket;
 
 /// How long a client may take to shake hands, then to ask, and then to take its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -64,14 +73,21 @@ pub(crate) struct Origin {
     pub(crate) peer: SocketAddr,
     /// The leaf of the client's certificate, which TLS has verified.
     pub(crate) certificate: Option<CertificateDer<'static>>,
-    socket: Arc<OwnedFd>,
+    guest: Arc<Guest>,
+    socket: Socket,
 }
 
 impl Origin {
     /// From now on the client may read its answers as slowly as it likes: people pause what they look at.
     pub(crate) fn may_read_slowly(&self) {
         // A socket that takes no option is about to fail anyway.
-        let _ = SockRef::from(&*self.socket).set_tcp_user_timeout(None);
+        let _ = SockRef::from(&self.socket).set_tcp_user_timeout(None);
+    }
+
+    /// What the connection has shown, but for what its requests say.
+    pub(crate) fn shown(&self) -> Shown {
+        let (certificate, guest) = (self.certificate.clone(), Some(self.guest.clone()));
+        Shown { certificate, guest, ..Shown::default() }
     }
 }
 
@@ -100,8 +116,14 @@ pub(crate) struct HttpPort {
     pub(crate) listener: TcpListener,
     /// Where there is none, the port speaks plain HTTP.
     pub(crate) tls: Option<TlsAcceptor>,
+    /// As metrics name it.
+    pub(crate) name: &'static str,
     /// Clients at a time; one too many is closed.
     pub(crate) connections: usize,
+    /// Those of them who are nobody yet, and how long they may be; on a port for everybody they always are.
+    pub(crate) lobby: Arc<Lobby>,
+    pub(crate) patience: Option<Duration>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) tasks: TaskTracker,
     /// Ends the port and everyone on it.
     pub(crate) end: CancellationToken,
@@ -125,18 +147,22 @@ impl HttpPort {
                 continue;
             };
             let Ok(permit) = room.clone().try_acquire_owned() else { continue };
+            let Some(guest) = self.lobby.enter(peer.ip().into()) else { continue };
             let (answer, tls, end) = (answer.clone(), self.tls.clone(), self.end.clone());
-            let tasks = Tracked(self.tasks.clone());
+            let (tasks, metrics) = (Tracked(self.tasks.clone()), self.metrics.clone());
+            let (name, patience) = (self.name, self.patience);
             self.tasks.spawn(async move {
-                let served = match prepare(&tcp) {
-                    Ok(socket) => {
-                        let origin = Origin { peer, certificate: None, socket: Arc::new(socket) };
-                        serve_one(tcp, origin, tls, tasks, end, answer).await
-                    }
-                    Err(error) => Err(error),
+                let guest = Arc::new(guest);
+                let served = async {
+                    let socket = prepare(tcp)?;
+                    let origin = Origin { peer, certificate: None, guest: guest.clone(), socket };
+                    serve_one(origin, tls, tasks, end, answer).await
                 };
-                if let Err(error) = served {
-                    tracing::debug!(%error, "a client broke off");
+                tokio::select! {
+                    served = served => if let Err(error) = served {
+                        tracing::debug!(%error, "a client broke off");
+                    },
+                    parting = guest.outstayed(patience) => metrics.guest_left(name, parting),
                 }
                 drop(permit);
             });
@@ -144,18 +170,16 @@ impl HttpPort {
     }
 }
 
-/// Gives another handle of the socket.
-fn prepare(tcp: &TcpStream) -> io::Result<OwnedFd> {
+fn prepare(tcp: TcpStream) -> io::Result<Socket> {
     tcp.set_nodelay(true)?;
-    let socket = SockRef::from(tcp);
+    let socket = SockRef::from(&tcp);
     socket.set_tcp_keepalive(&KEEPALIVE)?;
     // A client that takes no answer for so long is gone.
     socket.set_tcp_user_timeout(Some(PATIENCE))?;
-    tcp.as_fd().try_clone_to_owned()
+    Ok(Socket::new(tcp))
 }
 
 async fn serve_one<F, R>(
-    tcp: TcpStream,
     origin: Origin,
     tls: Option<TlsAcceptor>,
     tasks: Tracked,
@@ -167,9 +191,9 @@ where
     R: Future<Output = Response<Body>> + Send + 'static,
 {
     let Some(tls) = tls else {
-        return serve_requests(tcp, origin, false, tasks, end, answer).await;
+        return serve_requests(origin.socket.clone(), origin, false, tasks, end, answer).await;
     };
-    let shaking = end.run_until_cancelled(tokio::time::timeout(PATIENCE, tls.accept(tcp)));
+    let shaking = end.run_until_cancelled(tokio::time::timeout(PATIENCE, tls.accept(origin.socket.clone())));
     let Some(shaken) = shaking.await else { return Ok(()) };
     let stream = shaken??;
     let session = stream.get_ref().1;

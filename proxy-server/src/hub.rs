@@ -33,8 +33,10 @@ use crate::{
     agents::{Agents, HANDSHAKES},
     api::{About, Api},
     authorities::{Authorities, AuthoritiesError},
+    bodies::Bodies,
     config::Config,
     connections::Connections,
+    descriptors::Descriptors,
     discovery::Discovery,
     exports::Exports,
     frontend::Frontends,
@@ -43,6 +45,7 @@ use crate::{
     http_port::HttpPort,
     joins::Joins,
     limits::Limits,
+    lobby::{Lobby, Size},
     metrics::{LiveCollector, Metrics},
     ports::{Bound, ListenError, Ports},
     proxy::Proxy,
@@ -55,11 +58,12 @@ use crate::{
 /// How long cut connections and closing tunnels may take once their time is up.
 const CUT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// API clients at a time.
-const API_CONNECTIONS: usize = 16 * 1024;
+/// How long an API client may take to shake hands and to show who it is. One with credentials sends its first request at once.
+const API_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Scrapers and probes at a time.
-const HEALTH_CONNECTIONS: usize = 64;
+/// Scrapers and probes at a time. Where there are more, the oldest makes room: probes are short, and a scraper that keeps its
+/// connection makes another when it needs it.
+const HEALTH: Size = Size { guests: 64, of_source: 64, grace: Duration::ZERO };
 
 /// A hub whose ports are bound.
 #[derive(Debug)]
@@ -219,6 +223,7 @@ impl Hub {
             authorities: issuing,
             tunnels,
             connections,
+            bodies: Bodies::default(),
             about,
         });
         Ok(Self {
@@ -249,15 +254,17 @@ impl Hub {
         let (credentials, workers) = (admin.display(), self.workers.handles().len());
         tracing::info!(%proxy, %tunnel, %api, %metrics, %pin, %credentials, workers, "hub ready");
         if let Some(ports) = self.ports.take() {
-            self.spawn_services(ports.api, ports.metrics, &stop);
-            self.spawn_frontends(ports.proxy, ports.sockets);
+            let room = Descriptors::claim();
+            self.spawn_services();
+            self.spawn_http(ports.api, ports.metrics, room.api, &stop);
+            self.spawn_frontends(ports.proxy, ports.sockets, room.clients);
         }
         stop.cancelled().await;
         self.stop(abort).await;
     }
 
     /// Everything but the frontends: it goes on while connections drain.
-    fn spawn_services(&self, api: TcpListener, metrics: TcpListener, stop: &CancellationToken) {
+    fn spawn_services(&self) {
         let Phases { end, others, .. } = &self.phases;
         let until = |worker: &Handle, service: Pin<Box<dyn Future<Output = ()> + Send>>| {
             let end = end.clone();
@@ -284,20 +291,31 @@ impl Hub {
         others.spawn(async move { ended.run_until_cancelled(agents.note_absent()).await });
         let authorities = self.authorities.clone();
         until(&here, Box::pin(async move { authorities.keep_current().await }));
-        let port = |listener, tls, connections| HttpPort {
+    }
+
+    /// The API, for `room` clients at a time, and the health port.
+    fn spawn_http(&self, api: TcpListener, metrics: TcpListener, room: usize, stop: &CancellationToken) {
+        let Phases { end, others, .. } = &self.phases;
+        let port = |name, listener, tls, connections, lobby, patience| HttpPort {
+            name,
             listener,
             tls,
             connections,
+            lobby,
+            patience,
+            metrics: self.proxy.metrics.clone(),
             tasks: others.clone(),
             end: end.clone(),
         };
         let health = Health { metrics: self.metrics.clone(), stopping: stop.clone() };
         let answer = move |request: Request<Incoming>, _| std::future::ready(health.answer(&request));
-        others.spawn(port(metrics, None, HEALTH_CONNECTIONS).serve(answer));
+        // Twice as many as guests: who makes room needs a moment to leave.
+        let health_port = port("health", metrics, None, 2 * HEALTH.guests, Lobby::new(HEALTH, HEALTH.guests), None);
+        others.spawn(health_port.serve(answer));
         let tls = TlsAcceptor::from(self.authorities.tls(&[b"h2", b"http/1.1"]));
         let answering = self.api.clone();
         let answer = move |request, origin| answering.clone().answer(request, origin);
-        others.spawn(port(api, Some(tls), API_CONNECTIONS).serve(answer));
+        others.spawn(port("api", api, Some(tls), room, Lobby::of_port(room), Some(API_PATIENCE)).serve(answer));
     }
 
     fn roster(&self) -> Roster {
@@ -305,13 +323,18 @@ impl Hub {
     }
 
     /// Each worker accepts clients of its own.
-    fn spawn_frontends(&self, listeners: Vec<TcpListener>, sockets: Vec<(UnixListener, Option<ClusterName>)>) {
+    fn spawn_frontends(
+        &self,
+        listeners: Vec<TcpListener>,
+        sockets: Vec<(UnixListener, Option<ClusterName>)>,
+        room: usize,
+    ) {
         let Phases { clients, others, drain, .. } = &self.phases;
         let Config { plaintext, head_timeout, .. } = self.config;
         // In the order of preference: a client that speaks both means CONNECT, and gRPC's clients speak HTTP/2 only.
         let tls = self.authorities.tls(&[b"http/1.1", b"h2"]);
         let frontends =
-            Frontends::new(self.proxy.clone(), tls, plaintext, head_timeout, clients.clone(), drain.clone());
+            Frontends::new(self.proxy.clone(), tls, plaintext, head_timeout, room, clients.clone(), drain.clone());
         for (listener, worker) in listeners.into_iter().zip(self.workers.handles()) {
             others.spawn_on(frontends.clone().serve_tcp(listener), worker);
         }

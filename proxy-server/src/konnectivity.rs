@@ -66,7 +66,8 @@ const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS;
 /// Streams that a client may open and reset before they are looked at; more end its connection. Dials are cancelled in bursts.
 const PENDING_RESETS: usize = 8192;
 
-/// Streams at a time on one connection whose caller is nobody, and is told so in answer to the first packet.
+/// Streams at a time, of all connections, whose caller is nobody, and is told so in answer to the first packet: each may hold a
+/// window until that has come.
 const STRANGERS: usize = 64;
 
 /// Longest fields of a request, together.
@@ -91,6 +92,7 @@ pub(crate) struct Konnectivity {
     stop: CancellationToken,
     /// The number of the next connection. Go's client knows connections by it, so that it is never given twice.
     next: AtomicI64,
+    strangers: Arc<Semaphore>,
 }
 
 /// One connection of a client.
@@ -99,7 +101,6 @@ struct Session {
     konnectivity: Arc<Konnectivity>,
     peer: Peer,
     shown: Shown,
-    strangers: Arc<Semaphore>,
     /// Streams of somebody so far.
     opened: AtomicUsize,
     /// Streams at present.
@@ -113,7 +114,14 @@ impl Konnectivity {
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Arc<Self> {
-        Arc::new(Self { proxy, head_timeout, tasks, stop, next: AtomicI64::new(1) })
+        Arc::new(Self {
+            proxy,
+            head_timeout,
+            tasks,
+            stop,
+            next: AtomicI64::new(1),
+            strangers: Arc::new(Semaphore::new(STRANGERS)),
+        })
     }
 
     /// Serves a client that has begun with HTTP/2's preface, until it is done; on `stop`, until its streams are.
@@ -143,7 +151,6 @@ impl Konnectivity {
             konnectivity: self,
             peer,
             shown,
-            strangers: Arc::new(Semaphore::new(STRANGERS)),
             opened: AtomicUsize::new(0),
             open: TaskTracker::new(),
         });
@@ -227,7 +234,7 @@ impl Session {
                 None
             }
             Err(error) => {
-                let permit = self.strangers.clone().try_acquire_owned();
+                let permit = self.konnectivity.strangers.clone().try_acquire_owned();
                 Some(permit.map_err(|_| Status::of(Code::Unauthenticated, error))?)
             }
         };

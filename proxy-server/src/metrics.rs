@@ -14,7 +14,7 @@ use prometheus::{
 
 use tunnel::Listener;
 
-use crate::{connections::Connections, tunnels::Tunnels};
+use crate::{connections::Connections, lobby::Parting, tunnels::Tunnels};
 
 /// Where a client came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,6 +44,7 @@ pub(crate) struct Metrics {
     tunnels_closed: IntCounterVec,
     handshakes_failed: IntCounterVec,
     joins: IntCounterVec,
+    guests_left: IntCounterVec,
 }
 
 impl Frontend {
@@ -81,6 +82,11 @@ impl Metrics {
             tunnels_opened: counter("tunnels_opened_total", "Tunnels established", &["cluster"])?,
             tunnels_closed: counter("tunnels_closed_total", "Tunnels lost or closed", &["cluster", "reason"])?,
             handshakes_failed: counter("handshakes_failed_total", "Handshakes that failed", &["listener", "reason"])?,
+            guests_left: counter(
+                "guests_left_total",
+                "Connections ended because nobody had shown in time who they are, or newer ones needed the room",
+                &["listener", "reason"],
+            )?,
             joins: counter("joins_total", "Joins decided", &["result"])?,
         })
     }
@@ -112,6 +118,10 @@ impl Metrics {
 
     pub(crate) fn handshake_failed(&self, listener: &str, reason: &str) {
         self.handshakes_failed.with_label_values(&[listener, reason]).inc();
+    }
+
+    pub(crate) fn guest_left(&self, listener: &str, parting: Parting) {
+        self.guests_left.with_label_values(&[listener, parting.label()]).inc();
     }
 
     pub(crate) fn joined(&self, result: &str) {

@@ -46,9 +46,11 @@ impl OpenError {
             Self::Route(_) => StatusCode::BAD_REQUEST,
             Self::Forbidden { .. } | Self::Cut => StatusCode::FORBIDDEN,
             Self::UnknownCluster { .. } => StatusCode::NOT_FOUND,
-            Self::NotAccepted(_) | Self::ClusterDenied(_) | Self::Away { .. } | Self::Overloaded(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Caller(CallerError::Crowded(_))
+            | Self::NotAccepted(_)
+            | Self::ClusterDenied(_)
+            | Self::Away { .. }
+            | Self::Overloaded(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Dial(error) => dial_status(error),
         }
     }

@@ -6,15 +6,18 @@ use certs::ends_at;
 use http::{HeaderMap, Request, StatusCode, header};
 use hyper::body::Incoming;
 use jiff::Timestamp;
-use registry::api::{CredentialIssued, MAX_CREDENTIAL_SECONDS, NewCredential};
+use registry::{
+    api::{CredentialIssued, MAX_CREDENTIAL_SECONDS, NewCredential},
+    kube::rbac,
+};
 use rustls::pki_types::CertificateDer;
 
 use super::{
-    Answered, Api, body,
+    Answered, Api,
     failure::{bad_request, failure},
     json, unknown_asker,
 };
-use crate::caller::Credentials;
+use crate::{caller::Credentials, http_port::Origin};
 
 impl Api {
     /// Issues a certificate to who asks, for a key of its own.
@@ -22,20 +25,21 @@ impl Api {
     /// One that was asked for with a certificate ends with that at the latest: a stolen one cannot be renewed for ever.
     pub(super) async fn issue_credential(
         &self,
-        certificate: Option<CertificateDer<'static>>,
+        asker: &rbac::Caller,
+        origin: &Origin,
         request: Request<Incoming>,
     ) -> Answered {
         let headers = request.headers().clone();
-        let NewCredential { csr, validity_seconds } = body(request).await?;
+        let NewCredential { csr, validity_seconds } = self.body(asker, request).await?;
         if !(1..=MAX_CREDENTIAL_SECONDS).contains(&validity_seconds) {
             let message = format!("validitySeconds is {validity_seconds}; ask for 1 to {MAX_CREDENTIAL_SECONDS}");
             return Err(failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message));
         }
         // Only now: while the body came, the user may have been deleted, and another made of the same name.
-        let asker = self.asker(&headers, certificate.clone()).map_err(|error| unknown_asker(&error))?;
-        let shown = certificate.filter(|_| !has_token(&headers));
+        let asker = self.asker(&headers, origin).map_err(|error| unknown_asker(&error))?;
+        let shown = origin.certificate.as_ref().filter(|_| !has_token(&headers));
         let user = asker.user.parse().map_err(|error| bad_request(&error))?;
-        let validity = Duration::from_secs(validity_seconds).min(shown.map_or(Duration::MAX, |shown| rest_of(&shown)));
+        let validity = Duration::from_secs(validity_seconds).min(shown.map_or(Duration::MAX, rest_of));
         let issued = self.authorities.current().issue_user(&csr, &user, validity);
         let issued = issued.map_err(|error| bad_request(&error))?;
         let not_after = Timestamp::try_from(issued.not_after).unwrap_or(Timestamp::MAX);

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use registry::{ClusterError, NewTokenError, NewUserError, TokenError, UserError, api::ApiError};
 
-use crate::discovery::DiscoveryError;
+use crate::{bodies::BodyFault, discovery::DiscoveryError};
 
 /// An answer that is no success.
 #[derive(Debug)]
@@ -27,6 +27,18 @@ fn store_failure(error: &dyn std::error::Error) -> Failure {
         None => error.to_string(),
     };
     failure(StatusCode::SERVICE_UNAVAILABLE, "StoreUnavailable", message)
+}
+
+impl From<BodyFault> for Failure {
+    fn from(fault: BodyFault) -> Self {
+        let (status, reason) = match fault {
+            BodyFault::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "BadRequest"),
+            BodyFault::Late => (StatusCode::REQUEST_TIMEOUT, "Timeout"),
+            BodyFault::Broken => (StatusCode::BAD_REQUEST, "BadRequest"),
+            BodyFault::Crowded => (StatusCode::TOO_MANY_REQUESTS, "TooManyRequests"),
+        };
+        failure(status, reason, fault.to_string())
+    }
 }
 
 impl From<DiscoveryError> for Failure {

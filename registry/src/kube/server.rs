@@ -6,10 +6,10 @@ mod review;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode, header};
+use http::{HeaderMap, Method, Request, StatusCode, Uri, header};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
@@ -74,28 +74,32 @@ impl Server {
         answered.unwrap_or_else(|status| Answer::status(&status))
     }
 
+    /// Whether a request takes a body, and is one that `caller` may make: to be asked before the body is read. Rights that go
+    /// while it comes are noticed by [`Self::answer`].
+    pub fn takes_body(&self, request: &Request<()>, caller: &Caller) -> Result<bool, Status> {
+        let caller = impersonation::caller(&self.registry, request.headers(), caller)?;
+        let access = Access { registry: &self.registry, caller: &caller };
+        let path = path(request.uri())?;
+        // Documents take none.
+        let Some(target) = Target::parse(&path) else { return Ok(false) };
+        let (resource, verb) = resolve(request.method(), request.uri(), &path, &target, access)?;
+        let Target { namespace, subresource, .. } = target;
+        let name = target.name.unwrap_or_default();
+        match verb {
+            Verb::Get | Verb::List | Verb::Watch => Ok(false),
+            Verb::Create | Verb::Update | Verb::Patch | Verb::Delete | Verb::DeleteCollection => {
+                access.require(verb.as_str(), &On { resource, subresource, namespace, name }).map(|()| true)
+            }
+        }
+    }
+
     async fn route(&self, request: &Request<Bytes>, caller: &Caller, now: Timestamp) -> Result<Answer, Status> {
         let access = Access { registry: &self.registry, caller };
-        let path = percent_encoding::percent_decode_str(request.uri().path()).decode_utf8();
-        let path = path.map_err(|_| Status::no_such_path())?;
+        let path = path(request.uri())?;
         let Some(target) = Target::parse(&path) else { return self.document(request, &path, access) };
-        let Some(resource) = resource::find(target.group, target.version, target.resource) else {
-            access.require_path(&request.method().as_str().to_lowercase(), &path)?;
-            return Err(Status::no_such_path());
-        };
-        let scoped = resource.namespaced || target.namespace.is_none();
-        let known = target.subresource.is_none_or(|name| resource.subresource(name).is_some());
-        if !scoped || !known {
-            return Err(Status::no_such_path());
-        }
+        let (resource, verb) = resolve(request.method(), request.uri(), &path, &target, access)?;
         let asked = Asked { access, request, resource, target: &target, now };
         let query = request.uri().query().unwrap_or_default();
-        let watch = request.method() == Method::GET && is_watch(query);
-        let verb = Verb::of(request.method(), target.name.is_some(), watch).ok_or_else(Status::method_not_allowed)?;
-        let named = target.name.is_some() || !matches!(verb, Verb::Update | Verb::Patch);
-        if !named || !asked.is_served(verb) {
-            return Err(Status::method_not_allowed());
-        }
         match verb {
             Verb::Get => asked.get(query),
             Verb::List => asked.list(query),
@@ -130,15 +134,6 @@ impl Server {
 }
 
 impl Asked<'_> {
-    fn is_served(&self, verb: Verb) -> bool {
-        match self.target.subresource {
-            None => self.resource.has_verb(verb.as_str()),
-            Some(name) => {
-                self.resource.subresource(name).is_some_and(|subresource| subresource.verbs.contains(&verb.as_str()))
-            }
-        }
-    }
-
     fn name(&self) -> &str {
         self.target.name.unwrap_or_default()
     }
@@ -336,6 +331,37 @@ impl Asked<'_> {
         })
         .await
     }
+}
+
+fn path(uri: &Uri) -> Result<Cow<'_, str>, Status> {
+    percent_encoding::percent_decode_str(uri.path()).decode_utf8().map_err(|_| Status::no_such_path())
+}
+
+/// Which resource a request is about, and what is to be done with it.
+fn resolve(
+    method: &Method,
+    uri: &Uri,
+    path: &str,
+    target: &Target<'_>,
+    access: Access<'_>,
+) -> Result<(&'static Resource, Verb), Status> {
+    let Some(resource) = resource::find(target.group, target.version, target.resource) else {
+        access.require_path(&method.as_str().to_lowercase(), path)?;
+        return Err(Status::no_such_path());
+    };
+    let scoped = resource.namespaced || target.namespace.is_none();
+    let known = target.subresource.is_none_or(|name| resource.subresource(name).is_some());
+    if !scoped || !known {
+        return Err(Status::no_such_path());
+    }
+    let watch = method == Method::GET && is_watch(uri.query().unwrap_or_default());
+    let verb = Verb::of(method, target.name.is_some(), watch).ok_or_else(Status::method_not_allowed)?;
+    let named = target.name.is_some() || !matches!(verb, Verb::Update | Verb::Patch);
+    let served = match target.subresource {
+        None => resource.has_verb(verb.as_str()),
+        Some(name) => resource.subresource(name).is_some_and(|subresource| subresource.verbs.contains(&verb.as_str())),
+    };
+    if named && served { Ok((resource, verb)) } else { Err(Status::method_not_allowed()) }
 }
 
 /// The values of a header that may come several times.

@@ -173,6 +173,11 @@ impl Status {
         Self::new(503, "ServiceUnavailable", message).about("", "", "").retry_after(1)
     }
 
+    /// 429: the user, or everybody together, has as much under way as may be.
+    pub fn too_many_requests(message: impl Into<String>) -> Self {
+        Self::new(429, "TooManyRequests", message).about("", "", "").retry_after(1)
+    }
+
     /// What a gateway in front of another API server says, with any HTTP status.
     pub fn gateway(code: u16, message: impl Into<String>) -> Self {
         let reason = match code {
@@ -180,6 +185,7 @@ impl Status {
             401 => "Unauthorized",
             403 => "Forbidden",
             404 => "NotFound",
+            429 => "TooManyRequests",
             502 => "BadGateway",
             503 => "ServiceUnavailable",
             504 => "Timeout",

@@ -1,0 +1,262 @@
+//! The lobby of a port: guests, who have connected and not shown yet who they are. It is small, of each source fewer still find
+//! room in it, and where it is full the oldest guest makes room for the newest: who shows in time who it is, is let in however
+//! many are silent beside it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    future::pending,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    shares::{Share, Shares},
+    source::Source,
+};
+
+/// Guests of a port at a time, however large it is: one in TLS costs 40 KiB.
+const MOST_GUESTS: usize = 2048;
+
+/// How many guests there may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size {
+    pub(crate) guests: usize,
+    /// Of one source. Clients behind one address have this much together.
+    pub(crate) of_source: usize,
+    /// Nobody younger makes room: where guests arrive faster than they can be served, each would push out the other.
+    pub(crate) grace: Duration,
+}
+
+/// The guests of a port, and the connections of those who have shown who they are.
+#[derive(Debug)]
+pub(crate) struct Lobby {
+    size: Size,
+    inside: Mutex<Inside>,
+    known: Arc<Shares<Arc<str>>>,
+}
+
+#[derive(Debug, Default)]
+struct Inside {
+    next: u64,
+    /// In the order of their coming.
+    guests: BTreeMap<u64, Waiting>,
+    by_source: HashMap<Source, BTreeSet<u64>>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    source: Source,
+    since: Instant,
+    leave: CancellationToken,
+}
+
+/// A connection, which is a guest's at first. Leaves when dropped.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    lobby: Arc<Lobby>,
+    id: u64,
+    source: Source,
+    leave: CancellationToken,
+    user: OnceLock<Share<Arc<str>>>,
+}
+
+/// Why a guest has to leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Parting {
+    /// It has not shown in time who it is.
+    Late,
+    /// A newer guest needed the room.
+    CrowdedOut,
+}
+
+impl Parting {
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Late => "late",
+            Self::CrowdedOut => "crowded_out",
+        }
+    }
+}
+
+impl Lobby {
+    /// One with room for `size`, of a port on which each user may have `per_user` connections.
+    pub(crate) fn new(size: Size, per_user: usize) -> Arc<Self> {
+        Arc::new(Self { size, inside: Mutex::default(), known: Shares::new(per_user) })
+    }
+
+    /// The lobby of a port with room for `connections`. Half of them may be guests, and half of those of one source: a guest
+    /// that is served takes moments, so that this is thousands of clients a second, also behind one address. A quarter is what
+    /// one user may have.
+    pub(crate) fn of_port(connections: usize) -> Arc<Self> {
+        let guests = (connections / 2).clamp(1, MOST_GUESTS);
+        let size = Size { guests, of_source: guests.div_ceil(2), grace: Duration::ZERO };
+        Self::new(size, connections.div_ceil(4))
+    }
+
+    /// Takes a guest in; `None` where everybody who could make room has come just now.
+    pub(crate) fn enter(self: &Arc<Self>, source: Source) -> Option<Guest> {
+        let mut inside = self.inside.lock();
+        let full = if inside.count(source) >= self.size.of_source {
+            Some(source)
+        } else if inside.guests.len() >= self.size.guests {
+            inside.largest()
+        } else {
+            None
+        };
+        if let Some(full) = full {
+            inside.push_out(full, self.size.grace)?;
+        }
+        let (id, leave) = (inside.next, CancellationToken::new());
+        inside.next += 1;
+        inside.guests.insert(id, Waiting { source, since: Instant::now(), leave: leave.clone() });
+        inside.by_source.entry(source).or_default().insert(id);
+        Some(Guest { lobby: self.clone(), id, source, leave, user: OnceLock::new() })
+    }
+
+    /// Guests at present.
+    pub(crate) fn guests(&self) -> usize {
+        self.inside.lock().guests.len()
+    }
+}
+
+impl Inside {
+    fn count(&self, source: Source) -> usize {
+        self.by_source.get(&source).map_or(0, BTreeSet::len)
+    }
+
+    /// The source with the most guests.
+    fn largest(&self) -> Option<Source> {
+        self.by_source.iter().max_by_key(|(_, guests)| guests.len()).map(|(source, _)| *source)
+    }
+
+    /// Has the oldest of a source leave, unless it is younger than `grace`.
+    fn push_out(&mut self, source: Source, grace: Duration) -> Option<()> {
+        let oldest = *self.by_source.get(&source)?.first()?;
+        if self.guests.get(&oldest)?.since.elapsed() < grace {
+            return None;
+        }
+        self.remove(oldest)?.leave.cancel();
+        Some(())
+    }
+
+    fn remove(&mut self, id: u64) -> Option<Waiting> {
+        let waiting = self.guests.remove(&id)?;
+        if let Some(guests) = self.by_source.get_mut(&waiting.source) {
+            guests.remove(&id);
+            if guests.is_empty() {
+                self.by_source.remove(&waiting.source);
+            }
+        }
+        Some(waiting)
+    }
+}
+
+impl Guest {
+    /// Has shown to be `user`, and is no guest any more. False if the user has all the connections already that one may have.
+    pub(crate) fn is_of(&self, user: &str) -> bool {
+        if self.user.get().is_some() {
+            return true;
+        }
+        let Some(share) = self.lobby.known.take(&user.into()) else { return false };
+        // Another request of this connection may have been faster; what it took is enough.
+        let _ = self.user.set(share);
+        self.lobby.inside.lock().remove(self.id);
+        true
+    }
+
+    /// The most connections that a user may have.
+    pub(crate) fn most(&self) -> usize {
+        self.lobby.known.most()
+    }
+
+    /// Where it comes from.
+    pub(crate) fn source(&self) -> Source {
+        self.source
+    }
+
+    /// Resolves when the guest has to leave, after `patience` at the latest; never once it has shown who it is.
+    pub(crate) async fn outstayed(&self, patience: Option<Duration>) -> Parting {
+        let late = async {
+            match patience {
+                Some(patience) => tokio::time::sleep(patience).await,
+                None => pending().await,
+            }
+        };
+        let parting = tokio::select! {
+            () = self.leave.cancelled() => Parting::CrowdedOut,
+            () = late => Parting::Late,
+        };
+        if self.user.get().is_some() { pending().await } else { parting }
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.lobby.inside.lock().remove(self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    const SIZE: Size = Size { guests: 5, of_source: 3, grace: Duration::ZERO };
+
+    fn source(host: u8) -> Source {
+        IpAddr::V4(Ipv4Addr::new(192, 0, 2, host)).into()
+    }
+
+    fn left(guest: &Guest) -> bool {
+        guest.outstayed(None).now_or_never().is_some()
+    }
+
+    #[test]
+    fn the_oldest_of_a_source_makes_room_for_its_newest_and_for_nobody_elses() {
+        let lobby = Lobby::new(SIZE, 9);
+        let other = lobby.enter(source(2)).unwrap();
+        let many: Vec<_> = (0..5).map(|_| lobby.enter(source(1)).unwrap()).collect();
+        assert_eq!(many.iter().map(left).collect::<Vec<_>>(), [true, true, false, false, false]);
+        assert!(!left(&other));
+        assert_eq!(lobby.guests(), 4);
+    }
+
+    #[test]
+    fn in_a_full_lobby_room_is_made_by_who_has_the_most() {
+        let lobby = Lobby::new(SIZE, 9);
+        let many: Vec<_> = (0..3).map(|_| lobby.enter(source(1)).unwrap()).collect();
+        let others: Vec<_> = (2..5).map(|host| lobby.enter(source(host)).unwrap()).collect();
+        assert!(left(&many[0]) && !left(&many[1]));
+        assert!(!others.iter().any(left));
+    }
+
+    #[test]
+    fn who_has_shown_who_it_is_stays_and_takes_no_room() {
+        let lobby = Lobby::new(SIZE, 1);
+        let known = lobby.enter(source(1)).unwrap();
+        assert!(known.is_of("alice") && known.is_of("alice"));
+        assert_eq!(lobby.guests(), 0);
+        let _many: Vec<_> = (0..9).map(|_| lobby.enter(source(1)).unwrap()).collect();
+        assert!(!left(&known));
+        let second = lobby.enter(source(1)).unwrap();
+        assert!(!second.is_of("alice") && second.is_of("bob"));
+        drop(known);
+        assert!(lobby.enter(source(1)).unwrap().is_of("alice"));
+    }
+
+    #[test]
+    fn nobody_who_came_just_now_makes_room() {
+        let lobby = Lobby::new(Size { grace: Duration::from_secs(60), ..SIZE }, 1);
+        let guests: Vec<_> = (0..3).map(|_| lobby.enter(source(1)).unwrap()).collect();
+        assert!(lobby.enter(source(1)).is_none());
+        assert!(lobby.enter(source(2)).is_some());
+        drop(guests);
+        assert_eq!(lobby.guests(), 0);
+    }
+}
