@@ -29,7 +29,14 @@ impl Crowd {
     pub async fn start(clusters: usize, connections: usize) -> Result<Self> {
         // The hub inherits it.
         allow_open_files(connections as u64 + OTHER_FILES)?;
-        let caps = ["--max-connections-per-user", CAP, "--max-connections-per-cluster", CAP];
+        let caps = [
+            "--max-connections-per-user",
+            CAP,
+            "--max-connections-per-cluster",
+            CAP,
+            "--max-connections-per-user-per-cluster",
+            CAP,
+        ];
         let hub = Hub::builder().args(caps).after_shell(&report::log_to("hub")?).quiet();
         let mut hub = hub.start().await?;
         hub.stop().await?;

@@ -6,7 +6,6 @@ use certs::{AgentName, ClusterName, Identity, KeyFingerprint};
 use jiff::Timestamp;
 use registry::{AgentRefusal, ClusterError, Registry};
 use rustls::pki_types::CertificateDer;
-use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, info_span};
 use tunnel::{
@@ -18,19 +17,46 @@ use crate::{
     authorities::Authorities,
     exports::{Exporter, Exports},
     joins::Joins,
+    lobby::{Guest, Lobby, Size},
     metrics::Metrics,
+    rates::{Lines, Rate, Rates},
     tunnels::{Joining, Member, Registered, Tunnels},
 };
 
-/// How long a peer may take to shake hands, and then to say Hello.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a peer may take to shake hands: two round trips of half a second and two lost packets, which are sent again after one
+/// second and two more.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long an agent may take to say Hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Handshakes at a time. A core completes about 1,500 a second: with more at a time all of them would take longer, and agents
 /// whose patience ends (after 2 s) would have been served for nothing. Enough for 1,000 a second at 200 ms of round-trip time.
-pub(crate) const HANDSHAKES: usize = 192;
+///
+/// The agents of one source can fill two thirds, so that there is always room for others. A handshake of a second is either
+/// silent or late: its agent is about to ask anew.
+pub(crate) const HANDSHAKES: Size = Size { guests: 192, of_source: 128, grace: Duration::from_secs(1) };
 
-/// From this many on, a peer must first show that its address is its own.
-const HANDSHAKES_UNVERIFIED: usize = 128;
+/// From this many on, a peer must first show that its address is its own. Who sends from addresses of others gets no further,
+/// and agents pay one round trip.
+const HANDSHAKES_UNVERIFIED: usize = 32;
+
+/// Tunnels of one agent, from the end of the handshake on: an agent has one, two while it changes hubs or networks, and replicas
+/// that share an identity are a mistake that should not cut them off. The newest wins.
+pub(crate) const TUNNELS: Size = Size { guests: usize::MAX, of_source: 8, grace: Duration::ZERO };
+
+/// Tunnels that one agent may open: each is written down in the registry, twice. An agent that is restarted in a loop begins ten
+/// times a minute.
+const OPENINGS: Rate = Rate { every: Duration::from_secs(2), burst: 30 };
+
+/// Renewals of one agent's certificate, which is one in twenty days; each is a signature.
+const RENEWALS: Rate = Rate { every: Duration::from_secs(10), burst: 5 };
+
+/// New lists of one agent's exports, each of which is checked. An agent looks at its services every thirty seconds.
+const EXPORTS: Rate = Rate { every: Duration::from_secs(2), burst: 5 };
+
+/// Messages on one control stream, windows aside: twenty times as many as all of the above.
+const MESSAGES: Rate = Rate { every: Duration::from_millis(50), burst: 200 };
 
 /// An agent's certificate lives this long and is renewed at two thirds of it.
 pub(crate) const AGENT_VALIDITY: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -50,11 +76,28 @@ pub(crate) struct Agents {
     pub(crate) server_id: String,
     /// What one tunnel may hold.
     pub(crate) memory: TunnelMemory,
-    /// Room for handshakes.
-    pub(crate) handshakes: Arc<Semaphore>,
+    /// Handshakes under way.
+    pub(crate) handshakes: Arc<Lobby>,
+    /// Each agent's tunnels.
+    pub(crate) held: Arc<Lobby<Agent>>,
+    pub(crate) habits: Habits,
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the hub begins to stop: agents are told to drain.
     pub(crate) drain: CancellationToken,
+}
+
+/// An agent's name everywhere.
+pub(crate) type Agent = (ClusterName, AgentName);
+
+/// How often agents do what costs the hub something.
+#[derive(Debug)]
+pub(crate) struct Habits {
+    openings: Rates<Agent>,
+    renewals: Rates<Agent>,
+    exports: Rates<Agent>,
+    /// Lines of the log that anybody can cause, then those of agents.
+    strangers: Lines<()>,
+    agents: Lines<Agent>,
 }
 
 /// An agent as its certificate names it.
@@ -72,26 +115,50 @@ struct Refused {
     text: String,
 }
 
+impl Default for Habits {
+    fn default() -> Self {
+        Self {
+            openings: Rates::new(OPENINGS),
+            renewals: Rates::new(RENEWALS),
+            exports: Rates::new(EXPORTS),
+            strangers: Lines::default(),
+            agents: Lines::default(),
+        }
+    }
+}
+
+impl Known {
+    fn named(&self) -> Agent {
+        (self.cluster.clone(), self.agent.clone())
+    }
+}
+
 impl Agents {
     /// Accepts connections until the listener is closed.
     pub(crate) async fn serve(self: Arc<Self>, listener: Arc<Listener>) {
         while let Some(incoming) = listener.accept().await {
-            if !incoming.validated() && self.handshakes.available_permits() < HANDSHAKES - HANDSHAKES_UNVERIFIED {
+            if !incoming.validated() && self.handshakes.guests() >= HANDSHAKES_UNVERIFIED {
                 incoming.retry();
                 continue;
             }
-            let Ok(permit) = self.handshakes.clone().try_acquire_owned() else {
+            let (agents, peer) = (self.clone(), incoming.remote_address());
+            let Some(guest) = self.handshakes.enter(peer.ip().into()) else {
                 // It asks again. An agent that was refused would begin anew, which costs both more.
                 incoming.ignore();
                 self.metrics.handshake_failed("tunnel", "overloaded");
                 continue;
             };
-            let (agents, peer) = (self.clone(), incoming.remote_address());
             // What the first steps need does not stay in memory for the tunnel's life.
             let handshake = Box::pin(incoming.accept(HANDSHAKE_TIMEOUT));
             self.tasks.spawn(async move {
-                let connection = agents.shaken(peer, handshake.await);
-                drop(permit);
+                let connection = tokio::select! {
+                    shaken = handshake => agents.shaken(peer, shaken),
+                    parting = guest.outstayed(None) => {
+                        agents.metrics.guest_left("tunnel", parting);
+                        None
+                    }
+                };
+                drop(guest);
                 if let Some(connection) = connection {
                     agents.converse(connection).await;
                 }
@@ -108,7 +175,7 @@ impl Agents {
                     HandshakeError::Failed(loss) => loss_label(loss),
                 };
                 self.metrics.handshake_failed("tunnel", reason);
-                tracing::info!(%peer, error = &error as &dyn std::error::Error, "an agent's handshake failed");
+                tracing::debug!(%peer, error = &error as &dyn std::error::Error, "an agent's handshake failed");
                 None
             }
         }
@@ -123,8 +190,8 @@ impl Agents {
             }
             Some(Protocol::Tunnel) => {
                 let establishing = self.establish(connection).instrument(info_span!("agent", %peer));
-                if let Some((known, registered, control, exports)) = Box::pin(establishing).await {
-                    self.hold(&known, registered, control, exports).await;
+                if let Some((known, guest, registered, control, exports)) = Box::pin(establishing).await {
+                    self.hold(&known, &guest, registered, control, exports).await;
                 }
             }
             None => connection.close(CloseReason::ProtocolError, "no known protocol was agreed"),
@@ -132,28 +199,45 @@ impl Agents {
     }
 
     /// Makes a connection a tunnel that takes dials.
-    async fn establish(&self, connection: Connection) -> Option<(Known, Registered, HubControl, Vec<Export>)> {
+    async fn establish(
+        &self,
+        connection: Connection,
+    ) -> Option<(Known, Guest<Agent>, Registered, HubControl, Vec<Export>)> {
         let known = match self.identify(&connection.peer_certificates()) {
             Ok(known) => known,
             Err(Refused { reason, text }) => {
-                tracing::warn!(%reason, text, "refused a tunnel");
+                if let Some(left_out) = self.habits.strangers.next(&()) {
+                    tracing::warn!(%reason, text, left_out, "refused a tunnel");
+                }
                 self.metrics.handshake_failed("tunnel", close_label(reason));
                 connection.close(reason, &text);
                 return None;
             }
         };
-        let (tunnel, control, hello) =
-            match HubTunnel::establish(connection.clone(), self.memory, HANDSHAKE_TIMEOUT).await {
-                Ok(established) => established,
-                Err(error) => {
-                    tracing::info!(cluster = %known.cluster, error = &error as &dyn std::error::Error, "no tunnel");
-                    self.metrics.handshake_failed("tunnel", "no_hello");
-                    let late = matches!(error, EstablishError::TimedOut);
-                    let reason = if late { CloseReason::DeadlineExceeded } else { CloseReason::ProtocolError };
-                    connection.close(reason, "no Hello");
-                    return None;
+        let agent = known.named();
+        // Where the number has no bound, everybody finds room.
+        let guest = self.held.enter(agent.clone())?;
+        if let Err(wait) = self.habits.openings.spend(&agent) {
+            self.metrics.handshake_failed("tunnel", close_label(CloseReason::Overloaded));
+            let text = format!("this agent opens too many tunnels; the next may be opened in {wait:.0?}");
+            connection.close(CloseReason::Overloaded, &text);
+            return None;
+        }
+        let (tunnel, control, hello) = match HubTunnel::establish(connection.clone(), self.memory, HELLO_TIMEOUT).await
+        {
+            Ok(established) => established,
+            Err(error) => {
+                if let Some(left_out) = self.habits.agents.next(&agent) {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::info!(cluster = %known.cluster, error, left_out, "no tunnel");
                 }
-            };
+                self.metrics.handshake_failed("tunnel", "no_hello");
+                let late = matches!(error, EstablishError::TimedOut);
+                let reason = if late { CloseReason::DeadlineExceeded } else { CloseReason::ProtocolError };
+                connection.close(reason, "no Hello");
+                return None;
+            }
+        };
         let registered = self.tunnels.register(Joining {
             cluster: known.cluster.clone(),
             agent: known.agent.clone(),
@@ -162,7 +246,7 @@ impl Agents {
             instance: hello.instance,
             tunnel,
         });
-        Some((known, registered, control, hello.exports))
+        Some((known, guest, registered, control, hello.exports))
     }
 
     /// Who the peer is, and whether the registry admits it.
@@ -189,7 +273,14 @@ impl Agents {
     }
 
     /// Keeps the tunnel from its Welcome to its end.
-    async fn hold(&self, known: &Known, registered: Registered, mut control: HubControl, exports: Vec<Export>) {
+    async fn hold(
+        &self,
+        known: &Known,
+        guest: &Guest<Agent>,
+        registered: Registered,
+        mut control: HubControl,
+        exports: Vec<Export>,
+    ) {
         let member = &registered.member;
         let exporter = self.exports.enter(&known.cluster, &known.agent, member.instance(), exports);
         // Who was denied between the check and the registration must not slip through: the registry's changes are
@@ -207,7 +298,13 @@ impl Agents {
         let (Known { cluster, agent, .. }, peer) = (known, member.tunnel.remote_address());
         tracing::info!(%peer, %cluster, %agent, version = member.version, "tunnel opened");
         Box::pin(self.seen(known, &member.version)).await;
-        self.listen(known, member, &exporter, control).await;
+        tokio::select! {
+            () = self.listen(known, member, &exporter, control) => {}
+            parting = guest.outstayed(None) => {
+                self.metrics.guest_left("tunnel", parting);
+                member.close(CloseReason::Overloaded, "the agent has newer tunnels, as many as one may have");
+            }
+        }
         drop(exporter);
         let member = registered.leave();
         let loss = member.tunnel.closed().await;
@@ -244,9 +341,14 @@ impl Agents {
     /// Serves the control stream until the tunnel is gone.
     async fn listen(&self, known: &Known, member: &Member, exporter: &Exporter, mut control: HubControl) {
         let mut told = false;
+        let (messages, mut listed) = (Rates::new(MESSAGES), None);
         loop {
             let message = tokio::select! {
                 message = control.receive() => message,
+                () = tokio::time::sleep(EXPORTS.every), if listed.is_some() => {
+                    listed = self.export(known, exporter, listed.unwrap_or_default());
+                    continue;
+                }
                 () = self.drain.cancelled(), if !told => {
                     told = true;
                     // A tunnel that is gone needs not be told.
@@ -254,10 +356,14 @@ impl Agents {
                     continue;
                 }
             };
+            if message.is_ok() && messages.spend(&()).is_err() {
+                member.close(CloseReason::ProtocolError, "more messages on the control stream than an agent needs");
+                return;
+            }
             match message {
                 Ok(AgentMessage::Renew(renew)) => Box::pin(self.renew(known, &renew, &mut control)).await,
                 Ok(AgentMessage::Drain(Drain {})) => member.drain(),
-                Ok(AgentMessage::Exports(exports)) => exporter.replace(exports.items),
+                Ok(AgentMessage::Exports(exports)) => listed = self.export(known, exporter, exports.items),
                 Ok(AgentMessage::Hello(_)) => {}
                 Err(tunnel::ControlError::Lost(_)) => return,
                 Err(error @ tunnel::ControlError::Protocol(_)) => {
@@ -268,8 +374,24 @@ impl Agents {
         }
     }
 
+    /// Replaces what the agent exports; gives the list back that has to wait.
+    fn export(&self, known: &Known, exporter: &Exporter, items: Vec<Export>) -> Option<Vec<Export>> {
+        match self.habits.exports.spend(&known.named()) {
+            Ok(()) => exporter.replace(items),
+            Err(_) => return Some(items),
+        }
+        None
+    }
+
     /// Issues a new certificate for the key that the cluster knows, and for no other.
     async fn renew(&self, known: &Known, renew: &Renew, control: &mut HubControl) {
+        let agent = known.named();
+        if self.habits.renewals.spend(&agent).is_err() {
+            if let Some(left_out) = self.habits.agents.next(&agent) {
+                tracing::warn!(cluster = %known.cluster, agent = %known.agent, left_out, "an agent renews too often");
+            }
+            return;
+        }
         let same_key = KeyFingerprint::of_csr(&renew.csr).is_ok_and(|key| key == known.key);
         if !same_key || self.admit(known).is_err() {
             tracing::warn!(cluster = %known.cluster, agent = %known.agent, same_key, "refused to renew a certificate");

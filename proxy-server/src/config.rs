@@ -199,6 +199,14 @@ struct Settings {
     #[arg(long, value_name = "N", env = "CLUSTER_PROXY_MAX_PENDING_PER_USER")]
     #[serde(deserialize_with = "number_or_text")]
     max_pending_per_user: Option<String>,
+    /// Connections of one user to one cluster at a time [default: 1000]
+    #[arg(long, value_name = "N", env = "CLUSTER_PROXY_MAX_CONNECTIONS_PER_USER_PER_CLUSTER")]
+    #[serde(deserialize_with = "number_or_text")]
+    max_connections_per_user_per_cluster: Option<String>,
+    /// Unanswered dials of one user to one cluster at a time [default: 512]
+    #[arg(long, value_name = "N", env = "CLUSTER_PROXY_MAX_PENDING_PER_USER_PER_CLUSTER")]
+    #[serde(deserialize_with = "number_or_text")]
+    max_pending_per_user_per_cluster: Option<String>,
     /// The largest IP packet to send to agents, 1280 to 9000; what the path carries is found out [default: 9000]
     #[arg(long, value_name = "BYTES", env = "CLUSTER_PROXY_MAX_MTU")]
     #[serde(deserialize_with = "number_or_text")]
@@ -285,6 +293,13 @@ impl Config {
         let per_user = cap("max-connections-per-user", in_flags, in_file, caps.connections_per_user);
         let (in_flags, in_file) = (flags.max_pending_per_user, file.max_pending_per_user);
         let pending_per_user = cap("max-pending-per-user", in_flags, in_file, caps.pending_per_user);
+        let (in_flags, in_file) =
+            (flags.max_connections_per_user_per_cluster, file.max_connections_per_user_per_cluster);
+        let default = caps.connections_per_user_per_cluster;
+        let per_pair = cap("max-connections-per-user-per-cluster", in_flags, in_file, default);
+        let (in_flags, in_file) = (flags.max_pending_per_user_per_cluster, file.max_pending_per_user_per_cluster);
+        let default = caps.pending_per_user_per_cluster;
+        let pending_per_pair = cap("max-pending-per-user-per-cluster", in_flags, in_file, default);
         let max_mtu = flags.max_mtu.or(file.max_mtu).unwrap_or_else(|| Mtu::default().to_string());
         let max_mtu = problems.value("max-mtu", max_mtu, parsed);
         let workers = flags.workers.or(file.workers).unwrap_or_else(|| default_count().to_string());
@@ -335,6 +350,8 @@ impl Config {
                 pending_per_cluster: pending_per_cluster?,
                 connections_per_user: per_user?,
                 pending_per_user: pending_per_user?,
+                connections_per_user_per_cluster: per_pair?,
+                pending_per_user_per_cluster: pending_per_pair?,
             },
             tunnel: tunnel::Settings { max_mtu: max_mtu?, memory: memory? },
             workers: workers?,

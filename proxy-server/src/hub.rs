@@ -23,14 +23,14 @@ use registry::{
 use tokio::{
     net::{TcpListener, UnixListener},
     runtime::Handle,
-    sync::{Semaphore, broadcast::error::RecvError},
+    sync::broadcast::error::RecvError,
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tunnel::{ALPN_JOIN, ALPN_TUNNEL, CloseReason, Listener, PortSocket, ServeError};
 
 use crate::{
-    agents::{Agents, HANDSHAKES},
+    agents::{Agents, HANDSHAKES, Habits, TUNNELS},
     api::{About, Api},
     authorities::{Authorities, AuthoritiesError},
     bodies::Bodies,
@@ -194,7 +194,9 @@ impl Hub {
             joins: Joins::new(registry.clone(), authorities.clone(), metrics),
             server_id: server_id.clone(),
             memory: config.tunnel.memory,
-            handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
+            handshakes: Lobby::new(HANDSHAKES, 0),
+            held: Lobby::new(TUNNELS, 0),
+            habits: Habits::default(),
             tasks: phases.others.clone(),
             drain: phases.drain.clone(),
         });

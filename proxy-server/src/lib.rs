@@ -36,6 +36,7 @@ pub mod log;
 mod metrics;
 mod ports;
 mod proxy;
+mod rates;
 mod refusal;
 mod roster;
 mod route;

@@ -10,6 +10,8 @@ use std::{
 
 use dashmap::DashMap;
 
+use crate::caller::Caller;
+
 /// The caps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caps {
@@ -21,6 +23,10 @@ pub struct Caps {
     pub connections_per_user: usize,
     /// Dials of one user that have no answer yet.
     pub pending_per_user: usize,
+    /// Connections of one user to one cluster, dialling ones included.
+    pub connections_per_user_per_cluster: usize,
+    /// Dials of one user to one cluster that have no answer yet.
+    pub pending_per_user_per_cluster: usize,
 }
 
 impl Default for Caps {
@@ -30,8 +36,13 @@ impl Default for Caps {
             connections_per_cluster: 4000,
             // A dial takes at most 10 s: a cluster that answers nothing holds no more than this.
             pending_per_cluster: 1024,
+            // As many clusters as that can a user fill its part of.
             connections_per_user: 8000,
             pending_per_user: 2048,
+            // A quarter of the cluster's: one user, or three, leave room for others.
+            connections_per_user_per_cluster: 1000,
+            // Half: a client with hundreds of connections makes them at once, and who dials what does not answer leaves as much.
+            pending_per_user_per_cluster: 512,
         }
     }
 }
@@ -42,7 +53,14 @@ pub(crate) struct Limits {
     caps: Caps,
     clusters: DashMap<Arc<str>, Arc<Count>>,
     users: DashMap<Arc<str>, Arc<Count>>,
+    /// By cluster, then user.
+    pairs: DashMap<(Arc<str>, Arc<str>), Arc<Count>>,
+    /// How many pairs there may be before those without a connection are looked for.
+    sweep: AtomicUsize,
 }
+
+/// Pairs that are kept before the first look for those without a connection.
+const SWEEP: usize = 1024;
 
 #[derive(Debug, Default)]
 struct Count {
@@ -53,7 +71,8 @@ struct Count {
 /// The place of one connection; gives it back when dropped.
 #[derive(Debug)]
 pub(crate) struct Permit {
-    counts: [Arc<Count>; 2],
+    /// Of the cluster, of the user, and of the two together.
+    counts: Vec<Arc<Count>>,
     dialling: bool,
 }
 
@@ -70,27 +89,41 @@ pub(crate) struct Overload {
 pub(crate) enum Of {
     Cluster,
     User,
+    UserInCluster,
 }
 
 impl Limits {
     pub(crate) fn new(caps: Caps) -> Self {
-        Self { caps, clusters: DashMap::new(), users: DashMap::new() }
+        let (clusters, users, pairs) = (DashMap::new(), DashMap::new(), DashMap::new());
+        Self { caps, clusters, users, pairs, sweep: AtomicUsize::new(SWEEP) }
     }
 
-    /// A place for one more connection of `user` to `cluster`, dialling at first.
-    pub(crate) fn admit(&self, cluster: &str, user: &str) -> Result<Permit, Overload> {
-        let caps = &self.caps;
-        let cluster = count(&self.clusters, cluster);
-        let user = count(&self.users, user);
-        // Each step is undone by dropping what was taken before it.
-        let cluster = cluster.enter(Of::Cluster, caps.connections_per_cluster, caps.pending_per_cluster)?;
-        match user.enter(Of::User, caps.connections_per_user, caps.pending_per_user) {
-            Ok(user) => Ok(Permit { counts: [cluster, user], dialling: true }),
-            Err(overload) => {
-                cluster.leave(true);
-                Err(overload)
-            }
+    /// A place for one more connection of `caller` to `cluster`, dialling at first.
+    ///
+    /// Whoever comes by the hub's Unix socket may fill a cluster: that is one API server with all its users.
+    pub(crate) fn admit(&self, cluster: &str, caller: &Caller) -> Result<Permit, Overload> {
+        let (caps, user) = (&self.caps, caller.name());
+        // What was taken is given back when it is dropped.
+        let mut permit = Permit { counts: Vec::with_capacity(3), dialling: true };
+        let (open, pending) = (caps.connections_per_cluster, caps.pending_per_cluster);
+        permit.counts.push(count(&self.clusters, cluster).enter(Of::Cluster, open, pending)?);
+        let (open, pending) = (caps.connections_per_user, caps.pending_per_user);
+        permit.counts.push(count(&self.users, &user).enter(Of::User, open, pending)?);
+        if let Caller::User(_) = caller {
+            let (open, pending) = (caps.connections_per_user_per_cluster, caps.pending_per_user_per_cluster);
+            permit.counts.push(self.pair(cluster, &user).enter(Of::UserInCluster, open, pending)?);
         }
+        Ok(permit)
+    }
+
+    /// The count of a user's connections to a cluster. There could be as many as users times clusters: those without a connection
+    /// do not stay.
+    fn pair(&self, cluster: &str, user: &str) -> Arc<Count> {
+        if self.pairs.len() >= self.sweep.load(Ordering::Relaxed) {
+            self.pairs.retain(|_, count| Arc::strong_count(count) > 1);
+            self.sweep.store(SWEEP.max(2 * self.pairs.len()), Ordering::Relaxed);
+        }
+        self.pairs.entry((cluster.into(), user.into())).or_default().clone()
     }
 }
 
@@ -145,15 +178,16 @@ impl Drop for Permit {
 
 impl fmt::Display for Overload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (whose, flag) = match self.of {
-            Of::Cluster => ("the cluster", "cluster"),
-            Of::User => ("the user", "user"),
+        let (whose, place, flag) = match self.of {
+            Of::Cluster => ("the cluster", "", "cluster"),
+            Of::User => ("the user", "", "user"),
+            Of::UserInCluster => ("the user", " to this cluster", "user-per-cluster"),
         };
         let (what, flag_what) =
             if self.pending { ("dials without an answer", "pending") } else { ("connections", "connections") };
         write!(
             f,
-            "{whose} has {} {what}, its cap; close some, or raise --max-{flag_what}-per-{flag} at the hub",
+            "{whose} has {} {what}{place}, its cap; close some, or raise --max-{flag_what}-per-{flag} at the hub",
             self.cap
         )
     }
@@ -163,33 +197,72 @@ impl fmt::Display for Overload {
 mod tests {
     use super::*;
 
-    const CAPS: Caps =
-        Caps { connections_per_cluster: 3, pending_per_cluster: 2, connections_per_user: 4, pending_per_user: 4 };
+    const CAPS: Caps = Caps {
+        connections_per_cluster: 3,
+        pending_per_cluster: 2,
+        connections_per_user: 4,
+        pending_per_user: 4,
+        connections_per_user_per_cluster: 3,
+        pending_per_user_per_cluster: 2,
+    };
+
+    fn user(name: &str) -> Caller {
+        let user = serde_json::json!({"name": name, "tokens": [], "createdAt": "2026-01-01T00:00:00Z"});
+        Caller::User(Arc::new(serde_json::from_value(user).unwrap()))
+    }
 
     #[test]
     fn a_cap_refuses_the_next_and_a_dropped_permit_makes_room() {
         let limits = Limits::new(CAPS);
-        let mut first = limits.admit("c", "u").unwrap();
-        let mut second = limits.admit("c", "u").unwrap();
-        let pending = limits.admit("c", "u").unwrap_err();
+        let user = user("u");
+        let mut first = limits.admit("c", &user).unwrap();
+        let mut second = limits.admit("c", &user).unwrap();
+        let pending = limits.admit("c", &user).unwrap_err();
         assert_eq!(pending, Overload { of: Of::Cluster, pending: true, cap: 2 });
         first.dialled();
         second.dialled();
-        let third = limits.admit("c", "u").unwrap();
-        let full = limits.admit("c", "u").unwrap_err();
+        let third = limits.admit("c", &user).unwrap();
+        let full = limits.admit("c", &user).unwrap_err();
         assert_eq!(full, Overload { of: Of::Cluster, pending: false, cap: 3 });
         drop(third);
-        limits.admit("c", "u").unwrap();
+        limits.admit("c", &user).unwrap();
     }
 
     #[test]
     fn a_users_cap_holds_over_all_clusters_and_costs_the_cluster_nothing() {
         let limits = Limits::new(CAPS);
-        let _held: Vec<_> = ["a", "b", "c", "d"].map(|cluster| limits.admit(cluster, "u").unwrap()).into();
+        let _held: Vec<_> = ["a", "b", "c", "d"].map(|cluster| limits.admit(cluster, &user("u")).unwrap()).into();
         for _ in 0..10 {
-            assert_eq!(limits.admit("e", "u").unwrap_err().of, Of::User);
+            assert_eq!(limits.admit("e", &user("u")).unwrap_err().of, Of::User);
         }
-        let _one = limits.admit("e", "v").unwrap();
-        let _two = limits.admit("e", "v").unwrap();
+        let _one = limits.admit("e", &user("v")).unwrap();
+        let _two = limits.admit("e", &user("v")).unwrap();
+    }
+
+    #[test]
+    fn one_user_leaves_room_in_a_cluster_for_others_and_a_socket_is_everybody() {
+        let caps = Caps { connections_per_user_per_cluster: 1, ..CAPS };
+        let limits = Limits::new(caps);
+        let held = limits.admit("a", &user("u")).unwrap();
+        for _ in 0..10 {
+            assert_eq!(limits.admit("a", &user("u")).unwrap_err().of, Of::UserInCluster);
+        }
+        let elsewhere = limits.admit("b", &user("u")).unwrap();
+        let mut other = limits.admit("a", &user("v")).unwrap();
+        other.dialled();
+        drop(held);
+        let socket = limits.admit("a", &Caller::Socket { uid: 0 }).unwrap();
+        drop((elsewhere, other));
+        let _second = limits.admit("a", &Caller::Socket { uid: 0 }).unwrap();
+        drop(socket);
+    }
+
+    #[test]
+    fn users_without_a_connection_are_forgotten() {
+        let limits = Limits::new(CAPS);
+        for number in 0..4 * SWEEP {
+            limits.admit(&format!("c{number}"), &user("u")).unwrap();
+        }
+        assert!(limits.pairs.len() <= SWEEP);
     }
 }

@@ -1,10 +1,13 @@
 //! The lobby of a port: guests, who have connected and not shown yet who they are. It is small, of each source fewer still find
 //! room in it, and where it is full the oldest guest makes room for the newest: who shows in time who it is, is let in however
 //! many are silent beside it.
+//!
+//! Where a guest comes from is an address mostly; of the tunnels, whose number has a bound too, it is the agent.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     future::pending,
+    hash::Hash,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
@@ -32,33 +35,33 @@ pub(crate) struct Size {
 
 /// The guests of a port, and the connections of those who have shown who they are.
 #[derive(Debug)]
-pub(crate) struct Lobby {
+pub(crate) struct Lobby<S: Eq + Hash = Source> {
     size: Size,
-    inside: Mutex<Inside>,
+    inside: Mutex<Inside<S>>,
     known: Arc<Shares<Arc<str>>>,
 }
 
-#[derive(Debug, Default)]
-struct Inside {
+#[derive(Debug)]
+struct Inside<S> {
     next: u64,
     /// In the order of their coming.
-    guests: BTreeMap<u64, Waiting>,
-    by_source: HashMap<Source, BTreeSet<u64>>,
+    guests: BTreeMap<u64, Waiting<S>>,
+    by_source: HashMap<S, BTreeSet<u64>>,
 }
 
 #[derive(Debug)]
-struct Waiting {
-    source: Source,
+struct Waiting<S> {
+    source: S,
     since: Instant,
     leave: CancellationToken,
 }
 
 /// A connection, which is a guest's at first. Leaves when dropped.
 #[derive(Debug)]
-pub(crate) struct Guest {
-    lobby: Arc<Lobby>,
+pub(crate) struct Guest<S: Eq + Hash = Source> {
+    lobby: Arc<Lobby<S>>,
     id: u64,
-    source: Source,
+    source: S,
     leave: CancellationToken,
     user: OnceLock<Share<Arc<str>>>,
 }
@@ -82,11 +85,6 @@ impl Parting {
 }
 
 impl Lobby {
-    /// One with room for `size`, of a port on which each user may have `per_user` connections.
-    pub(crate) fn new(size: Size, per_user: usize) -> Arc<Self> {
-        Arc::new(Self { size, inside: Mutex::default(), known: Shares::new(per_user) })
-    }
-
     /// The lobby of a port with room for `connections`. Half of them may be guests, and half of those of one source: a guest
     /// that is served takes moments, so that this is thousands of clients a second, also behind one address. A quarter is what
     /// one user may have.
@@ -95,24 +93,31 @@ impl Lobby {
         let size = Size { guests, of_source: guests.div_ceil(2), grace: Duration::ZERO };
         Self::new(size, connections.div_ceil(4))
     }
+}
+
+impl<S: Clone + Eq + Hash> Lobby<S> {
+    /// One with room for `size`, of a port on which each user may have `per_user` connections.
+    pub(crate) fn new(size: Size, per_user: usize) -> Arc<Self> {
+        let inside = Inside { next: 0, guests: BTreeMap::new(), by_source: HashMap::new() };
+        Arc::new(Self { size, inside: Mutex::new(inside), known: Shares::new(per_user) })
+    }
 
     /// Takes a guest in; `None` where everybody who could make room has come just now.
-    pub(crate) fn enter(self: &Arc<Self>, source: Source) -> Option<Guest> {
+    pub(crate) fn enter(self: &Arc<Self>, source: S) -> Option<Guest<S>> {
+        let Size { guests, of_source, grace } = self.size;
         let mut inside = self.inside.lock();
-        let full = if inside.count(source) >= self.size.of_source {
-            Some(source)
-        } else if inside.guests.len() >= self.size.guests {
-            inside.largest()
-        } else {
-            None
-        };
-        if let Some(full) = full {
-            inside.push_out(full, self.size.grace)?;
+        let own = inside.count(&source);
+        if own >= of_source {
+            inside.push_out(&source.clone(), grace)?;
+        } else if inside.guests.len() >= guests {
+            let (largest, count) = inside.largest()?;
+            // From who has more the room is taken at once: it is one source's doing that there is none.
+            inside.push_out(&largest, if count > own + 1 { Duration::ZERO } else { grace })?;
         }
         let (id, leave) = (inside.next, CancellationToken::new());
         inside.next += 1;
-        inside.guests.insert(id, Waiting { source, since: Instant::now(), leave: leave.clone() });
-        inside.by_source.entry(source).or_default().insert(id);
+        inside.guests.insert(id, Waiting { source: source.clone(), since: Instant::now(), leave: leave.clone() });
+        inside.by_source.entry(source.clone()).or_default().insert(id);
         Some(Guest { lobby: self.clone(), id, source, leave, user: OnceLock::new() })
     }
 
@@ -122,27 +127,30 @@ impl Lobby {
     }
 }
 
-impl Inside {
-    fn count(&self, source: Source) -> usize {
-        self.by_source.get(&source).map_or(0, BTreeSet::len)
+impl<S: Clone + Eq + Hash> Inside<S> {
+    fn count(&self, source: &S) -> usize {
+        self.by_source.get(source).map_or(0, BTreeSet::len)
     }
 
     /// The source with the most guests.
-    fn largest(&self) -> Option<Source> {
-        self.by_source.iter().max_by_key(|(_, guests)| guests.len()).map(|(source, _)| *source)
+    fn largest(&self) -> Option<(S, usize)> {
+        let counts = self.by_source.iter().map(|(source, guests)| (source, guests.len()));
+        counts.max_by_key(|(_, count)| *count).map(|(source, count)| (source.clone(), count))
     }
 
     /// Has the oldest of a source leave, unless it is younger than `grace`.
-    fn push_out(&mut self, source: Source, grace: Duration) -> Option<()> {
-        let oldest = *self.by_source.get(&source)?.first()?;
+    fn push_out(&mut self, source: &S, grace: Duration) -> Option<()> {
+        let oldest = *self.by_source.get(source)?.first()?;
         if self.guests.get(&oldest)?.since.elapsed() < grace {
             return None;
         }
         self.remove(oldest)?.leave.cancel();
         Some(())
     }
+}
 
-    fn remove(&mut self, id: u64) -> Option<Waiting> {
+impl<S: Eq + Hash> Inside<S> {
+    fn remove(&mut self, id: u64) -> Option<Waiting<S>> {
         let waiting = self.guests.remove(&id)?;
         if let Some(guests) = self.by_source.get_mut(&waiting.source) {
             guests.remove(&id);
@@ -154,7 +162,7 @@ impl Inside {
     }
 }
 
-impl Guest {
+impl<S: Eq + Hash> Guest<S> {
     /// Has shown to be `user`, and is no guest any more. False if the user has all the connections already that one may have.
     pub(crate) fn is_of(&self, user: &str) -> bool {
         if self.user.get().is_some() {
@@ -173,8 +181,8 @@ impl Guest {
     }
 
     /// Where it comes from.
-    pub(crate) fn source(&self) -> Source {
-        self.source
+    pub(crate) fn source(&self) -> &S {
+        &self.source
     }
 
     /// Resolves when the guest has to leave, after `patience` at the latest; never once it has shown who it is.
@@ -193,7 +201,7 @@ impl Guest {
     }
 }
 
-impl Drop for Guest {
+impl<S: Eq + Hash> Drop for Guest<S> {
     fn drop(&mut self) {
         self.lobby.inside.lock().remove(self.id);
     }
@@ -255,8 +263,11 @@ mod tests {
         let lobby = Lobby::new(Size { grace: Duration::from_secs(60), ..SIZE }, 1);
         let guests: Vec<_> = (0..3).map(|_| lobby.enter(source(1)).unwrap()).collect();
         assert!(lobby.enter(source(1)).is_none());
-        assert!(lobby.enter(source(2)).is_some());
-        drop(guests);
+        // But for those who have less.
+        let others: Vec<_> = (2..5).map(|host| lobby.enter(source(host)).unwrap()).collect();
+        assert!(left(&guests[0]) && !left(&guests[1]));
+        assert!(lobby.enter(source(6)).is_none());
+        drop((guests, others));
         assert_eq!(lobby.guests(), 0);
     }
 }

@@ -138,7 +138,7 @@ impl Proxy {
         record.cluster = route.cluster.to_string();
         record.rule = self.authorize(&caller, &route.cluster)?;
         self.check_registered(&route.cluster)?;
-        let mut permit = self.limits.admit(&route.cluster, &caller.name()).map_err(OpenError::Overloaded)?;
+        let mut permit = self.limits.admit(&route.cluster, &caller).map_err(OpenError::Overloaded)?;
         let entry = self.connections.enter(caller.clone(), route.cluster.clone());
         let dial = self.message(&caller, route.target, &record.trace_id);
         let dialling = self.dial(&route.cluster, &dial);

@@ -11,11 +11,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Semaphore, time::MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 use tunnel::{Listener, Resettable};
 
 use crate::{
     agents::{Agents, HANDSHAKES},
+    lobby::Lobby,
     tunnels::Tunnels,
 };
 
@@ -90,7 +91,7 @@ impl Roster {
     }
 }
 
-async fn reset(tunnels: Vec<Resettable>, listener: &Listener, handshakes: &Semaphore) {
+async fn reset(tunnels: Vec<Resettable>, listener: &Listener, handshakes: &Lobby) {
     if tunnels.is_empty() {
         return;
     }
@@ -98,7 +99,7 @@ async fn reset(tunnels: Vec<Resettable>, listener: &Listener, handshakes: &Semap
     rows.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for row in tunnels.chunks(ROW) {
         rows.tick().await;
-        while handshakes.available_permits() < HANDSHAKES / 2 {
+        while handshakes.guests() > HANDSHAKES.guests / 2 {
             rows.tick().await;
         }
         for tunnel in row {

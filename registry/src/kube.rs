@@ -10,6 +10,7 @@ pub mod age;
 pub mod apply;
 pub mod body;
 pub mod cause;
+mod changes;
 pub mod column;
 pub mod controller;
 pub mod discovery;

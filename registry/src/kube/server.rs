@@ -20,6 +20,7 @@ use super::{
     access::{Access, On},
     body::{self, Body, Origin},
     cause::Cause,
+    changes::Changes,
     discovery,
     list::list,
     object, openapi,
@@ -41,6 +42,8 @@ use crate::registry::Registry;
 #[derive(Debug)]
 pub struct Server {
     registry: Arc<Registry>,
+    /// What its watchers share.
+    changes: Arc<Changes>,
     /// Of this program, for `/version`.
     version: &'static str,
 }
@@ -62,7 +65,7 @@ pub fn impersonated(registry: &Registry, headers: &HeaderMap, caller: &Caller) -
 
 impl Server {
     pub fn new(registry: Arc<Registry>, version: &'static str) -> Self {
-        Self { registry, version }
+        Self { registry, changes: Arc::default(), version }
     }
 
     /// Answers a request of `caller`, whose groups include `system:authenticated`.
@@ -103,7 +106,7 @@ impl Server {
         match verb {
             Verb::Get => asked.get(query),
             Verb::List => asked.list(query),
-            Verb::Watch => asked.watch(query, &self.registry),
+            Verb::Watch => asked.watch(query, self),
             Verb::Create if resource.verbs == ["create"] => asked.review(),
             Verb::Create => asked.create(query).await,
             Verb::Update => asked.update(query).await,
@@ -181,12 +184,13 @@ impl Asked<'_> {
         Ok(self.shape(options.include_object)?.list(&page))
     }
 
-    fn watch(&self, query: &str, registry: &Arc<Registry>) -> Result<Answer, Status> {
+    fn watch(&self, query: &str, server: &Server) -> Result<Answer, Status> {
         let options = ReadOptions { watch: true, ..ReadOptions::parse(query)? };
         let selection = self.selection("watch", &options)?;
         let shape = self.shape(options.include_object)?;
         let source = Source::new(self.resource, self.target.namespace);
-        let watcher = Watcher::new(Arc::clone(registry), source, selection, &options)?;
+        let watcher =
+            Watcher::new(Arc::clone(&server.registry), Arc::clone(&server.changes), source, selection, &options)?;
         Ok(Answer::watch(shape, watcher))
     }
 

@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
+    changes::{Changes, Object},
     hindsight,
     options::ReadOptions,
     rbac::Visible,
@@ -25,10 +26,10 @@ use crate::view::View;
 /// What a watcher is told.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum WatchEvent {
-    Added(Value),
-    Modified(Value),
+    Added(Arc<Object>),
+    Modified(Arc<Object>),
     /// The object's last state, with the revision of its deletion.
-    Deleted(Value),
+    Deleted(Arc<Object>),
     /// Everything up to this revision is told; `initial` after the events that a watch begins with.
     Bookmark {
         revision: Revision,
@@ -39,7 +40,7 @@ pub(super) enum WatchEvent {
 }
 
 /// Objects by their keys.
-type Seen = BTreeMap<String, Value>;
+type Seen = BTreeMap<String, Arc<Object>>;
 
 /// How long a watch lives that names no time: as kube-apiserver's, at least half an hour.
 const LIFE: Duration = Duration::from_secs(45 * 60);
@@ -50,6 +51,7 @@ const BOOKMARK: Duration = Duration::from_secs(60);
 /// Tells events from [`Watcher::next`]; loses nothing when that is cancelled.
 pub(super) struct Watcher {
     registry: Arc<Registry>,
+    changes: Arc<Changes>,
     watch: Watch,
     source: Source,
     selection: Selection,
@@ -72,6 +74,7 @@ impl Watcher {
     /// Begins where `options` say: after a revision, or with what there is.
     pub(crate) fn new(
         registry: Arc<Registry>,
+        changes: Arc<Changes>,
         source: Source,
         selection: Selection,
         options: &ReadOptions,
@@ -93,6 +96,7 @@ impl Watcher {
         let sight = past.as_ref().map_or(now_seen, |past| selection.sight_by(&past.policy));
         let mut watcher = Self {
             registry,
+            changes,
             watch,
             source,
             selection,
@@ -130,9 +134,8 @@ impl Watcher {
             // Reading what was there takes its time; others have their turn, too.
             tokio::task::consume_budget().await;
             if let Some(entry) = self.initial.next() {
-                self.queue.extend(
-                    self.source.all(&[entry], &self.selection, &self.sight).into_values().map(WatchEvent::Added),
-                );
+                let found = self.source.all(&[entry], &self.selection, &self.sight).into_values();
+                self.queue.extend(found.map(|object| WatchEvent::Added(Object::new(object))));
                 continue;
             }
             if let Some(mark) = self.mark.take() {
@@ -211,13 +214,13 @@ impl Watcher {
     /// What the commit changed, as it was seen before and as it is seen now.
     fn changed(&self, commit: &Commit, old: &Visible) -> (Seen, Seen) {
         let (mut before, mut after) = (Seen::new(), Seen::new());
-        for event in commit.events.iter().filter(|event| event.key.starts_with(self.source.prefix())) {
-            for (seen, stored, sight) in [(&mut before, &event.before, old), (&mut after, &event.after, &self.sight)] {
-                let Some(stored) = stored else { continue };
-                let objects = self.source.objects(&event.key, stored, commit.revision);
-                seen.extend(objects.into_iter().filter(|(_, object)| self.selection.wants(object, sight)));
+        self.changes.each(&self.source, commit, |change| {
+            let sides = [(&mut before, &change.before, old), (&mut after, &change.after, &self.sight)];
+            for (seen, object, sight) in sides {
+                let wanted = object.iter().filter(|object| self.selection.wants(object, sight));
+                seen.extend(wanted.map(|object| (change.key.clone(), object.clone())));
             }
-        }
+        });
         (before, after)
     }
 
@@ -231,15 +234,17 @@ impl Watcher {
                 for key in keys.iter().filter(|key| commit.events.iter().all(|event| *event.key != ***key)) {
                     let mut found = self.registry.store().list_at(key, commit.revision)?;
                     found.retain(|(found, _)| **found == **key);
-                    before.extend(self.source.all(&found, &self.selection, old));
-                    after.extend(self.source.all(&found, &self.selection, &self.sight));
+                    before.extend(self.seen_of(&found, old));
+                    after.extend(self.seen_of(&found, &self.sight));
                 }
                 (before, after)
             }
             None => (self.seen_at(self.seen, old)?, self.seen_at(commit.revision, &self.sight)?),
         };
         for (_, last) in before.iter_mut().filter(|(key, _)| !after.contains_key(*key)) {
-            last["metadata"]["resourceVersion"] = commit.revision.to_string().into();
+            let mut deleted = Value::clone(last);
+            deleted["metadata"]["resourceVersion"] = commit.revision.to_string().into();
+            *last = Object::new(deleted);
         }
         Ok((before, after))
     }
@@ -249,7 +254,9 @@ impl Watcher {
         for (key, object) in after {
             match before.remove(&key) {
                 None => self.queue.push_back(WatchEvent::Added(object)),
-                Some(old) if old != object => self.queue.push_back(WatchEvent::Modified(object)),
+                Some(old) if !Arc::ptr_eq(&old, &object) && old != object => {
+                    self.queue.push_back(WatchEvent::Modified(object))
+                }
                 Some(_) => {}
             }
         }
@@ -258,7 +265,12 @@ impl Watcher {
 
     fn seen_at(&self, revision: Revision, sight: &Visible) -> Result<Seen, WatchEnd> {
         let entries = self.registry.store().list_at(self.source.prefix(), revision)?;
-        Ok(self.source.all(&entries, &self.selection, sight))
+        Ok(self.seen_of(&entries, sight))
+    }
+
+    fn seen_of(&self, entries: &[Entry], sight: &Visible) -> Seen {
+        let found = self.source.all(entries, &self.selection, sight);
+        found.into_iter().map(|(key, object)| (key, Object::new(object))).collect()
     }
 }
 
@@ -311,7 +323,7 @@ mod tests {
         let options = ReadOptions { watch: true, revision: Some(revision.0), ..ReadOptions::default() };
         let caller = Caller { user: "alice".to_owned(), ..Caller::default() };
         let selection = Selection::new(clusters, None, &options, &caller).unwrap();
-        Watcher::new(Arc::clone(registry), Source::new(clusters, None), selection, &options).unwrap()
+        Watcher::new(Arc::clone(registry), Arc::default(), Source::new(clusters, None), selection, &options).unwrap()
     }
 
     /// The events with the set that each object names.

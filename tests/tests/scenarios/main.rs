@@ -25,3 +25,4 @@ mod metrics;
 mod port_forward;
 mod prometheus;
 mod rights;
+mod strangers;

@@ -1,5 +1,7 @@
 //! The answer: an object, a list, a table, a document, a failure or the frames of a watch, as HTTP.
 
+use std::{borrow::Cow, collections::HashSet};
+
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use jiff::Timestamp;
@@ -7,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::kube::{
     accept::Form,
+    changes::Object,
     document::Document,
     list::Page,
     object,
@@ -41,6 +44,11 @@ pub(super) struct Shape {
     pub(super) include: IncludeObject,
     pub(super) now: Timestamp,
 }
+
+/// The most that the warnings of an answer may take together, in characters, and what each is cut to where they take more: as in
+/// Kubernetes (apiserver, endpoints/filters/warning.go). Go's clients take no more than 1 MiB of a response's head.
+const WARNINGS: usize = 4 * 1024;
+const WARNING: usize = 256;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -110,14 +118,32 @@ impl Answer {
     }
 }
 
+/// The warnings that are told, each once.
+fn told(warnings: &[String]) -> Vec<String> {
+    let length = warnings.iter().map(|warning| warning.chars().count()).sum::<usize>();
+    let longest = if length > WARNINGS { WARNING } else { WARNINGS };
+    let (mut seen, mut left) = (HashSet::new(), WARNINGS);
+    let mut told = Vec::new();
+    for warning in warnings {
+        let text: String = warning.chars().filter(|letter| !letter.is_control()).take(longest).collect();
+        if text.is_empty() || seen.contains(&text) {
+            continue;
+        }
+        let Some(rest) = left.checked_sub(text.chars().count()) else { break };
+        left = rest;
+        seen.insert(text.clone());
+        told.push(text);
+    }
+    told
+}
+
 impl Shape {
     pub(super) fn object(&self, code: StatusCode, object: &Value, warnings: &[String]) -> Answer {
         let mut answer = Answer::json(code, &self.shown(object, true));
         if let Answer::Whole(response) = &mut answer {
-            for warning in warnings {
+            for warning in told(warnings) {
                 // RFC 7234 section 5.5, as kube-apiserver fills it in.
-                let text: String = warning.chars().filter(|letter| !letter.is_control()).collect();
-                let text = text.replace('\\', "\\\\").replace('"', "\\\"");
+                let text = warning.replace('\\', "\\\\").replace('"', "\\\"");
                 if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
                     response.headers_mut().append(header::WARNING, value);
                 }
@@ -164,9 +190,9 @@ impl Frames {
         let event = self.watcher.next().await?;
         self.shape.now = Timestamp::now();
         let (kind, object) = match &event {
-            WatchEvent::Added(object) => ("ADDED", self.shown(object)),
-            WatchEvent::Modified(object) => ("MODIFIED", self.shown(object)),
-            WatchEvent::Deleted(object) => ("DELETED", self.shown(object)),
+            WatchEvent::Added(object) => return Some(self.frame("ADDED", object)),
+            WatchEvent::Modified(object) => return Some(self.frame("MODIFIED", object)),
+            WatchEvent::Deleted(object) => return Some(self.frame("DELETED", object)),
             WatchEvent::Bookmark { revision, initial } => {
                 let Shape { resource, .. } = self.shape;
                 let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
@@ -183,8 +209,30 @@ impl Frames {
         Some(Bytes::from(frame))
     }
 
-    fn shown(&mut self, object: &Value) -> Value {
+    fn frame(&mut self, kind: &str, object: &Object) -> Bytes {
         let columns = std::mem::replace(&mut self.columns, false);
-        self.shape.shown(object, columns)
+        let shown = match self.shape.form {
+            // Written once for all who watch it.
+            Form::Object => Cow::Borrowed(object.text()),
+            Form::Table(_) | Form::Metadata(_) => self.shape.shown(object, columns).to_string().into(),
+        };
+        format!("{{\"type\":\"{kind}\",\"object\":{shown}}}\n").into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_are_told_once_and_within_bounds() {
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        assert_eq!(told(&texts(&["one", "two\n", "one", ""])), texts(&["one", "two"]));
+        let long = "x".repeat(1000);
+        assert_eq!(told(&[long.clone()]), [long.clone()]);
+        let many: Vec<_> = (0..200_000).map(|number| format!("{number} {long}")).collect();
+        let told = told(&many);
+        assert_eq!(told.len(), WARNINGS / WARNING);
+        assert!(told.iter().all(|warning| warning.len() == WARNING));
     }
 }

@@ -1,0 +1,194 @@
+//! Strangers: who shows no credentials can have the hub hold nothing, stays for seconds, and takes nobody's place.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use futures_util::{StreamExt as _, stream};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Empty, StreamBody};
+use hyper::body::Frame;
+use hyper::client::conn::http2;
+use hyper::{Request, StatusCode, header};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tests::client::Entry;
+use tests::raw_agent::{AgentCredentials, RawAgent};
+use tests::{Client, Fetch, HUB_NAME, Hub, allow_open_files, wait_for};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsConnector;
+
+/// How long anything may take on a loaded machine.
+const BOUND: Duration = Duration::from_secs(60);
+/// After how long a stranger is gone, at the latest: the hub gives it 10 s on the API's port and 18 s on the clients'.
+const STAY: Duration = Duration::from_secs(40);
+/// What the hub may grow by beside what is held on purpose: buffers of TLS and HTTP/2, and a heap that is never quite full.
+const SLACK: u64 = 96 << 20;
+
+type Body = UnsyncBoxBody<Bytes, std::convert::Infallible>;
+
+/// An HTTP/2 connection to the API.
+struct Http2 {
+    requests: http2::SendRequest<Body>,
+    /// Ends with the connection.
+    driver: JoinSet<hyper::Result<()>>,
+}
+
+impl Http2 {
+    async fn open(hub: &Hub) -> Result<Self> {
+        let mut config = ClientConfig::clone(&*hub.credentials().tls()?);
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let tcp = TcpStream::connect(hub.addresses().api).await?;
+        let tls = TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(HUB_NAME)?, tcp).await?;
+        let (requests, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(tls)).await?;
+        let mut driver = JoinSet::new();
+        driver.spawn(connection);
+        Ok(Self { requests, driver })
+    }
+
+    async fn ask(&mut self, path: &str, token: Option<&str>, body: Body) -> Result<StatusCode> {
+        let uri = format!("https://{HUB_NAME}{path}");
+        let mut request = Request::post(uri).header(header::CONTENT_TYPE, "application/json").body(body)?;
+        if body_is_empty(&request) {
+            *request.method_mut() = hyper::Method::GET;
+        }
+        if let Some(token) = token {
+            request.headers_mut().insert(header::AUTHORIZATION, format!("Bearer {token}").parse()?);
+        }
+        self.requests.ready().await?;
+        Ok(self.requests.send_request(request).await?.status())
+    }
+
+    /// Waits for the connection's end.
+    async fn ended(mut self) -> Result<()> {
+        timeout(STAY, self.driver.join_next()).await.context("the connection is still there").map(drop)
+    }
+}
+
+fn body_is_empty(request: &Request<Body>) -> bool {
+    hyper::body::Body::is_end_stream(request.body())
+}
+
+fn empty() -> Body {
+    Empty::new().boxed_unsync()
+}
+
+/// 3 MB that no end follows.
+fn unfinished() -> Body {
+    let piece = Bytes::from(vec![b' '; 64 << 10]);
+    let pieces = stream::iter(0..46).map(move |_| Ok(Frame::data(piece.clone())));
+    StreamBody::new(pieces.chain(stream::pending())).boxed_unsync()
+}
+
+/// Begins 400 requests with unfinished bodies on one connection, for each of `paths` in turn, and gives the most that the hub
+/// grows by in some seconds.
+async fn growth(hub: &Hub, paths: &[&str], token: Option<&str>) -> Result<u64> {
+    let before = hub.process().resident_bytes()?;
+    let connection = Http2::open(hub).await?;
+    let mut asking = JoinSet::new();
+    for number in 0..400 {
+        let mut connection = Http2 { requests: connection.requests.clone(), driver: JoinSet::new() };
+        let (path, token) = (paths[number % paths.len()].to_owned(), token.map(str::to_owned));
+        // Most have no answer: they end with the test.
+        asking.spawn(async move { connection.ask(&path, token.as_deref(), unfinished()).await });
+    }
+    let (begun, mut most) = (Instant::now(), before);
+    while begun.elapsed() < Duration::from_secs(8) {
+        most = most.max(hub.process().resident_bytes()?);
+        // The hub still serves.
+        hub.ask(Fetch::get("/v1/status")).await?.success()?;
+        sleep(Duration::from_millis(50)).await;
+    }
+    let growth = most.saturating_sub(before);
+    eprintln!("{} KiB before, at most {} KiB beside 400 unfinished bodies", before >> 10, most >> 10);
+    Ok(growth)
+}
+
+#[tokio::test]
+async fn unfinished_bodies_of_nobody_are_not_held() -> Result<()> {
+    let hub = Hub::start().await?;
+    hub.ask(Fetch::get("/v1/status")).await?.success()?;
+    let paths =
+        ["/version", "/healthz", "/v1/users", "/apis/cluster.open-cluster-management.io/v1/managedclusters", "/"];
+    let growth = growth(&hub, &paths, None).await?;
+    ensure!(growth < SLACK, "the hub grew by {} MiB", growth >> 20);
+    Ok(())
+}
+
+#[tokio::test]
+async fn unfinished_bodies_of_one_user_have_a_bound_and_hold_up_nobody_else() -> Result<()> {
+    let hub = Hub::start().await?;
+    let alice = hub.create_user("alice", &tests::hub::ClusterAccess::All).await?;
+    // What every user may send.
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    let growth = growth(&hub, &[path], Some(&alice.token()?)).await?;
+    ensure!(growth < SLACK, "the hub grew by {} MiB", growth >> 20);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_connection_without_credentials_ends_within_seconds_however_busy_it_is() -> Result<()> {
+    let hub = Hub::start().await?;
+    let token = hub.credentials().token()?;
+    let (mut known, mut busy, silent) = (Http2::open(&hub).await?, Http2::open(&hub).await?, Http2::open(&hub).await?);
+    ensure!(known.ask("/v1/status", Some(&token), empty()).await? == 200);
+    let (requests, begun) = (busy.requests.clone(), Instant::now());
+    let asking = async {
+        let mut asked = Http2 { requests, driver: JoinSet::new() };
+        while asked.ask("/version", None, empty()).await.is_ok() {
+            ensure!(begun.elapsed() < STAY, "who asks for the version stays for ever");
+            sleep(Duration::from_millis(200)).await;
+        }
+        Ok(())
+    };
+    let entries = [Entry::Tls(hub.addresses().api, hub.credentials().tls()?), Entry::Plain(hub.addresses().proxy)];
+    let idle = entries.map(async |entry| {
+        let mut connection = Client::new(entry).enter().await?;
+        let ended = timeout(STAY, connection.read_to_end(&mut Vec::new())).await;
+        ended.context("a silent connection is still there").map(drop)
+    });
+    let idle = async { try_join_all(idle).await.map(drop) };
+    tokio::try_join!(asking, silent.ended(), idle)?;
+    ensure!(busy.driver.join_next().await.is_some());
+    ensure!(known.ask("/v1/status", Some(&token), empty()).await? == 200, "who has shown a token may stay");
+    let metrics = tests::metrics::Metrics::fetch(hub.addresses().metrics).await?;
+    let left = |listener: &str| {
+        let mut samples = metrics.of_family("proxy_server_guests_left_total");
+        samples.any(|sample| sample.labels["listener"] == listener && sample.labels["reason"] == "late")
+    };
+    ensure!(left("api") && left("frontend"), "{:?}", metrics.samples());
+    Ok(())
+}
+
+#[tokio::test]
+async fn strangers_take_neither_the_descriptors_nor_the_place_of_anybody() -> Result<()> {
+    allow_open_files(8_000)?;
+    // So few that either port's connections alone would take all of them.
+    let hub = Hub::builder().after_shell("ulimit -n 700").start().await?;
+    let credentials = AgentCredentials::joined(&hub, "a", "agent").await?;
+    let mut strangers = Vec::new();
+    for _ in 0..1_000 {
+        for address in [hub.addresses().api, hub.addresses().proxy, hub.addresses().metrics] {
+            strangers.push(timeout(BOUND, TcpStream::connect(address)).await??);
+        }
+    }
+    let open = hub.process().open_files()?;
+    ensure!(open < 600, "{open} of 700 descriptors are taken");
+    let agent = RawAgent::open(&hub, &credentials).await?;
+    hub.ask(Fetch::get("/v1/status")).await?.success()?;
+    agent.connect(&hub.client("a")?, "target:80").await?;
+    Fetch::get("/readyz").plain(hub.addresses().metrics).await?.success()?;
+    drop(strangers);
+    wait_for(BOUND, "the hub to let go", async || {
+        let open = hub.process().open_files()?;
+        ensure!(open < 100, "{open} files are open");
+        Ok(())
+    })
+    .await
+}
