@@ -39,6 +39,7 @@ mod route;
 mod socks5;
 mod state;
 mod tunnels;
+mod waits;
 mod workers;
 
 pub use authorities::AuthoritiesError;
