@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result};
 use certs::{Authority, PrivateKey};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
-use registry::{JoinAsk, NewToken, Registry};
+use registry::{CLUSTERS_OF_TOKEN, JoinAsk, NewToken, Registry};
 
 /// How long the certificates live: longer than any run.
 const VALIDITY: Duration = Duration::from_secs(24 * 3600);
@@ -66,9 +66,13 @@ impl Fleet {
             time_to_live: VALIDITY,
             created_by: "bench".to_owned(),
         };
-        let (_, token) = registry.create_token(new, now).await?;
+        // A token brings only so many clusters.
+        let mut tokens = Vec::new();
+        for _ in 0..=count / CLUSTERS_OF_TOKEN {
+            tokens.push(registry.create_token(new.clone(), now).await?.1);
+        }
         let joins = (0..count).map(|index| {
-            let (registry, token) = (&registry, token.clone());
+            let (registry, token) = (&registry, tokens[index / CLUSTERS_OF_TOKEN].clone());
             async move {
                 let ask = JoinAsk {
                     token,
@@ -77,6 +81,7 @@ impl Fleet {
                     key: key.fingerprint(),
                     version: "bench".to_owned(),
                     request: Vec::new(),
+                    address: None,
                 };
                 registry.request_join(ask, now).await?;
                 anyhow::Ok(())

@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use certs::ClusterName;
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use registry::{
-    AgentPhase, Standing,
+    AgentPhase, ClusterAgent, Standing,
     api::{ClusterList, ClusterView},
     condition,
 };
@@ -21,7 +22,8 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     cluster-proxy clusters\n  \
-    cluster-proxy clusters -o wide --watch")]
+    cluster-proxy clusters -o wide --watch\n  \
+    cluster-proxy clusters -o agents")]
 pub(crate) struct Clusters {
     /// How to print them [default: a table]
     #[arg(long, short, value_enum, value_name = "FORMAT")]
@@ -35,6 +37,8 @@ pub(crate) struct Clusters {
 enum Format {
     /// The table with the agents and the reason
     Wide,
+    /// A line for each agent, with its key
+    Agents,
     /// What the hub's API says
     Json,
     /// The names alone
@@ -77,7 +81,12 @@ impl Clusters {
     fn print(&self, clusters: &ClusterList) -> Result<(), Failure> {
         let now = Timestamp::now();
         match self.output {
-            None => print(table(&clusters.items, now).render()),
+            None => {
+                print(table(&clusters.items, now).render())?;
+                note_waiting(&clusters.items, now);
+                Ok(())
+            }
+            Some(Format::Agents) => print(agents_table(&clusters.items, now).render()),
             Some(Format::Wide) => print(wide_table(&clusters.items, now).render()),
             Some(Format::Json) => print_json(clusters),
             Some(Format::Name) => clusters.items.iter().try_for_each(|view| print(view.cluster.name())),
@@ -152,6 +161,53 @@ fn wide_table(clusters: &[ClusterView], now: Timestamp) -> Table {
     table
 }
 
+/// Who is to be decided about, so that nobody has to ask for them.
+fn note_waiting(clusters: &[ClusterView], now: Timestamp) {
+    /// Of the agents that wait, which may be many.
+    const SHOWN: usize = 8;
+    let waiting: Vec<_> =
+        clusters.iter().flat_map(|view| view.cluster.waiting().map(|agent| (view.cluster.name(), agent))).collect();
+    if waiting.is_empty() {
+        return;
+    }
+    note("\nThese agents wait to be let in by 'cluster-proxy accept':");
+    for (cluster, agent) in waiting.iter().take(SHOWN) {
+        note(describe(cluster, agent, now));
+    }
+    if waiting.len() > SHOWN {
+        note(format!("  and {} more: cluster-proxy clusters -o agents", waiting.len() - SHOWN));
+    }
+}
+
+/// An agent as it is to be compared with what its own machine says of it: two lines that fit 80 columns.
+pub(crate) fn describe(cluster: &ClusterName, agent: &ClusterAgent, now: Timestamp) -> String {
+    let from = agent.address.map(|address| format!(" from {address}")).unwrap_or_default();
+    let age = quantity::age(agent.requested_at, now);
+    format!("  {cluster}/{} asked {age} ago{from}\n    {}", agent.name, agent.key)
+}
+
+fn agents_table(clusters: &[ClusterView], now: Timestamp) -> Table {
+    let mut table = Table::new(&["AGENT", "STATE", "FROM", "ASKED", "LAST SEEN", "KEY"]);
+    for view in clusters {
+        for agent in &view.cluster.status.agents {
+            let (state, style) = match agent.phase {
+                AgentPhase::Pending => ("waiting", output::WAITING),
+                AgentPhase::Accepted => ("in", output::GOOD),
+                AgentPhase::Denied => ("denied", output::BAD),
+            };
+            table.row([
+                format!("{}/{}", view.cluster.name(), agent.name).into(),
+                Cell::styled(state, style),
+                agent.address.map(|address| address.to_string()).unwrap_or_default().into(),
+                format!("{} ago", quantity::age(agent.requested_at, now)).into(),
+                agent.last_seen.map_or_else(|| "never".to_owned(), |seen| format!("{} ago", quantity::age(seen, now))).into(),
+                agent.key.to_string().into(),
+            ]);
+        }
+    }
+    table
+}
+
 fn cells(view: &ClusterView, now: Timestamp) -> Vec<Cell> {
     let tunnel = &view.tunnel;
     let (accepted, style) = accepted(view);
@@ -165,7 +221,7 @@ fn cells(view: &ClusterView, now: Timestamp) -> Vec<Cell> {
         view.cluster.name().as_ref().into(),
         Cell::styled(accepted, style),
         Cell::styled(tunnel.available.to_string(), available),
-        format!("{}/{}", tunnel.agents, view.cluster.status.agents.len()).into(),
+        format!("{}/{}", tunnel.agents, view.cluster.members().count()).into(),
         tunnel.rtt_milliseconds.map(quantity::round_trip).unwrap_or_default().into(),
         tunnel.streams.to_string().into(),
         quantity::bytes(tunnel.bytes_to_cluster).into(),
@@ -206,7 +262,7 @@ fn reason(view: &ClusterView) -> String {
 
 #[cfg(test)]
 mod tests {
-    use registry::{ClusterAgent, ManagedCluster, api::TunnelView};
+    use registry::{ManagedCluster, api::TunnelView};
 
     use super::*;
 
@@ -221,6 +277,8 @@ mod tests {
             key: format!("sha256:{:064x}", 1).parse().unwrap(),
             phase: AgentPhase::Pending,
             requested_at: second(0),
+            address: Some([192, 0, 2, 1].into()),
+            token: String::new(),
             request: String::new(),
             last_seen: None,
             version: "0.1.0".into(),
@@ -251,6 +309,16 @@ mod tests {
         let fields = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(fields(&lines[1]), ["edge-1", "true", "true", "1/1", "1.5ms", "3", "2.0KiB", "5B", "now"]);
         assert_eq!(fields(&lines[2]), ["edge-2", "waiting", "false", "0/1", "-", "0", "0B", "0B", "60s", "ago"]);
+    }
+
+    #[test]
+    fn an_agent_that_waits_is_told_by_its_key_and_where_it_asks_from_in_80_columns() {
+        let view = cluster("edge-1", TunnelView::default());
+        let told = describe(view.cluster.name(), &view.cluster.status.agents[0], second(3));
+        assert!(told.starts_with("  edge-1/a1 asked 3s ago from 192.0.2.1\n    sha256:0000"), "{told}");
+        assert!(told.lines().all(|line| line.len() <= 80));
+        let lines = plain(&agents_table(&[view], second(3)));
+        assert!(lines[1].starts_with("edge-1/a1   waiting   192.0.2.1   3s ago   never       sha256:"), "{}", lines[1]);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::{
     completion::Completion,
     credential::Credential,
     credentials,
-    decision::{Accept, Delete, Deny},
+    decision::{Accept, Delete, Deny, Revoke},
     demo::Demo,
     failure::Failure,
     init::Init,
@@ -69,11 +69,13 @@ enum Command {
     Init(Init),
     /// List the clusters, and whether they can be reached
     Clusters(Clusters),
-    /// Let clusters in that asked to join, with all their agents that wait
+    /// Let clusters and agents in that asked to join, showing their keys
     Accept(Accept),
     /// Shut clusters out: their tunnels are closed and stay closed
     Deny(Deny),
-    /// Remove clusters and their agents from the hub
+    /// Send agents away: their tunnels are cut and their keys stay out
+    Revoke(Revoke),
+    /// Remove clusters, or single agents, from the hub
     Delete(Delete),
     /// Make, list and delete the tokens that clusters join with
     #[command(subcommand)]
@@ -120,6 +122,7 @@ impl CommandLine {
             Command::Clusters(clusters) => clusters.run(&api()?).await,
             Command::Accept(accept) => accept.run(&api()?).await,
             Command::Deny(deny) => deny.run(&api()?).await,
+            Command::Revoke(revoke) => revoke.run(&api()?).await,
             Command::Delete(delete) => delete.run(&api()?).await,
             Command::Token(token) => token.run(&api()?).await,
             Command::JoinCommand(join_command) => join_command.run(&api()?).await,

@@ -1,20 +1,35 @@
-//! `accept`, `deny`, `delete`: what an administrator decides about clusters.
+//! `accept`, `deny`, `revoke`, `delete`: what an administrator decides about clusters and their agents.
 
 use certs::ClusterName;
 use clap::Args;
-use registry::api::ClusterView;
+use jiff::Timestamp;
+use registry::{
+    AgentPhase, ClusterAgent,
+    api::{ClusterView, ShownAgents},
+};
 
 use crate::{
     api::{Api, CallError},
-    failure::{Failure, complain},
-    output::print,
+    clusters,
+    failure::{Exit, Failure, complain},
+    output::{note, print},
+    prompt,
+    subject::{OneAgent, Subject, agent, cluster},
 };
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  cluster-proxy accept edge-1 edge-2")]
+#[command(after_help = "Examples:\n  \
+    cluster-proxy accept edge-1\n  \
+    cluster-proxy accept edge-1/node-a\n  \
+    cluster-proxy accept edge-1 --all\n\n\
+    Lets in the agents that it shows, and nobody who asks meanwhile. Where several wait, one is to be chosen: two clusters \
+    that joined under one name by mistake would be reached at random. Compare the key with what 'proxy-agent join' says.")]
 pub(crate) struct Accept {
-    #[arg(required = true, value_name = "NAME")]
-    names: Vec<ClusterName>,
+    #[arg(required = true, value_name = "CLUSTER[/AGENT]")]
+    names: Vec<Subject>,
+    /// Let in every agent that waits
+    #[arg(long)]
+    all: bool,
 }
 
 #[derive(Debug, Args)]
@@ -25,50 +40,168 @@ pub(crate) struct Deny {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  cluster-proxy delete edge-1\n\nIts agents must join again to come back.")]
+#[command(after_help = "Example:\n  \
+    cluster-proxy revoke edge-1/node-a\n\n\
+    Its tunnel is cut at once, its key stays out, and its name is free: an agent that is installed anew in its place joins \
+    by the line that 'cluster-proxy join-command edge-1' prints. 'cluster-proxy delete edge-1/node-a' forgets it.")]
+pub(crate) struct Revoke {
+    #[arg(required = true, value_name = "CLUSTER/AGENT")]
+    names: Vec<OneAgent>,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    cluster-proxy delete edge-1\n  \
+    cluster-proxy delete edge-1/node-a\n\n\
+    Agents that are deleted must join again to come back.")]
 pub(crate) struct Delete {
-    #[arg(required = true, value_name = "NAME")]
-    names: Vec<ClusterName>,
+    #[arg(required = true, value_name = "CLUSTER[/AGENT]")]
+    names: Vec<Subject>,
 }
 
 impl Accept {
     pub(crate) async fn run(&self, api: &Api) -> Result<(), Failure> {
-        each(&self.names, "accepted", async |name| decide(api, name, "accept").await).await
+        each(&self.names, async |subject| self.accept(api, subject).await).await
     }
+
+    async fn accept(&self, api: &Api, subject: &Subject) -> Result<(), Failure> {
+        let clusters = clusters::list(api).await?;
+        let view = cluster(&clusters, &subject.cluster)?;
+        let chosen = self.choose(view, subject)?;
+        let now = Timestamp::now();
+        for agent in &chosen {
+            note(clusters::describe(&subject.cluster, agent, now));
+        }
+        let agents = chosen.iter().map(|agent| agent.shown()).collect();
+        decide(api, &subject.cluster, "accept", &ShownAgents { agents }).await?;
+        let chosen: Vec<_> = chosen.iter().map(|agent| agent.name.as_ref()).collect();
+        match chosen.as_slice() {
+            [] => print(format!("managedcluster/{} accepted", subject.cluster)),
+            chosen => print(format!("managedcluster/{} accepted with {}", subject.cluster, chosen.join(", "))),
+        }
+    }
+
+    /// Who is to be let in: never somebody who was not named or shown.
+    fn choose<'v>(&self, view: &'v ClusterView, subject: &Subject) -> Result<Vec<&'v ClusterAgent>, Failure> {
+        if let Some(name) = &subject.agent {
+            let agent = agent(view, name)?;
+            if agent.phase == AgentPhase::Denied {
+                let failure = Failure::new(Exit::Other, format!("agent {subject} was denied, and its key stays out"));
+                let next = format!("it joins anew by 'cluster-proxy join-command {}'", subject.cluster);
+                return Err(failure.next(next));
+            }
+            return Ok(vec![agent]);
+        }
+        let waiting: Vec<&ClusterAgent> = view.cluster.waiting().collect();
+        if self.all || waiting.len() < 2 {
+            return Ok(waiting);
+        }
+        let now = Timestamp::now();
+        note(format!("{} agents wait for cluster {subject}; they may be of different clusters:", waiting.len()));
+        waiting.iter().for_each(|agent| note(clusters::describe(&subject.cluster, agent, now)));
+        let names: Vec<&str> = waiting.iter().map(|agent| agent.name.as_ref()).collect();
+        let answer = prompt::ask("Which are to be let in? Type their names, or 'all'; nothing for none.");
+        let chosen = answer.map(|answer| chosen(&answer, &waiting)).transpose()?;
+        chosen.filter(|chosen| !chosen.is_empty()).ok_or_else(|| {
+            let message = format!("{} agents wait for cluster {subject} ({})", waiting.len(), names.join(", "));
+            let next = format!(
+                "let in those that belong to it: cluster-proxy accept {subject}/{}, or all: cluster-proxy accept {subject} --all",
+                names[0]
+            );
+            Failure::new(Exit::Usage, message).next(next)
+        })
+    }
+}
+
+/// The agents that an answer names.
+fn chosen<'v>(answer: &str, waiting: &[&'v ClusterAgent]) -> Result<Vec<&'v ClusterAgent>, Failure> {
+    if answer == "all" {
+        return Ok(waiting.to_vec());
+    }
+    let names = answer.split([' ', ',']).filter(|name| !name.is_empty());
+    let found = names.map(|name| {
+        let found = waiting.iter().find(|agent| agent.name.as_ref() == name).copied();
+        found.ok_or_else(|| Failure::new(Exit::Usage, format!("no agent {name} waits; nobody was let in")))
+    });
+    found.collect()
 }
 
 impl Deny {
     pub(crate) async fn run(&self, api: &Api) -> Result<(), Failure> {
-        each(&self.names, "denied", async |name| decide(api, name, "deny").await).await
+        each(&self.names, async |name| {
+            decide(api, name, "deny", &()).await?;
+            print(format!("managedcluster/{name} denied"))
+        })
+        .await
+    }
+}
+
+impl Revoke {
+    pub(crate) async fn run(&self, api: &Api) -> Result<(), Failure> {
+        each(&self.names, async |name| self.revoke(api, name).await).await
+    }
+
+    async fn revoke(&self, api: &Api, name: &OneAgent) -> Result<(), Failure> {
+        let clusters = clusters::list(api).await?;
+        let agent = agent(cluster(&clusters, &name.cluster)?, &name.agent)?;
+        if !self.yes {
+            note(clusters::describe(&name.cluster, agent, Timestamp::now()));
+            let question = format!("Cut its tunnel and keep its key out of {}? [y/N]", name.cluster);
+            match prompt::ask(&question).as_deref() {
+                Some("y" | "yes") => {}
+                Some(_) => return Err(Failure::new(Exit::Other, "nothing was revoked")),
+                None => {
+                    let failure = Failure::new(Exit::Usage, format!("revoking {name} is to be confirmed"));
+                    return Err(failure.next(format!("cluster-proxy revoke {name} --yes")));
+                }
+            }
+        }
+        decide(api, &name.cluster, "revoke", &ShownAgents { agents: vec![agent.shown()] }).await?;
+        note(format!("an agent in its place joins by: cluster-proxy join-command {}", name.cluster));
+        print(format!("agent/{name} revoked"))
     }
 }
 
 impl Delete {
     pub(crate) async fn run(&self, api: &Api) -> Result<(), Failure> {
-        each(&self.names, "deleted", async |name| api.delete(&format!("/v1/clusters/{name}")).await).await
+        each(&self.names, async |subject| {
+            let Subject { cluster, agent } = subject;
+            match agent {
+                Some(agent) => {
+                    api.delete(&format!("/v1/clusters/{cluster}/agents/{agent}")).await?;
+                    print(format!("agent/{subject} deleted"))
+                }
+                None => {
+                    api.delete(&format!("/v1/clusters/{cluster}")).await?;
+                    print(format!("managedcluster/{cluster} deleted"))
+                }
+            }
+        })
+        .await
     }
 }
 
-async fn decide(api: &Api, name: &ClusterName, decision: &str) -> Result<(), CallError> {
-    let decided: Result<ClusterView, CallError> = api.post(&format!("/v1/clusters/{name}/{decision}"), &()).await;
+async fn decide(
+    api: &Api,
+    name: &ClusterName,
+    decision: &str,
+    body: &impl serde::Serialize,
+) -> Result<(), CallError> {
+    let decided: Result<ClusterView, CallError> = api.post(&format!("/v1/clusters/{name}/{decision}"), body).await;
     decided.map(drop)
 }
 
 /// One name's failure does not keep the others from being decided; the last failure is the command's.
-async fn each(
-    names: &[ClusterName],
-    done: &str,
-    decide: impl AsyncFn(&ClusterName) -> Result<(), CallError>,
-) -> Result<(), Failure> {
+async fn each<T>(names: &[T], decide: impl AsyncFn(&T) -> Result<(), Failure>) -> Result<(), Failure> {
     let mut failed: Option<Failure> = None;
     for name in names {
-        match decide(name).await {
-            Ok(()) => print(format!("managedcluster/{name} {done}"))?,
-            Err(error) => {
-                if let Some(earlier) = failed.replace(error.into()) {
-                    complain(&earlier.line());
-                }
-            }
+        if let Err(failure) = decide(name).await
+            && let Some(earlier) = failed.replace(failure)
+        {
+            complain(&earlier.line());
         }
     }
     failed.map_or(Ok(()), Err)

@@ -29,7 +29,8 @@ fn describe(status: &HubStatus, now: Timestamp) -> String {
         ("Tunnels", status.tunnels.to_string()),
         ("Connections", status.connections.to_string()),
     ];
-    if counts.pending > 0 {
+    if counts.pending + counts.waiting_agents > 0 {
+        lines.push(("Agents", format!("{} waiting", counts.waiting_agents)));
         lines.push(("Next", "'cluster-proxy clusters' shows who waits; 'cluster-proxy accept NAME' lets in".into()));
     }
     let lines = lines.iter().map(|(heading, value)| format!("{:<13}{value}", format!("{heading}:")));

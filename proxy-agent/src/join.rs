@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use certs::{ClusterName, CsrError, KeyFingerprint, Pin, PrivateKey, pinned_client_config};
+use certs::{AgentName, ClusterName, CsrError, KeyFingerprint, Pin, PrivateKey, pinned_client_config};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use secrecy::ExposeSecret;
 use tokio::time::{Instant, timeout_at};
@@ -37,8 +37,8 @@ const CERTIFICATE_BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 pub enum JoinProgress {
     /// Dialling a hub.
     Connecting { hub: HubAddress },
-    /// The hub has the request, and an administrator must accept the cluster.
-    Waiting { cluster: String },
+    /// The hub has the request, and an administrator must accept the cluster, who compares the key.
+    Waiting { cluster: String, agent: AgentName, key: KeyFingerprint },
     /// That did not work, in one line; the next address or attempt follows.
     Retrying { why: String },
 }
@@ -171,7 +171,8 @@ impl<P: FnMut(JoinProgress)> Joiner<'_, P> {
             match answer.map_err(passing)? {
                 JoinReply::Pending(pending) => {
                     self.waiting = Some(pending.cluster.clone());
-                    (self.progress)(JoinProgress::Waiting { cluster: pending.cluster });
+                    let (agent, key) = (self.config.agent.clone(), self.key.fingerprint());
+                    (self.progress)(JoinProgress::Waiting { cluster: pending.cluster, agent, key });
                 }
                 JoinReply::Issued(issued) => {
                     answers.close(CLOSE_TIMEOUT).await;

@@ -64,9 +64,10 @@ impl Default for ProgressDisplay {
 fn sentence(progress: &JoinProgress) -> (String, bool) {
     match progress {
         JoinProgress::Connecting { hub } => (format!("connecting to {hub}"), false),
-        JoinProgress::Waiting { cluster } => {
-            (format!("waiting for the hub's admin to run: cluster-proxy accept {cluster}"), false)
-        }
+        JoinProgress::Waiting { cluster, agent, key } => (
+            format!("waiting for the hub's admin to run: cluster-proxy accept {cluster}/{agent}\nkey of this agent: {key}"),
+            true,
+        ),
         JoinProgress::Retrying { why } => (format!("{why}; trying again"), true),
     }
 }
@@ -77,8 +78,11 @@ mod tests {
 
     #[test]
     fn waiting_names_the_command_to_run() {
-        let (text, _) = sentence(&JoinProgress::Waiting { cluster: "c1".into() });
-        assert_eq!(text, "waiting for the hub's admin to run: cluster-proxy accept c1");
+        let key = certs::PrivateKey::generate().fingerprint();
+        let (cluster, agent) = ("c1".into(), "a1".parse().unwrap());
+        let (text, _) = sentence(&JoinProgress::Waiting { cluster, agent, key });
+        assert!(text.starts_with("waiting for the hub's admin to run: cluster-proxy accept c1/a1\n"), "{text}");
+        assert!(text.ends_with(&format!("{key}")), "{text}");
     }
 
     #[test]

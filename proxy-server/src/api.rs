@@ -1,6 +1,7 @@
 //! The hub's HTTPS API: what `cluster-proxy` asks of it below `/v1`, and the registry's Kubernetes-style API for the rest.
 
 mod credential;
+mod decision;
 mod failure;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -200,15 +201,9 @@ impl Api {
                 tracing::info!(administrator, cluster = name, "cluster deleted");
                 Ok(nothing())
             }
-            (&Method::POST, ["v1", "clusters", name, decision @ ("accept" | "deny")]) => {
-                let cluster = cluster_name(name)?;
+            (_, ["v1", "clusters", name, decision @ ..]) => {
                 self.require(asker, "update", REGISTER, "managedclusters/accept", name)?;
-                match *decision {
-                    "accept" => self.registry.accept(&cluster, now).await?,
-                    _ => self.registry.deny(&cluster, now).await?,
-                }
-                tracing::info!(administrator, %cluster, decision, "cluster decided");
-                self.cluster(name)
+                self.decide(administrator, name, decision, request, now).await
             }
             (&Method::GET, ["v1", "tokens"]) => {
                 self.require(asker, "list", REGISTER, "jointokens", "")?;
@@ -254,6 +249,7 @@ impl Api {
         let mut counts = ClusterCounts::default();
         for cluster in self.registry.clusters() {
             counts.total += 1;
+            counts.waiting_agents += cluster.waiting().count() as u64;
             match cluster.standing() {
                 Standing::Accepted => counts.accepted += 1,
                 Standing::Pending => counts.pending += 1,

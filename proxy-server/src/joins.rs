@@ -1,12 +1,12 @@
 //! Joins: a token and a CSR become a registered agent with a certificate, once an administrator (or the token) says so.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use certs::{AgentName, ClusterName, KeyFingerprint};
 use jiff::Timestamp;
 use registry::{AgentRefusal, Change, JoinAsk, JoinRefusal, Joined, Registry};
 use secrecy::SecretString;
-use tokio::sync::{Semaphore, broadcast::error::RecvError};
+use tokio::sync::broadcast::error::RecvError;
 use tunnel::{
     CloseReason, Connection, Issued, JoinError, JoinReply, JoinRequest, JoinSession, Pending, Reason, Refusal,
 };
@@ -15,13 +15,11 @@ use crate::{
     agents::{AGENT_VALIDITY, version},
     authorities::Authorities,
     metrics::Metrics,
+    waits::{Waits, WaitsFull},
 };
 
 /// How long a joiner may take to say its request, and to take its answer.
 const TALK_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Joins that wait at a time: each holds a connection, and anyone with a token may make one.
-const WAITING: usize = 4096;
 
 /// How long a join waits for its administrator before the agent has to ask again.
 const DECISION_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
@@ -32,7 +30,7 @@ pub(crate) struct Joins {
     registry: Arc<Registry>,
     authorities: Arc<Authorities>,
     metrics: Arc<Metrics>,
-    room: Semaphore,
+    waits: Arc<Waits>,
 }
 
 /// A join that the registry took.
@@ -46,14 +44,19 @@ struct Taken {
 
 impl Joins {
     pub(crate) fn new(registry: Arc<Registry>, authorities: Arc<Authorities>, metrics: Arc<Metrics>) -> Self {
-        Self { registry, authorities, metrics, room: Semaphore::new(WAITING) }
+        Self { registry, authorities, metrics, waits: Arc::default() }
     }
 
     /// Serves one join to its end.
     pub(crate) async fn serve(&self, connection: Connection) {
-        let Ok(_permit) = self.room.try_acquire() else {
-            connection.close(CloseReason::Overloaded, "too many joins wait; try again later");
-            return;
+        let source = connection.remote_address().ip();
+        let _place = match self.waits.enter(source) {
+            Ok(place) => place,
+            Err(full) => {
+                self.metrics.joined(full.label());
+                connection.close(CloseReason::Overloaded, &full.to_string());
+                return;
+            }
         };
         let (mut session, request) = match JoinSession::accept(connection.clone(), TALK_TIMEOUT).await {
             Ok(accepted) => accepted,
@@ -65,7 +68,7 @@ impl Joins {
         };
         // Subscribed before the registry is asked: an acceptance in between is not missed.
         let mut changes = self.registry.changes();
-        let answer = match self.take(request).await {
+        let answer = match self.take(request, source).await {
             Ok(taken) => {
                 let waiting = self.wait(&mut session, &taken, &mut changes);
                 match tokio::time::timeout(DECISION_TIMEOUT, waiting).await {
@@ -77,6 +80,7 @@ impl Joins {
             Err(refusal) => JoinReply::Refused(refusal),
         };
         self.metrics.joined(match &answer {
+            JoinReply::Refused(refusal) if refusal.reason() == Reason::Overloaded => WaitsFull::Agents.label(),
             JoinReply::Refused(refusal) => refusal.reason().label(),
             JoinReply::Issued(_) | JoinReply::Pending(_) => "issued",
         });
@@ -88,7 +92,7 @@ impl Joins {
         }
     }
 
-    async fn take(&self, request: JoinRequest) -> Result<Taken, Refusal> {
+    async fn take(&self, request: JoinRequest, source: IpAddr) -> Result<Taken, Refusal> {
         let bad = |message: String| Refusal::new(Reason::BadRequest, message);
         let JoinRequest { token, cluster, agent, csr, version: version_said } = request;
         let agent: AgentName = agent.parse().map_err(|error| bad(format!("the agent's name: {error}")))?;
@@ -104,6 +108,7 @@ impl Joins {
             key,
             version: version(&version_said),
             request: csr.clone(),
+            address: Some(source),
         };
         let joined = self.registry.request_join(ask, Timestamp::now()).await.map_err(|error| refusal(&error))?;
         let (Joined::Accepted { cluster } | Joined::Pending { cluster }) = joined;
@@ -119,6 +124,8 @@ impl Joins {
         changes: &mut tokio::sync::broadcast::Receiver<Change>,
     ) -> Option<JoinReply> {
         let mut told = false;
+        // Taken when there is something to wait for.
+        let mut turn = None;
         loop {
             match self.registry.admit_agent(&taken.cluster, &taken.agent, &taken.key) {
                 Ok(()) => return Some(self.issue(taken)),
@@ -132,6 +139,7 @@ impl Joins {
                     | AgentRefusal::OtherKey { .. }),
                 ) => return Some(refused(Reason::Denied, &format!("{refusal}; the join was withdrawn"))),
             }
+            let turn = turn.get_or_insert_with(|| self.waits.take_turn(taken.key));
             if !std::mem::replace(&mut told, true) {
                 let pending = Pending { cluster: taken.cluster.to_string() };
                 session.answer(JoinReply::Pending(pending)).await.ok()?;
@@ -142,6 +150,9 @@ impl Joins {
                     Err(RecvError::Closed) => return None,
                 },
                 _ = session.gone() => return None,
+                () = turn.passed_on() => {
+                    return Some(refused(Reason::AgentNameTaken, "another join with the same key waits in the place of this one"));
+                }
             }
         }
     }
@@ -173,12 +184,14 @@ fn refusal(refusal: &JoinRefusal) -> Refusal {
     let reason = match refusal {
         JoinRefusal::UnknownToken => Reason::UnknownToken,
         JoinRefusal::ExpiredToken { .. } => Reason::ExpiredToken,
-        JoinRefusal::UsedToken => Reason::UsedToken,
+        JoinRefusal::UsedToken | JoinRefusal::TooManyClusters => Reason::UsedToken,
         JoinRefusal::WrongName { .. } => Reason::WrongName,
         JoinRefusal::NoName => Reason::NoName,
         JoinRefusal::DeniedCluster { .. } | JoinRefusal::DeniedAgent { .. } => Reason::Denied,
         JoinRefusal::AgentNameTaken { .. } => Reason::AgentNameTaken,
         JoinRefusal::TooManyAgents { .. } => Reason::Denied,
+        // Passing: the agent asks again, and has its place once others are decided about.
+        JoinRefusal::TooManyWaiting { .. } => Reason::Overloaded,
         JoinRefusal::Store(_) => Reason::Internal,
     };
     Refusal::new(reason, refusal.to_string())

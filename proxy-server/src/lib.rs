@@ -45,6 +45,7 @@ mod socks5;
 mod source;
 mod state;
 mod tunnels;
+mod waits;
 mod workers;
 
 pub use authorities::AuthoritiesError;

@@ -16,11 +16,17 @@ pub enum AgentRefusal {
     Denied { cluster: ClusterName },
     #[error("cluster {cluster} has no agent {agent}; join it again with a new token")]
     UnknownAgent { cluster: ClusterName, agent: AgentName },
-    #[error("agent {agent} of cluster {cluster} is not accepted yet; an admin can: cluster-proxy accept {cluster}")]
+    #[error("agent {agent} of cluster {cluster} is not accepted yet; an admin can: cluster-proxy accept {cluster}/{agent}")]
     AgentNotAccepted { cluster: ClusterName, agent: AgentName },
-    #[error("agent {agent} of cluster {cluster} was denied by an admin; it may join again with a new key and token")]
+    #[error(
+        "agent {agent} of cluster {cluster} was denied by an admin; to come back, join from an empty state folder with a \
+         new token: cluster-proxy join-command {cluster}"
+    )]
     AgentDenied { cluster: ClusterName, agent: AgentName },
-    #[error("agent {agent} of cluster {cluster} joined with another key; join again under a new agent name")]
+    #[error(
+        "agent {agent} of cluster {cluster} has another key, by a later join; to take its place again, join with a new \
+         token: cluster-proxy join-command {cluster}"
+    )]
     OtherKey { cluster: ClusterName, agent: AgentName },
 }
 
@@ -93,6 +99,8 @@ mod tests {
             key: key(1),
             phase: AgentPhase::Pending,
             requested_at: now,
+            address: None,
+            token: String::new(),
             last_seen: None,
             version: String::new(),
             request: String::new(),
@@ -103,7 +111,8 @@ mod tests {
         assert_eq!(decide(Some(&cluster), "a2", 1), "UnknownAgent");
         cluster.accept(now);
         assert_eq!(decide(Some(&cluster), "a1", 1), "AgentNotAccepted");
-        cluster.accept_agents();
+        let shown = cluster.status.agents[0].shown();
+        assert!(cluster.decide_agent(&shown, AgentPhase::Accepted));
         assert_eq!(decide(Some(&cluster), "a1", 1), "Admitted");
         assert_eq!(decide(Some(&cluster), "a1", 2), "OtherKey");
         assert_eq!(decide(Some(&cluster), "a2", 1), "UnknownAgent");

@@ -4,7 +4,9 @@
 //! |---|---|---|
 //! | `GET /v1/clusters` | – | [`ClusterList`] |
 //! | `GET /v1/clusters/NAME` | – | [`ClusterView`] |
-//! | `POST /v1/clusters/NAME/accept`, `…/deny` | – | [`ClusterView`] |
+//! | `POST /v1/clusters/NAME/accept`, `…/revoke` | [`ShownAgents`] | [`ClusterView`] |
+//! | `POST /v1/clusters/NAME/deny` | – | [`ClusterView`] |
+//! | `DELETE /v1/clusters/NAME/agents/AGENT` | – | – |
 //! | `DELETE /v1/clusters/NAME` | – | – |
 //! | `POST /v1/tokens` | [`NewToken`] | [`TokenCreated`] |
 //! | `GET /v1/tokens` | – | [`TokenList`] |
@@ -23,7 +25,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::cluster::ManagedCluster;
+use crate::cluster::{ManagedCluster, ShownAgent};
 use crate::kube::sets::Rule;
 use crate::token::{JoinToken, TokenUse};
 use crate::user::{Reach, Role, User};
@@ -73,6 +75,13 @@ pub struct TunnelView {
     pub last_seen: Option<Timestamp>,
     /// Whether a connection to the cluster would find a tunnel.
     pub available: bool,
+}
+
+/// The agents that a decision is about, as they were shown to who decides. Accepting lets in these and nobody else.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ShownAgents {
+    pub agents: Vec<ShownAgent>,
 }
 
 /// Asks for a join token.
@@ -228,6 +237,9 @@ pub struct ClusterCounts {
     pub available: u64,
     pub pending: u64,
     pub denied: u64,
+    /// Agents that wait for an administrator, whatever their cluster is.
+    #[serde(default)]
+    pub waiting_agents: u64,
 }
 
 /// Why a request failed.

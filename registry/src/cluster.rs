@@ -1,6 +1,7 @@
 //! The managed cluster: OCM's resource with our agents in its status, and what it says about itself.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use certs::{AgentName, ClusterName, KeyFingerprint};
 use jiff::Timestamp;
@@ -60,7 +61,7 @@ pub struct ClusterSpec {
 #[serde(rename_all = "camelCase", default)]
 pub struct ClusterStatus {
     pub conditions: Vec<Condition>,
-    /// At most [`MAX_AGENTS`], in the order they asked to join.
+    /// At most [`MAX_AGENTS`], in the order they asked to join, and of these [`MAX_WAITING`] that wait.
     pub agents: Vec<ClusterAgent>,
     /// When an agent of the cluster last connected or disconnected.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,6 +79,12 @@ pub struct ClusterAgent {
     pub key: KeyFingerprint,
     pub phase: AgentPhase,
     pub requested_at: Timestamp,
+    /// Where it asked from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    /// The id of the token that it asked with.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub token: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<Timestamp>,
     /// The agent's own version, as it last told it.
@@ -88,6 +95,14 @@ pub struct ClusterAgent {
     pub request: String,
 }
 
+/// An agent as somebody was shown it: a decision about it is for this key and no other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ShownAgent {
+    pub name: AgentName,
+    pub key: KeyFingerprint,
+}
+
 /// Whether an agent may serve its cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AgentPhase {
@@ -95,7 +110,7 @@ pub enum AgentPhase {
     Pending,
     /// It may connect, as long as its cluster is accepted.
     Accepted,
-    /// An admin sent it away. Its name is free for an agent with another key.
+    /// An admin sent it away: its key stays out, its name is free for an agent with another one.
     Denied,
 }
 
@@ -111,6 +126,9 @@ pub enum Standing {
 /// More replicas than anybody runs; stops a reusable token from growing one object without end.
 pub const MAX_AGENTS: usize = 64;
 
+/// Of these, agents that wait for an admin: whoever has a token may be one.
+pub const MAX_WAITING: usize = 32;
+
 /// OCM's taint of clusters that are not known to be available.
 const UNREACHABLE: &str = "cluster.open-cluster-management.io/unreachable";
 
@@ -120,6 +138,13 @@ const LEASE_DURATION_SECONDS: i32 = 60;
 impl Default for ClusterSpec {
     fn default() -> Self {
         Self { hub_accepts_client: false, lease_duration_seconds: LEASE_DURATION_SECONDS, other: Map::new() }
+    }
+}
+
+impl ClusterAgent {
+    /// As somebody is shown it.
+    pub fn shown(&self) -> ShownAgent {
+        ShownAgent { name: self.name.clone(), key: self.key }
     }
 }
 
@@ -170,18 +195,32 @@ impl ManagedCluster {
         condition::set(&mut self.status.conditions, Fact::Accepted, whole_second(now));
     }
 
-    /// Lets in every agent that waits.
-    pub(crate) fn accept_agents(&mut self) {
-        for agent in self.status.agents.iter_mut().filter(|agent| agent.phase == AgentPhase::Pending) {
-            agent.phase = AgentPhase::Accepted;
-        }
+    /// The agents that wait for an admin.
+    pub fn waiting(&self) -> impl Iterator<Item = &ClusterAgent> {
+        self.status.agents.iter().filter(|agent| agent.phase == AgentPhase::Pending)
     }
 
-    /// Decides about one agent; `None` when there is none of this name.
-    pub(crate) fn decide_agent(&mut self, name: &AgentName, phase: AgentPhase) -> Option<()> {
-        let agent = self.status.agents.iter_mut().find(|agent| agent.name == *name)?;
+    /// The agents that were not sent away.
+    pub fn members(&self) -> impl Iterator<Item = &ClusterAgent> {
+        self.status.agents.iter().filter(|agent| agent.phase != AgentPhase::Denied)
+    }
+
+    /// Decides about one agent; false when there is none of this name and key, or it was sent away and is to be let in:
+    /// a key that is out stays out.
+    pub(crate) fn decide_agent(&mut self, shown: &ShownAgent, phase: AgentPhase) -> bool {
+        let found = self.status.agents.iter_mut().find(|agent| agent.name == shown.name && agent.key == shown.key);
+        let Some(agent) = found.filter(|agent| agent.phase != AgentPhase::Denied || phase == AgentPhase::Denied) else {
+            return false;
+        };
         agent.phase = phase;
-        Some(())
+        true
+    }
+
+    /// Forgets an agent; false when there is none of this name and key.
+    pub(crate) fn remove_agent(&mut self, shown: &ShownAgent) -> bool {
+        let before = self.status.agents.len();
+        self.status.agents.retain(|agent| agent.name != shown.name || agent.key != shown.key);
+        self.status.agents.len() < before
     }
 
     /// Shuts the cluster out. Its agents stay listed, so that a later accept brings them back.
@@ -262,6 +301,8 @@ mod tests {
             key: format!("sha256:{:064x}", 1).parse().unwrap(),
             phase: AgentPhase::Pending,
             requested_at: at(0),
+            address: None,
+            token: String::new(),
             last_seen: None,
             version: String::new(),
             request: String::new(),

@@ -1,13 +1,17 @@
 //! What becomes of an agent that asks to join: one pure rule over the token, the cluster as it is, and the time.
 
+use std::fmt;
+use std::net::IpAddr;
+
 use base64::{Engine, prelude::BASE64_STANDARD};
 use certs::{AgentName, ClusterName, KeyFingerprint};
 use jiff::Timestamp;
 use secrecy::SecretString;
 use thiserror::Error;
 
-use crate::cluster::{AgentPhase, ClusterAgent, MAX_AGENTS, ManagedCluster, Standing, whole_second};
+use crate::cluster::{AgentPhase, ClusterAgent, MAX_AGENTS, MAX_WAITING, ManagedCluster, Standing, whole_second};
 use crate::store::CommitError;
+use crate::tally::Tally;
 use crate::token::{JoinToken, TokenUse};
 
 /// What an agent says when it asks to join. It has proven to hold the key.
@@ -23,6 +27,8 @@ pub struct JoinAsk {
     pub version: String,
     /// Its certificate request, DER, for showing: what counts is the key.
     pub request: Vec<u8>,
+    /// Where it asks from.
+    pub address: Option<IpAddr>,
 }
 
 /// How a join went.
@@ -49,15 +55,53 @@ pub enum JoinRefusal {
     NoName,
     #[error("cluster {cluster} was denied by an admin; to let it in: cluster-proxy accept {cluster}")]
     DeniedCluster { cluster: ClusterName },
-    #[error("agent {agent} of cluster {cluster} was denied by an admin; to ask again, join from an empty state folder")]
+    #[error(
+        "agent {agent} of cluster {cluster} was denied by an admin; to ask again, join from an empty state folder with a \
+         new token: cluster-proxy join-command {cluster}"
+    )]
     DeniedAgent { cluster: ClusterName, agent: AgentName },
-    #[error("cluster {cluster} already has an agent {agent} with another key; join with another --agent NAME")]
+    #[error(
+        "cluster {cluster} already has an agent {agent} with another key; to take its place, join with the line that \
+         'cluster-proxy join-command {cluster}' prints, or join beside it with another --agent NAME"
+    )]
     AgentNameTaken { cluster: ClusterName, agent: AgentName },
-    #[error("cluster {cluster} has {MAX_AGENTS} agents already; delete the cluster and join the agents that still run")]
+    #[error("cluster {cluster} has {MAX_AGENTS} agents already; remove those that are gone: cluster-proxy delete {cluster}/AGENT")]
     TooManyAgents { cluster: ClusterName },
+    #[error("too many agents wait {already} already; an admin decides about them first: cluster-proxy accept, or deny")]
+    TooManyWaiting { already: Already },
+    #[error("this token has brought {CLUSTERS_OF_TOKEN} clusters already; make a new one: cluster-proxy token create")]
+    TooManyClusters,
     #[error("the join could not be recorded; try again in a moment")]
     Store(#[source] CommitError),
 }
+
+/// Where there are too many that wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Already {
+    /// In the cluster asked for.
+    Cluster(ClusterName),
+    /// By the token, wherever they ask to join.
+    Token,
+    /// From the address, or the network that is one customer's.
+    Source,
+}
+
+impl fmt::Display for Already {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cluster(cluster) => write!(f, "for cluster {cluster}"),
+            Self::Token => f.write_str("that have asked with this token"),
+            Self::Source => f.write_str("that have asked from this address"),
+        }
+    }
+}
+
+/// Agents that may wait at a time by one token, and from one address: more than anybody looks through, and so few that a
+/// lost token fills nothing.
+const WAITING_OF_ONE: usize = 64;
+
+/// Clusters that one reusable token may bring: beyond that it is in more hands than it was made for.
+pub const CLUSTERS_OF_TOKEN: usize = 1000;
 
 impl JoinRefusal {
     /// One CamelCase word for programs, metrics and logs.
@@ -72,6 +116,8 @@ impl JoinRefusal {
             Self::DeniedAgent { .. } => "AgentDenied",
             Self::AgentNameTaken { .. } => "AgentNameTaken",
             Self::TooManyAgents { .. } => "TooManyAgents",
+            Self::TooManyWaiting { .. } => "TooManyWaiting",
+            Self::TooManyClusters => "TooManyClusters",
             Self::Store(_) => "StoreUnavailable",
         }
     }
@@ -85,6 +131,8 @@ pub(crate) struct Decision {
     pub(crate) cluster: Option<ManagedCluster>,
     /// `None` when the token stays as it is.
     pub(crate) token: Option<JoinToken>,
+    /// The key that the agent of this name had, and that is good no more.
+    pub(crate) replaced: Option<KeyFingerprint>,
 }
 
 /// Which cluster the agent asks for, if the token opens any door to it at all.
@@ -105,7 +153,8 @@ pub(crate) fn cluster_name(token: &JoinToken, ask: &JoinAsk, now: Timestamp) -> 
 /// - An agent that used a single-use token may come back with it, also after it expired: it may have been interrupted
 ///   while it waited for an admin. It must still be listed with the same key, and gets nothing it was not given.
 /// - An agent that was denied stays out; its name is free for another key.
-/// - Only a token bound to a cluster's name may let an agent into an existing cluster without an admin.
+/// - Only a token bound to a cluster's name may let an agent into an existing cluster without an admin. Such a token also
+///   puts a new key in the place of the old one of an agent that has lost its state: the old one is good no more.
 pub(crate) fn decide(
     token: &JoinToken,
     name: ClusterName,
@@ -123,30 +172,60 @@ pub(crate) fn decide(
     if cluster.is_some_and(|cluster| cluster.standing() == Standing::Denied) {
         return Err(JoinRefusal::DeniedCluster { cluster: name });
     }
+    let vouched_for = token.auto_accept && (cluster.is_none() || token.cluster.is_some());
     if let Some(known) = known {
         match (known.phase, known.key == ask.key) {
             (AgentPhase::Denied, true) => {
                 return Err(JoinRefusal::DeniedAgent { cluster: name, agent: ask.agent.clone() });
             }
-            (AgentPhase::Pending | AgentPhase::Accepted, false) => {
+            (AgentPhase::Pending | AgentPhase::Accepted, false) if !vouched_for => {
                 return Err(JoinRefusal::AgentNameTaken { cluster: name, agent: ask.agent.clone() });
             }
-            (AgentPhase::Denied, false) | (AgentPhase::Pending | AgentPhase::Accepted, true) => {}
+            (AgentPhase::Denied | AgentPhase::Pending | AgentPhase::Accepted, false)
+            | (AgentPhase::Pending | AgentPhase::Accepted, true) => {}
         }
     }
     if let Some(cluster) = cluster
         && comes_back
     {
-        return Ok(Decision { joined: joined(cluster, &ask.agent), cluster: None, token: None });
+        return Ok(Decision { joined: joined(cluster, &ask.agent), cluster: None, token: None, replaced: None });
     }
-    let vouched_for = token.auto_accept && (cluster.is_none() || token.cluster.is_some());
     let mut new = cluster.map_or_else(|| ManagedCluster::new(name.clone(), uid(), now), Clone::clone);
-    enter(&mut new, ask, vouched_for, now)?;
+    enter(&mut new, token, ask, vouched_for, now)?;
+    let replaced = known.filter(|known| known.phase == AgentPhase::Accepted && known.key != ask.key);
     Ok(Decision {
         joined: joined(&new, &ask.agent),
         cluster: (cluster != Some(&new)).then_some(new),
         token: (!token.reusable).then(|| token.used(name, ask, now)),
+        replaced: replaced.map(|known| known.key),
     })
+}
+
+/// Whether there is room for what the join adds to `before`, beside what `tally` has counted.
+pub(crate) fn check_room(
+    tally: &Tally,
+    token: &JoinToken,
+    before: Option<&ManagedCluster>,
+    after: &ManagedCluster,
+    ask: &JoinAsk,
+) -> Result<(), JoinRefusal> {
+    let waits = |cluster: &ManagedCluster| cluster.waiting().any(|agent| agent.name == ask.agent);
+    if waits(after) && !before.is_some_and(waits) {
+        let full = |already| Err(JoinRefusal::TooManyWaiting { already });
+        if after.waiting().count() > MAX_WAITING {
+            return full(Already::Cluster(after.name().clone()));
+        }
+        if tally.waiting_by(&token.id) >= WAITING_OF_ONE {
+            return full(Already::Token);
+        }
+        if ask.address.is_some_and(|address| tally.waiting_from(address) >= WAITING_OF_ONE) {
+            return full(Already::Source);
+        }
+    }
+    if before.is_none() && tally.clusters_of(&token.id) >= CLUSTERS_OF_TOKEN {
+        return Err(JoinRefusal::TooManyClusters);
+    }
+    Ok(())
 }
 
 fn check_open(token: &JoinToken, now: Timestamp) -> Result<(), JoinRefusal> {
@@ -160,12 +239,24 @@ fn check_open(token: &JoinToken, now: Timestamp) -> Result<(), JoinRefusal> {
 }
 
 /// Lists the agent, and lets it and its cluster in if the token vouches for them.
-fn enter(cluster: &mut ManagedCluster, ask: &JoinAsk, vouched_for: bool, now: Timestamp) -> Result<(), JoinRefusal> {
-    let denied = |agent: &ClusterAgent| agent.phase == AgentPhase::Denied;
-    if cluster.agent(&ask.agent).is_none_or(denied) {
+fn enter(
+    cluster: &mut ManagedCluster,
+    token: &JoinToken,
+    ask: &JoinAsk,
+    vouched_for: bool,
+    now: Timestamp,
+) -> Result<(), JoinRefusal> {
+    if cluster.agent(&ask.agent).is_none_or(|known| known.key != ask.key) {
         let agents = &mut cluster.status.agents;
-        let full = agents.len() >= MAX_AGENTS;
-        agents.retain(|agent| !denied(agent) || !full && agent.name != ask.agent);
+        agents.retain(|agent| agent.name != ask.agent);
+        if agents.len() >= MAX_AGENTS {
+            agents.retain(|agent| agent.phase != AgentPhase::Denied);
+        }
+        // Who is vouched for does not stand behind those that nobody knows.
+        let waits = |agent: &ClusterAgent| agent.phase == AgentPhase::Pending;
+        if let Some(oldest) = agents.iter().position(waits).filter(|_| vouched_for && agents.len() >= MAX_AGENTS) {
+            agents.remove(oldest);
+        }
         if agents.len() >= MAX_AGENTS {
             return Err(JoinRefusal::TooManyAgents { cluster: cluster.name().clone() });
         }
@@ -174,6 +265,8 @@ fn enter(cluster: &mut ManagedCluster, ask: &JoinAsk, vouched_for: bool, now: Ti
             key: ask.key,
             phase: AgentPhase::Pending,
             requested_at: whole_second(now),
+            address: ask.address.map(|address| address.to_canonical()),
+            token: token.id.clone(),
             last_seen: None,
             version: ask.version.clone(),
             request: pem_in_base64(&ask.request),

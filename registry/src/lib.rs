@@ -13,17 +13,19 @@ pub mod kube;
 mod registry;
 mod secret;
 pub mod store;
+mod tally;
 mod token;
 mod user;
 mod view;
 
 pub use admit::AgentRefusal;
 pub use cluster::{
-    AgentPhase, ClusterAgent, ClusterSpec, ClusterStatus, MAX_AGENTS, ManagedCluster, Metadata, Standing,
+    AgentPhase, ClusterAgent, ClusterSpec, ClusterStatus, MAX_AGENTS, MAX_WAITING, ManagedCluster, Metadata, ShownAgent, Standing,
 };
-pub use join::{JoinAsk, JoinRefusal, Joined};
+pub use join::{Already, CLUSTERS_OF_TOKEN, JoinAsk, JoinRefusal, Joined};
 pub use registry::{ClusterError, NewTokenError, NewUserError, Registry, TokenError, UserError};
 pub use secret::{SecretHash, is_user_token};
+pub use tally::source;
 pub use token::{JoinToken, MAX_TIME_TO_LIVE, NewToken, TokenUse};
 pub use user::{NewUser, Reach, Role, User, UserToken};
 pub use view::{Change, RightsKey};

@@ -21,7 +21,7 @@ use tokio::sync::broadcast;
 pub use self::users::{NewUserError, UserError};
 
 use crate::admit::{AgentRefusal, admit};
-use crate::cluster::{AgentPhase, ManagedCluster, whole_second};
+use crate::cluster::{AgentPhase, ManagedCluster, ShownAgent, whole_second};
 use crate::join::{self, JoinAsk, JoinRefusal, Joined};
 use crate::kube::rbac::Policy;
 use crate::kube::sets::Rule;
@@ -48,6 +48,11 @@ pub enum ClusterError {
     Unknown { cluster: ClusterName },
     #[error("cluster {cluster} has no agent {agent}")]
     UnknownAgent { cluster: ClusterName, agent: AgentName },
+    #[error(
+        "agent {agent} of cluster {cluster} is not there any more with the key that was shown, or was denied; look \
+         again: cluster-proxy clusters -o wide"
+    )]
+    OtherAgent { cluster: ClusterName, agent: AgentName },
     #[error("cluster {cluster} could not be changed; try again in a moment")]
     Store {
         cluster: ClusterName,
@@ -205,38 +210,56 @@ impl Registry {
     pub async fn request_join(&self, ask: JoinAsk, now: Timestamp) -> Result<Joined, JoinRefusal> {
         let mut attempts = ATTEMPTS;
         loop {
-            let (txn, joined) = self.decide_join(&ask, now)?;
+            let (txn, joined, replaced) = self.decide_join(&ask, now)?;
             let Some(txn) = txn else {
                 return Ok(joined);
             };
             attempts -= 1;
             match self.store.commit(txn).await {
-                Ok(_) => return Ok(joined),
+                Ok(_) => {
+                    if let Some(old_key) = replaced {
+                        let JoinAsk { agent, key, .. } = &ask;
+                        tracing::warn!(%agent, %old_key, %key, ?joined, "an agent that joined again has a new key");
+                    }
+                    return Ok(joined);
+                }
                 Err(CommitError::Conflict { .. }) if attempts > 0 => {}
                 Err(error) => return Err(JoinRefusal::Store(error)),
             }
         }
     }
 
-    /// Accepts a cluster and every agent of it that waits.
-    pub async fn accept(&self, cluster: &ClusterName, now: Timestamp) -> Result<(), ClusterError> {
+    /// Accepts a cluster, and lets in those of its agents that were shown to who accepts, and nobody else.
+    pub async fn accept(
+        &self,
+        cluster: &ClusterName,
+        shown: &[ShownAgent],
+        now: Timestamp,
+    ) -> Result<(), ClusterError> {
         self.update_cluster(cluster, |cluster| {
+            shown.iter().try_for_each(|agent| decide(cluster, agent, AgentPhase::Accepted))?;
             cluster.accept(now);
-            cluster.accept_agents();
             Ok(())
         })
         .await
     }
 
-    /// Lets one agent of a cluster in, or sends it away. One that is let in may serve once its cluster is accepted.
-    pub async fn decide_agent(
+    /// Lets agents of a cluster in, or sends them away: their tunnels are cut and their keys stay out. One that is let in
+    /// may serve once its cluster is accepted.
+    pub async fn decide_agents(
         &self,
         cluster: &ClusterName,
-        agent: &AgentName,
+        shown: &[ShownAgent],
         phase: AgentPhase,
     ) -> Result<(), ClusterError> {
-        self.update_cluster(cluster, |cluster| {
-            cluster.decide_agent(agent, phase).ok_or_else(|| unknown_agent(cluster, agent))
+        self.update_cluster(cluster, |cluster| shown.iter().try_for_each(|agent| decide(cluster, agent, phase))).await
+    }
+
+    /// Forgets an agent of a cluster. It comes back only with a join token.
+    pub async fn remove_agent(&self, cluster: &ClusterName, shown: &ShownAgent) -> Result<(), ClusterError> {
+        self.update_cluster(cluster, |cluster| match cluster.remove_agent(shown) {
+            true => Ok(()),
+            false => Err(not_as_shown(cluster, shown)),
         })
         .await
     }
@@ -296,7 +319,11 @@ impl Registry {
     }
 
     /// The join rule on what is registered now, and the transaction that writes its decision if nothing changed since.
-    fn decide_join(&self, ask: &JoinAsk, now: Timestamp) -> Result<(Option<Txn>, Joined), JoinRefusal> {
+    fn decide_join(
+        &self,
+        ask: &JoinAsk,
+        now: Timestamp,
+    ) -> Result<(Option<Txn>, Joined, Option<KeyFingerprint>), JoinRefusal> {
         let presented =
             PresentedToken::parse(TokenKind::Join, ask.token.expose_secret()).ok_or(JoinRefusal::UnknownToken)?;
         let view = self.view.read();
@@ -309,7 +336,10 @@ impl Registry {
         let known = cluster.map(|cluster| &*cluster.value);
         let decision = join::decide(&token.value, name.clone(), known, ask, random_uuid, now)?;
         if decision.cluster.is_none() && decision.token.is_none() {
-            return Ok((None, decision.joined));
+            return Ok((None, decision.joined, None));
+        }
+        if let Some(new) = &decision.cluster {
+            join::check_room(&view.tally, &token.value, known, new, ask)?;
         }
         let (token_key, cluster_key) = (Change::Token(token.value.id.clone()).key(), Change::Cluster(name).key());
         let mut txn = Txn::new().expect(&token_key, token.modified);
@@ -323,7 +353,7 @@ impl Registry {
         if let Some(token) = &decision.token {
             txn = txn.put(token_key, json(token));
         }
-        Ok((Some(txn), decision.joined))
+        Ok((Some(txn), decision.joined, decision.replaced))
     }
 
     async fn update_cluster(
@@ -375,6 +405,17 @@ fn observer(view: Arc<RwLock<View>>, changes: broadcast::Sender<Change>) -> Obse
             }
         }
     })
+}
+
+fn decide(cluster: &mut ManagedCluster, shown: &ShownAgent, phase: AgentPhase) -> Result<(), ClusterError> {
+    if cluster.decide_agent(shown, phase) { Ok(()) } else { Err(not_as_shown(cluster, shown)) }
+}
+
+fn not_as_shown(cluster: &ManagedCluster, shown: &ShownAgent) -> ClusterError {
+    match cluster.agent(&shown.name) {
+        None => unknown_agent(cluster, &shown.name),
+        Some(_) => ClusterError::OtherAgent { cluster: cluster.name().clone(), agent: shown.name.clone() },
+    }
 }
 
 fn unknown_agent(cluster: &ManagedCluster, agent: &AgentName) -> ClusterError {

@@ -14,6 +14,7 @@ use crate::cluster::ManagedCluster;
 use crate::kube::rbac::{self, Kind, Policy};
 use crate::kube::sets::Rule;
 use crate::store::{Event, Versioned};
+use crate::tally::Tally;
 use crate::token::JoinToken;
 use crate::user::User;
 
@@ -49,6 +50,8 @@ pub(crate) struct View {
     owners: HashMap<String, UserName>,
     /// Which clusters each set holds.
     sets: BTreeMap<Arc<str>, Rule>,
+    /// How many there are of what whoever has a token may make.
+    pub(crate) tally: Tally,
     /// Who may do what, with the sets' members.
     pub(crate) policy: Policy,
 }
@@ -143,7 +146,10 @@ impl View {
         let after = event.after.as_ref();
         match &change {
             Change::Cluster(name) => {
+                let before = self.clusters.get(name).map(|cluster| Arc::clone(&cluster.value));
                 let replaced = replace(&mut self.clusters, name, key, after);
+                let now = self.clusters.get(name).map(|cluster| &*cluster.value);
+                self.tally.replace(before.as_deref(), now);
                 let sets = self.clusters.get(name).map(|cluster| self.sets_of(Some(&labels(&cluster.value))));
                 self.policy.place_cluster(name.as_ref(), sets.unwrap_or_default());
                 replaced?;

@@ -9,8 +9,8 @@ use std::{
 use certs::{AgentName, ClusterName, Credentials};
 use proxy_server::Config;
 use registry::{
-    Reach,
-    api::{ClusterView, HubStatus, NewToken, TokenCreated},
+    ClusterAgent, Reach,
+    api::{ClusterView, HubStatus, NewToken, ShownAgents, TokenCreated},
 };
 use tokio::{
     task::JoinHandle,
@@ -71,8 +71,11 @@ impl Hub {
     /// Lets in a cluster as soon as its agent has asked to join.
     pub(super) async fn accept(&self, cluster: &ClusterName, agent: &AgentName) -> Result<(), DemoError> {
         self.wait_for(cluster, |view| view.cluster.agent(agent).is_some()).await?;
+        let list = clusters::list(&self.api).await.map_err(DemoError::Call)?;
+        let waiting = list.items.iter().filter(|view| view.cluster.name() == cluster);
+        let agents = waiting.flat_map(|view| view.cluster.waiting().map(ClusterAgent::shown)).collect();
         let accepted: Result<ClusterView, CallError> =
-            self.api.post(&format!("/v1/clusters/{cluster}/accept"), &()).await;
+            self.api.post(&format!("/v1/clusters/{cluster}/accept"), &ShownAgents { agents }).await;
         accepted.map(drop).map_err(DemoError::Call)
     }
 

@@ -54,6 +54,7 @@ impl From<ClusterError> for Failure {
             ClusterError::Unknown { .. } | ClusterError::UnknownAgent { .. } => {
                 failure(StatusCode::NOT_FOUND, "NotFound", error.to_string())
             }
+            ClusterError::OtherAgent { .. } => failure(StatusCode::CONFLICT, "Conflict", error.to_string()),
             ClusterError::Store { .. } => store_failure(&error),
         }
     }

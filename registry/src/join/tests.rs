@@ -99,19 +99,20 @@ fn expected(s: Situation) -> &'static str {
     if s.cluster == Cluster::Denied {
         return "ClusterDenied";
     }
-    if s.agent == Agent::OtherKey {
+    let vouched_for = !comes_back && s.auto_accept && (s.cluster == Cluster::Absent || s.bound.is_some());
+    // The cluster's own token puts a new key in the place of the old one.
+    if s.agent == Agent::OtherKey && !vouched_for {
         return "AgentNameTaken";
     }
     if s.agent == Agent::DeniedSameKey {
         return "AgentDenied";
     }
     // 4. Let in: before, or now by the token.
-    let vouched_for = !comes_back && s.auto_accept && (s.cluster == Cluster::Absent || s.bound.is_some());
     let was_in = s.cluster == Cluster::Accepted && s.agent == Agent::AcceptedSameKey;
     if vouched_for || was_in { "Accepted" } else { "Pending" }
 }
 
-fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
+fn name<T: std::str::FromStr<Err: fmt::Debug>>(text: &str) -> T {
     text.parse().unwrap()
 }
 
@@ -149,6 +150,8 @@ fn agent(agent: &str, n: u8, phase: AgentPhase) -> ClusterAgent {
         key,
         phase,
         requested_at: at(1),
+        address: None,
+        token: String::new(),
         last_seen: None,
         version: String::new(),
         request: String::new(),
@@ -184,6 +187,7 @@ fn ask(s: Situation) -> JoinAsk {
         key: key(1),
         version: "1.0".to_owned(),
         request: b"asked".to_vec(),
+        address: Some([192, 0, 2, 1].into()),
     }
 }
 
@@ -250,7 +254,7 @@ proptest! {
     #[test]
     fn a_single_use_token_is_spent_and_then_works_for_the_same_agent_alone(s in situation()) {
         let s = Situation { reusable: false, used: Used::Never, ..s };
-        let Ok(Decision { cluster: Some(cluster), token: Some(spent), joined }) = decided(s) else { return Ok(()) };
+        let Ok(Decision { cluster: Some(cluster), token: Some(spent), joined, .. }) = decided(s) else { return Ok(()) };
         let later = at(NOW + 1_000_000);
         let again = |ask: &JoinAsk| {
             let name = cluster_name(&spent, ask, later)?;
@@ -281,6 +285,7 @@ fn a_cluster_takes_so_many_agents_and_no_more() {
         agent: Agent::Unknown,
     };
     let mut full = cluster(s).unwrap();
+    full.status.agents[0].phase = AgentPhase::Accepted;
     let more = MAX_AGENTS - full.status.agents.len();
     full.status.agents.extend((0..more).map(|n| agent(&format!("b{n}"), 5, AgentPhase::Accepted)));
     let decided = decide(&token(s), name("c1"), Some(&full), &ask(s), String::new, at(NOW));
@@ -289,4 +294,12 @@ fn a_cluster_takes_so_many_agents_and_no_more() {
     full.status.agents[3].phase = AgentPhase::Denied;
     let decided = decide(&token(s), name("c1"), Some(&full), &ask(s), String::new, at(NOW)).unwrap();
     assert_eq!(decided.cluster.unwrap().status.agents.len(), MAX_AGENTS);
+    // So does one that waits, for one who is vouched for; who is not stands behind it.
+    full.status.agents[3].phase = AgentPhase::Pending;
+    let decided = decide(&token(s), name("c1"), Some(&full), &ask(s), String::new, at(NOW)).unwrap();
+    let after = decided.cluster.unwrap();
+    assert_eq!((after.status.agents.len(), after.waiting().count()), (MAX_AGENTS, 0));
+    let waits = token(Situation { auto_accept: false, ..s });
+    let refused = decide(&waits, name("c1"), Some(&full), &ask(s), String::new, at(NOW)).unwrap_err();
+    assert_eq!(refused.reason(), "TooManyAgents");
 }

@@ -6,6 +6,7 @@
 use serde_json::{Value, json};
 
 use super::{object, resource::Resource, sets::GROUP};
+use crate::cluster::ShownAgent;
 use crate::condition::AVAILABLE;
 use crate::registry::uuid;
 
@@ -26,6 +27,10 @@ const ADD_ON: &str = "cluster-proxy";
 
 /// The label by which OCM's objects name their cluster.
 pub(crate) const CLUSTER_LABEL: &str = "open-cluster-management.io/cluster-name";
+
+/// The annotations of a request that say whose it is: what an admin compares before approving it.
+const KEY: &str = "cluster-proxy.internal/key";
+const ADDRESS: &str = "cluster-proxy.internal/address";
 
 /// How a resource is projected; `None` if it is stored.
 pub(crate) fn of(resource: &Resource) -> Option<Projection> {
@@ -51,6 +56,13 @@ pub(crate) fn request_names(name: &str) -> Option<(&str, &str)> {
     name.split_once('.')
 }
 
+/// The agent that a request shows.
+pub(crate) fn shown_agent(request: &Value) -> Option<ShownAgent> {
+    let (_, agent) = request_names(object::name(request))?;
+    let key = request["metadata"]["annotations"][KEY].as_str()?;
+    Some(ShownAgent { name: agent.parse().ok()?, key: key.parse().ok()? })
+}
+
 /// One request for each agent: waiting, approved when the agent was let in, or denied.
 fn requests(cluster: &Value) -> Vec<Value> {
     let name = object::name(cluster);
@@ -74,6 +86,13 @@ fn requests(cluster: &Value) -> Vec<Value> {
         );
         let mut metadata = metadata(cluster, &own, None, &agent["requestedAt"]);
         metadata["labels"] = json!({CLUSTER_LABEL: name});
+        // Another key is another request, whatever its name.
+        let key = agent["key"].as_str().unwrap_or_default();
+        metadata["uid"] = derived_uid(object::metadata(cluster, "uid"), &format!("{own}={key}")).into();
+        metadata["annotations"] = json!({KEY: key});
+        if let Some(address) = agent["address"].as_str() {
+            metadata["annotations"][ADDRESS] = address.into();
+        }
         json!({
             "apiVersion": "certificates.k8s.io/v1",
             "kind": "CertificateSigningRequest",

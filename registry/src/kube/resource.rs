@@ -44,6 +44,7 @@ const AUTHENTICATION: &str = "authentication.k8s.io";
 const ALL: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const NO_COLLECTION_DELETE: &[&str] = &["create", "delete", "get", "list", "patch", "update", "watch"];
 const READ: &[&str] = &["get", "list", "watch"];
+const READ_DELETE: &[&str] = &["get", "list", "watch", "delete"];
 const CREATE: &[&str] = &["create"];
 const CHANGE: &[&str] = &["get", "patch", "update"];
 const STATUS: Subresource = Subresource { name: "status", verbs: CHANGE };
@@ -116,7 +117,7 @@ static RESOURCES: &[Resource] = &[
     resource!("", "v1", "Secret", "secrets", "secret",
         namespaced: true, columns: column::SECRET, built_in: true, selectable_fields: &["type"]),
     resource!("certificates.k8s.io", "v1", "CertificateSigningRequest", "certificatesigningrequests",
-        "certificatesigningrequest", short_names: &["csr"], verbs: READ, subresources: &[APPROVAL],
+        "certificatesigningrequest", short_names: &["csr"], verbs: READ_DELETE, subresources: &[APPROVAL],
         columns: column::CERTIFICATE_SIGNING_REQUEST, built_in: true, selectable_fields: &["spec.signerName"]),
     resource!(RBAC, "v1", "ClusterRoleBinding", "clusterrolebindings", "clusterrolebinding",
         columns: column::BINDING, built_in: true, names: NameRule::PathSegment),

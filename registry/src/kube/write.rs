@@ -164,6 +164,9 @@ impl Write<'_> {
             let (before, revision) = self.stored(name)?;
             deletion.check(self.resource, name, &before)?;
             self.admission().release(&before)?;
+            if self.resource.plural == "certificatesigningrequests" {
+                return self.remove_agent(name, before).await;
+            }
             let outcome = match self.resource.plural {
                 "namespaces" => namespace::delete(self.access.registry, &before, self.now),
                 _ => {

@@ -71,7 +71,22 @@ impl Hub {
 
     /// Accepts a cluster and the agents that wait.
     pub async fn accept(&self, cluster: &str) -> Result<()> {
-        self.ask(Fetch::new(Method::POST, format!("/v1/clusters/{cluster}/accept"))).await?.success().map(drop)
+        let shown = self.waiting(cluster).await?;
+        self.decide(cluster, "accept", &shown).await
+    }
+
+    /// The agents of a cluster that wait, as an administrator is shown them.
+    pub async fn waiting(&self, cluster: &str) -> Result<Vec<Value>> {
+        let cluster = self.cluster(cluster).await?;
+        let agents = cluster["status"]["agents"].as_array().cloned().unwrap_or_default();
+        let waiting = agents.iter().filter(|agent| agent["phase"] == "Pending");
+        Ok(waiting.map(|agent| json!({"name": agent["name"], "key": agent["key"]})).collect())
+    }
+
+    /// Accepts a cluster with the agents that were shown, or revokes those.
+    pub async fn decide(&self, cluster: &str, decision: &str, shown: &[Value]) -> Result<()> {
+        let request = Fetch::new(Method::POST, format!("/v1/clusters/{cluster}/{decision}"));
+        self.ask(request.json(&json!({"agents": shown}))).await?.success().map(drop)
     }
 
     /// Denies a cluster.

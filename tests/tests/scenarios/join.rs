@@ -91,7 +91,7 @@ async fn a_bad_token_is_refused_with_its_reason_and_leaves_nothing_behind() -> R
 async fn a_denied_cluster_and_a_taken_name_are_refused_and_change_nothing() -> Result<()> {
     let hub = Hub::start().await?;
     let first = AgentCredentials::joined(&hub, "a", "agent").await?;
-    let again = hub.create_token(&JoinTerms { reusable: true, ..JoinTerms::auto_accepted("a") }).await?;
+    let again = hub.create_token(&JoinTerms { reusable: true, cluster: None, ..JoinTerms::auto_accepted("") }).await?;
     let before = hub.cluster("a").await?["status"]["agents"].clone();
     let (reason, message) =
         RawJoin::refused(&hub, &join_request(&again, "a", "agent", &PrivateKey::generate())?).await?;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Effect, Write};
+use super::{Effect, Write, Written};
 use crate::cluster::AgentPhase;
 use crate::kube::{cause::Cause, object, projection, status::Status};
 use crate::registry::ClusterError;
@@ -12,8 +12,10 @@ impl Write<'_> {
     pub(super) async fn approve(&self, name: &str, before: &Value, sent: &Value) -> Result<(Value, Effect), Status> {
         let (was, wanted) = (decision(before), decision(sent));
         let unknown = || Status::not_found(self.resource, name);
-        let (cluster, agent) = projection::request_names(name).ok_or_else(unknown)?;
-        let (Ok(cluster), Ok(agent)) = (cluster.parse(), agent.parse()) else { return Err(unknown()) };
+        let (cluster, _) = projection::request_names(name).ok_or_else(unknown)?;
+        let (Ok(cluster), Some(agent)) = (cluster.parse(), projection::shown_agent(before)) else {
+            return Err(unknown());
+        };
         if conditions(sent, "Approved") && conditions(sent, "Denied") {
             let cause = Cause::invalid(
                 "status.conditions",
@@ -32,11 +34,32 @@ impl Write<'_> {
         }
         let registry = self.access.registry;
         let phase = if wanted == Some("Approved") { AgentPhase::Accepted } else { AgentPhase::Denied };
-        registry.decide_agent(&cluster, &agent, phase).await.map_err(|error| match error {
-            ClusterError::Unknown { .. } | ClusterError::UnknownAgent { .. } => unknown(),
-            ClusterError::Store { source, .. } => Status::from(source),
-        })?;
+        let decided = registry.decide_agents(&cluster, &[agent], phase).await;
+        decided.map_err(|error| self.undecided(name, error))?;
         Ok((self.stored(name)?.0, Effect::Changed))
+    }
+
+    /// Removes an agent: its request is the only trace of it.
+    pub(super) async fn remove_agent(&self, name: &str, before: Value) -> Result<Written, Status> {
+        let unknown = || Status::not_found(self.resource, name);
+        let (cluster, _) = projection::request_names(name).ok_or_else(unknown)?;
+        let (Ok(cluster), Some(agent)) = (cluster.parse(), projection::shown_agent(&before)) else {
+            return Err(unknown());
+        };
+        if !self.options.dry_run {
+            let removed = self.access.registry.remove_agent(&cluster, &agent).await;
+            removed.map_err(|error| self.undecided(name, error))?;
+        }
+        Ok(Written { object: before, effect: Effect::Gone, warnings: Vec::new() })
+    }
+
+    fn undecided(&self, name: &str, error: ClusterError) -> Status {
+        match error {
+            ClusterError::Unknown { .. } | ClusterError::UnknownAgent { .. } => Status::not_found(self.resource, name),
+            // Another agent has taken the name since the request was read.
+            ClusterError::OtherAgent { .. } => Status::modified(self.resource, name),
+            ClusterError::Store { source, .. } => Status::from(source),
+        }
     }
 }
 
