@@ -33,7 +33,7 @@ pub use file::{write_public, write_secret};
 pub use identity::{Identity, IdentityError};
 pub use issue::{IssueError, Issued, ends_at, issued_at};
 pub use key::{CsrError, PrivateKey, PrivateKeyError};
-pub use name::{AgentName, ClusterName, NameError, UserName};
+pub use name::{AgentName, ClusterName, GroupName, NameError, UserName, is_field_text};
 pub use pin::{FingerprintError, KeyFingerprint, Pin};
 pub use pinned_tls::{PinMismatch, pinned_client_config};
 pub use reload::{Reload, ReloadOutcome};

@@ -11,6 +11,8 @@ pub enum NameError {
     Label(String),
     #[error("{0:?} is no user name: 1 to 253 letters, digits, '.', '_', '-' and '@', not beginning with \"system:\"")]
     User(String),
+    #[error("{0:?} is no group's name: 1 to 253 printable ASCII characters, with no space at its ends")]
+    Group(String),
 }
 
 macro_rules! name {
@@ -86,6 +88,18 @@ name! {
     UserName, is_user, User
 }
 
+name! {
+    /// A group of users. What it may be called beyond that is the business of whoever hands it out.
+    GroupName, is_group, Group
+}
+
+/// Whether `text` is the same text to everybody who is told it in a field of HTTP: something, all of it printable ASCII,
+/// with no space at its ends. HTTP/1.1 trims a field's value and HTTP/2 does not (RFC 9110 section 5.5), a line break ends it, and
+/// of other bytes nobody says what they mean: who is meant must not depend on the way that a name has come.
+pub fn is_field_text(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| matches!(byte, b' '..=b'~')) && text.trim_matches(' ') == text
+}
+
 fn is_label(text: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=63).contains(&text.len()) && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-')
@@ -94,6 +108,10 @@ fn is_label(text: &str) -> bool {
 fn is_user(text: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"._-@".contains(&byte);
     (1..=253).contains(&text.len()) && text.bytes().all(inner)
+}
+
+fn is_group(text: &str) -> bool {
+    text.len() <= 253 && is_field_text(text)
 }
 
 /// Enough of a bad name to recognise it.
@@ -130,6 +148,30 @@ mod tests {
         for bad in ["", "system:admin", "a:b", "a b", "a/b", &"a".repeat(254)] {
             assert!(bad.parse::<UserName>().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_group_is_what_http_carries_unchanged() {
+        for good in ["dev", "a b", "system:masters", "cn=ops,ou=groups", "~", &"a".repeat(253)] {
+            assert_eq!(good.parse::<GroupName>().unwrap().as_ref(), good);
+        }
+        for bad in [
+            "",
+            " ",
+            " dev",
+            "dev ",
+            "\tdev",
+            "dev\n",
+            "de\rv",
+            "de\0v",
+            "\u{a0}dev",
+            "dev\u{2003}",
+            "d\u{e9}v",
+            "\u{7f}",
+        ] {
+            assert!(bad.parse::<GroupName>().is_err() && !is_field_text(bad), "{bad:?}");
+        }
+        assert!("a".repeat(254).parse::<GroupName>().is_err());
     }
 
     proptest! {

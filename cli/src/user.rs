@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use certs::{ClusterName, Credentials, CredentialsError, CsrError, HubEntry, PrivateKey, UserName};
+use certs::{ClusterName, Credentials, CredentialsError, CsrError, GroupName, HubEntry, PrivateKey, UserName};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use registry::{
@@ -45,7 +45,7 @@ pub(crate) struct Create {
     reach: ReachArgs,
     /// A group that the user's certificate names; may be given several times
     #[arg(long, short, value_name = "GROUP")]
-    group: Vec<String>,
+    group: Vec<GroupName>,
     /// Folder to make for the credentials [default: ./NAME]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -88,7 +88,7 @@ pub(crate) struct Delete {
 pub(crate) struct New {
     pub(crate) name: UserName,
     pub(crate) admin: bool,
-    pub(crate) groups: Vec<String>,
+    pub(crate) groups: Vec<GroupName>,
     pub(crate) clusters: Reach,
     /// Of the certificate.
     pub(crate) validity: Duration,

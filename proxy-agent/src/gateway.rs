@@ -88,6 +88,11 @@ pub(crate) struct Gateway {
 enum GatewayError {
     #[error(transparent)]
     Header(#[from] HeaderError),
+    #[error(
+        "this cluster takes users by tokens of their own (the agent's --gateway token), and nobody speaks for another; leave \
+         --as out"
+    )]
+    OwnToken,
     #[error(transparent)]
     Account(#[from] account::AccountError),
     #[error(transparent)]
@@ -221,6 +226,7 @@ impl Gateway {
         let upgrade = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
         hop::strip(request.headers_mut(), upgrade.is_some());
         match self.mode {
+            GatewayMode::Token if identity.asked => return Err(GatewayError::OwnToken),
             GatewayMode::Token => headers::drop_identity(request.headers_mut()),
             GatewayMode::Impersonate | GatewayMode::Off => {
                 let bearer = self.account.bearer().await?;
@@ -242,7 +248,8 @@ impl GatewayError {
     /// As kube-apiserver would say it, so that kubectl shows it; it reads no `Status` where it asks what there is.
     fn answer(&self, path: &str) -> Response<Body> {
         let (code, reason) = match self {
-            Self::Header(HeaderError::ReservedUser(_)) => (StatusCode::FORBIDDEN, "Forbidden"),
+            Self::Header(error) if error.is_forbidden() => (StatusCode::FORBIDDEN, "Forbidden"),
+            Self::OwnToken => (StatusCode::FORBIDDEN, "Forbidden"),
             Self::Header(_) => (StatusCode::BAD_REQUEST, "BadRequest"),
             Self::Account(_) => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
             Self::Upstream(_) => (StatusCode::BAD_GATEWAY, "BadGateway"),

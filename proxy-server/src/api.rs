@@ -350,7 +350,8 @@ impl Api {
         let issued = self.authorities.current().issue_user(&new.csr, &new.name, validity);
         let issued = issued.map_err(|error| bad_request(&error))?;
         let role = if new.admin { Role::Admin } else { Role::User };
-        let user = registry::NewUser { name: new.name, role, groups: new.groups, clusters: new.clusters };
+        let groups = new.groups.into_iter().map(String::from).collect();
+        let user = registry::NewUser { name: new.name, role, groups, clusters: new.clusters };
         let (user, token) = self.registry.create_user(user, now).await?;
         tracing::info!(administrator = asker.user, user = %user.name, "user created");
         let role = self.registry.role_of(&user.name);

@@ -109,7 +109,8 @@ impl Gateway {
         let caller = asker.user.caller();
         let speaks_for =
             impersonated(&self.proxy.registry, request.headers(), &caller).map_err(Refusal::Impersonation)?;
-        let target = Target::KubeGateway(identity(speaks_for));
+        let asked = request.headers().keys().any(|name| name.as_str().starts_with(IMPERSONATE));
+        let target = Target::KubeGateway(identity(speaks_for, asked).map_err(Refusal::Impersonation)?);
         let (stream, proxied) =
             self.open(&asker, origin, Frontend::Gateway, way.cluster, target, "kube-apiserver".into()).await?;
         let headers = request.headers_mut();
@@ -239,9 +240,13 @@ pub(crate) fn may_browse(request: &Request<Incoming>) -> bool {
     }
 }
 
-fn identity(caller: rbac::review::Caller) -> Identity {
+/// Who is spoken for in the spoke; `asked`: by the client's own fields.
+fn identity(caller: rbac::review::Caller, asked: bool) -> Result<Identity, Status> {
+    if !caller.uid.is_empty() {
+        return Err(Status::bad_request("a spoke is told no uid of a user; leave Impersonate-Uid (--as-uid) out"));
+    }
     let extra = caller.extra.into_iter().map(|(key, values)| Extra { key, values }).collect();
-    Identity { user: caller.user, groups: caller.groups, extra }
+    Ok(Identity { user: caller.user, groups: caller.groups, extra, asked })
 }
 
 /// Tells the service who asks it, and by which URL.

@@ -19,7 +19,7 @@
 //!
 //! Every other answer than 2xx has an [`ApiError`] as its body.
 
-use certs::{ClusterName, UserName};
+use certs::{ClusterName, GroupName, UserName};
 use jiff::Timestamp;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -143,7 +143,7 @@ pub struct NewUser {
     #[serde(default)]
     pub admin: bool,
     #[serde(default)]
-    pub groups: Vec<String>,
+    pub groups: Vec<GroupName>,
     /// `"*"`, or a list of names.
     pub clusters: Reach,
     /// A PKCS#10 request in DER, base64 in JSON: the user's key stays where it was made.

@@ -41,6 +41,10 @@ pub struct Identity {
     pub groups: Vec<String>,
     #[prost(message, repeated, tag = "3")]
     pub extra: Vec<Extra>,
+    /// The client has asked to be taken for this user (`kubectl --as`): a group that the spoke does not take is refused to
+    /// it, and not left out as one of the hub's own is.
+    #[prost(bool, tag = "4")]
+    pub asked: bool,
 }
 
 /// One entry of a user's `extra`.

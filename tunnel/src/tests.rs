@@ -279,7 +279,7 @@ fn the_bytes_of_every_message_stay_as_they_are() {
     let extra = vec![Extra { key: "k".into(), values: vec!["v".into()] }];
     let gateway = Dial {
         kind: TargetKind::KubeGateway.into(),
-        identity: Some(Identity { user: "u".into(), groups: vec!["g".into(), "h".into()], extra }),
+        identity: Some(Identity { user: "u".into(), groups: vec!["g".into(), "h".into()], extra, asked: false }),
         ..Dial::default()
     };
     let join =
@@ -356,7 +356,7 @@ proptest! {
 
     #[test]
     fn a_dial_survives_the_wire(kind in 0..4, host in ".{0,300}", port in 0..70_000_u32, timeout_ms: u32, window: u64, user in ".{0,40}", groups in prop::collection::vec(".{0,20}", 0..4)) {
-        let identity = (!groups.is_empty()).then(|| Identity { user: user.clone(), groups, extra: Vec::new() });
+        let identity = (!groups.is_empty()).then(|| Identity { user: user.clone(), groups, extra: Vec::new(), asked: window % 2 == 0 });
         let dial = Dial { kind, host, port, timeout_ms, user, trace_id: "0".repeat(32), window, identity };
         prop_assert_eq!(Dial::decode(&wire::frame(&dial)[4..]).unwrap(), dial);
     }

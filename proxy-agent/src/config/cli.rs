@@ -73,7 +73,7 @@ struct RunArgs {
     /// The CA of the API server, PEM [default: as for any pod].
     #[arg(long, value_name = "FILE")]
     kube_ca: Option<String>,
-    /// The token of a service account that may impersonate users, groups and userextras [default: as for any pod].
+    /// The token of a service account that may impersonate the hub's users and groups [default: as for any pod].
     #[arg(long, value_name = "FILE")]
     kube_token: Option<String>,
     /// The CAs of services that the hub reaches by https, PEM [default: that of the API server].

@@ -3,7 +3,10 @@
 use std::str::FromStr;
 
 /// Groups and users of which Kubernetes itself says who is meant.
-pub(super) const RESERVED: &str = "system:";
+const RESERVED: &str = "system:";
+
+/// A group that Kubernetes gives to everybody it has authenticated, and the hub to all of its users.
+const EVERYBODY: &str = "system:authenticated";
 
 /// A group's name, or the beginning of one before a `*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,10 +38,22 @@ impl GroupPattern {
     }
 }
 
+/// Whether Kubernetes, or a proxy before it that is less exact, may take `name` for one of its own: also in other letters,
+/// and behind a comma, where a list of fields is joined to one (RFC 9110 section 5.3).
+pub(super) fn is_reserved(name: &str) -> bool {
+    let begins = |name: &str| name.get(..RESERVED.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(RESERVED));
+    name.split(',').any(|part| begins(part.trim_start()))
+}
+
+/// Whether nobody asks for `group`: it is in the hub's list of everybody's, and Kubernetes adds it again.
+pub(super) fn is_everybodys(group: &str) -> bool {
+    group == EVERYBODY
+}
+
 /// Whether `group` is handed on. A reserved one must be named by a pattern that is itself reserved: `*` is no leave for
 /// `system:masters`.
 pub(super) fn is_believed(group: &str, allowed: &[GroupPattern]) -> bool {
-    if group.starts_with(RESERVED) {
+    if is_reserved(group) {
         return allowed.iter().any(|pattern| pattern.name.starts_with(RESERVED) && pattern.matches(group));
     }
     allowed.is_empty() || allowed.iter().any(|pattern| pattern.matches(group))
@@ -67,6 +82,10 @@ mod tests {
             (&["system:masters"], "ops", false),
             (&["system:*"], "system:nodes", true),
             (&["sys*"], "system:masters", false),
+            (&[], "System:Masters", false),
+            (&[], "dev,system:masters", false),
+            (&["dev*"], "dev, system:masters", false),
+            (&[], "cn=ops,ou=systems", true),
         ] {
             assert_eq!(is_believed(group, &patterns(allowed)), believed, "{allowed:?} {group}");
         }

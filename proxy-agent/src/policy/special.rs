@@ -23,6 +23,9 @@ pub enum Special {
     Multicast,
     /// No TCP service can be there (RFC 919).
     Broadcast,
+    /// Where a translator of the spoke's own sends it, nobody else knows (RFC 8215): the IPv4 address may stand anywhere in it
+    /// (RFC 6052 section 2.2), and may be any of the above.
+    Translated,
 }
 
 /// The single addresses of [`Special::Metadata`], each with who documents it. They come before the ranges they lie in:
@@ -57,7 +60,7 @@ const METADATA: [IpAddr; 14] = [
 ];
 
 /// The ranges, disjoint.
-const RANGES: [(Special, IpNet); 8] = [
+const RANGES: [(Special, IpNet); 9] = [
     (Special::Loopback, v4_net([127, 0, 0, 0], 8)),
     (Special::Loopback, v6_net([0, 0, 0, 0, 0, 0, 0, 1], 128)),
     // RFC 1122 section 3.2.1.3 (a): all of 0.0.0.0/8 is "this host on this network".
@@ -67,6 +70,7 @@ const RANGES: [(Special, IpNet); 8] = [
     (Special::LinkLocal, v6_net([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10)),
     (Special::Multicast, v4_net([224, 0, 0, 0], 4)),
     (Special::Multicast, v6_net([0xff00, 0, 0, 0, 0, 0, 0, 0], 8)),
+    (Special::Translated, v6_net([0x64, 0xff9b, 1, 0, 0, 0, 0, 0], 48)),
 ];
 
 /// What is special about `address`, and the smallest range that makes it so. `address` must be [`judged`].
@@ -95,8 +99,8 @@ fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
         // IPv4-compatible (RFC 4291), IPv4-mapped (RFC 4291), IPv4-translated (RFC 2765).
         [0, 0, 0, 0, 0, 0, high, low] | [0, 0, 0, 0, 0, 0xffff, high, low] | [0, 0, 0, 0, 0xffff, 0, high, low]
-        // NAT64, the well-known prefix (RFC 6052) and the local one (RFC 8215) in its /96 form.
-        | [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, 1, _, _, _, high, low]
+        // NAT64, the well-known prefix (RFC 6052).
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
         // 6to4 (RFC 3056).
         | [0x2002, high, low, ..] => Some(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low))),
         _ => None,
@@ -112,6 +116,7 @@ impl fmt::Display for Special {
             Self::Metadata => "a cloud metadata address",
             Self::Multicast => "a multicast address",
             Self::Broadcast => "the broadcast address",
+            Self::Translated => "an address of the spoke's own NAT64",
         })
     }
 }
@@ -159,6 +164,15 @@ mod tests {
             (Special::Metadata, &["fd00:ec2::254", "fd20:ce::254", "fe80::a9fe:a9fe"]),
             (Special::Multicast, &["224.0.0.1", "239.255.255.255", "ff02::1"]),
             (Special::Broadcast, &["255.255.255.255"]),
+            // 169.254.169.254 and 127.0.0.1 behind prefixes of 48, 56, 64 and 96 bits.
+            (
+                Special::Translated,
+                &["64:ff9b:1:a9fe:a9:fe00::", "64:ff9b:1:a9:fe:a9fe::", "64:ff9b:1:0:a9:fea9:fe00:0"],
+            ),
+            (
+                Special::Translated,
+                &["64:ff9b:1::169.254.169.254", "64:ff9b:1:7f00:0:100::", "64:ff9b:1:ffff::10.0.0.1"],
+            ),
         ] {
             for text in texts {
                 assert_eq!(kind(text), Some(kinds), "{text}");
@@ -192,14 +206,7 @@ mod tests {
 
     #[test]
     fn an_embedded_ipv4_address_is_judged() {
-        for text in [
-            "::ffff:127.0.0.1",
-            "::127.0.0.1",
-            "::ffff:0:127.0.0.1",
-            "64:ff9b::127.0.0.1",
-            "64:ff9b:1::127.0.0.1",
-            "2002:7f00:1::5",
-        ] {
+        for text in ["::ffff:127.0.0.1", "::127.0.0.1", "::ffff:0:127.0.0.1", "64:ff9b::127.0.0.1", "2002:7f00:1::5"] {
             assert_eq!(judged(text.parse().unwrap()), IpAddr::V4(Ipv4Addr::LOCALHOST), "{text}");
         }
     }

@@ -6,4 +6,5 @@ mod hub;
 mod joining;
 mod life;
 mod serving;
+mod speaking;
 mod spoke;

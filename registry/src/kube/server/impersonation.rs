@@ -1,5 +1,6 @@
 //! Impersonation: who may speak as somebody else (`kubectl --as`), by Kubernetes' headers and rights.
 
+use certs::is_field_text;
 use http::HeaderMap;
 
 use crate::kube::{
@@ -19,22 +20,27 @@ const AUTHENTICATION: &str = "authentication.k8s.io";
 /// Who the request is to be taken for.
 pub(super) fn caller(registry: &Registry, headers: &HeaderMap, caller: &Caller) -> Result<Caller, Status> {
     let texts = |name: &str| -> Result<Vec<String>, Status> {
-        let text = |value: &http::HeaderValue| value.to_str().map(str::to_owned);
-        headers.get_all(name).iter().map(text).collect::<Result<_, _>>().map_err(|_| malformed(name))
+        // HTTP/2 brings white space that HTTP/1.1 trims: " system:masters" would be somebody else behind the next hop.
+        let text =
+            |value: &http::HeaderValue| value.to_str().ok().filter(|text| is_field_text(text)).map(str::to_owned);
+        headers.get_all(name).iter().map(text).collect::<Option<_>>().ok_or_else(|| malformed(name))
     };
     let (users, groups, uids) = (texts(USER)?, texts(GROUP)?, texts(UID)?);
     let extra: Vec<(String, Vec<String>)> = headers
         .keys()
         .filter_map(|name| Some((name.as_str().strip_prefix(EXTRA)?, name)))
         .map(|(key, name)| {
-            let key = percent_encoding::percent_decode_str(key).decode_utf8().map_err(|_| malformed(name.as_str()))?;
-            Ok((key.into_owned(), texts(name.as_str())?))
+            let key = percent_encoding::percent_decode_str(key).decode_utf8().ok();
+            // A key in other letters would be the same field of the next hop, with a right of its own here.
+            let key = key.filter(|key| is_field_text(key) && !key.bytes().any(|byte| byte.is_ascii_uppercase()));
+            Ok((key.ok_or_else(|| malformed(name.as_str()))?.into_owned(), texts(name.as_str())?))
         })
         .collect::<Result<_, Status>>()?;
     let user = match users.as_slice() {
         [] if groups.is_empty() && uids.is_empty() && extra.is_empty() => return Ok(caller.clone()),
-        [user] if !user.is_empty() => user,
+        [user] if uids.len() <= 1 => user,
         [] => return Err(Status::bad_request("requested impersonation without a user: send Impersonate-User")),
+        [_] => return Err(malformed(UID)),
         _ => return Err(malformed(USER)),
     };
     let may = |group: &str, resource: &str, subresource: &str, name: &str| {
@@ -67,5 +73,8 @@ pub(super) fn caller(registry: &Registry, headers: &HeaderMap, caller: &Caller) 
 }
 
 fn malformed(header: &str) -> Status {
-    Status::bad_request(format!("the header {header} cannot be read"))
+    Status::bad_request(format!(
+        "the header {header} cannot be read; send it once for each name, in printable ASCII with no space at its ends, and \
+         the key of an extra in lower case"
+    ))
 }

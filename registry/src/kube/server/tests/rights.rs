@@ -113,6 +113,25 @@ async fn who_impersonates_needs_the_right_to_each_of_the_names() {
     whoami(&user, &[("impersonate-group", "g")]).await.refused(400, "BadRequest");
     whoami(&user, &[("impersonate-user", "")]).await.refused(400, "BadRequest");
     let admin = hub.admin();
+    // What another hop would take for another name, who may do everything does not say either.
+    for other in [
+        [("impersonate-group", " system:masters")].as_slice(),
+        &[("impersonate-group", "system:masters ")],
+        &[("impersonate-group", "\tg")],
+        &[("impersonate-group", "")],
+        &[("impersonate-group", "\u{a0}g")],
+        &[("impersonate-uid", "1"), ("impersonate-uid", "2")],
+        &[("impersonate-extra-a", " 1")],
+        &[("impersonate-extra-", "1")],
+        &[("impersonate-extra-%20a", "1")],
+        &[("impersonate-extra-a%0a", "1")],
+        &[("impersonate-extra-%41", "1")],
+    ] {
+        whoami(&admin, &[&[("impersonate-user", "w")], other].concat()).await.refused(400, "BadRequest");
+    }
+    for user in [" w", "w ", " system:admin", "w\t"] {
+        whoami(&admin, &[("impersonate-user", user)]).await.refused(400, "BadRequest");
+    }
     let headers = [("impersonate-user", "w"), ("impersonate-group", "g"), ("impersonate-extra-a%2fb", "1")];
     let taken = whoami(&admin, &headers).await.ok();
     assert_eq!(
