@@ -50,7 +50,7 @@ pub(crate) const TUNNELS: Size = Size { guests: usize::MAX, of_source: 8, grace:
 const OPENINGS: Rate = Rate { every: Duration::from_secs(2), burst: 30 };
 
 /// Renewals of one agent's certificate, which is one in twenty days; each is a signature.
-const RENEWALS: Rate = Rate { every: Duration::from_secs(10), burst: 5 };
+const RENEWALS: Rate = Rate { every: Duration::from_secs(10), burst: 10 };
 
 /// New lists of one agent's exports, each of which is checked. An agent looks at its services every thirty seconds.
 const EXPORTS: Rate = Rate { every: Duration::from_secs(2), burst: 5 };

@@ -22,7 +22,7 @@ use registry::{
     kube::{
         body::{BodyError, MAX_BODY},
         rbac::{self, Asked, Attributes, CLUSTER_GROUP, Decision, ReadVerb, Scope, Visible},
-        server::{Answer, Server},
+        server::{Answer, Frames, Server},
         status::Status,
     },
 };
@@ -36,6 +36,7 @@ use crate::{
     discovery::{self, Discovery},
     gateway::{Gateway, may_browse},
     http_port::{Body, Origin, streamed, whole},
+    shares::{Share, Shares},
     tunnels::Tunnels,
 };
 
@@ -58,6 +59,8 @@ pub(crate) struct Api {
     pub(crate) tunnels: Arc<Tunnels>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) bodies: Bodies,
+    /// Watches that are open.
+    pub(crate) watches: Arc<Shares<String>>,
     pub(crate) about: About,
 }
 
@@ -96,9 +99,12 @@ impl Api {
         };
         let response = answered.unwrap_or_else(|failure| {
             let mut response = json(failure.status, &failure.error);
-            if failure.status == StatusCode::UNAUTHORIZED {
-                response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            }
+            let (name, value) = match failure.status {
+                StatusCode::UNAUTHORIZED => (header::WWW_AUTHENTICATE, "Bearer"),
+                StatusCode::TOO_MANY_REQUESTS => (header::RETRY_AFTER, "1"),
+                _ => return response,
+            };
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
             response
         });
         response.map(whole)
@@ -118,10 +124,10 @@ impl Api {
                 groups: vec!["system:unauthenticated".to_owned()],
                 ..rbac::Caller::default()
             },
-            Err(error @ CallerError::Crowded(_)) => {
-                return kube_answer(Answer::status(&Status::too_many_requests(&error.to_string())));
+            Err(error @ (CallerError::Throttled | CallerError::Crowded(_))) => {
+                return kube_status(&Status::too_many_requests(error.to_string()));
             }
-            Err(error) => return kube_answer(Answer::status(&Status::unauthorized(&error.to_string()))),
+            Err(error) => return kube_status(&Status::unauthorized(&error.to_string())),
         };
         let (head, body) = request.into_parts();
         let head = Request::from_parts(head, ());
@@ -129,13 +135,28 @@ impl Api {
         let body = match self.kube.takes_body(&head, &asker) {
             Ok(true) => self.bodies.read(body, &asker.user, MAX_BODY).await.map(Some),
             Ok(false) => Ok(None),
-            Err(status) => return kube_answer(Answer::status(&status)),
+            Err(status) => return kube_status(&status),
         };
         let (bytes, _room) = match body {
             Ok(body) => body.map_or_else(Default::default, |Whole { bytes, room }| (bytes, Some(room))),
-            Err(fault) => return kube_answer(Answer::status(&body_status(fault))),
+            Err(fault) => return kube_status(&body_status(fault)),
         };
-        kube_answer(self.kube.answer(&head.map(|()| bytes), &asker, Timestamp::now()).await)
+        match self.kube.answer(&head.map(|()| bytes), &asker, Timestamp::now()).await {
+            Answer::Watch(head, frames) => self.watch(&asker, head, *frames),
+            Answer::Whole(response) => response.map(|body| whole(Full::new(body))),
+        }
+    }
+
+    /// A watch, if `asker` may have one more.
+    fn watch(&self, asker: &rbac::Caller, head: Response<()>, frames: Frames) -> Response<Body> {
+        let Some(share) = self.watches.take(&asker.user) else {
+            let message = format!("the user has {} watches, as many as one may have; end some", self.watches.most());
+            return kube_status(&Status::too_many_requests(message));
+        };
+        let next = |(mut frames, share): (Frames, Share<String>)| async move {
+            frames.next().await.map(|frame| (frame, (frames, share)))
+        };
+        head.map(|()| streamed(stream::unfold((frames, share), next)))
     }
 
     /// Who asks.
@@ -381,7 +402,9 @@ fn unknown_asker(error: &CallerError) -> Failure {
         CallerError::Missing | CallerError::UnknownToken | CallerError::Malformed => {
             failure(StatusCode::UNAUTHORIZED, "Unauthorized", error.to_string())
         }
-        CallerError::Crowded(_) => failure(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", error.to_string()),
+        CallerError::Throttled | CallerError::Crowded(_) => {
+            failure(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", error.to_string())
+        }
     }
 }
 
@@ -389,15 +412,10 @@ fn is_public(path: &str) -> bool {
     matches!(path.trim_end_matches('/'), "/healthz" | "/livez" | "/readyz" | "/version")
 }
 
-fn kube_answer(answer: Answer) -> Response<Body> {
-    match answer {
+fn kube_status(status: &Status) -> Response<Body> {
+    match Answer::status(status) {
         Answer::Whole(response) => response.map(|body| whole(Full::new(body))),
-        Answer::Watch(head, frames) => head.map(|()| {
-            streamed(stream::unfold(
-                frames,
-                |mut frames| async move { frames.next().await.map(|frame| (frame, frames)) },
-            ))
-        }),
+        Answer::Watch(head, _) => head.map(|()| whole(Full::default())),
     }
 }
 
@@ -410,7 +428,7 @@ fn body_status(fault: BodyFault) -> Status {
     match fault {
         BodyFault::TooLarge(_) => Status::from(BodyError::TooLarge),
         BodyFault::Late | BodyFault::Broken => Status::bad_request(fault.to_string()),
-        BodyFault::Crowded => Status::too_many_requests(&fault.to_string()),
+        BodyFault::Crowded => Status::too_many_requests(fault.to_string()),
     }
 }
 

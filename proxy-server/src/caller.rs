@@ -59,6 +59,8 @@ pub(crate) enum CallerError {
     Agent,
     #[error("the certificate is no user's: {0}")]
     NoUser(String),
+    #[error("too many wrong tokens came from this address; correct the token, and try again in a second")]
+    Throttled,
     #[error(
         "the user has {0} connections to this port, as many as one may have; close some, or send more requests on each"
     )]
@@ -75,6 +77,7 @@ impl CallerError {
             Self::UnknownUser(_) => "unknown_user",
             Self::Agent => "agent_certificate",
             Self::NoUser(_) => "no_user_certificate",
+            Self::Throttled => "throttled",
             Self::Crowded(_) => "user_connections",
         }
     }
@@ -117,9 +120,14 @@ impl Caller {
     /// Who has shown this. A token speaks louder than a certificate, and that louder than the socket's permissions: it
     /// is what the client said last. A token that is wrong is never passed over.
     ///
-    /// The one place where a connection becomes a user's.
+    /// The one place where a connection becomes a user's, and where wrong tokens are noticed.
     pub(crate) fn authenticate(shown: &Shown, registry: &Registry) -> Result<Self, CallerError> {
-        let caller = Self::identify(shown, registry)?;
+        let caller = match (Self::identify(shown, registry), &shown.guest) {
+            (Err(CallerError::UnknownToken), Some(guest)) if guest.mistaken().is_err() => {
+                return Err(CallerError::Throttled);
+            }
+            (identified, _) => identified?,
+        };
         match (&shown.guest, &caller) {
             (Some(guest), Self::User(user)) if !guest.is_of(user.name.as_ref()) => {
                 Err(CallerError::Crowded(guest.most()))

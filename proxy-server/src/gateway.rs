@@ -301,7 +301,7 @@ impl Refusal {
             Self::Caller(CallerError::Missing | CallerError::UnknownToken | CallerError::Malformed) => {
                 StatusCode::UNAUTHORIZED
             }
-            Self::Caller(CallerError::Crowded(_)) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Caller(CallerError::Throttled | CallerError::Crowded(_)) => StatusCode::TOO_MANY_REQUESTS,
             Self::Caller(_) => StatusCode::FORBIDDEN,
             Self::Impersonation(status) => StatusCode::from_u16(status.code).unwrap_or(StatusCode::FORBIDDEN),
             Self::Smuggled(_) | Self::Malformed => StatusCode::BAD_REQUEST,

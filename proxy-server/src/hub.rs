@@ -50,6 +50,7 @@ use crate::{
     ports::{Bound, ListenError, Ports},
     proxy::Proxy,
     roster::Roster,
+    shares::Shares,
     state::{State, StateError},
     tunnels::Tunnels,
     workers::Workers,
@@ -60,6 +61,10 @@ const CUT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long an API client may take to shake hands and to show who it is. One with credentials sends its first request at once.
 const API_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Watches of one user at a time. A controller has one for each kind of object, a fleet of them under one name some hundreds;
+/// each costs every write some microseconds.
+const WATCHES: usize = 512;
 
 /// Scrapers and probes at a time. Where there are more, the oldest makes room: probes are short, and a scraper that keeps its
 /// connection makes another when it needs it.
@@ -226,6 +231,7 @@ impl Hub {
             tunnels,
             connections,
             bodies: Bodies::default(),
+            watches: Shares::new(WATCHES),
             about,
         });
         Ok(Self {

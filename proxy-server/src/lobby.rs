@@ -16,12 +16,17 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    rates::{Rate, Rates},
     shares::{Share, Shares},
     source::Source,
 };
 
 /// Guests of a port at a time, however large it is: one in TLS costs 40 KiB.
 const MOST_GUESTS: usize = 2048;
+
+/// Wrong tokens of one source that are looked at one by one. A program with an old token asks again every few seconds, and many
+/// of those may share an address.
+const MISTAKES: Rate = Rate { every: Duration::from_millis(200), burst: 50 };
 
 /// How many guests there may be.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +44,8 @@ pub(crate) struct Lobby<S: Eq + Hash = Source> {
     size: Size,
     inside: Mutex<Inside<S>>,
     known: Arc<Shares<Arc<str>>>,
+    /// Wrong tokens.
+    mistakes: Rates<S>,
 }
 
 #[derive(Debug)]
@@ -99,7 +106,12 @@ impl<S: Clone + Eq + Hash> Lobby<S> {
     /// One with room for `size`, of a port on which each user may have `per_user` connections.
     pub(crate) fn new(size: Size, per_user: usize) -> Arc<Self> {
         let inside = Inside { next: 0, guests: BTreeMap::new(), by_source: HashMap::new() };
-        Arc::new(Self { size, inside: Mutex::new(inside), known: Shares::new(per_user) })
+        Arc::new(Self {
+            size,
+            inside: Mutex::new(inside),
+            known: Shares::new(per_user),
+            mistakes: Rates::new(MISTAKES),
+        })
     }
 
     /// Takes a guest in; `None` where everybody who could make room has come just now.
@@ -162,7 +174,7 @@ impl<S: Eq + Hash> Inside<S> {
     }
 }
 
-impl<S: Eq + Hash> Guest<S> {
+impl<S: Clone + Eq + Hash> Guest<S> {
     /// Has shown to be `user`, and is no guest any more. False if the user has all the connections already that one may have.
     pub(crate) fn is_of(&self, user: &str) -> bool {
         if self.user.get().is_some() {
@@ -180,9 +192,10 @@ impl<S: Eq + Hash> Guest<S> {
         self.lobby.known.most()
     }
 
-    /// Where it comes from.
-    pub(crate) fn source(&self) -> &S {
-        &self.source
+    /// Has shown a token that nobody has; an error with the time to wait where its source does so too often. A right token is
+    /// never kept waiting, whatever others of its source do.
+    pub(crate) fn mistaken(&self) -> Result<(), Duration> {
+        self.lobby.mistakes.spend(&self.source)
     }
 
     /// Resolves when the guest has to leave, after `patience` at the latest; never once it has shown who it is.

@@ -46,7 +46,7 @@ impl OpenError {
             Self::Route(_) => StatusCode::BAD_REQUEST,
             Self::Forbidden { .. } | Self::Cut => StatusCode::FORBIDDEN,
             Self::UnknownCluster { .. } => StatusCode::NOT_FOUND,
-            Self::Caller(CallerError::Crowded(_))
+            Self::Caller(CallerError::Throttled | CallerError::Crowded(_))
             | Self::NotAccepted(_)
             | Self::ClusterDenied(_)
             | Self::Away { .. }

@@ -1,5 +1,6 @@
 //! Scenarios that compare speeds, and so run alone: in a binary of their own, one after the other.
 
+mod crowds;
 mod isolation;
 
 use anyhow::Result;

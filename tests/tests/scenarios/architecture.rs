@@ -42,8 +42,8 @@ fn every_crate_imports_only_what_lies_below_it() -> Result<()> {
 
 #[test]
 fn quinn_is_known_to_the_tunnel_alone() -> Result<()> {
-    // The bench compares the tunnel with quinn as it is.
-    const KNOW: [&str; 2] = ["tunnel", "bench"];
+    // The bench compares the tunnel with quinn as it is, and the harness makes handshakes that go wrong.
+    const KNOW: [&str; 3] = ["tunnel", "bench", "tests"];
     for Arrow { from, to, dev } in arrows()? {
         assert!(
             dev || !to.starts_with("quinn") || KNOW.contains(&from.as_str()),

@@ -16,6 +16,7 @@ mod etcd;
 mod faults;
 mod fidelity;
 mod gateway;
+mod hostile_agent;
 mod identity;
 mod join;
 mod konnectivity;

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result};
 use futures_util::future;
 use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
-use tests::client::DialError;
+use tests::client::{DialError, Entry};
 use tests::metrics::Metrics;
 use tests::pattern::Pattern;
 use tests::service::{echo, web};
@@ -23,7 +23,7 @@ const HUB: &str = "proxy_server_";
 const AGENT: &str = "proxy_agent_";
 
 /// Everything that the hub exports. A metric that is added is added here, and made to move.
-pub(crate) const HUB_FAMILIES: [&str; 16] = [
+pub(crate) const HUB_FAMILIES: [&str; 17] = [
     "proxy_server_bytes_total",
     "proxy_server_connections",
     "proxy_server_connections_closed_total",
@@ -31,6 +31,7 @@ pub(crate) const HUB_FAMILIES: [&str; 16] = [
     "proxy_server_connections_refused_total",
     "proxy_server_dial_duration_seconds",
     "proxy_server_dials_total",
+    "proxy_server_guests_left_total",
     "proxy_server_handshakes_failed_total",
     "proxy_server_joins_total",
     "proxy_server_streams",
@@ -91,6 +92,7 @@ async fn every_metric_moves() -> Result<()> {
     assert_eq!(moved(&[start], HUB), standing, "something moved before anything happened");
 
     fail_handshake(hub.addresses().proxy).await?;
+    let silent = Client::new(Entry::Tls(hub.addresses().api, hub.credentials().tls()?)).enter().await?;
     let mut agent = Spoke::of(&hub, "one").agent("first").start().await?;
     let target = echo::start().await?;
     let held = future::try_join_all(clients(&hub)?.map(|client| hold(client, target.address()))).await?;
@@ -132,9 +134,11 @@ async fn every_metric_moves() -> Result<()> {
             ("proxy_server_dials_total", &[("cluster", "one"), ("result", "ok")], 3.0),
             ("proxy_server_dials_total", &[("cluster", "one"), ("result", "connection_refused")], 1.0),
             ("proxy_server_dial_duration_seconds_count", &[], 4.0),
+            ("proxy_server_guests_left_total", &[("listener", "api"), ("reason", "late")], 1.0),
         ],
     )
     .await?;
+    drop(silent);
     let agent_done = wait_for_values(
         agent.metrics(),
         &[
