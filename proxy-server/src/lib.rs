@@ -11,6 +11,7 @@
 mod agents;
 mod api;
 mod authorities;
+mod browser;
 mod caller;
 mod client;
 pub mod config;

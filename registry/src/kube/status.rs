@@ -180,6 +180,7 @@ impl Status {
             401 => "Unauthorized",
             403 => "Forbidden",
             404 => "NotFound",
+            421 => "MisdirectedRequest",
             502 => "BadGateway",
             503 => "ServiceUnavailable",
             504 => "Timeout",
