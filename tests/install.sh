@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Installs what the tests run and this machine lacks: curl, Prometheus, etcd, kubectl in the newest version and an old one, the
-# Kubernetes clients of Python and Node, and gRPC's of Python.
+# Installs what the tests run and this machine lacks: curl, Chromium, Prometheus, etcd, kubectl in the newest version and an old
+# one, the Kubernetes clients of Python and Node, and gRPC's of Python.
 #
-# curl, Python and Node come by apt-get. The others are put into target/tools, where the tests look after PATH: nothing else of
-# the machine changes, and no service is started. Says nothing when all is there; any failure ends it with an error.
+# curl, Chromium, OpenSSL, Python and Node come by apt-get. The others are put into target/tools, where the tests look after
+# PATH: nothing else of the machine changes, and no service is started. Says nothing when all is there; any failure ends it with
+# an error.
 set -Eeuo pipefail
 
 cd "$(dirname "$0")/.."
@@ -96,6 +97,21 @@ install_kubectl() {
     ln -sf kubectl.1.37 "$tools/bin/kubectl"
 }
 
+# It starts no service.
+install_chromium() {
+    apt_install chromium
+}
+
+# What keeps Chromium's certificates. Its libraries are Chromium's own dependencies.
+install_certutil() {
+    unpack libnss3-tools
+    ln -sf ../libnss3-tools/usr/bin/certutil ../libnss3-tools/usr/bin/pk12util "$tools/bin/"
+}
+
+install_openssl() {
+    apt_install openssl
+}
+
 install_python3() {
     apt_install python3
 }
@@ -178,6 +194,11 @@ need kubectl version --client
 need prometheus --version
 need promtool --version
 need etcd --version
+need chromium --version
+scratch=$(mktemp -d)
+need certutil -N --empty-password -d "sql:$scratch"
+rm -r "$scratch"
+need openssl version
 need python3 --version
 need node --version
 need npm --version

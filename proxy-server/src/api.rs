@@ -16,8 +16,8 @@ use jiff::Timestamp;
 use registry::{
     ManagedCluster, Registry, Role, Standing, User,
     api::{
-        ApiError, ClusterCounts, ClusterList, ClusterView, HubStatus, NewToken, NewUser, TokenCreated, TokenList,
-        TokenView, TunnelView, UserCreated, UserList, UserView,
+        ClusterCounts, ClusterList, ClusterView, HubStatus, NewToken, NewUser, TokenCreated, TokenList, TokenView,
+        TunnelView, UserCreated, UserList, UserView,
     },
     kube::{
         body::{BodyError, MAX_BODY},
@@ -34,7 +34,7 @@ use crate::{
     caller::{Caller, CallerError, Credentials, Shown},
     connections::Connections,
     discovery::{self, Discovery},
-    gateway::{Gateway, may_browse},
+    gateway::Gateway,
     http_port::{Body, Origin, streamed, whole},
     shares::{Share, Shares},
     tunnels::Tunnels,
@@ -79,10 +79,8 @@ type Answered = Result<Response<Full<Bytes>>, Failure>;
 impl Api {
     /// Answers one request.
     pub(crate) async fn answer(self: Arc<Self>, request: Request<Incoming>, origin: Origin) -> Response<Body> {
-        if !may_browse(&request) {
-            let sentence = "a page in a browser may not ask this of the hub; open the address by itself";
-            return json(StatusCode::FORBIDDEN, &ApiError { reason: "Forbidden".into(), message: sentence.into() })
-                .map(whole);
+        if let Err(refused) = self.gateway.admit(&request) {
+            return refused;
         }
         let request = match self.gateway.answer(request, &origin).await {
             Ok(answered) => return answered,

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use certs::{Authority, AuthorityError, IssueError, Reload, ServerTls, TlsError};
+use certs::{Authority, AuthorityError, HUB_SERVER_NAME, IssueError, Reload, ServerTls, TlsError};
 
 /// The hub's own certificate is never stored, and made anew long before it ends.
 const SERVER_VALIDITY: Duration = Duration::from_secs(90 * 24 * 3600);
@@ -40,6 +40,11 @@ impl Authorities {
         let credentials = authority.issue_server(&names, SERVER_VALIDITY).map_err(AuthoritiesError::Issue)?;
         let tls = ServerTls::new(credentials, &[authority.certificate().clone()]).map_err(AuthoritiesError::Tls)?;
         Ok(Self { folder, names, current: ArcSwap::from_pointee(authority), tls })
+    }
+
+    /// The names in the hub's certificate, beside `localhost` and its addresses.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.names.iter().cloned().chain([HUB_SERVER_NAME.to_owned()]).collect()
     }
 
     /// The CA that issues now.

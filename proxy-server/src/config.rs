@@ -36,6 +36,9 @@ pub struct Config {
     pub etcd: Option<Etcd>,
     /// Names and addresses under which agents and clients reach this hub.
     pub advertise: Vec<String>,
+    /// Further names under which clients reach the API.
+    pub api_names: Vec<String>,
+    pub service_urls: ServiceUrls,
     /// Where clients connect.
     pub proxy_listen: SocketAddr,
     /// The same on Unix sockets.
@@ -80,6 +83,14 @@ pub enum Plaintext {
     Loopback,
     Any,
     Never,
+}
+
+/// Who may reach services by their URLs at the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceUrls {
+    All,
+    /// All services share one origin in a browser.
+    NoBrowsers,
 }
 
 /// How the log is written.
@@ -146,6 +157,12 @@ struct Settings {
     /// Name or address under which agents and clients reach this hub; may be given several times
     #[arg(long, value_name = "HOST", env = "CLUSTER_PROXY_ADVERTISE", value_delimiter = ',')]
     advertise: Vec<String>,
+    /// Further name under which clients reach the API, where it is not one of --advertise; may be given several times
+    #[arg(long, value_name = "HOST", env = "CLUSTER_PROXY_API_NAME", value_delimiter = ',')]
+    api_name: Vec<String>,
+    /// Who may reach services by their URLs: all or no-browsers (they share one origin there) [default: all]
+    #[arg(long, value_name = "WHO", env = "CLUSTER_PROXY_SERVICE_URLS")]
+    service_urls: Option<String>,
     /// Where clients connect [default: [::]:8090]
     #[arg(long, value_name = "ADDR", env = "CLUSTER_PROXY_PROXY_LISTEN")]
     proxy_listen: Option<String>,
@@ -240,6 +257,8 @@ impl Config {
             state,
             etcd: None,
             advertise: vec!["127.0.0.1".into()],
+            api_names: Vec::new(),
+            service_urls: ServiceUrls::All,
             proxy_listen: any,
             proxy_sockets: Vec::new(),
             tunnel_listen: any,
@@ -309,6 +328,8 @@ impl Config {
         let memory = memory.unwrap_or_else(|| Some(TunnelMemory::default()));
         let plaintext = flags.plaintext.or(file.plaintext).unwrap_or_else(|| "loopback".into());
         let plaintext = problems.value("plaintext", plaintext, parsed);
+        let service_urls = flags.service_urls.or(file.service_urls).unwrap_or_else(|| "all".into());
+        let service_urls = problems.value("service-urls", service_urls, parsed);
         let log_format = flags.log_format.or(file.log_format).unwrap_or_else(|| "text".into());
         let log_format = problems.value("log-format", log_format, parsed);
         let domain = flags.clusters_domain.or(file.clusters_domain).unwrap_or_else(|| "clusters.internal".into());
@@ -333,6 +354,8 @@ impl Config {
             state: state?,
             etcd,
             advertise: if flags.advertise.is_empty() { file.advertise } else { flags.advertise },
+            api_names: if flags.api_name.is_empty() { file.api_name } else { flags.api_name },
+            service_urls: service_urls?,
             proxy_listen: proxy_listen?,
             proxy_sockets,
             tunnel_listen: tunnel_listen?,
@@ -459,6 +482,18 @@ impl FromStr for Plaintext {
             "any" => Ok(Self::Any),
             "never" => Ok(Self::Never),
             _ => Err("must be loopback, any or never"),
+        }
+    }
+}
+
+impl FromStr for ServiceUrls {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "all" => Ok(Self::All),
+            "no-browsers" => Ok(Self::NoBrowsers),
+            _ => Err("must be all or no-browsers"),
         }
     }
 }

@@ -18,6 +18,7 @@ use registry::{
 use tunnel::{Extra, Identity, Stream, hop};
 
 use crate::{
+    browser::{Asked, Browsers, PageError},
     caller::{Caller, CallerError, Credentials, Shown},
     client::Peer,
     exchange::{Exchange, ExchangeError},
@@ -33,14 +34,11 @@ use path::{PathError, Service, To, Way};
 /// How the fields begin by which a client speaks as somebody else.
 const IMPERSONATE: &str = "impersonate-";
 
-/// What a browser says about where a request comes from; no script can set or remove it (Fetch Metadata).
-const SITE: &str = "sec-fetch-site";
-const MODE: &str = "sec-fetch-mode";
-
 /// What answers requests for clusters.
 #[derive(Debug)]
 pub(crate) struct Gateway {
     proxy: Arc<Proxy>,
+    browsers: Browsers,
 }
 
 /// Who asks, and what is left of what they showed.
@@ -53,6 +51,8 @@ struct Asker {
 /// Why a request was not sent on, or got no answer.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
+    #[error(transparent)]
+    Page(PageError),
     #[error(transparent)]
     Path(PathError),
     #[error(transparent)]
@@ -70,8 +70,21 @@ enum Refusal {
 }
 
 impl Gateway {
-    pub(crate) fn new(proxy: Arc<Proxy>) -> Self {
-        Self { proxy }
+    pub(crate) fn new(proxy: Arc<Proxy>, browsers: Browsers) -> Self {
+        Self { proxy, browsers }
+    }
+
+    /// Refuses what a page in a browser may not ask, of the hub's own paths too.
+    pub(crate) fn admit(&self, request: &Request<Incoming>) -> Result<(), Response<Body>> {
+        let path = request.uri().path();
+        let refused = |asked| self.browsers.admit(request, asked).map_err(Refusal::Page);
+        match path::parse(path) {
+            Some(Ok(Way { to: To::Service(_), prefix, .. })) => {
+                refused(Asked::Service(&prefix)).map_err(|refusal| refusal.to_browser())
+            }
+            Some(Ok(way)) => refused(Asked::Api).map_err(|refusal| refusal.to_kubectl(&way.rest)),
+            Some(Err(_)) | None => refused(Asked::Api).map_err(|refusal| refusal.to_kubectl(path)),
+        }
     }
 
     /// Answers a request whose path leads into a cluster; gives back one whose path is the hub's own.
@@ -227,19 +240,6 @@ fn is_grpc(request: &Request<Incoming>) -> bool {
     request.version() == Version::HTTP_2 && after.is_some_and(|after| matches!(after.first(), None | Some(b'+' | b';')))
 }
 
-/// Whether a browser's request may be answered: from a page of ours only for services, and from a page of others only
-/// where the user followed a link. A page from a spoke must not act on the hub with the certificate of who looks at it.
-pub(crate) fn may_browse(request: &Request<Incoming>) -> bool {
-    let said = |name: &str| request.headers().get(name).map(|value| value.as_bytes());
-    let path = request.uri().path();
-    let is_service = matches!(path::parse(path), Some(Ok(Way { to: To::Service(_), .. })));
-    match said(SITE) {
-        None | Some(b"none") => true,
-        Some(b"same-origin") => is_service,
-        Some(_) => is_service && request.method() == Method::GET && said(MODE) == Some(b"navigate"),
-    }
-}
-
 /// Who is spoken for in the spoke; `asked`: by the client's own fields.
 fn identity(caller: rbac::review::Caller, asked: bool) -> Result<Identity, Status> {
     if !caller.uid.is_empty() {
@@ -297,6 +297,7 @@ fn text(status: StatusCode, sentence: String) -> Response<Body> {
 impl Refusal {
     fn status(&self) -> StatusCode {
         match self {
+            Self::Page(error) => error.status(),
             Self::Path(_) => StatusCode::NOT_FOUND,
             Self::Caller(CallerError::Missing | CallerError::UnknownToken | CallerError::Malformed) => {
                 StatusCode::UNAUTHORIZED

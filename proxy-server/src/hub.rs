@@ -34,6 +34,7 @@ use crate::{
     api::{About, Api},
     authorities::{Authorities, AuthoritiesError},
     bodies::Bodies,
+    browser::Browsers,
     config::Config,
     connections::Connections,
     descriptors::Descriptors,
@@ -149,7 +150,7 @@ impl Hub {
         let addresses = Addresses { proxy, tunnel, api, metrics, pin: authority.pin(), admin };
         // A client may name its cluster by the server name in TLS.
         let wildcard = format!("*.{}", config.clusters_domain);
-        let certified = names.iter().cloned().chain([wildcard]).collect();
+        let certified: Vec<_> = names.iter().chain(&config.api_names).cloned().chain([wildcard]).collect();
         let authorities = Authorities::new(authority, folder, certified).map_err(StartError::Authorities)?;
         let tls = authorities.tls(&[ALPN_TUNNEL, ALPN_JOIN]);
         let serve = |(port, worker): (PortSocket, &Handle)| {
@@ -214,7 +215,7 @@ impl Hub {
         };
         let (registered, issuing) = (registry.clone(), authorities.clone());
         let kube = Server::new(registry.clone(), env!("CARGO_PKG_VERSION"));
-        let gateway = Gateway::new(proxy.clone());
+        let gateway = Gateway::new(proxy.clone(), Browsers::new(authorities.names(), config.service_urls));
         let discovery = Discovery {
             registry: registry.clone(),
             tunnels: tunnels.clone(),

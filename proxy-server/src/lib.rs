@@ -12,6 +12,7 @@ mod agents;
 mod api;
 mod authorities;
 mod bodies;
+mod browser;
 mod caller;
 mod client;
 pub mod config;

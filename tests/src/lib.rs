@@ -5,6 +5,7 @@
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test fails on everything that it does not expect")]
 
+pub mod browser;
 pub mod client;
 mod config;
 mod credentials;
@@ -31,6 +32,7 @@ mod spoke;
 pub mod tool;
 mod wait;
 
+pub use browser::Browser;
 pub use client::Client;
 pub use credentials::{Credentials, HUB_NAME};
 pub use etcd::Etcd;

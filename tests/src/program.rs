@@ -73,6 +73,15 @@ impl Program {
         Self { path: "unshare".into(), arguments, ..self }
     }
 
+    /// Runs in mount and process namespaces of its own, all of which end with it, after a shell line of which `$0` is `path` and
+    /// `$@` the program. Needs root.
+    #[must_use]
+    pub fn within_namespaces(self, line: &str, path: &Path) -> Self {
+        let own = ["--mount-proc", "--pid", "--fork", "--kill-child", "/bin/sh", "-c", line].map(OsString::from);
+        let own = own.into_iter().chain([path.into(), self.path.into_os_string()]);
+        Self { path: "unshare".into(), arguments: own.chain(self.arguments).collect(), ..self }
+    }
+
     /// Runs on a terminal of its own, which `script` of util-linux makes; its exit code is kept.
     #[must_use]
     pub fn within_terminal(self) -> Self {

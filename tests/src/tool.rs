@@ -71,6 +71,26 @@ pub fn node() -> Result<Program> {
     Ok(find("node")?.env("CLIENT_NODE", installed("node/node_modules/@kubernetes/client-node")?))
 }
 
+/// Chromium, Debian's.
+pub fn chromium() -> Result<Program> {
+    find("chromium")
+}
+
+/// The tools by which Chromium's certificates are kept (NSS).
+pub fn certutil() -> Result<Program> {
+    find("certutil")
+}
+
+/// Beside [`certutil`], for private keys.
+pub fn pk12util() -> Result<Program> {
+    find("pk12util")
+}
+
+/// OpenSSL's command.
+pub fn openssl() -> Result<Program> {
+    find("openssl")
+}
+
 fn installed(folder: &str) -> Result<PathBuf> {
     let path = config::tools_folder()?.join(folder);
     ensure!(path.is_dir(), "{} is missing: run `tests/install.sh`, which installs it", path.display());

@@ -186,6 +186,7 @@ impl Status {
             403 => "Forbidden",
             404 => "NotFound",
             429 => "TooManyRequests",
+            421 => "MisdirectedRequest",
             502 => "BadGateway",
             503 => "ServiceUnavailable",
             504 => "Timeout",

@@ -7,6 +7,7 @@ mod answers;
 mod api_clients;
 mod architecture;
 mod bad_input;
+mod browser;
 mod clients;
 mod demo;
 mod deploy;
