@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use jiff::Timestamp;
 use registry::store::Txn;
-use registry::{NewUser, Reach, Registry, Role};
+use registry::{MAX_USER_VALIDITY, NewUser, Reach, Registry, Role, new_uid};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
@@ -44,7 +44,9 @@ impl Roster {
         let mut tokens = Vec::new();
         for user in 0..self.users {
             let clusters = Reach::Named(Default::default());
-            let new = NewUser { name: name(user).parse()?, role: Role::User, groups: Vec::new(), clusters };
+            let name = name(user).parse()?;
+            let (uid, validity) = (new_uid(), MAX_USER_VALIDITY);
+            let new = NewUser { name, role: Role::User, groups: Vec::new(), clusters, uid, validity };
             let (_, token) = registry.create_user(new, now).await?;
             tokens.push(token.expose_secret().to_owned());
         }

@@ -149,7 +149,7 @@ mod tests {
         let authority = Authority::load_or_create(folder.path()).unwrap();
         let key = PrivateKey::generate();
         let user: UserName = "alice".parse().unwrap();
-        let issued = authority.issue_user(&key.csr_der().unwrap(), &user, Duration::from_secs(3600)).unwrap();
+        let issued = authority.issue_user(&key.csr_der().unwrap(), &user, None, Duration::from_secs(3600)).unwrap();
         let hub = HubEntry { user, api: "https://hub:8443".into(), proxy: "hub:8090".into(), pin: authority.pin() };
         Credentials {
             hub,
@@ -236,12 +236,12 @@ mod tests {
         let csr = key.csr_der().unwrap();
         let mine = Credentials {
             ca_pem: authority.certificate_pem().into(),
-            chain_pem: authority.issue_user(&csr, &user, Duration::from_secs(60)).unwrap().chain_pem,
+            chain_pem: authority.issue_user(&csr, &user, None, Duration::from_secs(60)).unwrap().chain_pem,
             key_pem: key.to_pem().into(),
             ..credentials()
         };
         let handshake = Handshake::run(&mine.tls().unwrap().config(&[]).unwrap(), &server);
         let leaf = &handshake.server.peer_certificates().unwrap()[0];
-        assert_eq!(Identity::from_certificate(leaf).unwrap(), Identity::User { user, groups: vec![] });
+        assert_eq!(Identity::from_certificate(leaf).unwrap(), Identity::User { user, groups: vec![], uid: None });
     }
 }

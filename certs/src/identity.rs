@@ -19,8 +19,8 @@ const MANAGED_CLUSTERS: &str = "system:open-cluster-management:managed-clusters"
 pub enum Identity {
     /// An agent, which speaks for its cluster and no other.
     Agent { cluster: ClusterName, agent: AgentName },
-    /// A user, by Kubernetes' convention: CN the user, O the groups.
-    User { user: UserName, groups: Vec<String> },
+    /// A user, by Kubernetes' convention: CN the user, O the groups; and the uid of its registration.
+    User { user: UserName, groups: Vec<String>, uid: Option<String> },
 }
 
 /// Why a certificate stands for nobody.
@@ -56,11 +56,13 @@ impl Identity {
         let name = name.as_str().map_err(|_| IdentityError::CommonName)?;
         let groups = organizations(subject)?;
         let uris = uris(&certificate)?;
-        if name.starts_with(PREFIX) || !uris.is_empty() || groups.iter().any(|group| group.starts_with(PREFIX)) {
+        let uid = user_uid(&uris);
+        let no_users_uri = uid.is_none() && !uris.is_empty();
+        if name.starts_with(PREFIX) || no_users_uri || groups.iter().any(|group| group.starts_with(PREFIX)) {
             return agent(name, &groups, &uris);
         }
         let user = name.parse().map_err(|_| IdentityError::NotAUser)?;
-        Ok(Self::User { user, groups })
+        Ok(Self::User { user, groups, uid })
     }
 
     /// `agent` or `user`.
@@ -92,6 +94,14 @@ fn uris<'a>(certificate: &'a X509Certificate<'_>) -> Result<Vec<&'a str>, Identi
     Ok(names.iter().filter_map(uri).collect())
 }
 
+/// The uid in a user's one URI.
+fn user_uid(uris: &[&str]) -> Option<String> {
+    let [uri] = uris else { return None };
+    let uid = uri.strip_prefix(&user_uri(""))?;
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    ((1..=64).contains(&uid.len()) && uid.bytes().all(inner)).then(|| uid.to_owned())
+}
+
 fn agent(name: &str, groups: &[String], uris: &[&str]) -> Result<Identity, IdentityError> {
     let parts = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once(':'));
     let (cluster, agent) = parts.ok_or(IdentityError::Contradiction)?;
@@ -113,6 +123,11 @@ pub(crate) fn agent_common_name(cluster: &ClusterName, agent: &AgentName) -> Str
 /// An agent's organizations.
 pub(crate) fn agent_groups(cluster: &ClusterName) -> [String; 2] {
     [format!("{PREFIX}{cluster}"), MANAGED_CLUSTERS.to_owned()]
+}
+
+/// A user's SPIFFE id, by the uid of its registration: one who was registered later under the same name is another.
+pub(crate) fn user_uri(uid: &str) -> String {
+    format!("spiffe://{TRUST_DOMAIN}/user/{uid}")
 }
 
 /// An agent's SPIFFE id.
@@ -188,8 +203,31 @@ mod tests {
         let identity = user_leaf().identity().unwrap();
         assert_eq!(
             identity,
-            Identity::User { user: "alice".parse().unwrap(), groups: vec!["dev".into(), "ops".into()] }
+            Identity::User { user: "alice".parse().unwrap(), groups: vec!["dev".into(), "ops".into()], uid: None }
         );
+    }
+
+    #[test]
+    fn a_users_uid_is_its_one_uri_and_makes_no_agent_a_user() {
+        let uid = "3d6a5ef0-2f34-4c4e-9d77-0c7cf1a3b6a1";
+        let uri: &str = Box::leak(user_uri(uid).into_boxed_str());
+        let mut leaf = user_leaf();
+        leaf.uris = vec![uri];
+        let Ok(Identity::User { uid: Some(read), .. }) = leaf.identity() else { panic!("no user") };
+        assert_eq!(read, uid);
+        let bad: [fn(&mut Leaf); 5] = [
+            |leaf| leaf.uris.push("spiffe://cluster-proxy.internal/user/other"),
+            |leaf| leaf.uris = vec!["spiffe://cluster-proxy.internal/user/"],
+            |leaf| leaf.uris = vec!["spiffe://cluster-proxy.internal/user/a/b"],
+            |leaf| leaf.uris = vec!["spiffe://elsewhere.internal/user/a"],
+            |leaf| leaf.names = vec!["system:open-cluster-management:c1:a1"],
+        ];
+        for (at, change) in bad.iter().enumerate() {
+            let mut leaf = user_leaf();
+            leaf.uris = vec![uri];
+            change(&mut leaf);
+            assert_eq!(leaf.identity(), Err(IdentityError::Contradiction), "case {at}");
+        }
     }
 
     #[test]

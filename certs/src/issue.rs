@@ -15,7 +15,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{
     authority::{Authority, HUB_SERVER_NAME},
-    identity::{agent_common_name, agent_groups, agent_uri},
+    identity::{agent_common_name, agent_groups, agent_uri, user_uri},
     key::PrivateKey,
     name::{AgentName, ClusterName, UserName},
     request::{Request, RequestError},
@@ -69,9 +69,15 @@ impl Authority {
     }
 
     /// A certificate for `user`. Its groups are not in it: the registry knows them, and they change. Of the CSR only
-    /// the public key is used.
-    pub fn issue_user(&self, csr: &[u8], user: &UserName, validity: Duration) -> Result<Issued, IssueError> {
-        self.issue(csr, |dates| client_params(user, dates), validity)
+    /// the public key is used. `uid` is that of the user's registration; users of before there were any have none.
+    pub fn issue_user(
+        &self,
+        csr: &[u8],
+        user: &UserName,
+        uid: Option<&str>,
+        validity: Duration,
+    ) -> Result<Issued, IssueError> {
+        self.issue(csr, |dates| user_params(user, uid, dates), validity)
     }
 
     /// A hub's key and certificate for `names` (DNS names and addresses), beside [`HUB_SERVER_NAME`], `localhost` and
@@ -137,6 +143,14 @@ pub(crate) fn agent_params(
     params.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 10]), everyone);
     let uri = agent_uri(cluster, agent);
     params.subject_alt_names = vec![SanType::URI(uri.try_into().map_err(IssueError::Sign)?)];
+    Ok(params)
+}
+
+pub(crate) fn user_params(user: &UserName, uid: Option<&str>, dates: Dates) -> Result<CertificateParams, IssueError> {
+    let mut params = client_params(user, dates)?;
+    if let Some(uid) = uid {
+        params.subject_alt_names = vec![SanType::URI(user_uri(uid).try_into().map_err(IssueError::Sign)?)];
+    }
     Ok(params)
 }
 
@@ -250,9 +264,9 @@ mod tests {
         let usage = leaf.key_usage().unwrap().unwrap().value;
         assert!(usage.digital_signature() && !usage.key_cert_sign());
 
-        let issued = authority.issue_user(csr.der(), &"alice".parse().unwrap(), HOUR).unwrap();
+        let issued = authority.issue_user(csr.der(), &"alice".parse().unwrap(), Some("u-1"), HOUR).unwrap();
         let chain = certificates(&issued);
-        let expected = Identity::User { user: "alice".parse().unwrap(), groups: vec![] };
+        let expected = Identity::User { user: "alice".parse().unwrap(), groups: vec![], uid: Some("u-1".into()) };
         assert_eq!(Identity::from_certificate(&chain[0]).unwrap(), expected);
     }
 
@@ -260,7 +274,7 @@ mod tests {
     fn the_chain_is_leaf_and_authority_and_verifies() {
         let authority = authority();
         let key = PrivateKey::generate();
-        let issued = authority.issue_user(&key.csr_der().unwrap(), &"alice".parse().unwrap(), HOUR).unwrap();
+        let issued = authority.issue_user(&key.csr_der().unwrap(), &"alice".parse().unwrap(), None, HOUR).unwrap();
         let chain = certificates(&issued);
         assert_eq!(&chain[1], authority.certificate());
         assert_eq!(chain.len(), 2);
@@ -308,7 +322,7 @@ mod tests {
     fn no_leaf_outlives_its_authority() {
         let authority = authority();
         let csr = PrivateKey::generate().csr_der().unwrap();
-        let issued = authority.issue_user(&csr, &"alice".parse().unwrap(), Duration::MAX).unwrap();
+        let issued = authority.issue_user(&csr, &"alice".parse().unwrap(), None, Duration::MAX).unwrap();
         assert_eq!(issued.not_after, not_after(authority.certificate()));
     }
 

@@ -6,7 +6,7 @@
 //! |---|---|---|---|
 //! | hub | CN [`HUB_SERVER_NAME`] | [`HUB_SERVER_NAME`], `localhost`, loopback, its own names | serverAuth |
 //! | agent | CN `system:open-cluster-management:<cluster>:<agent>`, O `system:open-cluster-management:<cluster>` and `system:open-cluster-management:managed-clusters` | `spiffe://cluster-proxy.internal/cluster/<cluster>/agent/<agent>` | clientAuth |
-//! | user | CN the user | – | clientAuth |
+//! | user | CN the user | `spiffe://cluster-proxy.internal/user/<uid>` | clientAuth |
 //!
 //! [`Identity::from_certificate`] is the only place where a certificate becomes a name.
 

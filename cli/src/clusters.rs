@@ -200,7 +200,10 @@ fn agents_table(clusters: &[ClusterView], now: Timestamp) -> Table {
                 Cell::styled(state, style),
                 agent.address.map(|address| address.to_string()).unwrap_or_default().into(),
                 format!("{} ago", quantity::age(agent.requested_at, now)).into(),
-                agent.last_seen.map_or_else(|| "never".to_owned(), |seen| format!("{} ago", quantity::age(seen, now))).into(),
+                agent
+                    .last_seen
+                    .map_or_else(|| "never".to_owned(), |seen| format!("{} ago", quantity::age(seen, now)))
+                    .into(),
                 agent.key.to_string().into(),
             ]);
         }

@@ -184,12 +184,7 @@ impl Delete {
     }
 }
 
-async fn decide(
-    api: &Api,
-    name: &ClusterName,
-    decision: &str,
-    body: &impl serde::Serialize,
-) -> Result<(), CallError> {
+async fn decide(api: &Api, name: &ClusterName, decision: &str, body: &impl serde::Serialize) -> Result<(), CallError> {
     let decided: Result<ClusterView, CallError> = api.post(&format!("/v1/clusters/{name}/{decision}"), body).await;
     decided.map(drop)
 }

@@ -19,7 +19,8 @@ use crate::{
 #[command(after_help = "Examples:\n  \
     cluster-proxy join-command edge-1\n  \
     cluster-proxy join-command --ttl 24h\n\n\
-    The line holds a token: whoever has it joins with it, once.")]
+    The line holds a token: whoever has it joins with it, once. It goes to the agent's standard input and into no process's \
+    arguments, which other users of the machine see.")]
 pub(crate) struct JoinCommand {
     /// The cluster that is to join [default: the one pasting the line says its name with --cluster]
     #[arg(value_name = "CLUSTER")]
@@ -53,13 +54,13 @@ impl JoinCommand {
     }
 }
 
-/// `name_wanted`: the token is for any name, so that the line has to say one.
+/// The shell's own `echo` is no process. `name_wanted`: the token is for any name, so that the line has to say one.
 fn line(status: &HubStatus, token: &SecretString, name_wanted: bool) -> String {
     let cluster = if name_wanted { " --cluster \"$(hostname -s)\"" } else { "" };
     format!(
-        "proxy-agent join --hub {} --token {} --pin {}{cluster} --run",
-        status.agent_addresses.join(","),
+        "echo {} | proxy-agent join --hub {} --token-file - --pin {}{cluster} --run",
         token.expose_secret(),
+        status.agent_addresses.join(","),
         status.pin,
     )
 }
@@ -86,7 +87,7 @@ mod tests {
         };
         assert_eq!(
             line(&status, &"cpj-a.b".into(), false),
-            "proxy-agent join --hub hub:8091,[::1]:8091 --token cpj-a.b --pin sha256:ab --run"
+            "echo cpj-a.b | proxy-agent join --hub hub:8091,[::1]:8091 --token-file - --pin sha256:ab --run"
         );
         assert!(line(&status, &"cpj-a.b".into(), true).contains(" --cluster "));
     }

@@ -29,6 +29,7 @@ mod suggestion;
 mod table;
 mod token;
 mod user;
+mod user_token;
 mod yaml;
 
 #[tokio::main]

@@ -12,7 +12,7 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use registry::{
     Reach,
-    api::{HubStatus, NewUser, UserCreated, UserList, UserView},
+    api::{CredentialIssued, HubStatus, NewCredential, NewUser, UserCreated, UserList, UserView},
 };
 
 use crate::{
@@ -22,6 +22,7 @@ use crate::{
     output::{note, print, print_json},
     quantity,
     table::Table,
+    user_token::UserTokenCommand,
 };
 
 #[derive(Debug, Subcommand)]
@@ -30,6 +31,11 @@ pub(crate) enum UserCommand {
     Create(Create),
     /// List the users
     List(List),
+    /// Give a user a new certificate, in its folder of credentials
+    Renew(Renew),
+    /// Make, list and delete the tokens of a user
+    #[command(subcommand)]
+    Token(UserTokenCommand),
     /// Delete users: their connections are cut
     Delete(Delete),
 }
@@ -49,8 +55,23 @@ pub(crate) struct Create {
     /// Folder to make for the credentials [default: ./NAME]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// How long the certificate is good for
-    #[arg(long, value_name = "DURATION", default_value = "365d", value_parser = duration::parse)]
+    /// How long certificate and token are good for: a year at most
+    #[arg(long, value_name = "DURATION", default_value = "90d", value_parser = duration::parse)]
+    validity: Duration,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  \
+    cluster-proxy user renew alice --out ./alice\n\n\
+    Key and certificate in the folder are replaced; a token there stays, and 'cluster-proxy user token' makes others.")]
+pub(crate) struct Renew {
+    #[arg(value_name = "NAME")]
+    name: UserName,
+    /// The folder of its credentials, as 'user create' has made it [default: ./NAME]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// How long the certificate is good for: a year at most
+    #[arg(long, value_name = "DURATION", default_value = "90d", value_parser = duration::parse)]
     validity: Duration,
 }
 
@@ -119,12 +140,20 @@ impl UserCommand {
         match self {
             Self::Create(create) => create.run(&api, credentials).await,
             Self::List(list) => list.run(&api).await,
+            Self::Renew(renew) => renew.run(&api, credentials).await,
+            Self::Token(token) => token.run(&api).await,
             Self::Delete(delete) => delete.run(&api).await,
         }
     }
 }
 
 impl Create {
+    /// When the credentials end, by this machine's clock.
+    fn end(&self) -> String {
+        let end = Timestamp::now().checked_add(self.validity).map(|end| end.strftime("%Y-%m-%d").to_string());
+        end.unwrap_or_default()
+    }
+
     async fn run(&self, api: &Api, own: &Credentials) -> Result<(), Failure> {
         let folder = self.out.clone().unwrap_or_else(|| Path::new(".").join(self.name.as_ref()));
         let new = New {
@@ -135,8 +164,32 @@ impl Create {
             validity: self.validity,
         };
         create(api, own, new, &folder).await?;
+        note(format!("They are good until {}; 'cluster-proxy user renew {}' renews them.", self.end(), self.name));
         note(format!("credentials of user {} written; use them with --credentials DIR or", self.name));
         note(format!("  export CLUSTER_PROXY_CREDENTIALS={}", folder.display()));
+        print(folder.display())
+    }
+}
+
+impl Renew {
+    async fn run(&self, api: &Api, own: &Credentials) -> Result<(), Failure> {
+        let folder = self.out.clone().unwrap_or_else(|| Path::new(".").join(self.name.as_ref()));
+        let load = |folder: &Path| Credentials::load(folder).map_err(|source| Failure::new(Exit::Other, source));
+        let mut credentials = load(&folder)?;
+        if credentials.hub.user != self.name {
+            let failure =
+                Failure::new(Exit::Usage, format!("{} is of user {}", folder.display(), credentials.hub.user));
+            return Err(failure.next("name the folder of its credentials with --out DIR"));
+        }
+        let key = PrivateKey::generate();
+        let csr = key.csr_der().map_err(CreateError::Key)?;
+        let asked = NewCredential { csr, validity_seconds: self.validity.as_secs() };
+        let issued: CredentialIssued = api.post(&format!("/v1/users/{}/certificate", self.name), &asked).await?;
+        credentials.ca_pem = own.ca_pem.clone();
+        credentials.chain_pem = issued.certificate_chain_pem;
+        credentials.key_pem = key.to_pem().into();
+        credentials.save(&folder).map_err(|source| Failure::new(Exit::Other, source))?;
+        note(format!("the certificate is good until {}", issued.not_after));
         print(folder.display())
     }
 }

@@ -4,7 +4,8 @@
 mod cli;
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, BufRead, IsTerminal, Read},
     net::SocketAddr,
     path::{Path, PathBuf},
     str::FromStr,
@@ -227,7 +228,7 @@ fn read_exports(settings: &mut Settings<'_>) -> ExportConfig {
 
 fn read_join(settings: &mut Settings<'_>, config: Config, host_name: &str) -> Option<Command> {
     const COPY: &str = "copy it from 'cluster-proxy join-command' on the hub";
-    let token = settings.required::<String>("token", COPY).map(SecretString::from);
+    let token = read_token(settings, COPY);
     let pin = settings.required("pin", COPY);
     let cluster = settings.optional("cluster");
     let agent = match settings.optional("agent") {
@@ -243,6 +244,42 @@ fn read_join(settings: &mut Settings<'_>, config: Config, host_name: &str) -> Op
     let (state, hubs) = (config.state.clone(), config.hubs.clone());
     let join = JoinConfig { state, hubs, token: token?, pin: pin?, cluster, agent: agent?, timeout };
     Some(Command::Join { join, then_run: then_run.then_some(config) })
+}
+
+/// The token: from its file, or as it is.
+fn read_token(settings: &mut Settings<'_>, hint: &str) -> Option<SecretString> {
+    let Some(path) = settings.optional::<PathBuf>("token-file") else {
+        return settings.required::<String>("token", hint).map(SecretString::from);
+    };
+    if settings.optional::<String>("token").is_some() {
+        settings.reject("--token and --token-file: give one of them".into());
+    }
+    match token_from(&path) {
+        Ok(token) => Some(token),
+        Err(error) => {
+            let place = if path == Path::new("-") { "standard input".into() } else { path.display().to_string() };
+            settings.reject(format!("--token-file: no token can be read from {place} ({error}); {hint}"));
+            None
+        }
+    }
+}
+
+fn token_from(path: &Path) -> io::Result<SecretString> {
+    // A token is some 60 bytes; what is longer is none.
+    const LONGEST: u64 = 4096;
+    let mut text = String::new();
+    if path == Path::new("-") {
+        if io::stdin().is_terminal() {
+            eprint!("token: ");
+        }
+        io::stdin().lock().take(LONGEST).read_line(&mut text)?;
+    } else {
+        fs::File::open(path)?.take(LONGEST).read_to_string(&mut text)?;
+    }
+    match text.trim() {
+        "" => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it is empty")),
+        token => Ok(SecretString::from(token)),
+    }
 }
 
 /// Root's agent is a service of the machine; anyone else's is that user's (XDG Base Directory Specification).

@@ -195,7 +195,7 @@ mod tests {
         state.save_chain(&other.chain_pem).unwrap();
         assert!(matches!(Identity::load(&state), Err(IdentityError::OtherKey)));
 
-        let user = authority.issue_user(&csr, &"alice".parse().unwrap(), DAY).unwrap();
+        let user = authority.issue_user(&csr, &"alice".parse().unwrap(), None, DAY).unwrap();
         state.save_chain(&user.chain_pem).unwrap();
         assert!(matches!(Identity::load(&state), Err(IdentityError::OtherName { .. })));
 

@@ -65,7 +65,9 @@ fn sentence(progress: &JoinProgress) -> (String, bool) {
     match progress {
         JoinProgress::Connecting { hub } => (format!("connecting to {hub}"), false),
         JoinProgress::Waiting { cluster, agent, key } => (
-            format!("waiting for the hub's admin to run: cluster-proxy accept {cluster}/{agent}\nkey of this agent: {key}"),
+            format!(
+                "waiting for the hub's admin to run: cluster-proxy accept {cluster}/{agent}\nkey of this agent: {key}"
+            ),
             true,
         ),
         JoinProgress::Retrying { why } => (format!("{why}; trying again"), true),

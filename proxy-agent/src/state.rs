@@ -39,7 +39,7 @@ pub struct Membership {
 pub enum StateError {
     /// There is no certificate: the agent has not joined.
     #[error(
-        "{} holds no identity: run 'proxy-agent join --hub HOST:PORT --token TOKEN --pin PIN' first \
+        "{} holds no identity: run 'proxy-agent join --hub HOST:PORT --token-file FILE --pin PIN' first \
          (on the hub, 'cluster-proxy join-command' prints the whole line)",
         .0.display()
     )]

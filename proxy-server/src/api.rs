@@ -3,6 +3,7 @@
 mod credential;
 mod decision;
 mod failure;
+mod user_credentials;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -14,7 +15,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use registry::{
-    ManagedCluster, Registry, Role, Standing, User,
+    Login, MAX_USER_VALIDITY, ManagedCluster, Registry, Role, Standing, User,
     api::{
         ClusterCounts, ClusterList, ClusterView, HubStatus, NewToken, NewUser, TokenCreated, TokenList, TokenView,
         TunnelView, UserCreated, UserList, UserView,
@@ -27,6 +28,7 @@ use registry::{
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::{Interval, interval};
 
 use crate::{
     authorities::Authorities,
@@ -44,6 +46,9 @@ use failure::{Failure, bad_request, failure};
 
 /// Longest request body of our own API, in bytes; a CSR is below one KiB.
 const BODY_LIMIT: usize = 64 * 1024;
+
+/// How soon a watch is ended whose asker's token has.
+const LOOK_AGAIN: Duration = Duration::from_secs(20);
 
 /// The group of what only our own API shows.
 const REGISTER: &str = "register.open-cluster-management.io";
@@ -86,13 +91,13 @@ impl Api {
             Ok(answered) => return answered,
             Err(own) => own,
         };
-        let asker = self.asker(request.headers(), &origin);
+        let login = self.login(request.headers(), &origin);
         let is_ours = |path: &str| path.starts_with("/v1/") || path == discovery::PATH;
         if !is_ours(request.uri().path()) {
-            return self.answer_kube(request, asker).await;
+            return self.answer_kube(request, login).await;
         }
-        let answered = match asker {
-            Ok(asker) => self.route(&asker, &origin, request).await,
+        let answered = match login {
+            Ok(login) => self.route(&login.caller(), &origin, request).await,
             Err(error) => Err(unknown_asker(&error)),
         };
         let response = answered.unwrap_or_else(|failure| {
@@ -109,13 +114,9 @@ impl Api {
     }
 
     /// The registry's Kubernetes-style API.
-    async fn answer_kube(
-        &self,
-        request: Request<Incoming>,
-        asker: Result<rbac::Caller, CallerError>,
-    ) -> Response<Body> {
-        let asker = match asker {
-            Ok(asker) => asker,
+    async fn answer_kube(&self, request: Request<Incoming>, login: Result<Login, CallerError>) -> Response<Body> {
+        let asker = match &login {
+            Ok(login) => login.caller(),
             // As in Kubernetes, everybody may ask for the version and the health.
             Err(CallerError::Missing) if is_public(request.uri().path()) => rbac::Caller {
                 user: "system:anonymous".to_owned(),
@@ -140,31 +141,39 @@ impl Api {
             Err(fault) => return kube_status(&body_status(fault)),
         };
         match self.kube.answer(&head.map(|()| bytes), &asker, Timestamp::now()).await {
-            Answer::Watch(head, frames) => self.watch(&asker, head, *frames),
+            Answer::Watch(head, frames) => self.watch(&asker, login.ok(), head, *frames),
             Answer::Whole(response) => response.map(|body| whole(Full::new(body))),
         }
     }
 
-    /// A watch, if `asker` may have one more.
-    fn watch(&self, asker: &rbac::Caller, head: Response<()>, frames: Frames) -> Response<Body> {
+    /// A watch, if `asker` may have one more. It ends once what it was asked with is good no more.
+    fn watch(&self, asker: &rbac::Caller, login: Option<Login>, head: Response<()>, frames: Frames) -> Response<Body> {
         let Some(share) = self.watches.take(&asker.user) else {
             let message = format!("the user has {} watches, as many as one may have; end some", self.watches.most());
             return kube_status(&Status::too_many_requests(message));
         };
-        let next = |(mut frames, share): (Frames, Share<String>)| async move {
-            frames.next().await.map(|frame| (frame, (frames, share)))
+        let looks = interval(LOOK_AGAIN);
+        let asked = (self.registry.clone(), login);
+        let next = |(mut frames, share, mut looks, asked): (
+            Frames,
+            Share<String>,
+            Interval,
+            (Arc<Registry>, Option<Login>),
+        )| async move {
+            let frame = next_frame(&mut frames, &mut looks, &asked).await?;
+            Some((frame, (frames, share, looks, asked)))
         };
-        head.map(|()| streamed(stream::unfold((frames, share), next)))
+        head.map(|()| streamed(stream::unfold((frames, share, looks, asked), next)))
     }
 
     /// Who asks.
-    fn asker(&self, headers: &HeaderMap, origin: &Origin) -> Result<rbac::Caller, CallerError> {
+    fn login(&self, headers: &HeaderMap, origin: &Origin) -> Result<Login, CallerError> {
         let credentials = headers.get(header::AUTHORIZATION);
         let credentials =
             credentials.map_or(Ok(Credentials::default()), |value| Credentials::parse(value.as_bytes()))?;
         let shown = Shown { credentials, ..origin.shown() };
         match Caller::authenticate(&shown, &self.registry)? {
-            Caller::User(user) => Ok(user.caller()),
+            Caller::User(login) => Ok(login),
             // Nobody comes here by the hub's Unix socket.
             Caller::Socket { .. } => Err(CallerError::Missing),
         }
@@ -219,7 +228,7 @@ impl Api {
             }
             (_, ["v1", "clusters", name, decision @ ..]) => {
                 self.require(asker, "update", REGISTER, "managedclusters/accept", name)?;
-                self.decide(administrator, name, decision, request, now).await
+                self.decide(asker, name, decision, request, now).await
             }
             (&Method::GET, ["v1", "tokens"]) => {
                 self.require(asker, "list", REGISTER, "jointokens", "")?;
@@ -251,6 +260,9 @@ impl Api {
                 self.registry.delete_user(&name).await?;
                 tracing::info!(administrator, user = %name, "user deleted");
                 Ok(nothing())
+            }
+            (_, ["v1", "users", name, what @ ..]) if !what.is_empty() => {
+                self.user_credentials(asker, name, what, request, now).await
             }
             (&Method::POST, ["v1", "credential"]) => self.issue_credential(asker, origin, request).await,
             (_, ["v1", "status" | "clusters" | "tokens" | "users" | "credential", ..] | ["prometheus", "targets"]) => {
@@ -353,12 +365,14 @@ impl Api {
 
     async fn create_user(&self, asker: &rbac::Caller, new: NewUser, now: Timestamp) -> Answered {
         let role = if new.admin { Role::Admin } else { Role::User };
+        let validity = Duration::from_secs(new.validity_seconds);
+        check_validity(validity)?;
         let groups = new.groups.into_iter().map(String::from).collect();
-        let user = registry::NewUser { name: new.name, role, groups, clusters: new.clusters };
+        let uid = registry::new_uid();
+        let user = registry::NewUser { name: new.name, role, groups, clusters: new.clusters, uid, validity };
         self.registry.may_create_user(asker, &user).map_err(|escalation| lacking(&escalation))?;
         // The certificate first: a request that cannot be signed must leave no user behind.
-        let validity = Duration::from_secs(new.validity_seconds);
-        let issued = self.authorities.current().issue_user(&new.csr, &user.name, validity);
+        let issued = self.authorities.current().issue_user(&new.csr, &user.name, Some(&user.uid), validity);
         let issued = issued.map_err(|error| bad_request(&error))?;
         let (user, token) = self.registry.create_user(user, now).await?;
         tracing::info!(administrator = asker.user, user = %user.name, "user created");
@@ -386,17 +400,47 @@ fn lacking(right: &dyn std::error::Error) -> Failure {
     failure(StatusCode::FORBIDDEN, "Forbidden", message)
 }
 
+/// A user's credentials are good for a year at most.
+fn check_validity(validity: Duration) -> Result<(), Failure> {
+    if validity.as_secs() > 0 && validity <= MAX_USER_VALIDITY {
+        return Ok(());
+    }
+    let days = MAX_USER_VALIDITY.as_secs() / 86_400;
+    let message = format!("a user's credentials are good for one second to {days} days; choose another validity");
+    Err(failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message))
+}
+
 /// Who cannot be told who they are.
 fn unknown_asker(error: &CallerError) -> Failure {
     match error {
         CallerError::Agent | CallerError::NoUser(_) | CallerError::UnknownUser(_) => {
             failure(StatusCode::FORBIDDEN, "Forbidden", error.to_string())
         }
-        CallerError::Missing | CallerError::UnknownToken | CallerError::Malformed => {
-            failure(StatusCode::UNAUTHORIZED, "Unauthorized", error.to_string())
-        }
+        CallerError::Missing
+        | CallerError::UnknownToken
+        | CallerError::ExpiredToken { .. }
+        | CallerError::Malformed => failure(StatusCode::UNAUTHORIZED, "Unauthorized", error.to_string()),
         CallerError::Throttled | CallerError::Crowded(_) => {
             failure(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", error.to_string())
+        }
+    }
+}
+
+/// A watch's next frame; `None` also when the login that it was asked with is good no more.
+async fn next_frame(
+    frames: &mut Frames,
+    looks: &mut Interval,
+    (registry, login): &(Arc<Registry>, Option<Login>),
+) -> Option<Bytes> {
+    let mut next = std::pin::pin!(frames.next());
+    loop {
+        tokio::select! {
+            frame = &mut next => return frame,
+            _ = looks.tick() => {
+                if login.as_ref().is_some_and(|login| registry.current(login, Timestamp::now()).is_none()) {
+                    return None;
+                }
+            }
         }
     }
 }

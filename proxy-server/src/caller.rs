@@ -4,7 +4,8 @@ use std::{fmt, sync::Arc, time::SystemTime};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use certs::{ClusterName, Identity, UserName, issued_at};
-use registry::{Registry, User};
+use jiff::Timestamp;
+use registry::{Login, Registry, TokenRefusal, User};
 use rustls::pki_types::CertificateDer;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -13,8 +14,8 @@ use crate::lobby::Guest;
 /// An authenticated client.
 #[derive(Clone, Debug)]
 pub(crate) enum Caller {
-    /// A registered user.
-    User(Arc<User>),
+    /// A registered user, with what it has shown.
+    User(Login),
     /// A process that may open the hub's Unix socket: the hub's own machine trusts it with every cluster.
     Socket { uid: u32 },
 }
@@ -51,6 +52,8 @@ pub(crate) enum CallerError {
     Missing,
     #[error("the token is not known here; ask an administrator for a new one ('cluster-proxy user create NAME')")]
     UnknownToken,
+    #[error("the token ended at {at}; an administrator makes another: 'cluster-proxy user token create {user}'")]
+    ExpiredToken { user: UserName, at: Timestamp },
     #[error("the credentials cannot be read; send 'Basic' with CLUSTER:TOKEN, or 'Bearer' with the token")]
     Malformed,
     #[error("user {0} is not registered here any more; ask an administrator for new credentials")]
@@ -73,6 +76,7 @@ impl CallerError {
         match self {
             Self::Missing => "no_credentials",
             Self::UnknownToken => "unknown_user_token",
+            Self::ExpiredToken { .. } => "expired_user_token",
             Self::Malformed => "malformed_credentials",
             Self::UnknownUser(_) => "unknown_user",
             Self::Agent => "agent_certificate",
@@ -144,16 +148,16 @@ impl Caller {
             }
         }
         if let Some(token) = &shown.credentials.token {
-            return registry.authenticate(token.expose_secret()).map(Self::User).ok_or(CallerError::UnknownToken);
+            return Ok(Self::User(registry.authenticate(token.expose_secret(), Timestamp::now())?));
         }
         shown.uid.map(|uid| Self::Socket { uid }).ok_or(CallerError::Missing)
     }
 
-    fn of_certificate(certificate: &CertificateDer<'_>, registry: &Registry) -> Result<Arc<User>, CallerError> {
+    fn of_certificate(certificate: &CertificateDer<'_>, registry: &Registry) -> Result<Login, CallerError> {
         match Identity::from_certificate(certificate) {
-            Ok(Identity::User { user, .. }) => {
-                let known = registry.user(&user).filter(|known| issued_to(known, certificate));
-                known.ok_or_else(|| CallerError::UnknownUser(user.to_string()))
+            Ok(Identity::User { user, uid, .. }) => {
+                let known = registry.user(&user).filter(|known| issued_to(known, uid.as_deref(), certificate));
+                known.map(Login::by_certificate).ok_or_else(|| CallerError::UnknownUser(user.to_string()))
             }
             Ok(Identity::Agent { .. }) => Err(CallerError::Agent),
             Err(error) => Err(CallerError::NoUser(error.to_string())),
@@ -163,6 +167,11 @@ impl Caller {
     /// The user's name in decisions and limits.
     pub(crate) fn name(&self) -> String {
         self.to_string()
+    }
+
+    /// Whether what was shown has ended since.
+    pub(crate) fn has_ended(&self, now: Timestamp) -> bool {
+        matches!(self, Self::User(login) if login.token_end().is_some_and(|end| now >= end))
     }
 
     /// Whether this is the registered user `name`.
@@ -180,8 +189,21 @@ impl Caller {
 }
 
 /// Whether a certificate with the user's name is not of an earlier user of that name, who was deleted.
-fn issued_to(user: &User, certificate: &CertificateDer<'_>) -> bool {
-    issued_at(certificate).is_some_and(|issued| issued >= SystemTime::from(user.created_at))
+///
+/// Users that were registered before there were uids have none, and the time of their certificates tells; whoever took such
+/// a name since has one.
+fn issued_to(user: &User, uid: Option<&str>, certificate: &CertificateDer<'_>) -> bool {
+    let since = |issued: SystemTime| issued >= SystemTime::from(user.created_at);
+    user.uid.as_deref() == uid && (uid.is_some() || issued_at(certificate).is_some_and(since))
+}
+
+impl From<TokenRefusal> for CallerError {
+    fn from(refusal: TokenRefusal) -> Self {
+        match refusal {
+            TokenRefusal::Unknown => Self::UnknownToken,
+            TokenRefusal::Expired { user, at } => Self::ExpiredToken { user, at },
+        }
+    }
 }
 
 impl fmt::Display for Caller {

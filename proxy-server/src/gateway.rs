@@ -12,7 +12,7 @@ use http::{
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use registry::{
-    User, is_user_token,
+    Login, is_user_token,
     kube::{rbac, server::impersonated, status::Status},
 };
 use tunnel::{Extra, Identity, Stream, hop};
@@ -43,7 +43,7 @@ pub(crate) struct Gateway {
 
 /// Who asks, and what is left of what they showed.
 struct Asker {
-    user: Arc<User>,
+    user: Login,
     /// The client's `Authorization` is for the target: to the hub it has shown a certificate.
     speaks_to_target: bool,
 }

@@ -60,6 +60,9 @@ use crate::{
 /// How long cut connections and closing tunnels may take once their time is up.
 const CUT_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How soon connections are cut that were opened with a token that has ended since.
+const LOOK_FOR_ENDS: Duration = Duration::from_secs(10);
+
 /// How long an API client may take to shake hands and to show who it is. One with credentials sends its first request at once.
 const API_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -399,8 +402,20 @@ impl Hub {
 /// change too: looking at all of them would make a restart with many agents costly.)
 async fn watch(registry: &Registry, proxy: &Proxy, agents: &Agents) {
     let mut changes = registry.changes();
+    let mut looks = tokio::time::interval(LOOK_FOR_ENDS);
     loop {
-        let (cut, closed) = match changes.recv().await {
+        let change = tokio::select! {
+            change = changes.recv() => change,
+            _ = looks.tick() => {
+                let now = Timestamp::now();
+                let cut = proxy.recheck(|caller, _| caller.has_ended(now));
+                if cut > 0 {
+                    tracing::info!(connections = cut, "cut what was opened with tokens that have ended");
+                }
+                continue;
+            }
+        };
+        let (cut, closed) = match change {
             Ok(Change::Cluster(name)) => (proxy.recheck(|_, cluster| *cluster == name), agents.recheck(&name)),
             Ok(Change::User(name)) => (proxy.recheck(|caller, _| caller.is_user(&name)), 0),
             Ok(Change::Set(_) | Change::Rights(_)) => (proxy.recheck(|_, _| true), 0),

@@ -269,12 +269,10 @@ impl Proxy {
 
     fn still_allowed(&self, caller: &Caller, cluster: &ClusterName) -> bool {
         let Caller::User(user) = caller else { return true };
-        // The user as registered now, not as it was when the connection was opened.
-        let current = self.registry.user(&user.name);
-        // One of the same name that was registered since is somebody else.
-        current.is_some_and(|current| {
-            current.created_at == user.created_at && may_proxy(&self.registry, &current, cluster).is_ok()
-        })
+        // The user as registered now, not as it was when the connection was opened; and not one of the same name that
+        // was registered since, nor by a token that has ended or was deleted.
+        let current = self.registry.current(user, Timestamp::now());
+        current.is_some_and(|current| may_proxy(&self.registry, &current, cluster).is_ok())
     }
 }
 

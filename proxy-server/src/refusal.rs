@@ -40,9 +40,12 @@ impl OpenError {
             Self::Caller(CallerError::Agent | CallerError::NoUser(_) | CallerError::UnknownUser(_)) => {
                 StatusCode::FORBIDDEN
             }
-            Self::Caller(CallerError::Missing | CallerError::UnknownToken | CallerError::Malformed) => {
-                StatusCode::PROXY_AUTHENTICATION_REQUIRED
-            }
+            Self::Caller(
+                CallerError::Missing
+                | CallerError::UnknownToken
+                | CallerError::ExpiredToken { .. }
+                | CallerError::Malformed,
+            ) => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
             Self::Route(_) => StatusCode::BAD_REQUEST,
             Self::Forbidden { .. } | Self::Cut => StatusCode::FORBIDDEN,
             Self::UnknownCluster { .. } => StatusCode::NOT_FOUND,

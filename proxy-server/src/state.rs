@@ -20,8 +20,9 @@ use std::{
 use certs::{Authority, AuthorityError, Credentials, CredentialsError, HubEntry, IssueError, PrivateKey, UserName};
 use jiff::Timestamp;
 use registry::{
-    NewUser, NewUserError, Reach, Registry, Role, User, UserError,
+    MAX_USER_VALIDITY, NewUser, NewUserError, Reach, Registry, Role, User, UserError,
     kube::rbac::MASTERS,
+    new_uid,
     store::{Backend, CommitError, Etcd, OpenError},
 };
 use secrecy::SecretString;
@@ -30,8 +31,8 @@ use tunnel::RESET_KEY_LENGTH;
 /// The first administrator.
 const ADMIN: &str = "admin";
 
-/// The administrator's certificate is made anew at each start.
-const ADMIN_VALIDITY: Duration = Duration::from_secs(365 * 24 * 3600);
+/// The administrator's certificate is made anew at each start, and its token at the first start in the half of its life.
+const ADMIN_VALIDITY: Duration = MAX_USER_VALIDITY;
 
 /// What the folder holds, open.
 #[derive(Debug)]
@@ -103,7 +104,9 @@ impl State {
         let token = self.admin_token(&user, &folder.join("token")).await?;
         let key = PrivateKey::load_or_create(&folder.join("tls.key")).map_err(StateError::Key)?;
         let csr = key.csr_der().map_err(StateError::Csr)?;
-        let issued = self.authority.issue_user(&csr, &user, ADMIN_VALIDITY).map_err(StateError::Issue)?;
+        let uid = self.registry.user(&user).and_then(|known| known.uid.clone());
+        let issued = self.authority.issue_user(&csr, &user, uid.as_deref(), ADMIN_VALIDITY);
+        let issued = issued.map_err(StateError::Issue)?;
         let credentials = Credentials {
             hub: HubEntry { user, api, proxy, pin: self.authority.pin() },
             ca_pem: self.authority.certificate_pem().into(),
@@ -120,7 +123,11 @@ impl State {
     async fn admin_token(&self, user: &UserName, path: &Path) -> Result<SecretString, StateError> {
         // Also a registry from before there were roles makes its administrator anew.
         let is_admin = |known: &User| known.name == *user && known.groups.iter().any(|group| group == MASTERS);
-        let known = |token: &str| self.registry.authenticate(token).is_some_and(|known| is_admin(&known));
+        // Soon enough before its end, whenever the next start is.
+        let later = Timestamp::now() + ADMIN_VALIDITY / 2;
+        let known = |token: &str| {
+            self.registry.authenticate(token, later).is_ok_and(|known| is_admin(&known) && known.token_end().is_some())
+        };
         if let Some(token) = fs::read_to_string(path).ok().filter(|token| known(token.trim())) {
             return Ok(SecretString::from(token.trim()));
         }
@@ -128,7 +135,8 @@ impl State {
             self.registry.delete_user(user).await.map_err(StateError::Replace)?;
         }
         let groups = vec![MASTERS.to_owned()];
-        let new = NewUser { name: user.clone(), role: Role::Admin, groups, clusters: Reach::All };
+        let (uid, validity) = (new_uid(), ADMIN_VALIDITY);
+        let new = NewUser { name: user.clone(), role: Role::Admin, groups, clusters: Reach::All, uid, validity };
         let (_, token) = self.registry.create_user(new, Timestamp::now()).await.map_err(StateError::Create)?;
         Ok(token)
     }

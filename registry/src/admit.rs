@@ -16,7 +16,9 @@ pub enum AgentRefusal {
     Denied { cluster: ClusterName },
     #[error("cluster {cluster} has no agent {agent}; join it again with a new token")]
     UnknownAgent { cluster: ClusterName, agent: AgentName },
-    #[error("agent {agent} of cluster {cluster} is not accepted yet; an admin can: cluster-proxy accept {cluster}/{agent}")]
+    #[error(
+        "agent {agent} of cluster {cluster} is not accepted yet; an admin can: cluster-proxy accept {cluster}/{agent}"
+    )]
     AgentNotAccepted { cluster: ClusterName, agent: AgentName },
     #[error(
         "agent {agent} of cluster {cluster} was denied by an admin; to come back, join from an empty state folder with a \

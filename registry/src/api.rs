@@ -14,6 +14,10 @@
 //! | `POST /v1/users` | [`NewUser`] | [`UserCreated`] |
 //! | `GET /v1/users` | – | [`UserList`] |
 //! | `DELETE /v1/users/NAME` | – | – |
+//! | `GET /v1/users/NAME/tokens` | – | [`UserTokenList`] |
+//! | `POST /v1/users/NAME/tokens` | [`NewUserToken`] | [`UserTokenCreated`] |
+//! | `DELETE /v1/users/NAME/tokens/TOKEN` | – | – |
+//! | `POST /v1/users/NAME/certificate` | [`NewCredential`] | [`CredentialIssued`] |
 //! | `POST /v1/credential` | [`NewCredential`] | [`CredentialIssued`] |
 //! | `GET /v1/status` | – | [`HubStatus`] |
 //!
@@ -28,7 +32,7 @@ use serde_json::{Map, Value};
 use crate::cluster::{ManagedCluster, ShownAgent};
 use crate::kube::sets::Rule;
 use crate::token::{JoinToken, TokenUse};
-use crate::user::{Reach, Role, User};
+use crate::user::{Reach, Role, User, UserToken};
 
 /// Every cluster, sorted by name.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -149,7 +153,7 @@ pub struct NewUser {
     /// A PKCS#10 request in DER, base64 in JSON: the user's key stays where it was made.
     #[serde(with = "base64_bytes")]
     pub csr: Vec<u8>,
-    /// How long the certificate is good for.
+    /// How long the certificate and the token are good for: at most a year.
     pub validity_seconds: u64,
 }
 
@@ -164,7 +168,7 @@ pub struct UserCreated {
     pub token: SecretString,
     /// The user's certificate, then the hub's CA.
     pub certificate_chain_pem: String,
-    /// When the certificate ends. The token has no end.
+    /// When certificate and token end.
     pub not_after: Timestamp,
 }
 
@@ -184,6 +188,46 @@ pub struct UserView {
     pub groups: Vec<String>,
     pub clusters: Reach,
     pub created_at: Timestamp,
+}
+
+/// Asks for a further token of a user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewUserToken {
+    pub name: String,
+    /// At most a year.
+    pub validity_seconds: u64,
+}
+
+/// A new token of a user. The only time it is shown.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UserTokenCreated {
+    #[serde(flatten)]
+    pub view: UserTokenView,
+    /// `cpu-<id>.<secret>`
+    #[serde(with = "revealed")]
+    pub token: SecretString,
+}
+
+/// A user's tokens, without secrets, in the order they were made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UserTokenList {
+    pub items: Vec<UserTokenView>,
+}
+
+/// A token of a user without its secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UserTokenView {
+    pub id: String,
+    pub name: String,
+    /// Absent for one of before tokens had an end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<Timestamp>,
 }
 
 /// Asks for a short-lived certificate of who asks.
@@ -279,6 +323,13 @@ impl From<&JoinToken> for TokenView {
             created_at: token.created_at,
             used_by: token.used_by.clone(),
         }
+    }
+}
+
+impl From<&UserToken> for UserTokenView {
+    fn from(token: &UserToken) -> Self {
+        let UserToken { id, name, expires_at, created_at, hash: _ } = token.clone();
+        Self { id, name, expires_at, created_at }
     }
 }
 

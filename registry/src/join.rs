@@ -65,7 +65,9 @@ pub enum JoinRefusal {
          'cluster-proxy join-command {cluster}' prints, or join beside it with another --agent NAME"
     )]
     AgentNameTaken { cluster: ClusterName, agent: AgentName },
-    #[error("cluster {cluster} has {MAX_AGENTS} agents already; remove those that are gone: cluster-proxy delete {cluster}/AGENT")]
+    #[error(
+        "cluster {cluster} has {MAX_AGENTS} agents already; remove those that are gone: cluster-proxy delete {cluster}/AGENT"
+    )]
     TooManyAgents { cluster: ClusterName },
     #[error("too many agents wait {already} already; an admin decides about them first: cluster-proxy accept, or deny")]
     TooManyWaiting { already: Already },

@@ -20,12 +20,13 @@ mod view;
 
 pub use admit::AgentRefusal;
 pub use cluster::{
-    AgentPhase, ClusterAgent, ClusterSpec, ClusterStatus, MAX_AGENTS, MAX_WAITING, ManagedCluster, Metadata, ShownAgent, Standing,
+    AgentPhase, ClusterAgent, ClusterSpec, ClusterStatus, MAX_AGENTS, MAX_WAITING, ManagedCluster, Metadata,
+    ShownAgent, Standing,
 };
 pub use join::{Already, CLUSTERS_OF_TOKEN, JoinAsk, JoinRefusal, Joined};
-pub use registry::{ClusterError, NewTokenError, NewUserError, Registry, TokenError, UserError};
+pub use registry::{ClusterError, NewTokenError, NewUserError, Registry, TokenError, TokenRefusal, UserError, new_uid};
 pub use secret::{SecretHash, is_user_token};
 pub use tally::source;
 pub use token::{JoinToken, MAX_TIME_TO_LIVE, NewToken, TokenUse};
-pub use user::{NewUser, Reach, Role, User, UserToken};
+pub use user::{Login, MAX_USER_TOKENS, MAX_USER_VALIDITY, NewUser, Reach, Role, User, UserToken};
 pub use view::{Change, RightsKey};

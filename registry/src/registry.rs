@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 use tokio::sync::broadcast;
 
-pub use self::users::{NewUserError, UserError};
+pub use self::users::{NewUserError, TokenRefusal, UserError, new_uid};
 
 use crate::admit::{AgentRefusal, admit};
 use crate::cluster::{AgentPhase, ManagedCluster, ShownAgent, whole_second};

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 
-use crate::cluster::ManagedCluster;
+use crate::cluster::{ManagedCluster, Standing};
 
 /// Kept up to date by the writer of the view.
 #[derive(Debug, Default)]
@@ -46,7 +46,8 @@ impl Tally {
         by_text: fn(&mut HashMap<String, usize>, String),
         by_address: fn(&mut HashMap<IpAddr, usize>, IpAddr),
     ) {
-        for agent in cluster.waiting() {
+        // Those of a cluster that was denied have had their answer.
+        for agent in cluster.waiting().filter(|_| cluster.standing() != Standing::Denied) {
             by_text(&mut self.waiting_by, agent.token.clone());
             if let Some(address) = agent.address {
                 by_address(&mut self.waiting_from, source(address));

@@ -1,6 +1,9 @@
 //! The user: who may use the hub, by which tokens and in which groups. What it may do is RBAC's business.
 
 use std::collections::BTreeSet;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
 
 use certs::{ClusterName, UserName};
 use jiff::Timestamp;
@@ -14,6 +17,10 @@ use crate::secret::SecretHash;
 #[serde(rename_all = "camelCase")]
 pub struct User {
     pub name: UserName,
+    /// A random UUID, also in its certificates: tells a user from a later one of the same name. A user of before there
+    /// were any has none, and certificates without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
     #[serde(default)]
     pub groups: Vec<String>,
     /// What `cpu-<id>.<secret>` is checked against.
@@ -44,6 +51,22 @@ pub enum Reach {
 pub struct UserToken {
     pub id: String,
     pub hash: SecretHash,
+    /// What its user calls it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// `None` for one of before tokens had an end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<Timestamp>,
+}
+
+/// A user, and what it has shown to be it.
+#[derive(Clone, Debug)]
+pub struct Login {
+    user: Arc<User>,
+    /// The id of the token; `None` for a certificate.
+    token: Option<String>,
 }
 
 /// What an admin asks for when making a user.
@@ -53,9 +76,64 @@ pub struct NewUser {
     pub role: Role,
     pub groups: Vec<String>,
     pub clusters: Reach,
+    /// Drawn before, since its certificate has it too.
+    pub uid: String,
+    /// How long its token is good; at most [`MAX_USER_VALIDITY`].
+    pub validity: Duration,
+}
+
+/// The longest life of a user's token or certificate: who needs it for longer is asked for once a year.
+pub const MAX_USER_VALIDITY: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// More than anybody tells apart.
+pub const MAX_USER_TOKENS: usize = 32;
+
+impl UserToken {
+    pub fn expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|end| now >= end)
+    }
+}
+
+impl Login {
+    /// By a certificate that is the user's.
+    pub fn by_certificate(user: Arc<User>) -> Self {
+        Self { user, token: None }
+    }
+
+    pub(crate) fn by_token(user: Arc<User>, token: &UserToken) -> Self {
+        Self { user, token: Some(token.id.clone()) }
+    }
+
+    /// When its token ends, as was known when it was shown; `None` for a certificate.
+    pub fn token_end(&self) -> Option<Timestamp> {
+        self.token.as_ref().and_then(|id| self.user.token(id)?.expires_at)
+    }
+
+    /// Whether what was shown is still good for `current`, the user of that name.
+    pub fn holds(&self, current: &User, now: Timestamp) -> bool {
+        let good = |id: &String| current.token(id).is_some_and(|token| !token.expired(now));
+        current.is_same(&self.user) && self.token.as_ref().is_none_or(good)
+    }
+}
+
+impl Deref for Login {
+    type Target = User;
+
+    fn deref(&self) -> &User {
+        &self.user
+    }
 }
 
 impl User {
+    /// Whether `other` is this registration and not another of the same name.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.name == other.name && self.uid == other.uid && self.created_at == other.created_at
+    }
+
+    fn token(&self, id: &str) -> Option<&UserToken> {
+        self.tokens.iter().find(|token| token.id == id)
+    }
+
     /// The user as rights are asked for it.
     pub fn caller(&self) -> Caller {
         let mut groups = self.groups.clone();
@@ -94,6 +172,19 @@ impl<'de> Deserialize<'de> for Reach {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_user_and_a_token_that_were_stored_before_they_had_uid_and_end_are_read() {
+        let hash =
+            serde_json::to_string(&crate::secret::DrawnToken::draw(crate::secret::TokenKind::User).hash).unwrap();
+        let stored = format!(
+            r#"{{"name":"alice","groups":["dev"],"tokens":[{{"id":"0123456789","hash":{hash}}}],"createdAt":"2026-01-01T00:00:00Z"}}"#
+        );
+        let user: User = serde_json::from_str(&stored).unwrap();
+        assert_eq!((user.uid.as_deref(), user.tokens[0].expires_at), (None, None));
+        assert!(!user.tokens[0].expired(Timestamp::MAX));
+        assert_eq!(serde_json::to_string(&user).unwrap(), stored);
+    }
 
     #[test]
     fn a_reach_is_a_star_or_a_list() {

@@ -41,10 +41,11 @@ fn registry(admin: &Path) -> String {
 fn curl(proxy: SocketAddr, cluster: &str, service: SocketAddr) -> String {
     let (ip, port) = (service.ip(), service.port());
     format!(
-        "\n# curl: absolute form, CONNECT, SOCKS5, and TLS with a certificate instead of the token\n\
-         curl -x http://{cluster}:$TOKEN@{proxy} http://{service}/\n\
-         curl -x http://{cluster}:$TOKEN@{proxy} --proxytunnel http://{service}/\n\
-         curl -x socks5h://{cluster}:$TOKEN@{proxy} http://{service}/\n\
+        "\n# curl: absolute form, CONNECT, SOCKS5, and TLS with a certificate; the token is in a file, not in an argument\n\
+         echo \"proxy-user = \\\"{cluster}:$TOKEN\\\"\" > {cluster}.curl\n\
+         curl -K {cluster}.curl -x http://{proxy} http://{service}/\n\
+         curl -K {cluster}.curl -x http://{proxy} --proxytunnel http://{service}/\n\
+         curl -K {cluster}.curl -x socks5h://{proxy} http://{service}/\n\
          curl -x https://{proxy} --proxy-cacert $CREDENTIALS/ca.crt --proxy-cert $CREDENTIALS/tls.crt \\\n     \
          --proxy-key $CREDENTIALS/tls.key http://{ip}.{cluster}.clusters.internal:{port}/\n\
          \n# any program that knows no proxy\n\
@@ -99,7 +100,8 @@ mod tests {
         let text = snippets(&scene);
         for part in [
             "kubectl --kubeconfig /tmp/admin/kubeconfig get managedclusters,managedclustersets,csr\n",
-            "curl -x http://c1:$TOKEN@127.0.0.1:8090 http://127.0.0.1:1/\n",
+            "echo \"proxy-user = \\\"c1:$TOKEN\\\"\" > c1.curl\n",
+            "curl -K c1.curl -x http://127.0.0.1:8090 http://127.0.0.1:1/\n",
             "--proxytunnel",
             "socks5h://",
             "http://127.0.0.1.c1.clusters.internal:1/",

@@ -40,7 +40,7 @@ impl HubDouble {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let user = "alice".parse().unwrap();
         let key = PrivateKey::generate();
-        let issued = authority.issue_user(&key.csr_der().unwrap(), &user, Duration::from_secs(3600)).unwrap();
+        let issued = authority.issue_user(&key.csr_der().unwrap(), &user, None, Duration::from_secs(3600)).unwrap();
         let proxy = listener.local_addr().unwrap().to_string();
         let credentials = Credentials {
             hub: HubEntry { user, api: format!("https://{proxy}"), proxy, pin: authority.pin() },

@@ -24,7 +24,10 @@ enum CliCommand {
 
 #[derive(Debug, Args)]
 struct JoinArgs {
-    /// The token from 'cluster-proxy token create'. Prefer CLUSTER_PROXY_TOKEN: other users see command lines.
+    /// The file that holds the token from 'cluster-proxy token create'; '-' reads it from standard input.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<String>,
+    /// The token itself. Other users of the machine see command lines: prefer --token-file or CLUSTER_PROXY_TOKEN.
     #[arg(long)]
     token: Option<String>,
     /// The hub's pin, from 'cluster-proxy join-command'.
@@ -114,9 +117,15 @@ impl Cli {
         let mut flags = BTreeMap::new();
         let rest = match self.command {
             CliCommand::Run(rest) => rest,
-            CliCommand::Join(JoinArgs { token, pin, cluster, agent, timeout, run, rest }) => {
-                let once =
-                    [("token", token), ("pin", pin), ("cluster", cluster), ("agent", agent), ("timeout", timeout)];
+            CliCommand::Join(JoinArgs { token_file, token, pin, cluster, agent, timeout, run, rest }) => {
+                let once = [
+                    ("token-file", token_file),
+                    ("token", token),
+                    ("pin", pin),
+                    ("cluster", cluster),
+                    ("agent", agent),
+                    ("timeout", timeout),
+                ];
                 flags.extend(once.map(|(name, text)| (name, Vec::from_iter(text))));
                 flags.insert("run", if run { vec!["true".into()] } else { Vec::new() });
                 rest

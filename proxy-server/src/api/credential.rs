@@ -22,7 +22,7 @@ use crate::{caller::Credentials, http_port::Origin};
 impl Api {
     /// Issues a certificate to who asks, for a key of its own.
     ///
-    /// One that was asked for with a certificate ends with that at the latest: a stolen one cannot be renewed for ever.
+    /// One that was asked for ends with what was shown for it at the latest: what is stolen cannot be renewed for ever.
     pub(super) async fn issue_credential(
         &self,
         asker: &rbac::Caller,
@@ -36,11 +36,13 @@ impl Api {
             return Err(failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message));
         }
         // Only now: while the body came, the user may have been deleted, and another made of the same name.
-        let asker = self.asker(&headers, origin).map_err(|error| unknown_asker(&error))?;
+        let asker = self.login(&headers, origin).map_err(|error| unknown_asker(&error))?;
         let shown = origin.certificate.as_ref().filter(|_| !has_token(&headers));
-        let user = asker.user.parse().map_err(|error| bad_request(&error))?;
-        let validity = Duration::from_secs(validity_seconds).min(shown.map_or(Duration::MAX, rest_of));
-        let issued = self.authorities.current().issue_user(&csr, &user, validity);
+        let of_token = |end: Timestamp| end.duration_since(Timestamp::now()).try_into().unwrap_or_default();
+        let rest = shown.map_or(Duration::MAX, rest_of).min(asker.token_end().map_or(Duration::MAX, of_token));
+        let validity = Duration::from_secs(validity_seconds).min(rest);
+        let user = &asker.name;
+        let issued = self.authorities.current().issue_user(&csr, user, asker.uid.as_deref(), validity);
         let issued = issued.map_err(|error| bad_request(&error))?;
         let not_after = Timestamp::try_from(issued.not_after).unwrap_or(Timestamp::MAX);
         tracing::debug!(%user, %not_after, "certificate issued");

@@ -4,10 +4,10 @@ use certs::AgentName;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use jiff::Timestamp;
-use registry::{AgentPhase, ClusterError, api::ShownAgents};
+use registry::{AgentPhase, ClusterError, api::ShownAgents, kube::rbac};
 
 use super::{
-    Answered, Api, body, cluster_name,
+    Answered, Api, cluster_name,
     failure::{bad_request, failure},
     nothing,
 };
@@ -16,16 +16,16 @@ impl Api {
     /// Decides; the asker's right has been checked. `decision` is the path behind the cluster's name.
     pub(super) async fn decide(
         &self,
-        administrator: &str,
+        asker: &rbac::Caller,
         name: &str,
         decision: &[&str],
         request: Request<Incoming>,
         now: Timestamp,
     ) -> Answered {
-        let cluster = cluster_name(name)?;
+        let (cluster, administrator) = (cluster_name(name)?, asker.user.as_str());
         match (request.method(), decision) {
             (&Method::POST, ["accept"]) => {
-                let ShownAgents { agents } = body(request).await?;
+                let ShownAgents { agents } = self.body(asker, request).await?;
                 self.registry.accept(&cluster, &agents, now).await?;
                 tracing::info!(administrator, %cluster, ?agents, "cluster accepted");
             }
@@ -34,13 +34,14 @@ impl Api {
                 tracing::info!(administrator, %cluster, "cluster denied");
             }
             (&Method::POST, ["revoke"]) => {
-                let ShownAgents { agents } = body(request).await?;
+                let ShownAgents { agents } = self.body(asker, request).await?;
                 self.registry.decide_agents(&cluster, &agents, AgentPhase::Denied).await?;
                 tracing::info!(administrator, %cluster, ?agents, "agents revoked");
             }
             (&Method::DELETE, ["agents", agent]) => {
                 let agent: AgentName = agent.parse().map_err(|error| bad_request(&error))?;
-                let known = self.registry.cluster(&cluster).ok_or(ClusterError::Unknown { cluster: cluster.clone() })?;
+                let known =
+                    self.registry.cluster(&cluster).ok_or(ClusterError::Unknown { cluster: cluster.clone() })?;
                 let shown = known.agent(&agent).map(registry::ClusterAgent::shown);
                 let unknown = ClusterError::UnknownAgent { cluster: cluster.clone(), agent: agent.clone() };
                 self.registry.remove_agent(&cluster, &shown.ok_or(unknown)?).await?;

@@ -82,6 +82,7 @@ impl From<NewUserError> for Failure {
     fn from(error: NewUserError) -> Self {
         match error {
             NewUserError::Exists { .. } => failure(StatusCode::CONFLICT, "AlreadyExists", error.to_string()),
+            NewUserError::Validity => failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", error.to_string()),
             NewUserError::Store(_) => store_failure(&error),
         }
     }
@@ -90,7 +91,13 @@ impl From<NewUserError> for Failure {
 impl From<UserError> for Failure {
     fn from(error: UserError) -> Self {
         match error {
-            UserError::Unknown { .. } => failure(StatusCode::NOT_FOUND, "NotFound", error.to_string()),
+            UserError::Unknown { .. } | UserError::UnknownToken { .. } => {
+                failure(StatusCode::NOT_FOUND, "NotFound", error.to_string())
+            }
+            UserError::TokenExists { .. } => failure(StatusCode::CONFLICT, "AlreadyExists", error.to_string()),
+            UserError::TokenName { .. } | UserError::TooManyTokens { .. } | UserError::Validity => {
+                failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", error.to_string())
+            }
             UserError::Store(_) => store_failure(&error),
         }
     }

@@ -13,6 +13,7 @@ mod demo;
 mod deploy;
 mod discovery;
 mod doubles;
+mod ended_token;
 mod etcd;
 mod faults;
 mod fidelity;

@@ -32,9 +32,9 @@ impl Asked<'_> {
         if token.is_empty() {
             return Err(Status::bad_request("token is required for TokenReview in authentication"));
         }
-        let status = match self.access.registry.authenticate(token) {
-            Some(user) => json!({"authenticated": true, "user": user.caller()}),
-            None => json!({"user": {}, "error": "the token is not known here"}),
+        let status = match self.access.registry.authenticate(token, self.now) {
+            Ok(login) => json!({"authenticated": true, "user": login.caller()}),
+            Err(refusal) => json!({"user": {}, "error": refusal.to_string()}),
         };
         let mut answer = body.clone();
         // A token is a secret, also in an answer; that it is there, typed clients demand.
