@@ -10,7 +10,7 @@ const PIN: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef012345
 fn resolve(line: &str, environment: &[(&str, &str)]) -> Result<(Command, LogFormat), ConfigError> {
     let cli = Cli::try_parse_from(std::iter::once("proxy-agent").chain(line.split_whitespace())).unwrap();
     let variable = |name: &str| environment.iter().find(|(own, _)| *own == name).map(|(_, value)| (*value).to_owned());
-    cli.resolve_with(&variable, false, "Node_1.example")
+    cli.resolve_with(&variable, false, "Node_1.example", "search a.svc.b.c svc.b.c b.c\n")
 }
 
 fn run(line: &str, environment: &[(&str, &str)]) -> Config {
