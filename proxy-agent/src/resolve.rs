@@ -139,6 +139,27 @@ mod tests {
     }
 
     #[test]
+    fn an_address_of_a_denied_name_stays_denied_while_it_cannot_be_asked() {
+        let (mut known, host, start) = (Known::default(), Host::Name("a".into()), Instant::now());
+        let held = |known: &Known| {
+            let mut held: Vec<_> = known.seen.keys().map(ToString::to_string).collect();
+            held.sort();
+            held
+        };
+        known.learn(&host, Ok(addresses(&["10.0.0.1"])), start);
+        // Answers that take turns are all of the name.
+        known.learn(&host, Ok(addresses(&["10.0.0.2", "10.0.0.2"])), start + FRESH);
+        assert_eq!(held(&known), ["10.0.0.1", "10.0.0.2"]);
+        known.learn(&host, Err(io::Error::other("no answer")), start + 2 * REMEMBERED);
+        assert_eq!(held(&known), ["10.0.0.1", "10.0.0.2"]);
+        known.learn(&host, Ok(addresses(&["10.0.0.3"])), start + 2 * REMEMBERED);
+        assert_eq!(held(&known), ["10.0.0.3"]);
+        let many = (0..5000_u32).map(|n| SocketAddr::new(std::net::Ipv4Addr::from(n).into(), 1)).collect();
+        known.learn(&host, Ok(many), start + 2 * REMEMBERED + FRESH);
+        assert_eq!(known.seen.len(), REMEMBERED_ADDRESSES);
+    }
+
+    #[test]
     fn families_take_turns_beginning_with_the_resolvers_choice() {
         assert_eq!(
             interleave(addresses(&["::1", "::2", "::3", "10.0.0.1", "10.0.0.2"])),

@@ -38,6 +38,21 @@ fn the_defaults_need_nothing_but_a_home() {
 }
 
 #[test]
+fn what_is_open_without_a_rule_depends_on_where_the_agent_runs() {
+    let pod = [("HOME", "/h"), ("KUBERNETES_SERVICE_HOST", "10.96.0.1"), ("KUBERNETES_SERVICE_PORT", "6443")];
+    let service = "grafana.monitoring:80".parse().unwrap();
+    let outside = run("run", &pod[..1]).policy;
+    assert!(outside.judge_name(&service).unwrap_err().to_string().contains("--allow 'grafana.monitoring:80'"));
+    let inside = run("run", &pod).policy;
+    let full = inside.judge_name(&service).unwrap().service.unwrap();
+    assert_eq!(full.target().to_string(), "grafana.monitoring.svc.b.c:80");
+    let api = "10.96.0.1:6443".parse().unwrap();
+    assert!(inside.judge_address(&api, "10.96.0.1".parse().unwrap(), &[]).is_ok());
+    assert!(errors("run --allow @cluster", &pod[..1])[0].contains("KUBERNETES_SERVICE_HOST"));
+    assert!(errors("run --deny @cluster:80", &pod)[0].contains("names no host"));
+}
+
+#[test]
 fn the_state_folder_follows_the_user() {
     let state = |environment: &[(&str, &str)], root| {
         let lookup =
