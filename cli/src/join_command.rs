@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use certs::ClusterName;
 use clap::{ArgAction, Args};
+use proxy_agent::policy::Rule;
 use registry::api::{HubStatus, NewToken};
 use secrecy::{ExposeSecret, SecretString};
 
@@ -18,6 +19,7 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     cluster-proxy join-command edge-1\n  \
+    cluster-proxy join-command edge-1 --allow grafana.monitoring:80\n  \
     cluster-proxy join-command --ttl 24h\n\n\
     The line holds a token: whoever has it joins with it, once. It goes to the agent's standard input and into no process's \
     arguments, which other users of the machine see.")]
@@ -32,6 +34,10 @@ pub(crate) struct JoinCommand {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
           action = ArgAction::Set)]
     auto_accept: Option<bool>,
+    /// What the agent is to let the hub reach; may be given several times [default: in a pod its cluster's Kubernetes API
+    /// and Services, elsewhere nothing]
+    #[arg(long, value_name = "HOST_OR_CIDR[:PORT]")]
+    allow: Vec<Rule>,
 }
 
 impl JoinCommand {
@@ -46,7 +52,7 @@ impl JoinCommand {
             NewToken { cluster: self.cluster.clone(), auto_accept, reusable: false, ttl_seconds: self.ttl.as_secs() };
         let created = token::create(api, &new).await?;
         note("Paste in the cluster, on a machine that reaches the hub:");
-        print(line(&status, &created.token, self.cluster.is_none()))?;
+        print(line(&status, &created.token, self.cluster.is_none(), &self.allow))?;
         if !auto_accept {
             note("Then let it in here: cluster-proxy accept NAME");
         }
@@ -55,10 +61,12 @@ impl JoinCommand {
 }
 
 /// The shell's own `echo` is no process. `name_wanted`: the token is for any name, so that the line has to say one.
-fn line(status: &HubStatus, token: &SecretString, name_wanted: bool) -> String {
+fn line(status: &HubStatus, token: &SecretString, name_wanted: bool, allow: &[Rule]) -> String {
+    // A rule holds no quote, and a shell takes the asterisk and the brackets of some.
+    let allow: String = allow.iter().map(|rule| format!(" --allow '{rule}'")).collect();
     let cluster = if name_wanted { " --cluster \"$(hostname -s)\"" } else { "" };
     format!(
-        "echo {} | proxy-agent join --hub {} --token-file - --pin {}{cluster} --run",
+        "echo {} | proxy-agent join --hub {} --token-file - --pin {}{cluster}{allow} --run",
         token.expose_secret(),
         status.agent_addresses.join(","),
         status.pin,
@@ -86,9 +94,15 @@ mod tests {
             tunnels: 0,
         };
         assert_eq!(
-            line(&status, &"cpj-a.b".into(), false),
+            line(&status, &"cpj-a.b".into(), false, &[]),
             "echo cpj-a.b | proxy-agent join --hub hub:8091,[::1]:8091 --token-file - --pin sha256:ab --run"
         );
-        assert!(line(&status, &"cpj-a.b".into(), true).contains(" --cluster "));
+        assert!(line(&status, &"cpj-a.b".into(), true, &[]).contains(" --cluster "));
+        let allow = ["grafana.monitoring:80", "*.svc", "@cluster"].map(|rule| rule.parse().unwrap());
+        let allowing = line(&status, &"cpj-a.b".into(), false, &allow);
+        assert!(
+            allowing.ends_with(" --allow 'grafana.monitoring:80' --allow '*.svc' --allow '@cluster' --run"),
+            "{allowing}"
+        );
     }
 }

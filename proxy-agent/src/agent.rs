@@ -35,6 +35,8 @@ pub struct Agent {
     metrics: Registry,
     listener: Option<TcpListener>,
     metrics_address: Option<SocketAddr>,
+    /// What the hub may reach, in one line.
+    open: String,
     cut: CancellationToken,
 }
 
@@ -95,7 +97,7 @@ impl Agent {
             None => (None, None),
         };
         let (drain, end, cut) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
-        let resolver = Resolver::new();
+        let (resolver, open) = (Resolver::new(), policy.to_string());
         let dialer = Dialer::new(resolver.clone());
         let spoke = Spoke { policy, kube_api, gateway, service_ca };
         let streams = Streams::new(dialer, spoke, metrics.clone(), drain.clone(), cut.clone());
@@ -116,7 +118,7 @@ impl Agent {
             drain,
             end,
         };
-        Ok(Self { hubs, drain_timeout, keeper, services, metrics: registry, listener, metrics_address, cut })
+        Ok(Self { hubs, drain_timeout, keeper, services, metrics: registry, listener, metrics_address, open, cut })
     }
 
     /// Where `/metrics` and the probes are.
@@ -131,7 +133,7 @@ impl Agent {
 
     /// Runs until `stop`, then drains; `abort` ends the drain early.
     pub async fn run(self, stop: CancellationToken, abort: CancellationToken) -> Result<(), RunError> {
-        let Self { hubs, drain_timeout, keeper, services, metrics, listener, metrics_address, cut } = self;
+        let Self { hubs, drain_timeout, keeper, services, metrics, listener, metrics_address, open, cut } = self;
         let Keeper { identity, streams, status, drain, end, .. } = keeper.clone();
         // Streams have tasks of their own, which must not outlive a run that is dropped.
         let _cut_when_dropped = cut.clone().drop_guard();
@@ -141,6 +143,7 @@ impl Agent {
             agent = %membership.agent,
             hubs = hubs.len(),
             metrics = metrics_address.map(tracing::field::display),
+            open,
             "agent started"
         );
         // The parts that must outlive the agent's stop, and the tunnels, which end with it.

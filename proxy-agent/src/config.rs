@@ -20,7 +20,7 @@ use crate::{
     exports::{self, ExportConfig},
     gateway::GatewayConfig,
     hub::HubAddress,
-    policy::{Policy, Rule},
+    policy::{Cluster, Policy, Rule},
     settings::{ConfigErrors, Environment, Settings, Sources},
     target::Target,
 };
@@ -36,6 +36,9 @@ pub const DEFAULT_JOIN_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The address of every cluster's own API server.
 const KUBERNETES_SERVICE: &str = "kubernetes.default.svc:443";
+
+/// Where the resolver's search list is, and in a pod with it the cluster's DNS domain.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// How an agent runs.
 #[derive(Clone, Debug)]
@@ -152,7 +155,8 @@ impl Cli {
     pub fn resolve(self) -> Result<(Command, LogFormat), ConfigError> {
         #[allow(clippy::disallowed_methods, reason = "this is the one place")]
         let environment = |name: &str| std::env::var(name).ok();
-        self.resolve_with(&environment, nix::unistd::geteuid().is_root(), &host_name())
+        let resolv_conf = fs::read_to_string(RESOLV_CONF).unwrap_or_default();
+        self.resolve_with(&environment, nix::unistd::geteuid().is_root(), &host_name(), &resolv_conf)
     }
 
     fn resolve_with(
@@ -160,6 +164,7 @@ impl Cli {
         environment: &dyn Fn(&str) -> Option<String>,
         root: bool,
         host_name: &str,
+        resolv_conf: &str,
     ) -> Result<(Command, LogFormat), ConfigError> {
         let (flags, file) = self.flags();
         let file = file.or_else(|| environment("CLUSTER_PROXY_CONFIG").map(PathBuf::from));
@@ -167,7 +172,7 @@ impl Cli {
         let joins = flags.contains_key("run");
         let mut settings = Settings::new(Sources { flags, environment: Environment(environment), file });
         let log = settings.optional("log-format").unwrap_or_default();
-        let config = read_run(&mut settings, environment, root);
+        let config = read_run(&mut settings, environment, root, resolv_conf);
         let command = if joins { read_join(&mut settings, config, host_name) } else { Some(Command::Run(config)) };
         settings.finish()?;
         // Whatever could not be read has been noted, so that `finish` has failed.
@@ -181,20 +186,29 @@ fn load(path: &Path) -> Result<toml::Table, ConfigError> {
     text.parse().map_err(|source| ConfigError::Toml { path: path.to_owned(), source })
 }
 
-fn read_run(settings: &mut Settings<'_>, environment: &dyn Fn(&str) -> Option<String>, root: bool) -> Config {
+fn read_run(
+    settings: &mut Settings<'_>,
+    environment: &dyn Fn(&str) -> Option<String>,
+    root: bool,
+    resolv_conf: &str,
+) -> Config {
     let state = settings.optional::<PathBuf>("state").or_else(|| default_state(environment, root));
     if state.is_none() {
         settings.reject("--state is missing: neither XDG_STATE_HOME nor HOME is set to choose one".into());
     }
     let configured = settings.optional("kube-api").map(KubeApi::Configured);
+    let told_api = told_kube_api(environment);
+    let exports = read_exports(settings);
+    let cluster = told_api.clone().map(|api| Cluster::new(api, resolv_conf));
+    let assumed = told_api.unwrap_or_else(|| KUBERNETES_SERVICE.parse().expect("a host and a port"));
     Config {
         state: state.unwrap_or_default(),
         hubs: settings.list("hub"),
-        policy: Policy::new(settings.list::<Rule>("allow"), settings.list::<Rule>("deny")),
-        kube_api: configured.unwrap_or_else(|| KubeApi::Assumed(assumed_kube_api(environment))),
+        policy: read_policy(settings, cluster, &exports),
+        kube_api: configured.unwrap_or(KubeApi::Assumed(assumed)),
         gateway: read_gateway(settings),
         service_ca: settings.list("service-ca"),
-        exports: read_exports(settings),
+        exports,
         metrics_listen: settings.optional::<Listen>("metrics-listen").unwrap_or_default().0,
         drain_timeout: settings.optional::<Span>("drain-timeout").map_or(DEFAULT_DRAIN, |span| span.0),
         tunnel: tunnel::Settings {
@@ -202,6 +216,24 @@ fn read_run(settings: &mut Settings<'_>, environment: &dyn Fn(&str) -> Option<St
             memory: settings.optional("tunnel-memory").unwrap_or_default(),
         },
     }
+}
+
+fn read_policy(settings: &mut Settings<'_>, cluster: Option<Cluster>, exports: &ExportConfig) -> Policy {
+    let (allow, deny) = (settings.list::<Rule>("allow"), settings.list::<Rule>("deny"));
+    if deny.iter().any(Rule::is_cluster) {
+        settings.reject("--deny @cluster names no host; leave @cluster out of --allow instead".into());
+    }
+    if cluster.is_none() && allow.iter().any(Rule::is_cluster) {
+        settings.reject(
+            "--allow @cluster is for an agent in a pod of its cluster (KUBERNETES_SERVICE_HOST is set there); name hosts \
+             instead"
+                .into(),
+        );
+    }
+    // What is exported has been checked: it has a host and a port.
+    let exported: Vec<_> =
+        exports.fixed.iter().filter_map(|export| Target::new(&export.host, export.port).ok()).collect();
+    Policy::new(allow, deny).within(cluster).exporting(&exported)
 }
 
 fn read_gateway(settings: &mut Settings<'_>) -> GatewayConfig {
@@ -292,14 +324,11 @@ fn default_state(environment: &dyn Fn(&str) -> Option<String>, root: bool) -> Op
     base.map(|base| base.join("cluster-proxy-agent"))
 }
 
-/// Every pod is told in these variables where its API server is.
-fn assumed_kube_api(environment: &dyn Fn(&str) -> Option<String>) -> Target {
-    let told = || {
-        let host = environment("KUBERNETES_SERVICE_HOST")?;
-        let port = environment("KUBERNETES_SERVICE_PORT").and_then(|port| port.parse().ok()).unwrap_or(443);
-        Target::new(&host, port).ok()
-    };
-    told().unwrap_or_else(|| KUBERNETES_SERVICE.parse().expect("a host and a port"))
+/// Every pod is told in these variables where its API server is, and nobody else.
+fn told_kube_api(environment: &dyn Fn(&str) -> Option<String>) -> Option<Target> {
+    let host = environment("KUBERNETES_SERVICE_HOST")?;
+    let port = environment("KUBERNETES_SERVICE_PORT").and_then(|port| port.parse().ok()).unwrap_or(443);
+    Target::new(&host, port).ok()
 }
 
 /// The first label of the host's name, in the shape of a name.

@@ -1,7 +1,12 @@
 //! Connecting to a target in the spoke: judged, resolved, judged again, and connected to within a deadline.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
+use futures_util::future::join_all;
 use nix::errno::Errno;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
@@ -12,7 +17,7 @@ use tunnel::{Reason, Refusal};
 
 use crate::{
     cause::with_cause,
-    policy::{Denial, Policy},
+    policy::{Denial, DeniedAddress, Grant, Policy, Ways},
     race::race,
     resolve::Resolver,
     target::{Target, TargetError},
@@ -72,16 +77,41 @@ impl Dialer {
     ) -> Result<(TcpStream, SocketAddr), DialError> {
         let deadline = Instant::now() + limit;
         let timed_out = |stage| DialError::TimedOut { target: target.clone(), stage, limit };
-        policy.judge_name(target).map_err(Box::new)?;
-        let resolved = timeout_at(deadline, self.resolver.resolve(&target.host, target.port)).await;
-        let resolved = resolved.map_err(|_| timed_out(Stage::Resolving))?;
-        let allowed = allowed(target, policy, resolved.map_err(|error| unresolved(target, error))?)?;
+        let ways = policy.judge_name(target).map_err(Box::new)?;
+        let resolved = timeout_at(deadline, self.addresses(target, policy, ways)).await;
+        let allowed = resolved.map_err(|_| timed_out(Stage::Resolving))??;
         let connected = timeout_at(deadline, race(&allowed, connect, telling)).await;
         match connected.map_err(|_| timed_out(Stage::Connecting))? {
             Ok(connected) => Ok(connected),
             Err(Some(error)) => Err(unconnected(target, error)),
             Err(None) => Err(DialError::NameNotFound(target.clone(), io::ErrorKind::NotFound.into())),
         }
+    }
+
+    /// The addresses of `target` that the policy lets through.
+    async fn addresses(&self, target: &Target, policy: &Policy, ways: Ways) -> Result<Vec<SocketAddr>, DialError> {
+        let denied = self.denied(policy, target.port).await;
+        if let Some(service) = &ways.service {
+            let full = service.target();
+            // There is no such Service, or no DNS of the cluster: then it is the given name, or nothing.
+            if let Ok(resolved) = self.resolver.resolve(&full.host, full.port).await {
+                return allowed(resolved, |address| policy.judge_service(service, address, &denied));
+            }
+        }
+        if !ways.given {
+            return Err(Box::new(policy.refuse_name(target)).into());
+        }
+        let resolved = self.resolver.resolve(&target.host, target.port).await;
+        let resolved = resolved.map_err(|error| unresolved(target, error))?;
+        allowed(resolved, |address| policy.judge_address(target, address, &denied))
+    }
+
+    async fn denied(&self, policy: &Policy, port: u16) -> Vec<DeniedAddress> {
+        let of_name = policy.denied_names(port).map(|(rule, host)| async move {
+            let addresses = self.resolver.addresses_of_denied(&host).await;
+            addresses.into_iter().map(|address| DeniedAddress { rule: rule.clone(), address }).collect::<Vec<_>>()
+        });
+        join_all(of_name).await.concat()
     }
 }
 
@@ -130,11 +160,14 @@ impl Stage {
 }
 
 /// The addresses that the policy lets through; without any, what it says about the first.
-fn allowed(target: &Target, policy: &Policy, resolved: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, DialError> {
+fn allowed<'p>(
+    resolved: Vec<SocketAddr>,
+    judge: impl Fn(IpAddr) -> Result<Grant<'p>, Denial>,
+) -> Result<Vec<SocketAddr>, DialError> {
     let mut refused = None;
     let mut allowed = Vec::new();
     for address in resolved {
-        match policy.judge_address(target, address.ip()) {
+        match judge(address.ip()) {
             Ok(grant) => {
                 tracing::debug!(%address, rule = %grant, "target allowed");
                 allowed.push(address);

@@ -1,11 +1,14 @@
 //! Resolving names in the spoke, with the system's own resolver: `/etc/hosts`, search domains and all.
 
 use std::{
+    collections::HashMap,
     io,
-    net::{SocketAddr, ToSocketAddrs},
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
@@ -18,31 +21,92 @@ const LOOKUPS: usize = 64;
 /// Addresses of a name that are tried. A name with more is a pool, of which any member will do.
 const ADDRESSES: usize = 16;
 
+/// How long the addresses of a denied name are taken for all that it has.
+const FRESH: Duration = Duration::from_secs(5);
+
+/// How long an address of a denied name is denied after it was last seen: answers take turns, and fail.
+const REMEMBERED: Duration = Duration::from_secs(600);
+
+/// Addresses that are remembered of one denied name.
+const REMEMBERED_ADDRESSES: usize = 4096;
+
+/// What is known of a denied name.
+#[derive(Debug, Default)]
+struct Known {
+    asked: Option<Instant>,
+    seen: HashMap<IpAddr, Instant>,
+    failing: bool,
+}
+
 /// The system's resolver, bounded. Clones are the same resolver.
 #[derive(Clone, Debug)]
 pub(crate) struct Resolver {
     permits: Arc<Semaphore>,
     lookups: TaskTracker,
+    /// Of the names that the policy denies, and so of as many.
+    denied: Arc<Mutex<HashMap<Host, Arc<tokio::sync::Mutex<Known>>>>>,
 }
 
 impl Resolver {
     pub(crate) fn new() -> Self {
-        Self { permits: Arc::new(Semaphore::new(LOOKUPS)), lookups: TaskTracker::new() }
+        Self { permits: Arc::new(Semaphore::new(LOOKUPS)), lookups: TaskTracker::new(), denied: Arc::default() }
     }
 
     /// The addresses of `host` in the order to try them (RFC 8305 section 4): the resolver's, with the families taking
     /// turns. Bound the wait; a look-up that is given up ends by the resolver's own time-out.
     pub(crate) async fn resolve(&self, host: &Host, port: u16) -> io::Result<Vec<SocketAddr>> {
+        Ok(interleave(self.look_up(host, port).await?))
+    }
+
+    /// Every address of `host`, a name that the policy denies, that was seen of late. Bound the wait, and go no further without
+    /// the answer. A name that has never resolved has none: a rule may speak of a service that this spoke does not have.
+    pub(crate) async fn addresses_of_denied(&self, host: &Host) -> Vec<IpAddr> {
+        let known = self.denied.lock().entry(host.clone()).or_default().clone();
+        let mut known = known.lock().await;
+        if known.asked.is_none_or(|asked| asked.elapsed() >= FRESH) {
+            let answer = self.look_up(host, 0).await;
+            known.learn(host, answer, Instant::now());
+        }
+        known.seen.keys().copied().collect()
+    }
+
+    async fn look_up(&self, host: &Host, port: u16) -> io::Result<Vec<SocketAddr>> {
         let name = match host {
             Host::Address(address) => return Ok(vec![SocketAddr::new(*address, port)]),
             Host::Name(name) => name.clone(),
+            // The root's dot: no search list, and no wildcard in it, comes first (resolv.conf(5), ndots).
+            Host::Full(name) => format!("{name}."),
         };
         let permit = self.permits.clone().acquire_owned().await.map_err(io::Error::other)?;
         let lookup = self.lookups.spawn_blocking(move || {
             let _permit = permit;
-            (name.as_str(), port).to_socket_addrs().map(|addresses| interleave(addresses.collect()))
+            (name.as_str(), port).to_socket_addrs().map(Iterator::collect)
         });
         lookup.await.map_err(io::Error::other)?
+    }
+}
+
+impl Known {
+    fn learn(&mut self, host: &Host, answer: io::Result<Vec<SocketAddr>>, now: Instant) {
+        self.asked = Some(now);
+        let failing = answer.is_err();
+        match answer {
+            Ok(addresses) => self.seen.extend(addresses.into_iter().map(|address| (address.ip(), now))),
+            Err(error) if !self.failing => {
+                tracing::warn!(name = %host, %error, "a name that the policy denies does not resolve; its last addresses stay denied");
+            }
+            Err(_) => {}
+        }
+        // What cannot be asked is not forgotten either.
+        if !failing {
+            self.seen.retain(|_, seen| now.duration_since(*seen) < REMEMBERED);
+        }
+        while self.seen.len() > REMEMBERED_ADDRESSES
+            && let Some(oldest) = self.seen.iter().min_by_key(|(_, seen)| **seen).map(|(address, _)| *address)
+        {
+            self.seen.remove(&oldest);
+        }
+        self.failing = failing;
     }
 }
 
@@ -75,6 +139,27 @@ mod tests {
     }
 
     #[test]
+    fn an_address_of_a_denied_name_stays_denied_while_it_cannot_be_asked() {
+        let (mut known, host, start) = (Known::default(), Host::Name("a".into()), Instant::now());
+        let held = |known: &Known| {
+            let mut held: Vec<_> = known.seen.keys().map(ToString::to_string).collect();
+            held.sort();
+            held
+        };
+        known.learn(&host, Ok(addresses(&["10.0.0.1"])), start);
+        // Answers that take turns are all of the name.
+        known.learn(&host, Ok(addresses(&["10.0.0.2", "10.0.0.2"])), start + FRESH);
+        assert_eq!(held(&known), ["10.0.0.1", "10.0.0.2"]);
+        known.learn(&host, Err(io::Error::other("no answer")), start + 2 * REMEMBERED);
+        assert_eq!(held(&known), ["10.0.0.1", "10.0.0.2"]);
+        known.learn(&host, Ok(addresses(&["10.0.0.3"])), start + 2 * REMEMBERED);
+        assert_eq!(held(&known), ["10.0.0.3"]);
+        let many = (0..5000_u32).map(|n| SocketAddr::new(std::net::Ipv4Addr::from(n).into(), 1)).collect();
+        known.learn(&host, Ok(many), start + 2 * REMEMBERED + FRESH);
+        assert_eq!(known.seen.len(), REMEMBERED_ADDRESSES);
+    }
+
+    #[test]
     fn families_take_turns_beginning_with_the_resolvers_choice() {
         assert_eq!(
             interleave(addresses(&["::1", "::2", "::3", "10.0.0.1", "10.0.0.2"])),
@@ -101,7 +186,7 @@ mod tests {
         #[test]
         fn nothing_is_invented_and_the_first_stays_first(hosts in proptest::collection::vec((any::<bool>(), 0_u8..4), 1..40)) {
             let given: Vec<_> = hosts.into_iter().map(|(v4, last)| {
-                let ip = if v4 { [10, 0, 0, last].into() } else { std::net::IpAddr::from([0, 0, 0, 0, 0, 0, 0, u16::from(last)]) };
+                let ip = if v4 { [10, 0, 0, last].into() } else { IpAddr::from([0, 0, 0, 0, 0, 0, 0, u16::from(last)]) };
                 SocketAddr::new(ip, 1)
             }).collect();
             let ordered = interleave(given.clone());

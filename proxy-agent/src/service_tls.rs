@@ -53,7 +53,7 @@ pub(crate) async fn handshake(
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     let name = match host {
         Host::Address(address) => ServerName::from(*address),
-        Host::Name(name) => ServerName::try_from(name.clone())?,
+        Host::Name(name) | Host::Full(name) => ServerName::try_from(name.clone())?,
     };
     TlsConnector::from(Arc::new(config)).connect(name, tcp).await.map_err(TlsError::Handshake)
 }

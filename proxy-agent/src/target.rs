@@ -18,12 +18,14 @@ pub struct Target {
 }
 
 /// A host by name or by address.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Host {
     /// An address, not to be resolved.
     Address(IpAddr),
     /// A name to be resolved in the spoke: lower case, no trailing dot.
     Name(String),
+    /// A name that is resolved as it is, beside the resolver's search list. Only the agent itself makes one.
+    Full(String),
 }
 
 /// Why a host and a port are no target.
@@ -91,11 +93,21 @@ impl std::str::FromStr for Host {
     }
 }
 
+impl Host {
+    /// Its name, where it is no address.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Address(_) => None,
+            Self::Name(name) | Self::Full(name) => Some(name),
+        }
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
             Host::Address(IpAddr::V6(address)) => write!(f, "[{address}]:{}", self.port),
-            Host::Address(_) | Host::Name(_) => write!(f, "{}:{}", self.host, self.port),
+            Host::Address(_) | Host::Name(_) | Host::Full(_) => write!(f, "{}:{}", self.host, self.port),
         }
     }
 }
@@ -104,7 +116,7 @@ impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(address) => address.fmt(f),
-            Self::Name(name) => f.write_str(name),
+            Self::Name(name) | Self::Full(name) => f.write_str(name),
         }
     }
 }

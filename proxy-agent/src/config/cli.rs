@@ -57,10 +57,11 @@ struct RunArgs {
     /// The state folder [default: /var/lib/cluster-proxy-agent for root, else ~/.local/state/cluster-proxy-agent].
     #[arg(long, value_name = "FOLDER")]
     state: Option<String>,
-    /// Let the hub reach only what such rules name: HOST_OR_CIDR[:PORT[-PORT]], like '*.svc:443'.
+    /// Let the hub reach only what such rules name: HOST_OR_CIDR[:PORT[-PORT]], like 'grafana.monitoring:80', '@cluster' for the
+    /// Kubernetes API and the Services of the agent's own cluster, or '*' [default: @cluster in a pod, elsewhere nothing].
     #[arg(long, value_name = "RULE")]
     allow: Vec<String>,
-    /// Never let the hub reach what such rules name.
+    /// Never let the hub reach what such rules name, by none of the names and addresses that it has.
     #[arg(long, value_name = "RULE")]
     deny: Vec<String>,
     /// This cluster's API server [default: as for any pod, else kubernetes.default.svc:443].

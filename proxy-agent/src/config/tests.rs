@@ -10,7 +10,7 @@ const PIN: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef012345
 fn resolve(line: &str, environment: &[(&str, &str)]) -> Result<(Command, LogFormat), ConfigError> {
     let cli = Cli::try_parse_from(std::iter::once("proxy-agent").chain(line.split_whitespace())).unwrap();
     let variable = |name: &str| environment.iter().find(|(own, _)| *own == name).map(|(_, value)| (*value).to_owned());
-    cli.resolve_with(&variable, false, "Node_1.example")
+    cli.resolve_with(&variable, false, "Node_1.example", "search a.svc.b.c svc.b.c b.c\n")
 }
 
 fn run(line: &str, environment: &[(&str, &str)]) -> Config {
@@ -35,6 +35,21 @@ fn the_defaults_need_nothing_but_a_home() {
     assert_eq!(config.drain_timeout, DEFAULT_DRAIN);
     assert_eq!(config.kube_api, KubeApi::Assumed("kubernetes.default.svc:443".parse().unwrap()));
     assert!(config.hubs.is_empty());
+}
+
+#[test]
+fn what_is_open_without_a_rule_depends_on_where_the_agent_runs() {
+    let pod = [("HOME", "/h"), ("KUBERNETES_SERVICE_HOST", "10.96.0.1"), ("KUBERNETES_SERVICE_PORT", "6443")];
+    let service = "grafana.monitoring:80".parse().unwrap();
+    let outside = run("run", &pod[..1]).policy;
+    assert!(outside.judge_name(&service).unwrap_err().to_string().contains("--allow 'grafana.monitoring:80'"));
+    let inside = run("run", &pod).policy;
+    let full = inside.judge_name(&service).unwrap().service.unwrap();
+    assert_eq!(full.target().to_string(), "grafana.monitoring.svc.b.c:80");
+    let api = "10.96.0.1:6443".parse().unwrap();
+    assert!(inside.judge_address(&api, "10.96.0.1".parse().unwrap(), &[]).is_ok());
+    assert!(errors("run --allow @cluster", &pod[..1])[0].contains("KUBERNETES_SERVICE_HOST"));
+    assert!(errors("run --deny @cluster:80", &pod)[0].contains("names no host"));
 }
 
 #[test]

@@ -6,12 +6,16 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::target::Host;
 
+/// What is open of the agent's own cluster where nothing else is said. No host's name has an '@'.
+pub(crate) const CLUSTER: &str = "@cluster";
+
 /// Which hosts and ports a rule speaks of.
 ///
 /// - `web.default.svc`: this name, as the hub gives it
 /// - `*.svc`: names of which `*` stands for one or more characters, dots included
 /// - `10.0.0.7`, `10.96.0.0/12`, `[fd00::7]`, `[fd00::]/8` or `fd00::/8`: addresses, whatever name led to them
 /// - `*`: every host
+/// - `@cluster`: of the cluster that the agent runs in, the Kubernetes API and the Services, by their names
 /// - each of them with `:443` or `:8000-8999`; without, every port
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
@@ -22,6 +26,7 @@ pub struct Rule {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Hosts {
     Any,
+    Cluster,
     Name(String),
     /// A name with at least one `*`.
     Pattern(String),
@@ -62,7 +67,7 @@ impl Rule {
     pub(crate) fn naming(host: &Host, port: u16) -> Self {
         let hosts = match host {
             Host::Address(address) => Hosts::Net((*address).into()),
-            Host::Name(name) => Hosts::Name(name.clone()),
+            Host::Name(name) | Host::Full(name) => Hosts::Name(name.clone()),
         };
         Self { hosts, ports: Some(port..=port) }
     }
@@ -74,7 +79,7 @@ impl Rule {
                 Hosts::Any => true,
                 Hosts::Name(own) => own == name,
                 Hosts::Pattern(pattern) => glob(pattern.as_bytes(), name.as_bytes()),
-                Hosts::Net(_) => false,
+                Hosts::Net(_) | Hosts::Cluster => false,
             }
     }
 
@@ -84,15 +89,38 @@ impl Rule {
             && match &self.hosts {
                 Hosts::Any => true,
                 Hosts::Net(net) => net.contains(&address),
-                Hosts::Name(_) | Hosts::Pattern(_) => false,
+                Hosts::Cluster | Hosts::Name(_) | Hosts::Pattern(_) => false,
             }
+    }
+
+    /// The rule is [`CLUSTER`], maybe at some ports.
+    pub(crate) fn is_cluster(&self) -> bool {
+        self.hosts == Hosts::Cluster
+    }
+
+    /// The rule opens the agent's own cluster at `port`.
+    pub(crate) fn opens_cluster(&self, port: u16) -> bool {
+        self.is_cluster() && self.has_port(port)
+    }
+
+    /// The one name of which the rule speaks.
+    pub(crate) fn name(&self, port: u16) -> Option<&str> {
+        match &self.hosts {
+            Hosts::Name(name) if self.has_port(port) => Some(name),
+            Hosts::Name(_) | Hosts::Any | Hosts::Cluster | Hosts::Pattern(_) | Hosts::Net(_) => None,
+        }
+    }
+
+    /// The rule speaks of names of which nobody can tell all addresses.
+    pub(crate) fn is_pattern(&self, port: u16) -> bool {
+        self.has_port(port) && matches!(self.hosts, Hosts::Pattern(_))
     }
 
     /// The rule matches `address` and lies inside `range`: whoever wrote it meant this kind of address.
     pub(crate) fn names_within(&self, range: &IpNet, address: IpAddr, port: u16) -> bool {
         match &self.hosts {
             Hosts::Net(net) => range.contains(net) && self.matches_address(address, port),
-            Hosts::Any | Hosts::Name(_) | Hosts::Pattern(_) => false,
+            Hosts::Any | Hosts::Cluster | Hosts::Name(_) | Hosts::Pattern(_) => false,
         }
     }
 
@@ -129,6 +157,7 @@ impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.hosts {
             Hosts::Any => f.write_str("*")?,
+            Hosts::Cluster => f.write_str(CLUSTER)?,
             Hosts::Name(name) | Hosts::Pattern(name) => f.write_str(name)?,
             Hosts::Net(net) => write_net(f, *net)?,
         }
@@ -212,6 +241,7 @@ fn parse_name(text: &str) -> Result<Hosts, RuleError> {
     match text {
         "" => return Err(RuleError::NoHost),
         "*" => return Ok(Hosts::Any),
+        CLUSTER => return Ok(Hosts::Cluster),
         _ => {}
     }
     let digits = text.bytes().any(|byte| byte.is_ascii_digit());
@@ -221,7 +251,7 @@ fn parse_name(text: &str) -> Result<Hosts, RuleError> {
     // With every `*` read as some letter, a pattern is a name.
     match text.replace('*', "x").parse() {
         Ok(Host::Name(_)) => {}
-        Ok(Host::Address(_)) | Err(_) => return Err(RuleError::BadHost(text.to_owned())),
+        Ok(Host::Address(_) | Host::Full(_)) | Err(_) => return Err(RuleError::BadHost(text.to_owned())),
     }
     let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
     // The root's dot is behind names only.
@@ -279,6 +309,8 @@ mod tests {
             ("Web.Default.SVC.:80", "web.default.svc:80"),
             ("*.svc:8000-8999", "*.svc:8000-8999"),
             ("*", "*"),
+            ("@cluster", "@cluster"),
+            ("@cluster:80", "@cluster:80"),
             ("*:443", "*:443"),
             ("10.0.0.7", "10.0.0.7"),
             ("10.0.0.7/32:5-5", "10.0.0.7:5"),

@@ -6,6 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod cluster;
+
 fn policy(allow: &[&str], deny: &[&str]) -> Policy {
     let rules = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
     Policy::new(rules(allow), rules(deny))
@@ -14,9 +16,10 @@ fn policy(allow: &[&str], deny: &[&str]) -> Policy {
 /// The whole decision for a host that resolves to `address`.
 fn decide(policy: &Policy, target: &str, address: &str) -> Result<String, String> {
     let target: Target = target.parse().unwrap();
-    policy.judge_name(&target).map_err(|denial| denial.to_string())?;
+    let ways = policy.judge_name(&target).map_err(|denial| denial.to_string())?;
+    assert!(ways.given, "{ways:?}");
     policy
-        .judge_address(&target, address.parse().unwrap())
+        .judge_address(&target, address.parse().unwrap(), &[])
         .map(|grant| grant.to_string())
         .map_err(|denial| denial.to_string())
 }
@@ -26,9 +29,16 @@ fn allowed(policy: &Policy, target: &str, address: &str) -> bool {
 }
 
 #[test]
-fn an_empty_policy_allows_all_but_special_addresses() {
-    let open = policy(&[], &[]);
-    assert_eq!(decide(&open, "web:80", "10.0.0.7"), Ok("no allow rule".into()));
+fn an_empty_policy_allows_nothing_and_a_star_all_but_special_addresses() {
+    let (closed, open) = (policy(&[], &[]), policy(&["*"], &[]));
+    assert_eq!(decide(&open, "web:80", "10.0.0.7"), Ok("allow *".into()));
+    for target in ["web:80", "10.0.0.7:80", "[2001:db8::1]:443", "kubernetes.default.svc:443"] {
+        let said = decide(&closed, target, "10.0.0.7").unwrap_err();
+        assert!(
+            said.contains(&format!("only what --allow names is open; start the agent with --allow '{target}'")),
+            "{said}"
+        );
+    }
     for address in [
         "127.0.0.1",
         "::1",
@@ -133,8 +143,8 @@ fn deny_wins_over_allow() {
 fn a_name_that_nothing_could_allow_is_refused_before_it_is_resolved() {
     let target = "db.prod:5432".parse().unwrap();
     for (allow, deny, passes) in [
-        (&[][..], &[][..], true),
-        (&[], &["*.prod"], false),
+        (&[][..], &[][..], false),
+        (&["*"], &["*.prod"], false),
         (&["*.test"], &[], false),
         (&["10.0.0.0/8:5432"], &[], true),
         (&["10.0.0.0/8:80"], &[], false),
@@ -166,8 +176,8 @@ fn a_refusal_says_what_to_change() {
             &[],
             "localhost:80",
             "127.0.0.1",
-            "the agent's policy refuses localhost:80 (127.0.0.1): a loopback address of the agent's own host must be named; \
-             start the agent with --allow '127.0.0.1:80' (and --allow '*' to keep the rest open)",
+            "the agent's policy refuses localhost:80: only what --allow names is open; start the agent with --allow \
+             'localhost:80'",
         ),
         (
             &["*.svc"],
@@ -226,7 +236,7 @@ proptest! {
     fn no_rule_that_names_nothing_special_opens_a_special_address(allow in any_rules(), deny in any_rules(), address in any_address()) {
         let target: Target = "web.test:80".parse().unwrap();
         if special::special(special::judged(address)).is_some() {
-            prop_assert!(Policy::new(allow, deny).judge_address(&target, address).is_err());
+            prop_assert!(Policy::new(allow, deny).judge_address(&target, address, &[]).is_err());
         }
     }
 
@@ -236,7 +246,7 @@ proptest! {
         let deny = vec![Rule::naming(&Host::Address(address), port)];
         let mut allow = allow;
         allow.push(Rule::naming(&Host::Address(address), port));
-        prop_assert!(Policy::new(allow, deny).judge_address(&target, address).is_err());
+        prop_assert!(Policy::new(allow, deny).judge_address(&target, address, &[]).is_err());
     }
 
     #[test]
@@ -244,18 +254,18 @@ proptest! {
         let policy = Policy::new(allow.into_iter().filter(|rule| !rule.to_string().contains(':')).collect(), vec![]);
         let v4 = Ipv4Addr::from(bits);
         let target = Target { host: Host::Name("web.test".into()), port };
-        let plain = policy.judge_address(&target, v4.into()).is_ok();
-        prop_assert_eq!(policy.judge_address(&target, v4.to_ipv6_mapped().into()).is_ok(), plain);
+        let plain = policy.judge_address(&target, v4.into(), &[]).is_ok();
+        prop_assert_eq!(policy.judge_address(&target, v4.to_ipv6_mapped().into(), &[]).is_ok(), plain);
     }
 
     #[test]
     fn the_remedy_of_a_refusal_works(allow in any_rules(), address in any_address(), port in 1_u16..) {
         let target = Target { host: Host::Address(address), port };
         let policy = Policy::new(allow.clone(), vec![]);
-        if let Err(denial) = policy.judge_address(&target, address) {
+        if let Err(denial) = policy.judge_address(&target, address, &[]) {
             let mut allow = allow;
             allow.push(denial.remedy());
-            prop_assert!(Policy::new(allow, vec![]).judge_address(&target, address).is_ok());
+            prop_assert!(Policy::new(allow, vec![]).judge_address(&target, address, &[]).is_ok());
         }
     }
 }

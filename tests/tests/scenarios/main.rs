@@ -3,6 +3,7 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test fails on everything that it does not expect")]
 
 mod admission;
+mod aliases;
 mod answers;
 mod api_clients;
 mod architecture;
