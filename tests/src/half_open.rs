@@ -53,10 +53,10 @@ impl HalfOpen {
         Ok(Self { flights, sockets, hub: hub.addresses().tunnel })
     }
 
-    /// Sends all of them, `rate` a second.
+    /// Sends them again and again, `rate` a second. A handshake that the hub has forgotten is a new one.
     pub async fn send(&self, rate: u32) -> Result<()> {
         let mut turns = tokio::time::interval(Duration::from_secs(1) / rate);
-        for (flight, socket) in self.flights.iter().zip(self.sockets.iter().cycle()) {
+        for (flight, socket) in self.flights.iter().cycle().zip(self.sockets.iter().cycle()) {
             turns.tick().await;
             for datagram in flight {
                 socket.send_to(datagram, self.hub).await?;

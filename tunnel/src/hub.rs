@@ -153,6 +153,8 @@ impl HubControl {
     /// tunnel's streams, which stand still when nobody waits here.
     pub async fn receive(&mut self) -> Result<AgentMessage, ControlError> {
         loop {
+            // Whoever sends windows without an end has the thread no longer than others.
+            tokio::task::consume_budget().await;
             let FromAgent { message, windows } = self.channel.receive_and_grant(&self.windows).await?;
             self.windows.granted(&windows);
             if let Some(message) = message {

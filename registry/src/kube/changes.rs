@@ -127,3 +127,56 @@ fn changes(source: &Source, event: &Event, commit: &Commit) -> Vec<Change> {
     }
     changes
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::kube::resource;
+    use crate::store::Versioned;
+
+    fn commit(revision: u64, before: Option<&Value>, after: Option<&Value>) -> Commit {
+        let revision = Revision(revision);
+        let versioned = |value: &Value| Versioned {
+            value: value.to_string().into_bytes().into(),
+            created: revision,
+            modified: revision,
+        };
+        let (key, before, after) = ("/clusterroles/r".into(), before.map(versioned), after.map(versioned));
+        Commit { revision, events: vec![Event { key, after, before }] }
+    }
+
+    fn source() -> Source {
+        Source::new(resource::find("rbac.authorization.k8s.io", "v1", "clusterroles").unwrap(), None)
+    }
+
+    fn told(changes: &Changes, commit: &Commit) -> Vec<[Option<Arc<Object>>; 2]> {
+        let mut told = Vec::new();
+        changes.each(&source(), commit, |change| told.push([change.before.clone(), change.after.clone()]));
+        told
+    }
+
+    #[test]
+    fn a_commit_is_read_and_written_once_for_all_and_not_for_ever() {
+        let changes = Changes::default();
+        let [old, new] = ["old", "new"].map(|word| json!({"metadata": {"name": "r", "uid": word}}));
+        let first = commit(1, Some(&old), Some(&new));
+        let [once, again] = [told(&changes, &first), told(&changes, &first)].map(|mut told| told.remove(0));
+        for (one, other) in once.iter().zip(&again) {
+            let (one, other) = (one.as_ref().unwrap(), other.as_ref().unwrap());
+            assert!(Arc::ptr_eq(one, other));
+            assert!(std::ptr::eq(one.text(), other.text()));
+        }
+        assert_eq!(once[1].as_ref().unwrap()["metadata"]["resourceVersion"], "1");
+        let same = told(&changes, &commit(2, Some(&old), Some(&old))).remove(0).map(Option::unwrap);
+        assert!(Arc::ptr_eq(&same[0], &same[1]), "what has not changed is one object");
+        for revision in 3..1000 {
+            assert!(told(&changes, &commit(revision, Some(&old), None))[0][1].is_none());
+        }
+        assert_eq!(changes.recent.lock().len(), COMMITS);
+        let large = json!({"metadata": {"name": "r"}, "much": "x".repeat(BYTES)});
+        told(&changes, &commit(1000, None, Some(&large)));
+        assert!(changes.recent.lock().is_empty());
+    }
+}

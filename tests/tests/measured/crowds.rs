@@ -123,7 +123,7 @@ async fn agents_that_connect_beside_handshakes_that_go_silent() -> Result<()> {
     let _alone = ALONE.lock().await;
     let day = Day::start().await?;
     let credentials = AgentCredentials::joined(&day.hub, "c2", "agent").await?;
-    let silent = HalfOpen::prepare(&day.hub, 1_500, 8).await?;
+    let silent = HalfOpen::prepare(&day.hub, 900, 8).await?;
     let work = async || {
         RawAgent::open(&day.hub, &credentials).await?.close().await;
         // As often as an agent may come back.
