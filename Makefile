@@ -1,7 +1,7 @@
 # What people and CI run. `make test` installs what the tests need and is missing.
 CARGO ?= cargo
 
-.PHONY: build demo test lint doc bench bench-full
+.PHONY: build demo test lint doc fuzz bench bench-full
 
 build:
 	$(CARGO) build --release --locked --bins
@@ -12,14 +12,25 @@ demo:
 test:
 	bash tests/install.sh
 	$(CARGO) build --locked -p proxy-server -p proxy-agent -p cli
+	$(CARGO) build --locked -p fuzz --features libfuzzer
 	$(CARGO) test --workspace --locked
 
 lint:
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --features fuzz/libfuzzer --locked -- -D warnings
 
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
+
+# Fuzzes one target after the other. Inputs that taught something stay in target/fuzz/<target>, and so does one that breaks it.
+FUZZ_SECONDS ?= 600
+FUZZ_TARGETS ?= head gateway_path forward socks5 hpack packets wire yaml protobuf patch selector
+FUZZ_FLAGS = -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=20 -rss_limit_mb=1024 -print_final_stats=1
+
+fuzz:
+	RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/fuzz/instrument.sh $(CARGO) build --locked -p fuzz --features libfuzzer
+	for target in $(FUZZ_TARGETS); do folder=$(TARGET)/fuzz/$$target; mkdir -p $$folder && \
+	$(TARGET)/debug/fuzz $$folder -artifact_prefix=$$folder/ $(FUZZ_FLAGS) || exit 1; done
 
 # The programs that answer the questions of bench/README.md, in their order.
 QUESTIONS = bulk requests connections beside loss stalls idle recovery many_clusters

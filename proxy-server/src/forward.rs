@@ -110,7 +110,7 @@ impl Forwarder {
 }
 
 /// The host and port of an absolute-form request.
-fn target(request: &Request<Incoming>) -> Result<(String, u16), (StatusCode, String)> {
+pub(crate) fn target<B>(request: &Request<B>) -> Result<(String, u16), (StatusCode, String)> {
     if request.method() == Method::CONNECT {
         let sentence = "CONNECT must be the first request of its connection; open a new one";
         return Err((StatusCode::BAD_REQUEST, sentence.into()));
@@ -133,12 +133,17 @@ fn target(request: &Request<Incoming>) -> Result<(String, u16), (StatusCode, Str
 fn port(uri: &Uri) -> Option<u16> {
     let authority = uri.authority()?.as_str();
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    let written = host.strip_prefix(uri.host()?)?.trim_start_matches(':');
-    if written.is_empty() { Some(80) } else { written.parse().ok() }
+    let written = host.strip_prefix(uri.host()?)?;
+    if written.is_empty() {
+        return Some(80);
+    }
+    // What a URI takes for an authority may have no colon behind an address's bracket, or a sign before the number.
+    let digits = written.strip_prefix(':').filter(|port| port.bytes().all(|byte| byte.is_ascii_digit()))?;
+    if digits.is_empty() { Some(80) } else { digits.parse().ok() }
 }
 
 /// The request as the target is to see it: origin-form, its own `Host`, nothing that was meant for us.
-fn for_target(request: Request<Incoming>, upgrade: bool) -> Result<Request<Incoming>, (StatusCode, String)> {
+pub(crate) fn for_target<B>(request: Request<B>, upgrade: bool) -> Result<Request<B>, (StatusCode, String)> {
     let (mut parts, body) = request.into_parts();
     let authority = parts.uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
     // Credentials in the URI are the proxy user's business, not the target's.
@@ -171,4 +176,28 @@ fn answer(status: StatusCode, sentence: &str) -> Response<Body> {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_what_the_target_is_told_it_is() {
+        let port = |uri: &str| port(&uri.parse().unwrap());
+        for (uri, expected) in
+            [("http://h/", 80), ("http://h:/", 80), ("http://u:1@h:8080/", 8080), ("http://[::1]:81/", 81)]
+        {
+            assert_eq!(port(uri), Some(expected), "{uri}");
+        }
+        for uri in ["http://[::1]80/", "http://h:+80/", "http://h:65536/"] {
+            assert_eq!(port(uri), None, "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_query_without_a_path_is_asked_for_at_the_root() {
+        let request = Request::builder().uri("http://h?q=1").body(()).unwrap();
+        assert_eq!(for_target(request, false).unwrap().uri(), "/?q=1");
+    }
 }

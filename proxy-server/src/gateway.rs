@@ -1,5 +1,7 @@
 //! The gateway: HTTPS requests for a cluster's Kubernetes API or for a service in it, by their URL.
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod path;
 
 use std::{net::SocketAddr, sync::Arc};

@@ -59,7 +59,7 @@ pub(crate) async fn read(client: &mut Client) -> Result<Head, HeadError> {
     }
 }
 
-fn parse(bytes: &[u8]) -> Result<Option<(usize, Head)>, HeadError> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(usize, Head)>, HeadError> {
     let known = bytes.len().min(PREFACE.len());
     if bytes[..known] == PREFACE[..known] {
         return Ok((known == PREFACE.len()).then_some((0, Head::Http2)));

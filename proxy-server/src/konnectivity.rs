@@ -13,6 +13,8 @@ mod answers;
 mod authority;
 mod conversation;
 mod ends;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod hearing;
 mod hpack;
 mod packet;

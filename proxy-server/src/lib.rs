@@ -24,6 +24,8 @@ mod exchange;
 mod exports;
 mod forward;
 mod frontend;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod gateway;
 mod head;
 mod health;

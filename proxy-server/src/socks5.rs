@@ -42,7 +42,7 @@ enum Reply {
 
 /// Why the conversation broke off: the client is gone, or what it says is no SOCKS5.
 #[derive(Debug)]
-struct Broken;
+pub(crate) struct Broken;
 
 /// Serves one SOCKS5 connection to its end. `limit` bounds the conversation before the dial.
 pub(crate) async fn serve(proxy: &Proxy, mut client: Client, peer: Peer, mut shown: Shown, limit: std::time::Duration) {
@@ -67,7 +67,7 @@ pub(crate) async fn serve(proxy: &Proxy, mut client: Client, peer: Peer, mut sho
 }
 
 /// Method, password and request; the host and port asked for.
-async fn converse(client: &mut Client, shown: &mut Shown) -> Result<(String, u16), Broken> {
+pub(crate) async fn converse(client: &mut Client, shown: &mut Shown) -> Result<(String, u16), Broken> {
     // Version, number of methods, methods.
     let count = usize::from(take(client, 2).await?[1]);
     let methods = take(client, count).await?;

@@ -47,6 +47,8 @@ mod credit;
 mod download;
 mod endpoint;
 mod export;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod hop;
 mod hub;
 mod join;

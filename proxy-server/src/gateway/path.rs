@@ -99,7 +99,9 @@ fn named(namespace: &str, text: &str, tls: bool) -> Result<Service, PathError> {
     };
     let service = || PathError::Service(text.to_owned());
     let (name, port) = bare.split_once(':').ok_or_else(service)?;
-    let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(service)?;
+    // A number's sign would be taken by its parser.
+    let digits = Some(port).filter(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
+    let port = digits.and_then(|port| port.parse().ok()).filter(|port| *port != 0).ok_or_else(service)?;
     if !is_label(name) {
         return Err(service());
     }
@@ -202,6 +204,7 @@ mod tests {
             ("/clusters/c1/services/mon/web", "no service"),
             ("/clusters/c1/services/mon/web:0", "no service"),
             ("/clusters/c1/services/mon/web:65536/", "no service"),
+            ("/clusters/c1/services/mon/web:+80/", "no service"),
             ("/clusters/c1/services/mon/web.evil:80/", "no service"),
             ("/clusters/c1/services/m%2Fn/web:80/", "no namespace"),
             ("/clusters/c1/services/", "no service"),

@@ -42,7 +42,7 @@ pub(crate) struct Authorities<C> {
 
 /// What is known of the bytes that pass.
 #[derive(Debug)]
-struct Filter {
+pub(super) struct Filter {
     /// So many bytes pass as they are.
     passing: usize,
     /// Frames of one request's fields, as far as they have arrived.
@@ -62,12 +62,12 @@ impl<C> Authorities<C> {
 }
 
 impl Filter {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { passing: PREFACE.len(), held: BytesMut::new(), parts: Vec::new(), start: 0, off: false }
     }
 
     /// Takes what has arrived, and puts into `ready` what may go on.
-    fn pass(&mut self, mut arrived: &[u8], ready: &mut BytesMut) {
+    pub(super) fn pass(&mut self, mut arrived: &[u8], ready: &mut BytesMut) {
         while !arrived.is_empty() {
             if self.passing > 0 || self.off {
                 let count = if self.off { arrived.len() } else { self.passing.min(arrived.len()) };

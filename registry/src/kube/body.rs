@@ -133,6 +133,15 @@ fn object(value: Value, duplicates: Duplicates) -> Result<Body, String> {
     Err(format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"))
 }
 
+/// How many levels of collections a value has: 0 for a scalar. The value's own depth bounds the recursion.
+pub(super) fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(list) => 1 + list.iter().map(depth).max().unwrap_or(0),
+        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+    }
+}
+
 pub(super) fn check_size(body: &[u8]) -> Result<(), BodyError> {
     if body.len() > MAX_BODY { Err(BodyError::TooLarge) } else { Ok(()) }
 }

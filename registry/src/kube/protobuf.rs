@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use self::wire::{Malformed, Payload, Reader};
+use super::body::{MAX_DEPTH, depth};
 
 const MAGIC: &[u8] = b"k8s\0";
 
@@ -51,6 +52,10 @@ pub fn decode(body: &[u8]) -> Result<Map<String, Value>, ProtobufError> {
     let mut object = Map::new();
     message::decode(envelope.raw, fields, &mut object)
         .map_err(|error| ProtobufError::Malformed { what: error.what, field: error.path() })?;
+    // The tables have an end, but a field may be JSON.
+    if object.values().any(|value| depth(value) + 1 >= MAX_DEPTH) {
+        return Err(ProtobufError::Malformed { what: "exceeded max depth", field: String::new() });
+    }
     object.insert("apiVersion".to_owned(), api_version.into());
     object.insert("kind".to_owned(), kind.into());
     Ok(object)

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-/// Which of our crates each may import. `tests` and `bench` stand above all and may import anything.
+/// Which of our crates each may import. `tests`, `bench` and `fuzz` stand above all and may import anything.
 const ARROWS: [(&str, &[&str]); 6] = [
     ("certs", &[]),
     ("tunnel", &[]),
@@ -17,7 +17,7 @@ const ARROWS: [(&str, &[&str]); 6] = [
     ("proxy-agent", &["tunnel", "certs"]),
     ("cli", &["certs", "registry", "proxy-server", "proxy-agent"]),
 ];
-const ABOVE_ALL: [&str; 2] = ["bench", "tests"];
+const ABOVE_ALL: [&str; 3] = ["bench", "fuzz", "tests"];
 /// Names that say nothing about what is inside.
 const EMPTY_NAMES: [&str; 9] =
     ["util", "utils", "common", "helper", "helpers", "misc", "shared", "manager", "managers"];

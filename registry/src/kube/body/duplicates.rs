@@ -2,32 +2,39 @@
 
 use std::fmt;
 
+use super::MAX_BODY;
+
 /// How many duplicates of one body are reported; Kubernetes stops there too.
 const MAX_REPORTED: usize = 100;
 
 /// The paths of the fields that were given more than once, each once, in the order they were found; at most 100.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Duplicates(Vec<String>);
+pub struct Duplicates {
+    paths: Vec<String>,
+    /// Length of all paths that were written down, also of those known already: below a long name each duplicate is one.
+    written: usize,
+}
 
 impl Duplicates {
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.paths.is_empty()
     }
 
     /// One message a field, such as `duplicate field "spec.containers[0].name"`: for `fieldValidation=Warn` one warning
     /// each, for `Strict` the text after `strict decoding error: `, joined by `, `.
     pub fn messages(&self) -> impl Iterator<Item = String> + '_ {
-        self.0.iter().map(|path| format!("duplicate field \"{path}\""))
+        self.paths.iter().map(|path| format!("duplicate field \"{path}\""))
     }
 
     /// Whether another one would be reported.
     pub(super) fn is_full(&self) -> bool {
-        self.0.len() >= MAX_REPORTED
+        self.paths.len() >= MAX_REPORTED || self.written > MAX_BODY
     }
 
     pub(super) fn add(&mut self, path: String) {
-        if !self.is_full() && !self.0.contains(&path) {
-            self.0.push(path);
+        self.written += path.len();
+        if self.paths.len() < MAX_REPORTED && !self.paths.contains(&path) {
+            self.paths.push(path);
         }
     }
 }

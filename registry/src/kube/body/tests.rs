@@ -46,6 +46,17 @@ fn no_more_than_a_hundred_duplicates_are_reported() {
 }
 
 #[test]
+fn duplicates_below_a_long_path_cost_no_more_than_the_body() {
+    let (name, fields) = ("n".repeat(MAX_BODY / 2), "\"a\":1,".repeat(MAX_BODY / 14));
+    let json = format!("{{\"{name}\":{{{fields}\"a\":2}}}}");
+    let start = std::time::Instant::now();
+    for body in [decoded("application/json", &json).unwrap(), decode_apply(json.as_bytes()).unwrap()] {
+        assert_eq!(messages(&body), [format!("duplicate field \"{name}.a\"")]);
+    }
+    assert!(start.elapsed() < std::time::Duration::from_secs(20), "{:?}", start.elapsed());
+}
+
+#[test]
 fn unknown_formats_are_refused_with_what_is_accepted() {
     let refused = |origin| decode(Some("text/plain"), b"{}", "X", origin).unwrap_err();
     let error = refused(Origin::BuiltIn);

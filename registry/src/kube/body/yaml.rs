@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use super::duplicates::{Duplicates, Path, Step};
-use super::{MAX_BODY, MAX_DEPTH};
+use super::{MAX_BODY, MAX_DEPTH, depth};
 
 /// Why a text is not a YAML document that can be JSON.
 #[derive(Debug, Error)]
@@ -232,15 +232,6 @@ fn merge(merged: &mut Map<String, Value>, value: Value) -> Result<(), YamlError>
             maps.into_iter().try_for_each(|map| merge(merged, map))
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => Err(YamlError::Merge),
-    }
-}
-
-/// How many levels of collections a value has: 0 for a scalar. The value's own depth bounds the recursion.
-fn depth(value: &Value) -> usize {
-    match value {
-        Value::Array(list) => 1 + list.iter().map(depth).max().unwrap_or(0),
-        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
     }
 }
 

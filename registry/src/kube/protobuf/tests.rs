@@ -187,6 +187,21 @@ fn what_is_unknown_is_skipped_or_refused() {
 }
 
 #[test]
+fn json_within_a_message_nests_no_deeper_than_a_body_may() {
+    let metadata = |depth: usize| {
+        let (mut json, mut entry, mut metadata, mut raw) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        bytes(1, format!("{}1{}", "[".repeat(depth), "]".repeat(depth)).as_bytes(), &mut json);
+        bytes(7, &json, &mut entry);
+        bytes(17, &entry, &mut metadata);
+        bytes(1, &metadata, &mut raw);
+        envelope("v1", "Namespace", &raw)
+    };
+    let deepest = decode(&metadata(123)).unwrap();
+    serde_json::from_str::<Value>(&Value::Object(deepest).to_string()).unwrap();
+    assert_eq!(decode(&metadata(124)).unwrap_err().to_string(), "proto: exceeded max depth");
+}
+
+#[test]
 fn malformed_messages_are_refused_with_the_field() {
     let refused = |raw: &[u8]| decode(&envelope("v1", "Namespace", raw)).unwrap_err().to_string();
     assert_eq!(refused(b"\n\x02\n\x05"), "proto: unexpected EOF in metadata");

@@ -5,6 +5,9 @@ use serde_json::Value;
 use super::SelectorError;
 use crate::kube::label;
 
+/// Most errors that one requirement is told: each repeats the key, so that all of them could be a thousand times the request.
+const MOST_ERRORS: usize = 10;
+
 /// A label must meet this. `=` and `==` are `In` with one value, `!=` is `NotIn`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Requirement {
@@ -38,7 +41,7 @@ pub(super) enum Operator {
 }
 
 impl Requirement {
-    /// Checks and builds a requirement. All that is wrong is reported at once, as Kubernetes aggregates it.
+    /// Checks and builds a requirement. What is wrong is reported at once, as Kubernetes aggregates it, up to a bound.
     pub(super) fn new(key: &str, operator: Operator, values: Vec<String>) -> Result<Self, SelectorError> {
         let mut errors = Vec::new();
         let key_errors = label::key_errors(key);
@@ -54,6 +57,7 @@ impl Requirement {
                 for (index, value) in values.iter().enumerate() {
                     match value.parse() {
                         Ok(number) => bound = number,
+                        Err(_) if errors.len() >= MOST_ERRORS => break,
                         Err(_) => errors.push(format!(
                             "values[{index}]: Invalid value: {value:?}: for 'Gt', 'Lt' operators, the value must be an \
                              integer"
@@ -68,6 +72,9 @@ impl Requirement {
             Operator::DoesNotExist => Test::DoesNotExist,
         };
         for (index, value) in values.iter().enumerate() {
+            if errors.len() >= MOST_ERRORS {
+                break;
+            }
             let value_errors = label::value_errors(value);
             if !value_errors.is_empty() {
                 errors.push(format!("values[{index}][{key}]: Invalid value: {value:?}: {}", value_errors.join("; ")));

@@ -18,6 +18,17 @@ fn refused(selector: &str) -> String {
 }
 
 #[test]
+fn an_error_is_no_longer_than_what_was_asked() {
+    let key = "k".repeat(10_000);
+    let object = json!({"matchExpressions": [{"key": key, "operator": "In", "values": vec!["-"; 10_000]}]});
+    let error = LabelSelector::from_object(Some(&object)).unwrap_err().to_string();
+    assert!(error.len() < 200_000, "{} bytes are told of {}", error.len(), object.to_string().len());
+    let text = format!("a in ({})", (0..10_000).map(|at| format!("-{at}")).collect::<Vec<_>>().join(","));
+    let error = LabelSelector::parse(&text).unwrap_err().to_string();
+    assert!(error.len() < 200_000, "{} bytes are told of {}", error.len(), text.len());
+}
+
+#[test]
 fn every_operator_chooses_as_documented() {
     for (selector, a_is_b, a_is_empty, no_a) in [
         ("a=b", true, false, false),
