@@ -103,6 +103,8 @@ async fn join_hub(config: &JoinConfig, runs: bool) -> Result<(), ExitCode> {
 
 async fn run(config: Config, mut terminate: Signal, mut interrupt: Signal) -> Result<(), RunError> {
     raise_file_limit();
+    // From here on: a join that somebody waits for may end with its terminal.
+    let hangup = signal(SignalKind::hangup()).ok();
     let agent = Agent::bind(config).await?;
     let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
     // The first signal drains, the second cuts.
@@ -116,7 +118,20 @@ async fn run(config: Config, mut terminate: Signal, mut interrupt: Signal) -> Re
     tokio::select! {
         ended = agent.run(stop.clone(), abort.clone()) => ended,
         () = signals => Ok(()),
+        () = hung_up(hangup) => Ok(()),
     }
+}
+
+/// Tells that there is nothing to be opened again. Never returns.
+async fn hung_up(mut hangup: Option<Signal>) {
+    while let Some(signal) = &mut hangup
+        && signal.recv().await.is_some()
+    {
+        tracing::info!(
+            "SIGHUP: the log is standard error, and the files of the identity are watched; nothing to reopen"
+        );
+    }
+    std::future::pending().await
 }
 
 async fn either(terminate: &mut Signal, interrupt: &mut Signal) {

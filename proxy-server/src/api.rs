@@ -3,6 +3,7 @@
 mod credential;
 mod decision;
 mod failure;
+mod recorded;
 mod user_credentials;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -23,7 +24,7 @@ use registry::{
     kube::{
         body::{BodyError, MAX_BODY},
         rbac::{self, Asked, Attributes, CLUSTER_GROUP, Decision, ReadVerb, Scope, Visible},
-        server::{Answer, Frames, Server},
+        server::{Answer, Frames, Server, Told},
         status::Status,
     },
 };
@@ -43,6 +44,8 @@ use crate::{
 };
 
 use failure::{Failure, bad_request, failure};
+use recorded::Known;
+pub(crate) use recorded::Recorded;
 
 /// Longest request body of our own API, in bytes; a CSR is below one KiB.
 const BODY_LIMIT: usize = 64 * 1024;
@@ -84,7 +87,7 @@ type Answered = Result<Response<Full<Bytes>>, Failure>;
 impl Api {
     /// Answers one request.
     pub(crate) async fn answer(self: Arc<Self>, request: Request<Incoming>, origin: Origin) -> Response<Body> {
-        if let Err(refused) = self.gateway.admit(&request) {
+        if let Err(refused) = self.gateway.admit(&request, &origin) {
             return refused;
         }
         let request = match self.gateway.answer(request, &origin).await {
@@ -92,12 +95,25 @@ impl Api {
             Err(own) => own,
         };
         let login = self.login(request.headers(), &origin);
+        let known = Known::of(&login);
+        let mut response = self.answer_own(request, &origin, login).await;
+        response.extensions_mut().insert(known);
+        response
+    }
+
+    /// What is not in a cluster.
+    async fn answer_own(
+        &self,
+        request: Request<Incoming>,
+        origin: &Origin,
+        login: Result<Login, CallerError>,
+    ) -> Response<Body> {
         let is_ours = |path: &str| path.starts_with("/v1/") || path == discovery::PATH;
         if !is_ours(request.uri().path()) {
             return self.answer_kube(request, login).await;
         }
         let answered = match login {
-            Ok(login) => self.route(&login.caller(), &origin, request).await,
+            Ok(login) => self.route(&login.caller(), origin, request).await,
             Err(error) => Err(unknown_asker(&error)),
         };
         let response = answered.unwrap_or_else(|failure| {
@@ -360,7 +376,8 @@ impl Api {
         self.registry.may_create_token(asker, &new).map_err(|denial| lacking(&denial))?;
         let (token, text) = self.registry.create_token(new, now).await?;
         tracing::info!(administrator = asker.user, token = token.id, "join token created");
-        Ok(json(StatusCode::CREATED, &TokenCreated { view: TokenView::from(&token), token: text }))
+        let id = token.id.clone();
+        Ok(named(id, json(StatusCode::CREATED, &TokenCreated { view: TokenView::from(&token), token: text })))
     }
 
     async fn create_user(&self, asker: &rbac::Caller, new: NewUser, now: Timestamp) -> Answered {
@@ -383,7 +400,7 @@ impl Api {
             certificate_chain_pem: issued.chain_pem,
             not_after: Timestamp::try_from(issued.not_after).unwrap_or(Timestamp::MAX),
         };
-        Ok(json(StatusCode::CREATED, &created))
+        Ok(named(user.name.to_string(), json(StatusCode::CREATED, &created)))
     }
 }
 
@@ -474,6 +491,12 @@ fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(text));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Has the record tell what was made.
+fn named(name: String, mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+    response.extensions_mut().insert(Told { names: vec![name], dry_run: false });
     response
 }
 

@@ -19,8 +19,10 @@ use tunnel::{Mtu, TunnelMemory};
 
 use crate::workers::default_count;
 
+mod record;
 mod store;
 
+pub use self::record::{AuditFailure, AuditTo};
 use self::store::StoreSettings;
 pub use crate::limits::Caps;
 
@@ -58,8 +60,8 @@ pub struct Config {
     /// How long connections may go on once the hub is told to stop.
     pub drain_timeout: Duration,
     pub log_format: LogFormat,
-    /// Audit events go here as JSON lines instead of into the log.
-    pub audit_log: Option<PathBuf>,
+    pub audit: AuditTo,
+    pub audit_failure: AuditFailure,
     pub caps: Caps,
     pub tunnel: tunnel::Settings,
     /// Threads that move bytes.
@@ -200,6 +202,9 @@ struct Settings {
     /// Audit events go here as JSON lines instead of into the log
     #[arg(long, value_name = "FILE", env = "CLUSTER_PROXY_AUDIT_LOG")]
     audit_log: Option<PathBuf>,
+    /// What to do while audit events cannot be written: continue, or refuse connections and changes [default: continue]
+    #[arg(long, value_name = "HOW", env = "CLUSTER_PROXY_AUDIT_FAILURE")]
+    audit_failure: Option<String>,
     /// Connections to one cluster at a time [default: 4000]
     #[arg(long, value_name = "N", env = "CLUSTER_PROXY_MAX_CONNECTIONS_PER_CLUSTER")]
     #[serde(deserialize_with = "number_or_text")]
@@ -270,7 +275,8 @@ impl Config {
             head_timeout: Duration::from_secs(15),
             drain_timeout: Duration::from_secs(30),
             log_format: LogFormat::Text,
-            audit_log: None,
+            audit: AuditTo::Nowhere,
+            audit_failure: AuditFailure::Continue,
             caps: Caps::default(),
             tunnel: tunnel::Settings::default(),
             workers: default_count(),
@@ -332,6 +338,8 @@ impl Config {
         let service_urls = problems.value("service-urls", service_urls, parsed);
         let log_format = flags.log_format.or(file.log_format).unwrap_or_else(|| "text".into());
         let log_format = problems.value("log-format", log_format, parsed);
+        let failure = flags.audit_failure.or(file.audit_failure).unwrap_or_else(|| "continue".into());
+        let audit_failure = problems.value("audit-failure", failure, parsed);
         let domain = flags.clusters_domain.or(file.clusters_domain).unwrap_or_else(|| "clusters.internal".into());
         let clusters_domain = problems.value("clusters-domain", domain, domain_name);
         let sockets = if flags.proxy_socket.is_empty() { file.proxy_socket } else { flags.proxy_socket };
@@ -367,7 +375,8 @@ impl Config {
             head_timeout: head_timeout?,
             drain_timeout: drain_timeout?,
             log_format: log_format?,
-            audit_log: flags.audit_log.or(file.audit_log),
+            audit: flags.audit_log.or(file.audit_log).map_or(AuditTo::Log(log_format?), AuditTo::File),
+            audit_failure: audit_failure?,
             caps: Caps {
                 connections_per_cluster: per_cluster?,
                 pending_per_cluster: pending_per_cluster?,

@@ -32,11 +32,12 @@ pub(crate) async fn serve(
     });
     let proxy_user = shown.credentials.name.take();
     let listener = shown.cluster;
-    let ask = Ask { frontend: Frontend::Connect, peer, proxy_user, listener, host: host.to_owned(), port };
+    let record = proxy.recorder.connection(Frontend::Connect, peer);
+    let ask = Ask { proxy_user, listener, host: host.to_owned(), port };
     let opened = tokio::select! {
         // What needs no dial is answered even if the client has half-closed already.
         biased;
-        opened = proxy.open(caller, ask) => opened,
+        opened = proxy.open(record, caller, ask) => opened,
         // Nobody is left to be answered; dropping the dial cancels it.
         () = client.left() => return,
     };

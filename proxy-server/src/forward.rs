@@ -83,7 +83,15 @@ impl Forwarder {
     }
 
     async fn forward(&self, mut request: Request<Incoming>) -> Result<Response<Body>, (StatusCode, String)> {
-        let (host, port) = target(&request)?;
+        let mut record = self.proxy.recorder.connection(Frontend::Http, self.peer);
+        let (host, port) = match target(&request) {
+            Ok(target) => target,
+            Err(refusal) => {
+                record.target(request.uri().to_string());
+                record.refuse("bad_target");
+                return Err(refusal);
+            }
+        };
         let mut shown = self.shown.clone();
         let credentials = request.headers().get(header::PROXY_AUTHORIZATION);
         let credentials = credentials.map_or(Ok(Credentials::default()), |value| Credentials::parse(value.as_bytes()));
@@ -92,8 +100,8 @@ impl Forwarder {
             Caller::authenticate(&shown, &self.proxy.registry)
         });
         let (proxy_user, listener) = (shown.credentials.name.take(), shown.cluster);
-        let ask = Ask { frontend: Frontend::Http, peer: self.peer, proxy_user, listener, host, port };
-        let opened = self.proxy.open(caller, ask).await;
+        let ask = Ask { proxy_user, listener, host, port };
+        let opened = self.proxy.open(record, caller, ask).await;
         let (stream, proxied) = opened.map_err(|error| (error.status(), error.to_string()))?;
         let upgrade = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
         let request = for_target(request, upgrade.is_some())?;

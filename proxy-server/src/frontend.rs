@@ -21,7 +21,7 @@ use crate::{
     head::{self, Head},
     konnectivity::Konnectivity,
     lobby::{Guest, Lobby},
-    metrics::Metrics,
+    metrics::Frontend,
     proxy::Proxy,
     socks5,
 };
@@ -43,7 +43,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Frontends {
     proxy: Arc<Proxy>,
     konnectivity: Arc<Konnectivity>,
-    metrics: Arc<Metrics>,
     tls: Arc<rustls::ServerConfig>,
     plaintext: Plaintext,
     /// How long a client may take to show its certificate, its head or its SOCKS5 request.
@@ -65,10 +64,9 @@ impl Frontends {
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Arc<Self> {
-        let metrics = proxy.metrics.clone();
         let (lobby, room) = (Lobby::of_port(room), Arc::new(Semaphore::new(room)));
         let konnectivity = Konnectivity::new(proxy.clone(), head_timeout, tasks.clone(), stop.clone());
-        Arc::new(Self { proxy, konnectivity, metrics, tls, plaintext, head_timeout, room, lobby, tasks, stop })
+        Arc::new(Self { proxy, konnectivity, tls, plaintext, head_timeout, room, lobby, tasks, stop })
     }
 
     /// Accepts TCP connections until stopped.
@@ -129,7 +127,7 @@ impl Frontends {
         room: OwnedSemaphorePermit,
         guest: Arc<Guest>,
     ) {
-        let (metrics, patience) = (self.metrics.clone(), self.head_timeout + FAREWELL);
+        let (metrics, patience) = (self.proxy.metrics.clone(), self.head_timeout + FAREWELL);
         tokio::select! {
             () = self.serve_one(tcp, address, room, guest.clone()) => {}
             parting = guest.outstayed(Some(patience)) => metrics.guest_left("frontend", parting),
@@ -148,13 +146,15 @@ impl Frontends {
         let Some(Ok(1)) = self.soon(tcp.peek(&mut first)).await else { return };
         let peer = Peer::Tcp(address);
         if first[0] == TLS_HANDSHAKE {
-            let Some((client, shown)) = self.handshake(tcp, room).await else { return };
+            let Some((client, shown)) = self.handshake(tcp, peer, room).await else { return };
             return self.serve_client(client, peer, Shown { guest: Some(guest), ..shown }).await;
         }
         let client = Client::new(Transport::Tcp(tcp), room);
         if self.plaintext.allows(address.ip()) {
             self.serve_client(client, peer, Shown { guest: Some(guest), ..Shown::default() }).await;
         } else {
+            let frontend = if first[0] == socks5::VERSION { Frontend::Socks5 } else { Frontend::Http };
+            self.proxy.recorder.connection(frontend, peer).refuse("plaintext");
             refuse_plaintext(client, first[0]).await;
         }
     }
@@ -167,10 +167,12 @@ impl Frontends {
         }
     }
 
-    async fn handshake(&self, tcp: TcpStream, room: OwnedSemaphorePermit) -> Option<(Client, Shown)> {
+    async fn handshake(&self, tcp: TcpStream, peer: Peer, room: OwnedSemaphorePermit) -> Option<(Client, Shown)> {
+        let record = self.proxy.recorder.handshake("frontend", peer);
         let accepting = TlsAcceptor::from(self.tls.clone()).accept(tcp);
         let reason = match tokio::time::timeout(self.head_timeout, accepting).await {
             Ok(Ok(tls)) => {
+                record.succeeded();
                 let session = tls.get_ref().1;
                 let certificate = session.peer_certificates().and_then(|chain| chain.first()).cloned();
                 let cluster = session.server_name().and_then(|name| self.proxy.cluster_of_server_name(name));
@@ -181,7 +183,7 @@ impl Frontends {
             Ok(Err(error)) => handshake_reason(&error),
             Err(_) => "timed_out",
         };
-        self.metrics.handshake_failed("frontend", reason);
+        record.failed(reason);
         tracing::debug!(reason, "TLS handshake failed");
         None
     }
@@ -203,8 +205,12 @@ impl Frontends {
                 let (proxy, stop) = (self.proxy.clone(), self.stop.clone());
                 forward::serve(proxy, client, peer, shown, limit, stop).await;
             }
-            Ok(Err(error)) => connect::refuse_head(&mut client, &error).await,
+            Ok(Err(error)) => {
+                self.proxy.recorder.connection(Frontend::Http, peer).refuse(error.label());
+                connect::refuse_head(&mut client, &error).await;
+            }
             Err(_) => {
+                self.proxy.recorder.connection(Frontend::Http, peer).refuse("timed_out");
                 let sentence = "the request's head did not arrive in time; send it at once";
                 connect::answer(&mut client, StatusCode::REQUEST_TIMEOUT, sentence).await;
             }

@@ -27,6 +27,7 @@ use crate::{
     http_port::{Body, Origin},
     metrics::Frontend,
     proxy::{Proxied, Proxy},
+    record::Record,
     refusal::OpenError,
     route::{Route, Target},
 };
@@ -35,6 +36,7 @@ use path::{PathError, Service, To, Way};
 
 /// How the fields begin by which a client speaks as somebody else.
 const IMPERSONATE: &str = "impersonate-";
+const IMPERSONATE_USER: &str = "impersonate-user";
 
 /// What answers requests for clusters.
 #[derive(Debug)]
@@ -77,15 +79,27 @@ impl Gateway {
     }
 
     /// Refuses what a page in a browser may not ask, of the hub's own paths too.
-    pub(crate) fn admit(&self, request: &Request<Incoming>) -> Result<(), Response<Body>> {
+    pub(crate) fn admit(&self, request: &Request<Incoming>, origin: &Origin) -> Result<(), Response<Body>> {
         let path = request.uri().path();
         let refused = |asked| self.browsers.admit(request, asked).map_err(Refusal::Page);
+        // Refusals of the hub's own paths are recorded with its other requests.
+        let recorded = |frontend, refusal: Refusal| {
+            let mut record = self.proxy.recorder.connection(frontend, Peer::Tcp(origin.peer));
+            record.target(path);
+            record.refuse(refusal.label());
+            refusal
+        };
         match path::parse(path) {
             Some(Ok(Way { to: To::Service(_), prefix, .. })) => {
-                refused(Asked::Service(&prefix)).map_err(|refusal| refusal.to_browser())
+                refused(Asked::Service(&prefix)).map_err(|refusal| recorded(Frontend::Service, refusal).to_browser())
             }
-            Some(Ok(way)) => refused(Asked::Api).map_err(|refusal| refusal.to_kubectl(&way.rest)),
-            Some(Err(_)) | None => refused(Asked::Api).map_err(|refusal| refusal.to_kubectl(path)),
+            Some(Ok(way)) => {
+                refused(Asked::Api).map_err(|refusal| recorded(Frontend::Gateway, refusal).to_kubectl(&way.rest))
+            }
+            Some(Err(_)) => {
+                refused(Asked::Api).map_err(|refusal| recorded(Frontend::Gateway, refusal).to_kubectl(path))
+            }
+            None => refused(Asked::Api).map_err(|refusal| refusal.to_kubectl(path)),
         }
     }
 
@@ -97,21 +111,32 @@ impl Gateway {
     ) -> Result<Response<Body>, Request<Incoming>> {
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         let Some(way) = path::parse(path) else { return Err(request) };
+        let frontend = match &way {
+            Ok(Way { to: To::Service(_), .. }) => Frontend::Service,
+            Ok(Way { to: To::KubeApi, .. }) | Err(_) => Frontend::Gateway,
+        };
+        let mut record = self.proxy.recorder.connection(frontend, Peer::Tcp(origin.peer));
         let way = match way {
             Ok(way) => way,
-            Err(error) => return Ok(Refusal::Path(error).to_kubectl("/api")),
+            Err(error) => {
+                record.target(path);
+                record.refuse("bad_target");
+                return Ok(Refusal::Path(error).to_kubectl("/api"));
+            }
         };
-        Ok(match way.to.clone() {
-            To::KubeApi => {
-                let rest = way.rest.clone();
-                let answered = self.kube_api(request, origin, way).await;
-                answered.unwrap_or_else(|refusal| refusal.to_kubectl(&rest))
+        record.cluster(way.cluster.as_ref());
+        let (to, rest) = (way.to.clone(), way.rest.clone());
+        let answered = match to.clone() {
+            To::KubeApi => self.kube_api(request, origin, way, &mut record).await,
+            To::Service(service) => self.service(request, origin, way, service, &mut record).await,
+        };
+        Ok(answered.unwrap_or_else(|refusal| {
+            record.refuse(refusal.label());
+            match to {
+                To::KubeApi => refusal.to_kubectl(&rest),
+                To::Service(_) => refusal.to_browser(),
             }
-            To::Service(service) => {
-                let answered = self.service(request, origin, way, service).await;
-                answered.unwrap_or_else(|refusal| refusal.to_browser())
-            }
-        })
+        }))
     }
 
     async fn kube_api(
@@ -119,15 +144,22 @@ impl Gateway {
         mut request: Request<Incoming>,
         origin: &Origin,
         way: Way,
+        record: &mut Record,
     ) -> Result<Response<Body>, Refusal> {
-        let asker = self.asker(request.headers(), origin)?;
+        record.target("kube-apiserver");
+        let asker = self.asker(request.headers(), origin, record)?;
+        if let Some(wanted) = request.headers().get(IMPERSONATE_USER) {
+            record.impersonating(&String::from_utf8_lossy(wanted.as_bytes()), &[]);
+        }
         let caller = asker.user.caller();
         let speaks_for =
             impersonated(&self.proxy.registry, request.headers(), &caller).map_err(Refusal::Impersonation)?;
+        if speaks_for != caller {
+            record.impersonating(&speaks_for.user, &speaks_for.groups);
+        }
         let asked = request.headers().keys().any(|name| name.as_str().starts_with(IMPERSONATE));
         let target = Target::KubeGateway(identity(speaks_for, asked).map_err(Refusal::Impersonation)?);
-        let (stream, proxied) =
-            self.open(&asker, origin, Frontend::Gateway, way.cluster, target, "kube-apiserver".into()).await?;
+        let (stream, proxied) = self.open(&asker, origin, record, way.cluster, target).await?;
         let headers = request.headers_mut();
         let impersonating: Vec<_> =
             headers.keys().filter(|name| name.as_str().starts_with(IMPERSONATE)).cloned().collect();
@@ -146,20 +178,22 @@ impl Gateway {
         origin: &Origin,
         way: Way,
         service: Service,
+        record: &mut Record,
     ) -> Result<Response<Body>, Refusal> {
-        let asker = self.asker(request.headers(), origin)?;
+        let (host, port, tls) = (service.host(), service.port, service.tls);
+        let shown = format!("{host}:{port}");
+        record.target(shown.as_str());
+        let asker = self.asker(request.headers(), origin, record)?;
         // Links in a page are relative to a path that ends in a slash.
         if matches!(*request.method(), Method::GET | Method::HEAD)
             && request.uri().path() == way.prefix
             && !way.is_ocms()
         {
+            record.refuse("redirected");
             return Ok(moved(&way));
         }
-        let (host, port, tls) = (service.host(), service.port, service.tls);
-        let shown = format!("{host}:{port}");
         let target = if tls { Target::Tls { host, port } } else { Target::Tcp { host, port } };
-        let (stream, proxied) =
-            self.open(&asker, origin, Frontend::Service, way.cluster, target, shown.clone()).await?;
+        let (stream, proxied) = self.open(&asker, origin, record, way.cluster, target).await?;
         forwarded(request.headers_mut(), origin.peer, &way.prefix, &shown);
         let tasks = &self.proxy.tasks;
         let (exchange, uri) = match is_grpc(&request) && !tls {
@@ -176,13 +210,12 @@ impl Gateway {
         &self,
         asker: &Asker,
         origin: &Origin,
-        frontend: Frontend,
+        record: &mut Record,
         cluster: ClusterName,
         target: Target,
-        shown: String,
     ) -> Result<(Stream, Proxied), Refusal> {
         let (caller, route) = (Caller::User(asker.user.clone()), Route { cluster, target });
-        let opened = self.proxy.open_route(caller, frontend, Peer::Tcp(origin.peer), route, shown).await;
+        let opened = self.proxy.open_route(record.take(), caller, route).await;
         let opened = opened.map_err(Refusal::Open)?;
         origin.may_read_slowly();
         Ok(opened)
@@ -190,7 +223,7 @@ impl Gateway {
 
     /// Who asks. A client that has shown a certificate may send the target a token of its own; one that has not must show
     /// the hub's.
-    fn asker(&self, headers: &HeaderMap, origin: &Origin) -> Result<Asker, Refusal> {
+    fn asker(&self, headers: &HeaderMap, origin: &Origin, record: &mut Record) -> Result<Asker, Refusal> {
         let about_the_asker = |name: &HeaderName| *name == AUTHORIZATION || name.as_str().starts_with(IMPERSONATE);
         if let Some(name) = hop::named(headers).into_iter().find(about_the_asker) {
             return Err(Refusal::Smuggled(name));
@@ -205,7 +238,9 @@ impl Gateway {
             _ => Credentials::default(),
         };
         let shown = Shown { credentials, ..origin.shown() };
-        match Caller::authenticate(&shown, &self.proxy.registry).map_err(Refusal::Caller)? {
+        let caller = Caller::authenticate(&shown, &self.proxy.registry).map_err(Refusal::Caller)?;
+        record.by(&caller);
+        match caller {
             Caller::User(user) => Ok(Asker { user, speaks_to_target }),
             // Nobody comes here by the hub's Unix socket.
             Caller::Socket { .. } => Err(Refusal::Caller(CallerError::Missing)),
@@ -240,6 +275,11 @@ fn is_grpc(request: &Request<Incoming>) -> bool {
     let kind = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
     let after = kind.and_then(|kind| kind.strip_prefix(b"application/grpc"));
     request.version() == Version::HTTP_2 && after.is_some_and(|after| matches!(after.first(), None | Some(b'+' | b';')))
+}
+
+/// Whether the path is a cluster's, and not the hub's own.
+pub(crate) fn leads_into_a_cluster(path: &str) -> bool {
+    path::parse(path).is_some()
 }
 
 /// Who is spoken for in the spoke; `asked`: by the client's own fields.
@@ -311,6 +351,19 @@ impl Refusal {
             Self::Open(error) => error.status(),
             Self::Exchange(ExchangeError::Broken(_)) => StatusCode::BAD_GATEWAY,
             Self::Exchange(ExchangeError::Silent) => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    /// The reason as a label.
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Page(_) => "page_refused",
+            Self::Path(_) => "bad_target",
+            Self::Caller(error) => error.label(),
+            Self::Impersonation(_) => "impersonation_forbidden",
+            Self::Smuggled(_) | Self::Malformed => "malformed",
+            Self::Open(error) => error.label(),
+            Self::Exchange(_) => "target_reset",
         }
     }
 

@@ -39,6 +39,17 @@ pub(crate) enum HeadError {
     Ended,
 }
 
+impl HeadError {
+    /// The reason as a label.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::TooLarge => "too_large",
+            Self::Ended => "client_left",
+        }
+    }
+}
+
 /// Reads the first head; bound the wait.
 pub(crate) async fn read(client: &mut Client) -> Result<Head, HeadError> {
     loop {

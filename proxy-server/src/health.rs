@@ -7,6 +7,7 @@ use hyper::body::Incoming;
 use prometheus::{Registry, TextEncoder};
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::Audit;
 use crate::http_port::{Body, whole};
 
 /// What the health port tells.
@@ -15,6 +16,7 @@ pub(crate) struct Health {
     pub(crate) metrics: Registry,
     /// Cancelled when the hub stops: it is not ready any more.
     pub(crate) stopping: CancellationToken,
+    pub(crate) audit: Audit,
 }
 
 impl Health {
@@ -26,6 +28,12 @@ impl Health {
             },
             "/healthz" => plain(StatusCode::OK, "ok\n"),
             "/readyz" if self.stopping.is_cancelled() => plain(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+            "/readyz" if self.audit.refuses() => plain(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the audit log cannot be written, and nothing is opened meanwhile\n",
+            ),
+            // A full disk must not take a hub that goes on out of service.
+            "/readyz" if self.audit.is_failing() => plain(StatusCode::OK, "ok, but the audit log cannot be written\n"),
             "/readyz" => plain(StatusCode::OK, "ok\n"),
             _ => plain(StatusCode::NOT_FOUND, "try /metrics, /healthz or /readyz\n"),
         }

@@ -34,8 +34,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     caller::Shown,
+    client::Peer,
+    frontend::handshake_reason,
     lobby::{Guest, Lobby},
-    metrics::Metrics,
+    record::Recorder,
 };
 
 use socket::Socket;
@@ -113,6 +115,7 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Tracked {
 
 /// The port.
 pub(crate) struct HttpPort {
+    pub(crate) recorder: Recorder,
     pub(crate) listener: TcpListener,
     /// Where there is none, the port speaks plain HTTP.
     pub(crate) tls: Option<TlsAcceptor>,
@@ -123,7 +126,6 @@ pub(crate) struct HttpPort {
     /// Those of them who are nobody yet, and how long they may be; on a port for everybody they always are.
     pub(crate) lobby: Arc<Lobby>,
     pub(crate) patience: Option<Duration>,
-    pub(crate) metrics: Arc<Metrics>,
     pub(crate) tasks: TaskTracker,
     /// Ends the port and everyone on it.
     pub(crate) end: CancellationToken,
@@ -149,14 +151,15 @@ impl HttpPort {
             let Ok(permit) = room.clone().try_acquire_owned() else { continue };
             let Some(guest) = self.lobby.enter(peer.ip().into()) else { continue };
             let (answer, tls, end) = (answer.clone(), self.tls.clone(), self.end.clone());
-            let (tasks, metrics) = (Tracked(self.tasks.clone()), self.metrics.clone());
+            let (tasks, recorder) = (Tracked(self.tasks.clone()), self.recorder.clone());
             let (name, patience) = (self.name, self.patience);
             self.tasks.spawn(async move {
                 let guest = Arc::new(guest);
+                let metrics = recorder.metrics.clone();
                 let served = async {
                     let socket = prepare(tcp)?;
                     let origin = Origin { peer, certificate: None, guest: guest.clone(), socket };
-                    serve_one(origin, tls, tasks, end, answer).await
+                    serve_one(origin, tls, recorder, tasks, end, answer).await
                 };
                 tokio::select! {
                     served = served => if let Err(error) = served {
@@ -182,6 +185,7 @@ fn prepare(tcp: TcpStream) -> io::Result<Socket> {
 async fn serve_one<F, R>(
     origin: Origin,
     tls: Option<TlsAcceptor>,
+    recorder: Recorder,
     tasks: Tracked,
     end: CancellationToken,
     answer: F,
@@ -193,9 +197,21 @@ where
     let Some(tls) = tls else {
         return serve_requests(origin.socket.clone(), origin, false, tasks, end, answer).await;
     };
+    let record = recorder.handshake("api", Peer::Tcp(origin.peer));
     let shaking = end.run_until_cancelled(tokio::time::timeout(PATIENCE, tls.accept(origin.socket.clone())));
     let Some(shaken) = shaking.await else { return Ok(()) };
-    let stream = shaken??;
+    let stream = match shaken {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            record.failed(handshake_reason(&error));
+            return Err(error);
+        }
+        Err(late) => {
+            record.failed("timed_out");
+            return Err(late.into());
+        }
+    };
+    record.succeeded();
     let session = stream.get_ref().1;
     let http2 = session.alpn_protocol() == Some(b"h2");
     let leaf = session.peer_certificates().and_then(|chain| chain.first()).cloned();

@@ -31,7 +31,8 @@ use tunnel::{ALPN_JOIN, ALPN_TUNNEL, CloseReason, Listener, PortSocket, ServeErr
 
 use crate::{
     agents::{Agents, HANDSHAKES, Habits, TUNNELS},
-    api::{About, Api},
+    api::{About, Api, Recorded},
+    audit::{Audit, AuditError},
     authorities::{Authorities, AuthoritiesError},
     bodies::Bodies,
     browser::Browsers,
@@ -50,6 +51,7 @@ use crate::{
     metrics::{LiveCollector, Metrics},
     ports::{Bound, ListenError, Ports},
     proxy::Proxy,
+    record::Recorder,
     roster::Roster,
     shares::Shares,
     state::{State, StateError},
@@ -135,7 +137,9 @@ pub enum StartError {
     #[error("cannot serve agents")]
     Tunnel(#[source] ServeError),
     #[error("the metrics cannot be registered")]
-    Metrics(#[source] prometheus::Error),
+    Metrics(#[from] prometheus::Error),
+    #[error("there is no audit log")]
+    Audit(#[from] AuditError),
 }
 
 impl Hub {
@@ -163,7 +167,7 @@ impl Hub {
         let listeners = ports.tunnel.drain(..).zip(workers.handles()).map(serve).collect::<Result<_, _>>();
         let listeners = listeners.map_err(StartError::Tunnel)?;
         let hub = Self::assemble(config, names, addresses, registry, authorities, listeners, workers);
-        Ok(Self { ports: Some(ports), _folder_lock: folder_lock, ..hub.map_err(StartError::Metrics)? })
+        Ok(Self { ports: Some(ports), _folder_lock: folder_lock, ..hub? })
     }
 
     fn assemble(
@@ -174,13 +178,14 @@ impl Hub {
         authorities: Authorities,
         listeners: Vec<Arc<Listener>>,
         workers: Workers,
-    ) -> prometheus::Result<Self> {
+    ) -> Result<Self, StartError> {
         let (registry, authorities) = (Arc::new(registry), Arc::new(authorities));
         let (tunnels, connections) = (Arc::new(Tunnels::default()), Arc::new(Connections::default()));
         let exports = Arc::new(Exports::new(config.clusters_domain.clone()));
         let phases = Phases::default();
         let gathered = MetricsRegistry::new();
         let metrics = Arc::new(Metrics::register(&gathered)?);
+        let audit = Audit::start(&config.audit, config.audit_failure, &gathered)?;
         gathered.register(Box::new(LiveCollector::new(tunnels.clone(), connections.clone(), listeners.clone())?))?;
         gathered.register(Box::new(ProcessCollector::for_self()))?;
         let server_id = format!("{:016x}", rand::random::<u64>());
@@ -190,6 +195,7 @@ impl Hub {
             connections: connections.clone(),
             limits: Limits::new(config.caps),
             metrics: metrics.clone(),
+            recorder: Recorder { audit, metrics: metrics.clone() },
             domain: config.clusters_domain.clone(),
             dial_timeout: config.dial_timeout,
             tasks: phases.clients.clone(),
@@ -260,6 +266,11 @@ impl Hub {
         &self.addresses
     }
 
+    /// The audit record, to be opened again when its file was rotated.
+    pub fn audit(&self) -> Audit {
+        self.proxy.recorder.audit.clone()
+    }
+
     /// Serves until `stop`, then drains; `abort` cuts a drain short.
     pub async fn run(mut self, stop: CancellationToken, abort: CancellationToken) {
         let Addresses { proxy, tunnel, api, metrics, pin, admin } = &self.addresses;
@@ -315,17 +326,18 @@ impl Hub {
             connections,
             lobby,
             patience,
-            metrics: self.proxy.metrics.clone(),
+            recorder: self.proxy.recorder.clone(),
             tasks: others.clone(),
             end: end.clone(),
         };
-        let health = Health { metrics: self.metrics.clone(), stopping: stop.clone() };
+        let health = Health { metrics: self.metrics.clone(), stopping: stop.clone(), audit: self.audit() };
         let answer = move |request: Request<Incoming>, _| std::future::ready(health.answer(&request));
         // Twice as many as guests: who makes room needs a moment to leave.
         let health_port = port("health", metrics, None, 2 * HEALTH.guests, Lobby::new(HEALTH, HEALTH.guests), None);
         others.spawn(health_port.serve(answer));
         let tls = TlsAcceptor::from(self.authorities.tls(&[b"h2", b"http/1.1"]));
-        let answering = self.api.clone();
+        let recorder = self.proxy.recorder.clone();
+        let answering = Recorded { api: self.api.clone(), recorder, tasks: others.clone() };
         let answer = move |request, origin| answering.clone().answer(request, origin);
         others.spawn(port("api", api, Some(tls), room, Lobby::of_port(room), Some(API_PATIENCE)).serve(answer));
     }
@@ -357,7 +369,7 @@ impl Hub {
 
     /// The readiness is off by now.
     async fn stop(self, abort: CancellationToken) {
-        let roster = self.roster();
+        let (roster, audit) = (self.roster(), self.audit());
         let Self { config, registry, proxy, listeners, workers, phases, .. } = self;
         let Phases { drain, end, clients, others } = phases;
         tracing::info!(connections = proxy.connections.count(), "stopping");
@@ -394,6 +406,8 @@ impl Hub {
             let _ = std::fs::remove_file(&socket.path);
         }
         workers.stop().await;
+        // 6. What was recorded is written.
+        audit.close().await;
         tracing::info!("stopped");
     }
 }

@@ -45,7 +45,9 @@ use crate::{
     caller::{Caller, CallerError, Credentials, Shown},
     client::{Client, Peer},
     http_port::Tracked,
+    metrics::Frontend,
     proxy::Proxy,
+    record::Record,
 };
 
 use answers::{AnswerBody, Code, Status, answers};
@@ -204,25 +206,32 @@ impl Session {
     }
 
     fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Response<AnswerBody> {
+        let mut record = self.konnectivity.proxy.recorder.connection(Frontend::Konnectivity, self.peer);
         let grpc = |value: &http::HeaderValue| value.as_bytes().starts_with(b"application/grpc");
         if !request.headers().get(header::CONTENT_TYPE).is_some_and(grpc) {
+            record.refuse("malformed");
             let sentence = "over HTTP/2 this port speaks gRPC only; use HTTP/1.1 for CONNECT and http:// targets";
             let mut response = Response::new(AnswerBody::Text(sentence));
             *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
             return response;
         }
         if request.method() != Method::POST || request.uri().path() != PATH {
+            record.refuse("not_supported");
             let sentence = "this port serves konnectivity's /ProxyService/Proxy only";
             return response(AnswerBody::Ended, Some(&Status::of(Code::Unimplemented, &sentence)));
         }
-        match self.asker(&request) {
-            Ok((asker, stranger)) => self.open(request, asker, stranger),
+        match self.asker(&request, &mut record) {
+            Ok((asker, stranger)) => self.open(request, asker, record, stranger),
             Err(status) => response(AnswerBody::Ended, Some(&status)),
         }
     }
 
     /// Who asks. Nobody is told so in a DIAL_RSP, which is what Go's client shows, but not in any number at a time.
-    fn asker(&self, request: &Request<Incoming>) -> Result<(Asker, Option<OwnedSemaphorePermit>), Status> {
+    fn asker(
+        &self,
+        request: &Request<Incoming>,
+        record: &mut Record,
+    ) -> Result<(Asker, Option<OwnedSemaphorePermit>), Status> {
         let mut shown = self.shown.clone();
         let credentials = request.headers().get(header::AUTHORIZATION);
         let credentials = credentials.map_or(Ok(Credentials::default()), |value| Credentials::parse(value.as_bytes()));
@@ -237,17 +246,21 @@ impl Session {
             }
             Err(error) => {
                 let permit = self.konnectivity.strangers.clone().try_acquire_owned();
-                Some(permit.map_err(|_| Status::of(Code::Unauthenticated, error))?)
+                Some(permit.map_err(|_| {
+                    record.refuse(error.label());
+                    Status::of(Code::Unauthenticated, error)
+                })?)
             }
         };
         let (proxy_user, listener) = (shown.credentials.name.take(), shown.cluster);
-        Ok((Asker { caller, peer: self.peer, proxy_user, listener }, stranger))
+        Ok((Asker { caller, proxy_user, listener }, stranger))
     }
 
     fn open(
         self: &Arc<Self>,
         request: Request<Incoming>,
         asker: Asker,
+        record: Record,
         stranger: Option<OwnedSemaphorePermit>,
     ) -> Response<AnswerBody> {
         let (answers, body) = answers();
@@ -255,6 +268,7 @@ impl Session {
         let stream = ProxyStream {
             proxy: proxy.clone(),
             asker,
+            record,
             hearing: Hearing::new(request.into_body()),
             answers,
             connect_id: next.fetch_add(1, Ordering::Relaxed),

@@ -10,6 +10,7 @@
 
 mod agents;
 mod api;
+mod audit;
 mod authorities;
 mod bodies;
 mod browser;
@@ -40,6 +41,7 @@ mod metrics;
 mod ports;
 mod proxy;
 mod rates;
+mod record;
 mod refusal;
 mod roster;
 mod route;
@@ -51,6 +53,7 @@ mod tunnels;
 mod waits;
 mod workers;
 
+pub use audit::{Audit, AuditError};
 pub use authorities::AuthoritiesError;
 pub use config::Config;
 pub use hub::{Addresses, Hub, StartError};

@@ -1,48 +1,42 @@
-//! The log on standard error, and the audit events, which may have a file of their own.
+//! The log on standard error.
 
-use std::{fs::OpenOptions, io, os::unix::fs::OpenOptionsExt, path::PathBuf, sync::Mutex};
+use std::{fmt, io};
 
+use certs::{Escaping, JsonLines};
 use tracing_subscriber::{
     EnvFilter, Layer,
-    filter::{LevelFilter, Targets},
+    field::RecordFields,
+    filter::LevelFilter,
+    fmt::{
+        FormatFields,
+        format::{DefaultFields, Writer},
+    },
     layer::SubscriberExt,
     util::{SubscriberInitExt, TryInitError},
 };
 
-use crate::config::{Config, LogFormat};
+use crate::config::LogFormat;
 
-/// Target of the audit events.
-pub(crate) const AUDIT: &str = "audit";
+/// Writes fields so that no value of a stranger ends a line or moves a cursor.
+#[derive(Debug)]
+struct EscapedFields;
 
-/// Why there is no log.
-#[derive(Debug, thiserror::Error)]
-pub enum LogError {
-    #[error("cannot append to {path}; check its permissions")]
-    Audit { path: PathBuf, source: io::Error },
-    #[error("logging is set up already")]
-    Twice(#[source] TryInitError),
+impl<'a> FormatFields<'a> for EscapedFields {
+    fn format_fields<R: RecordFields>(&self, mut writer: Writer<'a>, fields: R) -> fmt::Result {
+        DefaultFields::new().format_fields(Writer::new(&mut Escaping(&mut writer)), fields)
+    }
 }
 
 /// Sets the process' log up. `RUST_LOG` chooses what is logged (default `info`).
-pub fn init(config: &Config) -> Result<(), LogError> {
-    let audit = config.audit_log.as_ref().map(|path| {
-        let opened = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
-        opened.map_err(|source| LogError::Audit { path: path.clone(), source })
-    });
-    let audit = audit.transpose()?;
-    let mut filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
-    if audit.is_some() {
-        // A filter that is a function would have every span of every packet made, to be asked about it.
-        filter = filter.add_directive("audit=off".parse().expect("a directive"));
-    }
-    let stderr = tracing_subscriber::fmt::layer().with_writer(io::stderr);
-    let stderr = match config.log_format {
-        LogFormat::Text => stderr.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).boxed(),
-        LogFormat::Json => stderr.json().flatten_event(true).boxed(),
+pub fn init(format: LogFormat) -> Result<(), TryInitError> {
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
+    let layer = tracing_subscriber::fmt::layer();
+    let layer = match format {
+        LogFormat::Text => {
+            let ansi = io::IsTerminal::is_terminal(&io::stderr());
+            layer.fmt_fields(EscapedFields).with_ansi(ansi).with_writer(io::stderr).boxed()
+        }
+        LogFormat::Json => layer.json().flatten_event(true).with_writer(|| JsonLines(io::stderr())).boxed(),
     };
-    let audit = audit.map(|file| {
-        let layer = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(Mutex::new(file));
-        layer.with_filter(Targets::new().with_target(AUDIT, LevelFilter::INFO))
-    });
-    tracing_subscriber::registry().with(stderr.with_filter(filter)).with(audit).try_init().map_err(LogError::Twice)
+    tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()
 }

@@ -2,13 +2,16 @@
 
 use std::{error::Error, process::ExitCode};
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::{
+    resource::{Resource, getrlimit, setrlimit},
+    signal::Signal,
+};
 use proxy_server::{
-    Addresses, Config, Hub,
+    Addresses, Audit, Config, Hub,
     config::{ConfigError, EX_USAGE},
     log,
 };
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
@@ -42,7 +45,7 @@ fn main() -> ExitCode {
 }
 
 fn run(config: Config) -> Result<(), Box<dyn Error>> {
-    log::init(&config)?;
+    log::init(config.log_format)?;
     raise_open_files();
     // A long list of the registry must not hold up what goes through the gateway.
     let runtime =
@@ -50,16 +53,21 @@ fn run(config: Config) -> Result<(), Box<dyn Error>> {
     runtime.block_on(async {
         let terminate = signal(SignalKind::terminate())?;
         let interrupt = signal(SignalKind::interrupt())?;
+        let hangup = signal(SignalKind::hangup())?;
+        // Beyond a limit of a file's size, writing is an error, and not the end.
+        let _too_large = signal(SignalKind::from_raw(Signal::SIGXFSZ as i32))?;
         let print_addresses = config.print_addresses;
         let hub = Hub::bind(config).await?;
         if print_addresses {
             print(hub.addresses());
         }
         let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
+        let audit = hub.audit();
         let running = hub.run(stop.clone(), abort.clone());
         tokio::select! {
             () = running => {}
             () = forward_signals(terminate, interrupt, stop, abort) => {}
+            () = reopen(hangup, audit) => {}
         }
         Ok(())
     })
@@ -76,8 +84,8 @@ fn raise_open_files() {
 
 /// The first signal drains, the second cuts. Never returns: the hub's own end does.
 async fn forward_signals(
-    mut terminate: Signal,
-    mut interrupt: Signal,
+    mut terminate: Signals,
+    mut interrupt: Signals,
     stop: CancellationToken,
     abort: CancellationToken,
 ) {
@@ -87,6 +95,14 @@ async fn forward_signals(
             _ = interrupt.recv() => {}
         }
         token.cancel();
+    }
+    std::future::pending().await
+}
+
+/// Never returns.
+async fn reopen(mut hangup: Signals, audit: Audit) {
+    while hangup.recv().await.is_some() {
+        audit.reopen();
     }
     std::future::pending().await
 }

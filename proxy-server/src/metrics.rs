@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::Instant,
 };
 
 use certs::ClusterName;
@@ -47,6 +47,14 @@ pub(crate) struct Metrics {
     guests_left: IntCounterVec,
 }
 
+/// A dial, which is counted when it ends: as cancelled, if nobody waited for its answer.
+pub(crate) struct Dialling<'a> {
+    metrics: &'a Metrics,
+    cluster: &'a ClusterName,
+    started: Instant,
+    answer: Option<&'static str>,
+}
+
 impl Frontend {
     pub(crate) fn label(self) -> &'static str {
         match self {
@@ -77,7 +85,7 @@ impl Metrics {
             opened: counter("connections_opened_total", "Connections proxied", &["frontend"])?,
             closed: counter("connections_closed_total", "Proxied connections that ended", &["frontend", "result"])?,
             refused: counter("connections_refused_total", "Connections refused", &["frontend", "reason"])?,
-            dials: counter("dials_total", "Dials answered, by cluster and result", &["cluster", "result"])?,
+            dials: counter("dials_total", "Dials, by cluster and result", &["cluster", "result"])?,
             dial_duration,
             tunnels_opened: counter("tunnels_opened_total", "Tunnels established", &["cluster"])?,
             tunnels_closed: counter("tunnels_closed_total", "Tunnels lost or closed", &["cluster", "reason"])?,
@@ -103,9 +111,9 @@ impl Metrics {
         self.refused.with_label_values(&[frontend.label(), reason]).inc();
     }
 
-    pub(crate) fn dialled(&self, cluster: &ClusterName, result: &str, took: Duration) {
-        self.dials.with_label_values(&[cluster.as_ref(), result]).inc();
-        self.dial_duration.observe(took.as_secs_f64());
+    /// A dial begins.
+    pub(crate) fn dialling<'a>(&'a self, cluster: &'a ClusterName) -> Dialling<'a> {
+        Dialling { metrics: self, cluster, started: Instant::now(), answer: None }
     }
 
     pub(crate) fn tunnel_opened(&self, cluster: &ClusterName) {
@@ -126,6 +134,23 @@ impl Metrics {
 
     pub(crate) fn joined(&self, result: &str) {
         self.joins.with_label_values(&[result]).inc();
+    }
+}
+
+impl Dialling<'_> {
+    /// What came of it.
+    pub(crate) fn answered(&mut self, result: &'static str) {
+        self.answer = Some(result);
+    }
+}
+
+impl Drop for Dialling<'_> {
+    fn drop(&mut self) {
+        let Self { metrics, cluster, started, answer } = self;
+        metrics.dials.with_label_values(&[cluster.as_ref(), answer.unwrap_or("cancelled")]).inc();
+        if answer.is_some() {
+            metrics.dial_duration.observe(started.elapsed().as_secs_f64());
+        }
     }
 }
 

@@ -1,9 +1,6 @@
 //! From an ask to a proxied connection: route, authorize, admit, dial; and the record that each leaves.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use certs::ClusterName;
 use jiff::Timestamp;
@@ -16,10 +13,11 @@ use tunnel::{Dial, DialError, Dialed, Loss, Reason, RelayEnd, Stream, TargetKind
 
 use crate::{
     caller::{Caller, CallerError},
-    client::{Client, Peer},
+    client::Client,
     connections::{Connections, Entry},
     limits::{Limits, Permit},
-    metrics::{Frontend, Metrics},
+    metrics::Metrics,
+    record::{Record, Recorder},
     refusal::OpenError,
     route::{Naming, Route, Target, route},
     tunnels::{Counted, Tunnels},
@@ -33,6 +31,7 @@ pub(crate) struct Proxy {
     pub(crate) connections: Arc<Connections>,
     pub(crate) limits: Limits,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) recorder: Recorder,
     /// The domain under which clusters are named.
     pub(crate) domain: String,
     /// How long a dial may take.
@@ -44,8 +43,6 @@ pub(crate) struct Proxy {
 /// What a client asks for.
 #[derive(Debug)]
 pub(crate) struct Ask {
-    pub(crate) frontend: Frontend,
-    pub(crate) peer: Peer,
     pub(crate) proxy_user: Option<String>,
     /// The cluster that the listener means.
     pub(crate) listener: Option<ClusterName>,
@@ -56,9 +53,8 @@ pub(crate) struct Ask {
 /// A connection that is open. It leaves its audit event when it is closed, or dropped.
 #[derive(Debug)]
 pub(crate) struct Proxied {
-    record: Option<Record>,
+    record: Record,
     traffic: Arc<Traffic>,
-    metrics: Arc<Metrics>,
     entry: Entry,
     tasks: TaskTracker,
     counted: Counted,
@@ -68,32 +64,18 @@ pub(crate) struct Proxied {
 /// What an open connection is made of.
 type Open = (Stream, Arc<Traffic>, Entry, Permit, Counted);
 
-/// What the audit event tells.
-#[derive(Debug)]
-struct Record {
-    frontend: Frontend,
-    peer: Peer,
-    user: String,
-    cluster: String,
-    target: String,
-    address: String,
-    rule: String,
-    trace_id: String,
-    started: Instant,
-}
-
 impl Proxy {
-    /// Opens what `caller` asks for. Dropping the future cancels the dial. Success and refusal are both recorded.
+    /// Opens what `caller` asks for. Dropping the future cancels the dial. `record` tells what became of it, in any case.
     pub(crate) async fn open(
         &self,
+        mut record: Record,
         caller: Result<Caller, CallerError>,
         ask: Ask,
     ) -> Result<(Stream, Proxied), OpenError> {
-        let target = format!("{}:{}", ask.host, ask.port);
-        let user = caller.as_ref().map(Caller::name).unwrap_or_default();
-        let mut record = Record::new(user, ask.frontend, ask.peer, target);
+        record.target(format!("{}:{}", ask.host, ask.port));
         let opened = async {
             let caller = caller.map_err(OpenError::Caller)?;
+            record.by(&caller);
             let proxy_user = caller.cluster_named(ask.proxy_user.as_deref());
             let naming = Naming { proxy_user, listener: ask.listener.as_ref(), host: &ask.host, port: ask.port };
             let route = route(naming, &self.domain).map_err(OpenError::Route)?;
@@ -103,51 +85,48 @@ impl Proxy {
         self.opened(opened, record)
     }
 
-    /// As [`Self::open`], where the way is clear. `target` is for the audit event.
+    /// As [`Self::open`], where the way is clear.
     pub(crate) async fn open_route(
         &self,
+        mut record: Record,
         caller: Caller,
-        frontend: Frontend,
-        peer: Peer,
         route: Route,
-        target: String,
     ) -> Result<(Stream, Proxied), OpenError> {
-        let mut record = Record::new(caller.name(), frontend, peer, target);
         let opened = self.try_open(caller, route, &mut record).await;
         self.opened(opened, record)
     }
 
-    fn opened(&self, opened: Result<Open, OpenError>, record: Record) -> Result<(Stream, Proxied), OpenError> {
+    fn opened(&self, opened: Result<Open, OpenError>, mut record: Record) -> Result<(Stream, Proxied), OpenError> {
         match opened {
             Ok((stream, traffic, entry, permit, counted)) => {
-                self.metrics.opened(record.frontend);
-                let record = Some(record);
-                let (metrics, tasks) = (self.metrics.clone(), self.tasks.clone());
-                let proxied = Proxied { record, traffic, metrics, entry, tasks, counted, _permit: permit };
+                record.open();
+                let proxied = Proxied { record, traffic, entry, tasks: self.tasks.clone(), counted, _permit: permit };
                 Ok((stream, proxied))
             }
             Err(error) => {
-                self.metrics.refused(record.frontend, error.label());
-                record.write(error.label(), 0, 0);
+                record.refuse(error.label());
                 Err(error)
             }
         }
     }
 
     async fn try_open(&self, caller: Caller, route: Route, record: &mut Record) -> Result<Open, OpenError> {
-        record.cluster = route.cluster.to_string();
-        record.rule = self.authorize(&caller, &route.cluster)?;
+        record.cluster(route.cluster.as_ref());
+        record.rule(self.authorize(&caller, &route.cluster)?);
+        if self.recorder.audit.refuses() {
+            return Err(OpenError::Unrecorded);
+        }
         self.check_registered(&route.cluster)?;
         let mut permit = self.limits.admit(&route.cluster, &caller).map_err(OpenError::Overloaded)?;
         let entry = self.connections.enter(caller.clone(), route.cluster.clone());
-        let dial = self.message(&caller, route.target, &record.trace_id);
+        let dial = self.message(&caller, route.target, record.trace_id());
         let dialling = self.dial(&route.cluster, &dial);
         let (stream, dialed, counted) = tokio::select! {
             dialled = dialling => dialled?,
             () = entry.cut().cancelled() => return Err(OpenError::Cut),
         };
         permit.dialled();
-        record.address = dialed.address;
+        record.address(dialed.address);
         let traffic = Arc::new(Traffic::child(self.tunnels.traffic(&route.cluster)));
         Ok((stream, traffic, entry, permit, counted))
     }
@@ -192,7 +171,7 @@ impl Proxy {
         }
     }
 
-    fn message(&self, caller: &Caller, target: Target, trace_id: &str) -> Dial {
+    fn message(&self, caller: &Caller, target: Target, trace_id: String) -> Dial {
         let (kind, host, port, identity) = match target {
             Target::KubeApi => (TargetKind::KubeApi, String::new(), 0, None),
             Target::KubeGateway(identity) => (TargetKind::KubeGateway, String::new(), 0, Some(identity)),
@@ -207,7 +186,7 @@ impl Proxy {
             port,
             timeout_ms: u32::try_from(timeout).unwrap_or(u32::MAX),
             user: caller.name(),
-            trace_id: trace_id.to_owned(),
+            trace_id,
             identity,
             ..Dial::default()
         }
@@ -215,7 +194,7 @@ impl Proxy {
 
     /// Dials on the best tunnel, and once more on another when the first goes away, or is about to, unanswered.
     async fn dial(&self, cluster: &ClusterName, dial: &Dial) -> Result<(Stream, Dialed, Counted), OpenError> {
-        let started = Instant::now();
+        let mut dialling = self.metrics.dialling(cluster);
         let deadline = tokio::time::Instant::now() + self.dial_timeout;
         let mut tried = Vec::new();
         let mut last = None;
@@ -228,7 +207,7 @@ impl Proxy {
             let error = match opened {
                 Ok((stream, dialed)) => {
                     member.answered(true);
-                    self.metrics.dialled(cluster, "ok", started.elapsed());
+                    dialling.answered("ok");
                     return Ok((stream, dialed, counted));
                 }
                 Err(error) => error,
@@ -246,7 +225,7 @@ impl Proxy {
             }
         }
         let error = last.unwrap_or_else(|| self.away(cluster));
-        self.metrics.dialled(cluster, error.label(), started.elapsed());
+        dialling.answered(error.label());
         Err(error)
     }
 
@@ -315,20 +294,17 @@ impl Proxied {
 
     /// Records how it ended.
     pub(crate) fn close(mut self, result: &'static str) {
-        self.record(result);
+        self.tell(result);
     }
 
-    fn record(&mut self, result: &'static str) {
-        if let Some(record) = self.record.take() {
-            self.metrics.closed(record.frontend, result);
-            record.write(result, self.traffic.into_tunnel(), self.traffic.out_of_tunnel());
-        }
+    fn tell(&mut self, result: &'static str) {
+        self.record.tell(result, self.traffic.into_tunnel(), self.traffic.out_of_tunnel());
     }
 }
 
 impl Drop for Proxied {
     fn drop(&mut self) {
-        self.record("abandoned");
+        self.tell("abandoned");
     }
 }
 
@@ -339,41 +315,5 @@ pub(crate) fn relay_label(end: RelayEnd) -> &'static str {
         RelayEnd::LocalFailed(_) => "client_failed",
         RelayEnd::RemoteReset(_) => "target_reset",
         RelayEnd::TunnelLost => "tunnel_lost",
-    }
-}
-
-impl Record {
-    fn new(user: String, frontend: Frontend, peer: Peer, target: String) -> Self {
-        Self {
-            frontend,
-            peer,
-            user,
-            cluster: String::new(),
-            target,
-            address: String::new(),
-            rule: String::new(),
-            trace_id: format!("{:032x}", rand::random::<u128>()),
-            started: Instant::now(),
-        }
-    }
-
-    /// The one audit event of a connection.
-    fn write(&self, result: &'static str, bytes_to_target: u64, bytes_from_target: u64) {
-        tracing::info!(
-            target: "audit",
-            user = %self.user,
-            peer = %self.peer,
-            frontend = self.frontend.label(),
-            cluster = %self.cluster,
-            target = %self.target,
-            address = %self.address,
-            rule = %self.rule,
-            result,
-            bytes_to_target,
-            bytes_from_target,
-            duration_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            trace_id = %self.trace_id,
-            "connection"
-        );
     }
 }

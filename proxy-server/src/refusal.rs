@@ -1,12 +1,15 @@
 //! Why a connection was not proxied: the status, the label and the sentence of each reason.
 
-use certs::ClusterName;
+use certs::{ClusterName, Escaped};
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp, Unit};
 use registry::kube::rbac::Denied;
 use tunnel::{DialError, Reason, Refusal};
 
 use crate::{caller::CallerError, limits::Overload, route::RouteError};
+
+/// Most letters of an agent's sentence.
+const LONGEST: usize = 1000;
 
 /// Why nothing was opened. `Display` is one sentence that tells the client what to do next.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +34,8 @@ pub(crate) enum OpenError {
     Dial(DialError),
     #[error("the right to this connection was withdrawn while it was dialled")]
     Cut,
+    #[error("the hub cannot write its audit log and opens nothing meanwhile; its administrator makes room for the log")]
+    Unrecorded,
 }
 
 impl OpenError {
@@ -53,7 +58,8 @@ impl OpenError {
             | Self::NotAccepted(_)
             | Self::ClusterDenied(_)
             | Self::Away { .. }
-            | Self::Overloaded(_) => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::Overloaded(_)
+            | Self::Unrecorded => StatusCode::SERVICE_UNAVAILABLE,
             Self::Dial(error) => dial_status(error),
         }
     }
@@ -71,6 +77,7 @@ impl OpenError {
             Self::Overloaded(_) => "overloaded",
             Self::Dial(error) => dial_label(error),
             Self::Cut => "cut",
+            Self::Unrecorded => "audit_failing",
         }
     }
 }
@@ -133,14 +140,17 @@ fn dial_sentence(error: &DialError) -> String {
 /// What the agent says, and what to do about it where that is not said.
 #[expect(clippy::wildcard_enum_match_arm, reason = "the agent's other sentences say it themselves")]
 fn told(refusal: &Refusal) -> String {
+    // It ends on somebody's terminal.
+    let said = Escaped(&refusal.message).to_string();
+    let said = said.chars().take(LONGEST).collect::<String>();
     let advice = match refusal.reason() {
         Reason::ConnectionRefused => "check the port, and that the service runs",
         Reason::NameNotFound => "check the name as its own cluster knows it",
         Reason::Unreachable => "check the address, and the agent's way to it",
         Reason::TimedOut => "check the address, and that no firewall drops its packets",
-        _ => return refusal.message.clone(),
+        _ => return said,
     };
-    format!("{}; {advice}", refusal.message)
+    format!("{said}; {advice}")
 }
 
 fn names(clusters: &[ClusterName]) -> String {

@@ -40,21 +40,46 @@ enum Reply {
     AddressTypeNotSupported = 8,
 }
 
-/// Why the conversation broke off: the client is gone, or what it says is no SOCKS5.
-#[derive(Debug)]
-pub(crate) struct Broken;
+/// Why the conversation broke off.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Broken {
+    /// The client is gone.
+    Left,
+    /// What it says is no SOCKS5.
+    Malformed,
+    /// It offers no method by which it could show who it is.
+    NoMethod,
+    /// It asks for something else than a connection to a name or an address.
+    Unsupported,
+}
+
+impl Broken {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Left => "client_left",
+            Self::Malformed => "malformed",
+            Self::NoMethod => "no_credentials",
+            Self::Unsupported => "not_supported",
+        }
+    }
+}
 
 /// Serves one SOCKS5 connection to its end. `limit` bounds the conversation before the dial.
 pub(crate) async fn serve(proxy: &Proxy, mut client: Client, peer: Peer, mut shown: Shown, limit: std::time::Duration) {
     let conversation = tokio::time::timeout(limit, converse(&mut client, &mut shown));
-    let Ok(Ok((host, port))) = conversation.await else { return };
+    let mut record = proxy.recorder.connection(Frontend::Socks5, peer);
+    let (host, port) = match conversation.await {
+        Ok(Ok(asked)) => asked,
+        Ok(Err(broken)) => return record.refuse(broken.label()),
+        Err(_) => return record.refuse("timed_out"),
+    };
     let caller = Caller::authenticate(&shown, &proxy.registry);
     let proxy_user = shown.credentials.name.take();
-    let ask = Ask { frontend: Frontend::Socks5, peer, proxy_user, listener: shown.cluster, host, port };
+    let ask = Ask { proxy_user, listener: shown.cluster, host, port };
     let opened = tokio::select! {
         // What needs no dial is answered even if the client has half-closed already.
         biased;
-        opened = proxy.open(caller, ask) => opened,
+        opened = proxy.open(record, caller, ask) => opened,
         () = client.left() => return,
     };
     match opened {
@@ -82,7 +107,7 @@ pub(crate) async fn converse(client: &mut Client, shown: &mut Shown) -> Result<(
         say(client, &[VERSION, NO_AUTHENTICATION]).await?;
     } else {
         client.conclude(&NO_METHOD).await;
-        return Err(Broken);
+        return Err(Broken::NoMethod);
     }
     request(client).await
 }
@@ -91,12 +116,12 @@ pub(crate) async fn converse(client: &mut Client, shown: &mut Shown) -> Result<(
 async fn password(client: &mut Client) -> Result<Credentials, Broken> {
     let head = take(client, 2).await?;
     if head[0] != PASSWORD_VERSION {
-        return Err(Broken);
+        return Err(Broken::Malformed);
     }
     let name = take(client, head[1].into()).await?;
     let length = take(client, 1).await?[0];
     let token = take(client, length.into()).await?;
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| Broken);
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| Broken::Malformed);
     Ok(Credentials::of(&text(name)?, &text(token)?))
 }
 
@@ -104,7 +129,7 @@ async fn password(client: &mut Client) -> Result<Credentials, Broken> {
 async fn request(client: &mut Client) -> Result<(String, u16), Broken> {
     let head = take(client, 4).await?;
     if head[0] != VERSION {
-        return Err(Broken);
+        return Err(Broken::Malformed);
     }
     let host = match head[3] {
         1 => {
@@ -122,13 +147,13 @@ async fn request(client: &mut Client) -> Result<(String, u16), Broken> {
         }
         _ => {
             client.conclude(&reply(Reply::AddressTypeNotSupported)).await;
-            return Err(Broken);
+            return Err(Broken::Unsupported);
         }
     };
     let port = u16::from_be_bytes(array(&take(client, 2).await?)?);
     if head[1] != CONNECT {
         client.conclude(&reply(Reply::CommandNotSupported)).await;
-        return Err(Broken);
+        return Err(Broken::Unsupported);
     }
     Ok((host, port))
 }
@@ -136,7 +161,7 @@ async fn request(client: &mut Client) -> Result<(String, u16), Broken> {
 async fn take(client: &mut Client, count: usize) -> Result<Vec<u8>, Broken> {
     while client.ahead().len() < count {
         if !matches!(client.read_ahead().await, Ok(1..)) {
-            return Err(Broken);
+            return Err(Broken::Left);
         }
     }
     let bytes = client.ahead()[..count].to_vec();
@@ -145,11 +170,11 @@ async fn take(client: &mut Client, count: usize) -> Result<Vec<u8>, Broken> {
 }
 
 fn array<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Broken> {
-    bytes.try_into().map_err(|_| Broken)
+    bytes.try_into().map_err(|_| Broken::Malformed)
 }
 
 async fn say(client: &mut Client, bytes: &[u8]) -> Result<(), Broken> {
-    client.say(bytes).await.map_err(|_| Broken)
+    client.say(bytes).await.map_err(|_| Broken::Left)
 }
 
 /// A reply; the bound address is not told, as nobody uses it.

@@ -15,7 +15,7 @@ use rustls::pki_types::CertificateDer;
 use super::{
     Answered, Api,
     failure::{bad_request, failure},
-    json, unknown_asker,
+    json, named, unknown_asker,
 };
 use crate::{caller::Credentials, http_port::Origin};
 
@@ -47,7 +47,7 @@ impl Api {
         let not_after = Timestamp::try_from(issued.not_after).unwrap_or(Timestamp::MAX);
         tracing::debug!(%user, %not_after, "certificate issued");
         let issued = CredentialIssued { certificate_chain_pem: issued.chain_pem, not_after };
-        Ok(json(StatusCode::CREATED, &issued))
+        Ok(named(user.to_string(), json(StatusCode::CREATED, &issued)))
     }
 }
 

@@ -41,6 +41,16 @@ pub(crate) enum Fault {
     Offence(#[from] Offence),
 }
 
+impl Fault {
+    /// The reason as a label.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Packet(PacketError::Reset) => "client_reset",
+            Self::Packet(_) | Self::Offence(_) => "client_protocol",
+        }
+    }
+}
+
 impl<B: Body<Data = Bytes> + Unpin> Hearing<B> {
     pub(crate) fn new(body: B) -> Self {
         Self { packets: Packets::new(body), conversation: Conversation::default(), ahead: None }

@@ -10,10 +10,10 @@ use tunnel::{RelayEnd, Stream};
 
 use crate::{
     caller::{Caller, CallerError},
-    client::{ANSWER_ALONE, Peer},
+    client::ANSWER_ALONE,
     head::host_and_port,
-    metrics::Frontend,
     proxy::{Ask, Proxied, Proxy, relay_label},
+    record::Record,
 };
 
 use super::{
@@ -33,6 +33,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct ProxyStream<B> {
     pub(crate) proxy: Arc<Proxy>,
     pub(crate) asker: Asker,
+    pub(crate) record: Record,
     pub(crate) hearing: Hearing<B>,
     pub(crate) answers: Answers,
     /// The connection's number on this stream, never 0.
@@ -45,7 +46,6 @@ pub(crate) struct ProxyStream<B> {
 #[derive(Debug)]
 pub(crate) struct Asker {
     pub(crate) caller: Result<Caller, CallerError>,
-    pub(crate) peer: Peer,
     pub(crate) proxy_user: Option<String>,
     pub(crate) listener: Option<ClusterName>,
 }
@@ -75,25 +75,34 @@ impl<B: Body<Data = Bytes> + Unpin> ProxyStream<B> {
         match asked {
             Ok(Ok(Heard::Dial(request))) => self.dial(request).await,
             Ok(Ok(Heard::End | Heard::CancelDial | Heard::Data(_) | Heard::Close(_))) => {
+                self.record.refuse("no_dial");
                 self.answers.end(Status::ok()).await;
             }
-            Ok(Err(fault)) => refuse(self.answers, fault).await,
-            Err(_) => self.answers.end(Status::of(Code::DeadlineExceeded, &DialRequestError::Late)).await,
+            Ok(Err(fault)) => {
+                self.record.refuse(fault.label());
+                refuse(self.answers, fault).await;
+            }
+            Err(_) => {
+                self.record.refuse("timed_out");
+                self.answers.end(Status::of(Code::DeadlineExceeded, &DialRequestError::Late)).await;
+            }
         }
     }
 
     async fn dial(mut self, request: DialRequest) {
         let DialRequest { protocol, address, random } = request;
         if protocol != "tcp" {
+            self.record.target(address);
+            self.record.refuse("not_supported");
             let error = DialRequestError::Protocol(protocol.chars().take(16).collect());
             return conclude(self.answers, [Packet::not_dialled(random, error.to_string())]).await;
         }
         let (host, port) = host_and_port(&address).unwrap_or((&address, 0));
-        let Asker { caller, peer, proxy_user, listener } = self.asker;
-        let ask = Ask { frontend: Frontend::Konnectivity, peer, proxy_user, listener, host: host.to_owned(), port };
+        let Asker { caller, proxy_user, listener } = self.asker;
+        let ask = Ask { proxy_user, listener, host: host.to_owned(), port };
         let opened = tokio::select! {
             biased;
-            opened = self.proxy.open(caller, ask) => opened,
+            opened = self.proxy.open(self.record, caller, ask) => opened,
             // Dropping the dial cancels it at the agent.
             heard = self.hearing.next() => return leave(self.answers, heard).await,
         };
@@ -165,8 +174,7 @@ fn sentence(end: &End) -> Option<String> {
 
 fn label(end: &End, fault: Option<Fault>) -> &'static str {
     match (end, fault) {
-        (_, Some(Fault::Packet(PacketError::Reset))) => "client_reset",
-        (_, Some(_)) => "client_protocol",
+        (_, Some(fault)) => fault.label(),
         (End::Relay(end), None) => relay_label(*end),
         (End::Cut, None) => "cut",
         (End::Late, None) => "close_late",

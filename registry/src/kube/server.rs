@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use self::answer::Shape;
-pub use self::answer::{Answer, Frames};
+pub use self::answer::{Answer, Frames, Told};
 use super::{
     accept,
     access::{Access, On},
@@ -212,7 +212,8 @@ impl Asked<'_> {
         let (shape, body, options) =
             (self.shape(IncludeObject::default())?, self.body()?, WriteOptions::parse(query, "CreateOptions")?);
         let written = self.write(&options, |write| async move { write.create(body).await }).await?;
-        Ok(shape.object(StatusCode::CREATED, &written.object, &written.warnings))
+        let answer = shape.object(StatusCode::CREATED, &written.object, &written.warnings);
+        Ok(answer.telling(&[&written.object], options.dry_run))
     }
 
     async fn update(&self, query: &str) -> Result<Answer, Status> {
@@ -221,7 +222,8 @@ impl Asked<'_> {
             (self.shape(IncludeObject::default())?, self.body()?, WriteOptions::parse(query, "UpdateOptions")?);
         let name = self.name();
         let written = self.write(&options, |write| async move { write.update(name, body).await }).await?;
-        Ok(shape.object(StatusCode::OK, &written.object, &written.warnings))
+        let answer = shape.object(StatusCode::OK, &written.object, &written.warnings);
+        Ok(answer.telling(&[&written.object], options.dry_run))
     }
 
     async fn patch(&self, query: &str) -> Result<Answer, Status> {
@@ -245,7 +247,8 @@ impl Asked<'_> {
             }
         };
         let code = if written.effect == Effect::Created { StatusCode::CREATED } else { StatusCode::OK };
-        Ok(shape.object(code, &written.object, &written.warnings))
+        let answer = shape.object(code, &written.object, &written.warnings);
+        Ok(answer.telling(&[&written.object], options.dry_run))
     }
 
     async fn delete(&self, query: &str) -> Result<Answer, Status> {
@@ -254,10 +257,11 @@ impl Asked<'_> {
         let name = self.name();
         let deletion = &deletion;
         let written = self.write(&options, |write| async move { write.delete(name, deletion).await }).await?;
-        if written.effect == Effect::Gone {
-            return Ok(Answer::deleted(self.resource, &written.object));
-        }
-        Ok(shape.object(StatusCode::OK, &written.object, &[]))
+        let answer = match written.effect {
+            Effect::Gone => Answer::deleted(self.resource, &written.object),
+            Effect::Created | Effect::Changed => shape.object(StatusCode::OK, &written.object, &[]),
+        };
+        Ok(answer.telling(&[&written.object], options.dry_run))
     }
 
     async fn delete_collection(&self, query: &str) -> Result<Answer, Status> {
@@ -280,7 +284,7 @@ impl Asked<'_> {
                 Err(status) => return Err(status),
             }
         }
-        Ok(shape.list(&page))
+        Ok(shape.list(&page).telling(&page.items.iter().collect::<Vec<_>>(), options.dry_run))
     }
 
     /// What a deletion asks for, in its query or in its body, and how.

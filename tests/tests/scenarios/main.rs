@@ -29,5 +29,6 @@ mod kubernetes;
 mod metrics;
 mod port_forward;
 mod prometheus;
+mod record;
 mod rights;
 mod strangers;

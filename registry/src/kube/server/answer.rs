@@ -27,6 +27,14 @@ pub enum Answer {
     Watch(Response<()>, Box<Frames>),
 }
 
+/// Beside an answer, among its extensions: what was written, for those who keep a record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    pub names: Vec<String>,
+    /// Nothing was stored.
+    pub dry_run: bool,
+}
+
 /// The body of a watch, frame by frame.
 #[derive(Debug)]
 pub struct Frames {
@@ -107,6 +115,15 @@ impl Answer {
         let status =
             json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
         Self::json(StatusCode::OK, &status)
+    }
+
+    /// Tells beside the answer that these objects were written.
+    pub(super) fn telling(mut self, objects: &[&Value], dry_run: bool) -> Self {
+        if let Self::Whole(response) = &mut self {
+            let names = objects.iter().map(|object| object::name(object).to_owned()).collect();
+            response.extensions_mut().insert(Told { names, dry_run });
+        }
+        self
     }
 
     pub(super) fn watch(shape: Shape, watcher: Watcher) -> Self {

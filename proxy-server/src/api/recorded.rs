@@ -1,0 +1,265 @@
+//! What is recorded of a request on the API: each that would change something, and each that is refused for who asks.
+//!
+//! A change runs in a task of its own. It goes on to its end when its client leaves, so that the record can tell the end.
+
+use std::{borrow::Cow, sync::Arc};
+
+use http::{HeaderMap, Method, Request, Response, StatusCode, header, request::Parts};
+use hyper::body::Incoming;
+use registry::{
+    Login,
+    api::ApiError,
+    kube::{
+        server::Told,
+        target::{Target, Verb},
+    },
+};
+use tokio_util::task::TaskTracker;
+
+use super::{Api, json};
+use crate::{
+    audit::{self, Text, Who},
+    caller::CallerError,
+    gateway,
+    http_port::{Body, Origin, whole},
+    record::{Recorder, RequestRecord},
+};
+
+/// Answers and records the requests of the API.
+#[derive(Clone, Debug)]
+pub(crate) struct Recorded {
+    pub(crate) api: Arc<Api>,
+    pub(crate) recorder: Recorder,
+    pub(crate) tasks: TaskTracker,
+}
+
+/// What a request asks for.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Asked<'a> {
+    verb: &'a str,
+    resource: String,
+    namespace: &'a str,
+    name: Cow<'a, str>,
+    changes: bool,
+}
+
+/// Beside an answer, among its extensions: who has asked.
+#[derive(Clone, Debug)]
+pub(super) enum Known {
+    Somebody {
+        user: Text,
+        groups: Vec<Text>,
+    },
+    /// Nobody, for this reason.
+    Nobody(&'static str),
+}
+
+impl Known {
+    pub(super) fn of(login: &Result<Login, CallerError>) -> Self {
+        match login {
+            Ok(login) => Self::Somebody { user: Text::of(&login.name), groups: Text::some_of(&login.groups) },
+            Err(error) => Self::Nobody(error.label()),
+        }
+    }
+}
+
+impl Recorded {
+    /// Answers one request.
+    pub(crate) async fn answer(self, request: Request<Incoming>, origin: Origin) -> Response<Body> {
+        if gateway::leads_into_a_cluster(request.uri().path()) {
+            // It has a record of its own.
+            return self.api.answer(request, origin).await;
+        }
+        let Self { api, recorder, tasks } = self;
+        let (head, body) = request.into_parts();
+        let path = percent_encoding::percent_decode_str(head.uri.path()).decode_utf8_lossy().into_owned();
+        let asked = Asked::of(&head.method, &path);
+        let changes = asked.changes;
+        let (impersonated_user, impersonated_groups) = impersonated(&head.headers);
+        let who = Who { impersonated_user, impersonated_groups, ..Who::default() };
+        let record = recorder.request(audit::Request {
+            who,
+            peer: Text::of(origin.peer),
+            verb: asked.verb.into(),
+            resource: asked.resource.into(),
+            namespace: asked.namespace.into(),
+            name: (&*asked.name).into(),
+            dry_run: is_dry_run(&head),
+            ..audit::Request::default()
+        });
+        if !changes {
+            let response = api.answer(Request::from_parts(head, body), origin).await;
+            if is_refusal(response.status()) {
+                tell(record, &response);
+            } else {
+                record.dismiss();
+            }
+            return response;
+        }
+        if recorder.audit.refuses() {
+            let response = unrecorded();
+            tell(record, &response);
+            return response;
+        }
+        let changing = async move {
+            let response = api.answer(Request::from_parts(head, body), origin).await;
+            tell(record, &response);
+            response
+        };
+        match tasks.spawn(changing).await {
+            Ok(response) => response,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => unrecorded(),
+            },
+        }
+    }
+}
+
+/// Whether that is an answer to who asks.
+fn is_refusal(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::UNAUTHORIZED
+            | StatusCode::FORBIDDEN
+            | StatusCode::MISDIRECTED_REQUEST
+            | StatusCode::TOO_MANY_REQUESTS
+    )
+}
+
+fn tell(record: RequestRecord, response: &Response<Body>) {
+    let (status, known) = (response.status(), response.extensions().get::<Known>());
+    let result = match (status, known) {
+        (status, _) if status.is_success() => "ok",
+        (_, Some(Known::Nobody(reason))) => reason,
+        (status, _) if is_refusal(status) => "refused",
+        _ => "failed",
+    };
+    record.tell(result, status.as_u16(), |told| {
+        if let Some(Known::Somebody { user, groups }) = known {
+            (told.who.user, told.who.groups) = (user.clone(), groups.clone());
+        }
+        let Some(Told { names, dry_run }) = response.extensions().get() else { return };
+        told.dry_run |= dry_run;
+        if told.name.is_empty() {
+            told.name = Text::some_of(names).iter().map(Text::as_str).collect::<Vec<_>>().join(",").into();
+        }
+    });
+}
+
+/// As whom the caller wants to ask; whether it may is said by the answer.
+fn impersonated(headers: &HeaderMap) -> (Text, Vec<Text>) {
+    let texts = |name: &str| -> Vec<String> {
+        headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect()
+    };
+    (texts("impersonate-user").join(",").into(), Text::some_of(&texts("impersonate-group")))
+}
+
+fn is_dry_run(head: &Parts) -> bool {
+    let query = head.uri.query().unwrap_or_default();
+    form_urlencoded::parse(query.as_bytes()).any(|(name, value)| name == "dryRun" && !value.is_empty())
+}
+
+fn unrecorded() -> Response<Body> {
+    let message =
+        "the hub cannot write its audit log and changes nothing meanwhile; its administrator makes room for it";
+    let error = ApiError { reason: "AuditUnavailable".into(), message: message.into() };
+    let mut response = json(StatusCode::SERVICE_UNAVAILABLE, &error).map(whole);
+    response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+    response
+}
+
+impl<'a> Asked<'a> {
+    fn of(method: &'a Method, path: &'a str) -> Self {
+        let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+        let verb = match *method {
+            Method::GET | Method::HEAD => "get",
+            Method::POST => "create",
+            Method::PUT => "update",
+            Method::PATCH => "patch",
+            Method::DELETE => "delete",
+            _ => "other",
+        };
+        let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
+        if let ["v1", resource, rest @ ..] = segments.as_slice() {
+            let resource = match *resource {
+                "clusters" => "managedclusters",
+                "tokens" => "jointokens",
+                "credential" => "credentials",
+                resource => resource,
+            };
+            // `/v1/clusters/NAME/accept` is a verb, `/v1/clusters/NAME/agents/AGENT` a part.
+            let (verb, resource, name) = match rest {
+                [name, action @ ("accept" | "deny" | "revoke")] if !reads => (*action, resource.to_owned(), (*name).to_owned()),
+                [name, part] => (verb, format!("{resource}/{part}"), (*name).to_owned()),
+                [name, part, inner] => (verb, format!("{resource}/{part}"), format!("{name}/{inner}")),
+                rest => (verb, resource.to_owned(), rest.join("/")),
+            };
+            return Self { verb, resource, name: name.into(), changes: !reads, ..Self::default() };
+        }
+        let target = Target::parse(path);
+        let Some((target, verb)) = target.and_then(|target| {
+            let verb = Verb::of(method, target.name.is_some(), false)?;
+            Some((target, verb))
+        }) else {
+            return Self { verb, resource: path.to_owned(), ..Self::default() };
+        };
+        let resource = match (target.group, target.subresource) {
+            ("", None) => target.resource.to_owned(),
+            ("", Some(part)) => format!("{}/{part}", target.resource),
+            (group, None) => format!("{}.{group}", target.resource),
+            (group, Some(part)) => format!("{}.{group}/{part}", target.resource),
+        };
+        // A review is answered and not stored.
+        let changes = !reads && !target.resource.ends_with("reviews");
+        let (namespace, name) = (target.namespace.unwrap_or_default(), target.name.unwrap_or_default().into());
+        Self { verb: verb.as_str(), resource, namespace, name, changes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_change_is_told_by_verb_resource_and_name() {
+        let group = "cluster.open-cluster-management.io";
+        let sets = format!("/apis/{group}/v1beta2/managedclustersets");
+        let binding = "/apis/rbac.authorization.k8s.io/v1/namespaces/n/rolebindings/b";
+        let approval = "/apis/certificates.k8s.io/v1/certificatesigningrequests/c1.a1/approval";
+        for (method, path, expected) in [
+            (Method::POST, "/v1/clusters/c1/accept", ["accept", "managedclusters", "", "c1"]),
+            (Method::POST, "/v1/clusters/c1/deny", ["deny", "managedclusters", "", "c1"]),
+            (Method::DELETE, "/v1/clusters/c1", ["delete", "managedclusters", "", "c1"]),
+            (Method::DELETE, "/v1/clusters/c1/agents/a1", ["delete", "managedclusters/agents", "", "c1/a1"]),
+            (Method::POST, "/v1/tokens", ["create", "jointokens", "", ""]),
+            (Method::POST, "/v1/users/u/tokens", ["create", "users/tokens", "", "u"]),
+            (Method::DELETE, "/v1/users/u", ["delete", "users", "", "u"]),
+            (Method::POST, "/v1/credential", ["create", "credentials", "", ""]),
+            (Method::POST, &sets, ["create", &format!("managedclustersets.{group}"), "", ""]),
+            (Method::DELETE, &sets, ["deletecollection", &format!("managedclustersets.{group}"), "", ""]),
+            (Method::PATCH, binding, ["patch", "rolebindings.rbac.authorization.k8s.io", "n", "b"]),
+            (Method::PUT, approval, ["update", "certificatesigningrequests.certificates.k8s.io/approval", "", "c1.a1"]),
+            (Method::POST, "/api/v1/namespaces", ["create", "namespaces", "", ""]),
+        ] {
+            let Asked { verb, resource, namespace, name, changes } = Asked::of(&method, path);
+            assert_eq!([verb, &resource, namespace, &name], expected, "{method} {path}");
+            assert!(changes, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn reads_reviews_and_what_is_no_resource_change_nothing() {
+        let review = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+        for (method, path) in [
+            (Method::GET, "/v1/clusters"),
+            (Method::GET, "/api/v1/namespaces/n"),
+            (Method::HEAD, "/api/v1/namespaces"),
+            (Method::POST, review),
+            (Method::POST, "/version"),
+            (Method::TRACE, "/"),
+        ] {
+            assert!(!Asked::of(&method, path).changes, "{method} {path}");
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Where audit events are written: a file that may be rotated, or standard error. A line is there once and whole, or is
+//! being written: what a full disk has cut off is gone on with when there is room.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read, Seek, SeekFrom, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+/// What is written to.
+#[derive(Debug)]
+pub(super) enum Journal {
+    File { path: PathBuf, file: File },
+    Stderr,
+}
+
+/// Lines on their way, of which a part may be written.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    pub(super) text: String,
+    written: usize,
+}
+
+impl Journal {
+    /// Appends to the file at `path`, made (0600) if there is none.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let mut file = open(path)?;
+        end_line(path, &mut file)?;
+        Ok(Self::File { path: path.to_owned(), file })
+    }
+
+    /// Opens the file at the same path, which is another one when the log was rotated. `lines` that were cut off begin
+    /// there anew.
+    pub(super) fn reopen(&mut self, lines: &mut Lines) -> io::Result<()> {
+        let Self::File { path, file } = self else { return Ok(()) };
+        let mut new = open(path)?;
+        let (old, now) = (file.metadata()?, new.metadata()?);
+        if (old.dev(), old.ino()) != (now.dev(), now.ino()) {
+            end_line(path, &mut new)?;
+            lines.begin_line_anew();
+        }
+        *file = new;
+        Ok(())
+    }
+
+    /// Writes all lines. After an error, the next call goes on where this one has stopped.
+    pub(super) fn write(&mut self, lines: &mut Lines) -> io::Result<()> {
+        match self {
+            Self::File { file, .. } => lines.write_to(file),
+            Self::Stderr => lines.write_to(&mut io::stderr().lock()),
+        }
+    }
+}
+
+impl Lines {
+    pub(super) fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
+
+    fn write_to(&mut self, to: &mut impl Write) -> io::Result<()> {
+        while self.written < self.text.len() {
+            match to.write(&self.text.as_bytes()[self.written..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => self.written += written,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.text.clear();
+        self.written = 0;
+        Ok(())
+    }
+
+    fn begin_line_anew(&mut self) {
+        let before = &self.text.as_bytes()[..self.written];
+        self.written = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+}
+
+/// Ends the part of a line that a killed process may have left. Who may append and not read takes the file at its word.
+fn end_line(path: &Path, file: &mut File) -> io::Result<()> {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || metadata.len() == 0 {
+        return Ok(());
+    }
+    let Ok(mut reader) = File::open(path) else { return Ok(()) };
+    let mut last = [0];
+    reader.seek(SeekFrom::End(-1))?;
+    reader.read_exact(&mut last)?;
+    if last == *b"\n" { Ok(()) } else { file.write_all(b"\n") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    use super::*;
+
+    /// Takes this many bytes, and then there is no room.
+    struct Full(Vec<u8>, usize);
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let room = bytes.len().min(self.1 - self.0.len());
+            self.0.extend(&bytes[..room]);
+            if room == 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(room) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn lines(text: &str) -> Lines {
+        Lines { text: text.into(), written: 0 }
+    }
+
+    #[test]
+    fn a_line_that_was_cut_off_is_gone_on_with() {
+        for room in 0..12 {
+            let (mut disk, mut lines) = (Full(Vec::new(), room), lines("first\nsecond\n"));
+            assert_eq!(lines.write_to(&mut disk).unwrap_err().kind(), io::ErrorKind::StorageFull);
+            disk.1 = 100;
+            lines.write_to(&mut disk).unwrap();
+            assert_eq!(disk.0, b"first\nsecond\n");
+            assert!(lines.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_was_cut_off_in_one_file_is_whole_in_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, moved) = (folder.path().join("audit"), folder.path().join("audit.1"));
+        let mut journal = Journal::open(&path).unwrap();
+        let mut lines = lines("first\nsecond\n");
+        lines.written = 8;
+        journal.reopen(&mut lines).unwrap();
+        assert_eq!(lines.written, 8, "it is the same file");
+        fs::rename(&path, &moved).unwrap();
+        journal.reopen(&mut lines).unwrap();
+        journal.write(&mut lines).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "second\n");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_part_of_a_line_that_a_killed_process_left_is_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit");
+        for (found, then) in [("", "new\n"), ("whole\n", "whole\nnew\n"), ("whole\npar", "whole\npar\nnew\n")] {
+            fs::write(&path, found).unwrap();
+            Journal::open(&path).unwrap().write(&mut lines("new\n")).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), then);
+        }
+    }
+
+    #[test]
+    fn a_full_disk_refuses_and_keeps_the_lines() {
+        let mut journal = Journal::open(Path::new("/dev/full")).unwrap();
+        let mut lines = lines("first\n");
+        assert_eq!(journal.write(&mut lines).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(lines.text, "first\n");
+    }
+}

@@ -1,0 +1,225 @@
+//! Records: each ask has one from its arrival, and leaves one audit event and one count by it, whatever becomes of the ask.
+//! A record that is dropped says that the ask was given up.
+
+use std::{sync::Arc, time::Instant};
+
+use crate::{
+    audit::{Audit, Connection, Event, Handshake, Request, Text, Who},
+    caller::Caller,
+    client::Peer,
+    metrics::{Frontend, Metrics},
+};
+
+/// What became of an ask whose record was dropped: its client, or the hub, has left.
+const CANCELLED: &str = "cancelled";
+
+/// Makes records.
+#[derive(Clone, Debug)]
+pub(crate) struct Recorder {
+    pub(crate) audit: Audit,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// The record of an ask for a target.
+#[derive(Debug)]
+pub(crate) struct Record {
+    /// Taken when it is told.
+    asked: Option<Box<Asked<Connection>>>,
+    frontend: Frontend,
+    opened: bool,
+}
+
+/// The record of a request on the registry.
+#[derive(Debug)]
+pub(crate) struct RequestRecord(Option<Box<Asked<Request>>>);
+
+/// The record of a TLS handshake, which leaves none when it succeeds.
+#[derive(Debug)]
+pub(crate) struct HandshakeRecord {
+    recorder: Recorder,
+    frontend: &'static str,
+    peer: Peer,
+    result: Option<&'static str>,
+}
+
+#[derive(Debug)]
+struct Asked<T> {
+    recorder: Recorder,
+    started: Instant,
+    told: T,
+}
+
+impl Recorder {
+    /// A client asks for a target.
+    pub(crate) fn connection(&self, frontend: Frontend, peer: Peer) -> Record {
+        let trace_id = format!("{:032x}", rand::random::<u128>());
+        let (peer, label) = (Text::of(peer), frontend.label());
+        let told = Connection { peer, frontend: label, trace_id, ..Connection::default() };
+        let asked = Asked { recorder: self.clone(), started: Instant::now(), told };
+        Record { asked: Some(Box::new(asked)), frontend, opened: false }
+    }
+
+    /// A request on the registry has come.
+    pub(crate) fn request(&self, told: Request) -> RequestRecord {
+        RequestRecord(Some(Box::new(Asked { recorder: self.clone(), started: Instant::now(), told })))
+    }
+
+    /// A TLS handshake begins. It is recorded if it fails.
+    pub(crate) fn handshake(&self, frontend: &'static str, peer: Peer) -> HandshakeRecord {
+        HandshakeRecord { recorder: self.clone(), frontend, peer, result: Some(CANCELLED) }
+    }
+}
+
+impl Record {
+    fn told(&mut self) -> Option<&mut Connection> {
+        self.asked.as_mut().map(|asked| &mut asked.told)
+    }
+
+    /// Who asks, as far as that is known.
+    pub(crate) fn by(&mut self, caller: &Caller) {
+        if let Some(told) = self.told() {
+            told.who = who(caller);
+        }
+    }
+
+    /// As whom the caller asks.
+    pub(crate) fn impersonating(&mut self, user: &str, groups: &[String]) {
+        if let Some(told) = self.told() {
+            told.who.impersonated_user = user.into();
+            told.who.impersonated_groups = Text::some_of(groups);
+        }
+    }
+
+    pub(crate) fn target(&mut self, target: impl Into<Text>) {
+        if let Some(told) = self.told() {
+            told.target = target.into();
+        }
+    }
+
+    pub(crate) fn cluster(&mut self, cluster: &str) {
+        if let Some(told) = self.told() {
+            told.cluster = cluster.into();
+        }
+    }
+
+    pub(crate) fn rule(&mut self, rule: String) {
+        if let Some(told) = self.told() {
+            told.rule = rule.into();
+        }
+    }
+
+    /// What the agent says that it has dialled.
+    pub(crate) fn address(&mut self, address: String) {
+        if let Some(told) = self.told() {
+            told.address = address.into();
+        }
+    }
+
+    /// The same id is in the agent's log.
+    pub(crate) fn trace_id(&self) -> String {
+        self.asked.as_ref().map(|asked| asked.told.trace_id.clone()).unwrap_or_default()
+    }
+
+    /// Leaves this one empty: somebody else tells what becomes of the ask.
+    pub(crate) fn take(&mut self) -> Self {
+        Self { asked: self.asked.take(), frontend: self.frontend, opened: self.opened }
+    }
+
+    /// Nothing is opened. Says nothing if that was told.
+    pub(crate) fn refuse(&mut self, reason: &'static str) {
+        self.tell(reason, 0, 0);
+    }
+
+    /// The target is connected.
+    pub(crate) fn open(&mut self) {
+        if let Some(asked) = &self.asked {
+            self.opened = true;
+            asked.recorder.metrics.opened(self.frontend);
+        }
+    }
+
+    /// It is over, with so many bytes to and from the target.
+    pub(crate) fn tell(&mut self, result: &'static str, bytes_to_target: u64, bytes_from_target: u64) {
+        let Some(asked) = self.asked.take() else { return };
+        let Asked { recorder, started, told } = *asked;
+        if self.opened {
+            recorder.metrics.closed(self.frontend, result);
+        } else {
+            recorder.metrics.refused(self.frontend, result);
+        }
+        let duration_ms = milliseconds(started);
+        recorder.audit.record(Event::Connection(Connection {
+            result,
+            bytes_to_target,
+            bytes_from_target,
+            duration_ms,
+            ..told
+        }));
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.tell(CANCELLED, 0, 0);
+    }
+}
+
+impl RequestRecord {
+    /// The request was answered with `code`, after `change` to what is told.
+    pub(crate) fn tell(mut self, result: &'static str, code: u16, change: impl FnOnce(&mut Request)) {
+        let Some(mut asked) = self.0.take() else { return };
+        change(&mut asked.told);
+        asked.tell(result, code);
+    }
+
+    /// The request is none that is recorded.
+    pub(crate) fn dismiss(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for RequestRecord {
+    fn drop(&mut self) {
+        if let Some(asked) = self.0.take() {
+            asked.tell(CANCELLED, 0);
+        }
+    }
+}
+
+impl HandshakeRecord {
+    pub(crate) fn succeeded(mut self) {
+        self.result = None;
+    }
+
+    pub(crate) fn failed(mut self, reason: &'static str) {
+        self.result = Some(reason);
+    }
+}
+
+impl Drop for HandshakeRecord {
+    fn drop(&mut self) {
+        let Some(result) = self.result else { return };
+        self.recorder.metrics.handshake_failed(self.frontend, result);
+        let handshake = Handshake { result, peer: Text::of(self.peer), frontend: self.frontend };
+        self.recorder.audit.record(Event::Handshake(handshake));
+    }
+}
+
+impl Asked<Request> {
+    fn tell(self, result: &'static str, code: u16) {
+        let duration_ms = milliseconds(self.started);
+        self.recorder.audit.record(Event::Request(Request { result, code, duration_ms, ..self.told }));
+    }
+}
+
+fn milliseconds(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+fn who(caller: &Caller) -> Who {
+    let groups = match caller {
+        Caller::User(user) => Text::some_of(&user.groups),
+        Caller::Socket { .. } => Vec::new(),
+    };
+    Who { user: Text::of(caller), groups, ..Who::default() }
+}
