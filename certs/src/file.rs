@@ -17,6 +17,48 @@ pub fn write_public(path: &Path, contents: impl AsRef<[u8]>) -> io::Result<()> {
     write(path, contents.as_ref(), 0o644)
 }
 
+/// Takes a secret file from everybody but its owner: a copy or a backup may have come back open to all. An error where
+/// others may read it and that cannot be changed.
+pub fn guard_secret(path: &Path) -> io::Result<()> {
+    let mode = fs::metadata(path)?.permissions().mode();
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    match fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o7700)) {
+        Ok(()) => {
+            let (path, before) = (path.display(), format!("{:o}", mode & 0o777));
+            tracing::warn!(%path, before, "others could read a secret; only its owner may now");
+            Ok(())
+        }
+        // Its group is who may read it, as in volumes that belong to a group.
+        Err(_) if mode & 0o007 == 0 => Ok(()),
+        Err(_) => Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("others may read it (mode {:o}); its owner runs 'chmod 600' on it", mode & 0o777),
+        )),
+    }
+}
+
+/// Takes a folder of secrets from everybody but its owner and group; where that cannot be, as of a volume's, it warns.
+pub fn guard_folder(path: &Path) -> io::Result<()> {
+    const STICKY: u32 = 0o1000;
+    let mode = fs::metadata(path)?.permissions().mode();
+    if mode & 0o002 == 0 {
+        return Ok(());
+    }
+    let closed = fs::Permissions::from_mode(mode & 0o7775);
+    // One with the sticky bit is for everybody, and named by mistake.
+    let guarded = mode & STICKY == 0 && fs::set_permissions(path, closed).is_ok();
+    let (path, before) = (path.display(), format!("{:o}", mode & 0o7777));
+    match guarded {
+        true => {
+            tracing::warn!(%path, before, "everybody could put files into a folder of secrets; nobody else may now")
+        }
+        false => tracing::warn!(%path, before, "everybody may put files into a folder of secrets; use one of your own"),
+    }
+    Ok(())
+}
+
 /// A reader sees the old contents or the new; so does the next start after a crash.
 fn write(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
@@ -56,6 +98,31 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_to_string(&path).unwrap(), "secret");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_secret_that_others_may_read_is_taken_from_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        for (found, then) in [(0o644, 0o600), (0o660, 0o600), (0o400, 0o400), (0o600, 0o600)] {
+            write_secret(&path, "secret").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(found)).unwrap();
+            guard_secret(&path).unwrap();
+            assert_eq!(mode(), then);
+        }
+        assert_eq!(guard_secret(&folder.path().join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_folder_that_everybody_may_write_to_is_taken_from_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let mode = || fs::metadata(folder.path()).unwrap().permissions().mode() & 0o7777;
+        for (found, then) in [(0o700, 0o700), (0o755, 0o755), (0o770, 0o770), (0o777, 0o775), (0o1777, 0o1777)] {
+            fs::set_permissions(folder.path(), fs::Permissions::from_mode(found)).unwrap();
+            guard_folder(folder.path()).unwrap();
+            assert_eq!(mode(), then, "{found:o}");
+        }
     }
 
     #[test]

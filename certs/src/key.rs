@@ -6,7 +6,10 @@ use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA25
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
 use sha2::{Digest, Sha256};
 
-use crate::{file::write_secret, pin::KeyFingerprint};
+use crate::{
+    file::{guard_secret, write_secret},
+    pin::KeyFingerprint,
+};
 
 /// A private key and its public half.
 pub struct PrivateKey(KeyPair);
@@ -41,7 +44,10 @@ impl PrivateKey {
     pub fn load_or_create(path: &Path) -> Result<Self, PrivateKeyError> {
         let file = |source| PrivateKeyError::File { path: path.to_owned(), source };
         match fs::read_to_string(path) {
-            Ok(pem) => Self::from_pem(&pem).map_err(|_| PrivateKeyError::Damaged { path: path.to_owned() }),
+            Ok(pem) => {
+                guard_secret(path).map_err(file)?;
+                Self::from_pem(&pem).map_err(|_| PrivateKeyError::Damaged { path: path.to_owned() })
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let key = Self::generate();
                 write_secret(path, key.to_pem()).map_err(file)?;

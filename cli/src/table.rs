@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use anstyle::Style;
+use certs::Escaped;
 
 use crate::output::HEADING;
 
@@ -59,7 +60,8 @@ fn line(row: &[Cell], widths: &[usize]) -> String {
 
 impl Cell {
     pub(crate) fn styled(text: impl Into<String>, style: Style) -> Self {
-        Self { text: text.into(), style }
+        // Some texts are an agent's, or another user's.
+        Self { text: Escaped(text.into()).to_string(), style }
     }
 
     fn shown(&self) -> &str {

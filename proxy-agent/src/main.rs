@@ -151,6 +151,6 @@ fn raise_file_limit() {
 }
 
 fn failed(error: &dyn Error, code: u8) -> ExitCode {
-    eprintln!("error: {}", log::chain(error));
+    eprintln!("error: {}", certs::Escaped(log::chain(error)));
     code.into()
 }

@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use certs::{AgentName, ClusterName, PrivateKey, PrivateKeyError, write_public};
+use certs::{AgentName, ClusterName, PrivateKey, PrivateKeyError, guard_folder, write_public};
 use serde::{Deserialize, Serialize};
 
 use crate::hub::HubAddress;
@@ -108,6 +108,7 @@ impl StateFolder {
     pub fn load_key(&self) -> Result<PrivateKey, StateError> {
         // `load_or_create` must not make a key that no certificate is for.
         self.read(&self.key_path())?;
+        guard_folder(&self.0).map_err(|source| StateError::File { path: self.0.clone(), source })?;
         PrivateKey::load_or_create(&self.key_path()).map_err(StateError::Key)
     }
 

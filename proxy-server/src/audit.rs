@@ -268,3 +268,48 @@ impl From<LogFormat> for Form {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn audit(path: &str) -> Audit {
+        Audit::start(&AuditTo::File(path.into()), AuditFailure::Refuse, &Registry::new()).unwrap()
+    }
+
+    fn event() -> Event {
+        let target = "grafana.monitoring.svc.c1.clusters.internal:3000".into();
+        Event::Connection(Connection { result: "complete", frontend: "connect", target, ..Connection::default() })
+    }
+
+    #[tokio::test]
+    async fn everything_that_was_recorded_is_written_at_the_close() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit");
+        let audit = audit(path.to_str().unwrap());
+        let started = Instant::now();
+        for _ in 0..QUEUE {
+            audit.record(event());
+        }
+        println!("{:?} for an event", started.elapsed() / u32::try_from(QUEUE).unwrap());
+        audit.close().await;
+        assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), QUEUE);
+        assert_eq!(audit.0.lost.get(), 0);
+        audit.record(event());
+        assert_eq!(audit.0.lost.get(), 1, "nobody writes any more");
+    }
+
+    #[tokio::test]
+    async fn what_finds_no_room_is_counted_and_refused() {
+        let audit = audit("/dev/full");
+        assert!(!audit.refuses());
+        for _ in 0..2 * QUEUE {
+            audit.record(event());
+        }
+        assert!(audit.refuses());
+        let lost = usize::try_from(audit.0.lost.get()).unwrap();
+        assert!((QUEUE - BATCH - 1..=QUEUE).contains(&lost), "{lost}");
+        audit.close().await;
+        assert_eq!(usize::try_from(audit.0.lost.get()).unwrap(), 2 * QUEUE);
+    }
+}

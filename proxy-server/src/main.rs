@@ -38,7 +38,7 @@ fn main() -> ExitCode {
                 chain.push_str(&format!(": {error}"));
                 cause = error.source();
             }
-            eprintln!("{chain}");
+            eprintln!("{}", certs::Escaped(chain));
             ExitCode::FAILURE
         }
     }

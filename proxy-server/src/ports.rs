@@ -3,12 +3,15 @@
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
-    os::unix::fs::{FileTypeExt, PermissionsExt},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{FileTypeExt, PermissionsExt},
+    },
     path::Path,
 };
 
 use certs::ClusterName;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::{
     net::{TcpListener, UnixListener},
     runtime::Handle,
@@ -135,9 +138,51 @@ fn listen_unix(path: &Path) -> Result<UnixListener, ListenError> {
         if socket && std::os::unix::net::UnixStream::connect(path).is_err() {
             std::fs::remove_file(path)?;
         }
-        let listener = UnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-        Ok(listener)
+        let mode = std::fs::Permissions::from_mode(0o660);
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        // The file that bind(2) makes takes the socket's mode, so that there is no moment at which others may connect.
+        let socket = std::fs::File::from(OwnedFd::from(socket));
+        socket.set_permissions(mode.clone())?;
+        let socket = Socket::from(OwnedFd::from(socket));
+        socket.bind(&SockAddr::unix(path)?)?;
+        // The umask may have taken the group's part.
+        std::fs::set_permissions(path, mode)?;
+        socket.listen(BACKLOG)?;
+        UnixListener::from_std(OwnedFd::from(socket).into())
     };
     bind().map_err(|source| ListenError { what: "local clients", address: path.display().to_string(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unix_socket_has_its_mode_before_it_can_be_connected_to() {
+        // What bind(2) alone makes of it is what a watcher of the folder could connect to.
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        let socket = std::fs::File::from(OwnedFd::from(socket));
+        socket.set_permissions(std::fs::Permissions::from_mode(0o600)).unwrap();
+        let socket = Socket::from(OwnedFd::from(socket));
+        socket.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_is_its_owners_and_its_groups_and_a_stale_one_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        let first = listen_unix(&path).unwrap();
+        assert_eq!(mode(), 0o660);
+        listen_unix(&path).unwrap_err();
+        drop(first);
+        let again = listen_unix(&path).unwrap();
+        assert_eq!(mode(), 0o660);
+        let (client, accepted) = tokio::join!(tokio::net::UnixStream::connect(&path), again.accept());
+        assert!(client.is_ok() && accepted.is_ok());
+    }
 }

@@ -5,7 +5,9 @@
 
 use std::{
     fmt::Write as _,
-    fs, io,
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -86,7 +88,8 @@ impl Roster {
             let _ = writeln!(text, "{tunnel}");
         }
         let new = self.path.with_extension("new");
-        fs::write(&new, text)?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(text.as_bytes())?;
         fs::rename(&new, &self.path)
     }
 }
@@ -113,6 +116,8 @@ async fn reset(tunnels: Vec<Resettable>, listener: &Listener, handshakes: &Lobby
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -128,6 +133,7 @@ mod tests {
         assert_eq!(roster.read().len(), 3);
         fs::write(&roster.path, format!("garbage\n{text}192.0.2")).unwrap();
         assert_eq!(roster.read(), up);
+        assert_eq!(fs::metadata(&roster.path).unwrap().permissions().mode() & 0o777, 0o600);
         roster.clear();
         assert!(roster.read().is_empty());
     }

@@ -31,6 +31,10 @@ use tunnel::RESET_KEY_LENGTH;
 /// The first administrator.
 const ADMIN: &str = "admin";
 
+/// What only the hub's own user may read, in its folder.
+const SECRETS: [&str; 7] =
+    ["ca.key", "registry.redb", "reset.key", "tunnels", "admin/token", "admin/tls.key", "admin/kubeconfig"];
+
 /// The administrator's certificate is made anew at each start, and its token at the first start in the half of its life.
 const ADMIN_VALIDITY: Duration = MAX_USER_VALIDITY;
 
@@ -79,6 +83,7 @@ impl State {
     pub(crate) fn open(folder: &Path, etcd: Option<&Etcd>) -> Result<Self, StateError> {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
         made.map_err(|source| StateError::File { path: folder.to_owned(), source })?;
+        guard(folder)?;
         // First: it also makes sure that no other hub uses the folder.
         let (backend, folder_lock) = match etcd {
             None => (Backend::File(folder.join("registry.redb")), None),
@@ -140,6 +145,19 @@ impl State {
         let (_, token) = self.registry.create_user(new, Timestamp::now()).await.map_err(StateError::Create)?;
         Ok(token)
     }
+}
+
+/// Takes what is secret in the folder from everybody but its owner: a backup may have come back open to all.
+fn guard(folder: &Path) -> Result<(), StateError> {
+    certs::guard_folder(folder).map_err(|source| StateError::File { path: folder.to_owned(), source })?;
+    for name in SECRETS {
+        let path = folder.join(name);
+        match certs::guard_secret(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(StateError::File { path, source }),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// Makes sure that no other hub uses the folder.

@@ -23,7 +23,8 @@ const HUB: &str = "proxy_server_";
 const AGENT: &str = "proxy_agent_";
 
 /// Everything that the hub exports. A metric that is added is added here, and made to move.
-pub(crate) const HUB_FAMILIES: [&str; 17] = [
+pub(crate) const HUB_FAMILIES: [&str; 18] = [
+    "proxy_server_audit_events_total",
     "proxy_server_bytes_total",
     "proxy_server_connections",
     "proxy_server_connections_closed_total",
