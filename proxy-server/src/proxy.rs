@@ -137,7 +137,7 @@ impl Proxy {
     async fn try_open(&self, caller: Caller, route: Route, record: &mut Record) -> Result<Open, OpenError> {
         record.cluster = route.cluster.to_string();
         record.rule = self.authorize(&caller, &route.cluster)?;
-        self.check_registered(&route.cluster)?;
+        self.check_registered(&caller, &route.cluster)?;
         let mut permit = self.limits.admit(&route.cluster, &caller).map_err(OpenError::Overloaded)?;
         let entry = self.connections.enter(caller.clone(), route.cluster.clone());
         let dial = self.message(&caller, route.target, &record.trace_id);
@@ -180,10 +180,9 @@ impl Proxy {
         name.strip_suffix(&self.domain)?.strip_suffix('.')?.parse().ok()
     }
 
-    fn check_registered(&self, name: &ClusterName) -> Result<(), OpenError> {
+    fn check_registered(&self, caller: &Caller, name: &ClusterName) -> Result<(), OpenError> {
         let Some(cluster) = self.registry.cluster(name) else {
-            let known = self.registry.clusters().into_iter().map(|cluster| cluster.name().clone()).collect();
-            return Err(OpenError::UnknownCluster { cluster: name.clone(), known });
+            return Err(OpenError::UnknownCluster { cluster: name.clone(), reachable: self.reachable(caller) });
         };
         match cluster.standing() {
             Standing::Accepted => Ok(()),
