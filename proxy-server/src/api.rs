@@ -37,7 +37,7 @@ use crate::{
     caller::{Caller, CallerError, Credentials, Shown},
     connections::Connections,
     discovery::{self, Discovery},
-    gateway::Gateway,
+    gateway::{Gateway, check_own_word},
     http_port::{Body, Origin, streamed, whole},
     shares::{Share, Shares},
     tunnels::Tunnels,
@@ -113,7 +113,10 @@ impl Api {
             return self.answer_kube(request, login).await;
         }
         let answered = match login {
-            Ok(login) => self.route(&login.caller(), origin, request).await,
+            Ok(login) => match check_own_word(request.headers()) {
+                Ok(()) => self.route(&login.caller(), origin, request).await,
+                Err(error) => Err(bad_request(&error)),
+            },
             Err(error) => Err(unknown_asker(&error)),
         };
         let response = answered.unwrap_or_else(|failure| {

@@ -71,9 +71,7 @@ impl Browsers {
     /// Refuses what a page may not ask.
     pub(crate) fn admit<B>(&self, request: &Request<B>, asked: Asked<'_>) -> Result<(), PageError> {
         let headers = request.headers();
-        if let Some(stranger) = named(request).find(|name| !self.is_ours(name)) {
-            return Err(PageError::Host(stranger.chars().take(128).collect()));
-        }
+        self.check_name(request)?;
         // No browser adds a token by itself as it adds a certificate, and a page that has one needs no browser.
         if shows_token(headers) {
             return Ok(());
@@ -99,8 +97,16 @@ impl Browsers {
         Ok(())
     }
 
+    /// Refuses a request that calls the hub by another name.
+    pub(crate) fn check_name<B>(&self, request: &Request<B>) -> Result<(), PageError> {
+        match named(request).find(|name| !self.is_ours(name)) {
+            Some(stranger) => Err(PageError::Host(stranger.chars().take(128).collect())),
+            None => Ok(()),
+        }
+    }
+
     /// Whether the hub is asked by a name of its own. Addresses and `localhost` are nobody's to lead elsewhere.
-    pub(crate) fn is_ours(&self, name: &str) -> bool {
+    fn is_ours(&self, name: &str) -> bool {
         let Ok(authority) = name.parse::<Authority>() else { return false };
         let host = authority.host().trim_end_matches('.').to_ascii_lowercase();
         let is_named = |name: &String| match name.strip_prefix("*.") {

@@ -21,9 +21,11 @@ use crate::workers::default_count;
 
 mod record;
 mod store;
+mod words;
 
 pub use self::record::{AuditFailure, AuditTo};
 use self::store::StoreSettings;
+pub use self::words::{LogFormat, Plaintext, ServiceUrls};
 pub use crate::limits::Caps;
 
 /// Exit code of a wrong command line or configuration (sysexits.h).
@@ -76,30 +78,6 @@ pub struct ProxySocket {
     pub path: PathBuf,
     /// The cluster that is meant where a client names none, as kube-apiserver's egress selector does.
     pub cluster: Option<ClusterName>,
-}
-
-/// From where clients may speak without TLS: their credentials cross that network in clear.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Plaintext {
-    /// From this machine.
-    Loopback,
-    Any,
-    Never,
-}
-
-/// Who may reach services by their URLs at the API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ServiceUrls {
-    All,
-    /// All services share one origin in a browser.
-    NoBrowsers,
-}
-
-/// How the log is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    Text,
-    Json,
 }
 
 /// Why there is no configuration.
@@ -459,17 +437,6 @@ fn number_or_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<S
     }
 }
 
-impl Plaintext {
-    /// Whether a client at `address` may speak without TLS.
-    pub(crate) fn allows(self, address: std::net::IpAddr) -> bool {
-        match self {
-            Self::Loopback => address.to_canonical().is_loopback(),
-            Self::Any => true,
-            Self::Never => false,
-        }
-    }
-}
-
 impl FromStr for ProxySocket {
     type Err = String;
 
@@ -479,43 +446,6 @@ impl FromStr for ProxySocket {
             None => (text, None),
         };
         if path.is_empty() { Err("has no path".into()) } else { Ok(Self { path: path.into(), cluster }) }
-    }
-}
-
-impl FromStr for Plaintext {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "loopback" => Ok(Self::Loopback),
-            "any" => Ok(Self::Any),
-            "never" => Ok(Self::Never),
-            _ => Err("must be loopback, any or never"),
-        }
-    }
-}
-
-impl FromStr for ServiceUrls {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "all" => Ok(Self::All),
-            "no-browsers" => Ok(Self::NoBrowsers),
-            _ => Err("must be all or no-browsers"),
-        }
-    }
-}
-
-impl FromStr for LogFormat {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err("must be text or json"),
-        }
     }
 }
 

@@ -1,8 +1,10 @@
 //! The gateway: HTTPS requests for a cluster's Kubernetes API or for a service in it, by their URL.
 
+mod cookie;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod path;
+mod shared_origin;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -12,7 +14,7 @@ use http::{
     header::{self, AUTHORIZATION},
 };
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::{body::Incoming, upgrade::OnUpgrade};
 use registry::{
     Login, is_user_token,
     kube::{rbac, server::impersonated, status::Status},
@@ -20,7 +22,7 @@ use registry::{
 use tunnel::{Extra, Identity, Stream, hop};
 
 use crate::{
-    browser::{Asked, Browsers, PageError},
+    browser::{self, Asked, Browsers, PageError},
     caller::{Caller, CallerError, Credentials, Shown},
     client::Peer,
     exchange::{Exchange, ExchangeError},
@@ -33,6 +35,7 @@ use crate::{
 };
 
 use path::{PathError, Service, To, Way};
+use shared_origin::{Page, Place, confine};
 
 /// How the fields begin by which a client speaks as somebody else.
 const IMPERSONATE: &str = "impersonate-";
@@ -42,7 +45,7 @@ const IMPERSONATE_USER: &str = "impersonate-user";
 #[derive(Debug)]
 pub(crate) struct Gateway {
     proxy: Arc<Proxy>,
-    browsers: Browsers,
+    browsers: Arc<Browsers>,
 }
 
 /// Who asks, and what is left of what they showed.
@@ -66,6 +69,8 @@ enum Refusal {
     #[error("the field Connection names {0}: who asks is no matter of one hop; send the request without it")]
     Smuggled(HeaderName),
     #[error(transparent)]
+    SpokenFor(SpokenFor),
+    #[error(transparent)]
     Open(OpenError),
     #[error(transparent)]
     Exchange(ExchangeError),
@@ -73,8 +78,13 @@ enum Refusal {
     Malformed,
 }
 
+/// Who is spoken for is not asked there.
+#[derive(Debug, thiserror::Error)]
+#[error("whom {0} names is not told to what is asked here; send the request without it")]
+pub(crate) struct SpokenFor(HeaderName);
+
 impl Gateway {
-    pub(crate) fn new(proxy: Arc<Proxy>, browsers: Browsers) -> Self {
+    pub(crate) fn new(proxy: Arc<Proxy>, browsers: Arc<Browsers>) -> Self {
         Self { proxy, browsers }
     }
 
@@ -152,24 +162,29 @@ impl Gateway {
             record.impersonating(&String::from_utf8_lossy(wanted.as_bytes()), &[]);
         }
         let caller = asker.user.caller();
+        check_impersonation(request.headers())?;
         let speaks_for =
             impersonated(&self.proxy.registry, request.headers(), &caller).map_err(Refusal::Impersonation)?;
         if speaks_for != caller {
             record.impersonating(&speaks_for.user, &speaks_for.groups);
         }
-        let asked = request.headers().keys().any(|name| name.as_str().starts_with(IMPERSONATE));
+        let asked = impersonating(request.headers()).next().is_some();
         let target = Target::KubeGateway(identity(speaks_for, asked).map_err(Refusal::Impersonation)?);
+        let host = browser::host(&request).unwrap_or_default();
         let (stream, proxied) = self.open(&asker, origin, record, way.cluster, target).await?;
+        let upgrade = leave_hop(&mut request);
         let headers = request.headers_mut();
-        let impersonating: Vec<_> =
-            headers.keys().filter(|name| name.as_str().starts_with(IMPERSONATE)).cloned().collect();
-        for name in impersonating {
+        cookie::give_back(headers);
+        for name in impersonating(headers).cloned().collect::<Vec<_>>() {
             headers.remove(name);
         }
         headers.insert(header::HOST, HeaderValue::from_static("kube-apiserver"));
         *request.uri_mut() = way.rest.parse().map_err(|_| Refusal::Malformed)?;
         let exchange = Exchange::begin(stream, proxied, &self.proxy.tasks).await.map_err(Refusal::Exchange)?;
-        send(exchange, request, &asker).await
+        let mut response = send(exchange, request, upgrade, &asker).await?;
+        let place = Place { prefix: &way.prefix, rest: &way.rest, hosts: [&host, "kube-apiserver"] };
+        confine(&mut response, place, Page::Inert);
+        Ok(response)
     }
 
     async fn service(
@@ -184,6 +199,7 @@ impl Gateway {
         let shown = format!("{host}:{port}");
         record.target(shown.as_str());
         let asker = self.asker(request.headers(), origin, record)?;
+        check_own_word(request.headers()).map_err(Refusal::SpokenFor)?;
         // Links in a page are relative to a path that ends in a slash.
         if matches!(*request.method(), Method::GET | Method::HEAD)
             && request.uri().path() == way.prefix
@@ -194,15 +210,19 @@ impl Gateway {
         }
         let target = if tls { Target::Tls { host, port } } else { Target::Tcp { host, port } };
         let (stream, proxied) = self.open(&asker, origin, record, way.cluster, target).await?;
-        forwarded(request.headers_mut(), origin.peer, &way.prefix, &shown);
+        let host = browser::host(&request).unwrap_or_else(|| shown.clone());
+        let upgrade = leave_hop(&mut request);
+        forwarded(request.headers_mut(), origin.peer, &way.prefix, &host);
+        cookie::give_back(request.headers_mut());
         let tasks = &self.proxy.tasks;
         let (exchange, uri) = match is_grpc(&request) && !tls {
             true => (Exchange::begin_http2(stream, proxied, tasks).await, format!("http://{shown}{}", way.rest)),
-            false => (Exchange::begin(stream, proxied, tasks).await, way.rest),
+            false => (Exchange::begin(stream, proxied, tasks).await, way.rest.clone()),
         };
         *request.uri_mut() = uri.parse().map_err(|_| Refusal::Malformed)?;
-        let mut response = send(exchange.map_err(Refusal::Exchange)?, request, &asker).await?;
-        within_prefix(response.headers_mut(), &way.prefix);
+        let mut response = send(exchange.map_err(Refusal::Exchange)?, request, upgrade, &asker).await?;
+        let place = Place { prefix: &way.prefix, rest: &way.rest, hosts: [&host, &shown] };
+        confine(&mut response, place, Page::Live);
         Ok(response)
     }
 
@@ -248,15 +268,44 @@ impl Gateway {
     }
 }
 
+/// Takes out what concerned the client's hop, before anything of ours is put in: the client names fields for it, too. Gives the
+/// connection that an upgrade would take over.
+fn leave_hop(request: &mut Request<Incoming>) -> Option<OnUpgrade> {
+    let upgrade = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut *request));
+    hop::strip(request.headers_mut(), upgrade.is_some());
+    upgrade
+}
+
+/// The fields by which a client speaks as somebody else.
+fn impersonating(headers: &HeaderMap) -> impl Iterator<Item = &HeaderName> {
+    headers.keys().filter(|name| name.as_str().starts_with(IMPERSONATE))
+}
+
+/// Refuses who speaks for somebody else, where that would change nothing.
+pub(crate) fn check_own_word(headers: &HeaderMap) -> Result<(), SpokenFor> {
+    impersonating(headers).next().map_or(Ok(()), |name| Err(SpokenFor(name.clone())))
+}
+
+/// Refuses what Kubernetes does not know, and would not be told.
+fn check_impersonation(headers: &HeaderMap) -> Result<(), Refusal> {
+    let is_known = |name: &HeaderName| {
+        let rest = &name.as_str()[IMPERSONATE.len()..];
+        matches!(rest, "user" | "group" | "uid") || rest.starts_with("extra-")
+    };
+    match impersonating(headers).find(|name| !is_known(name)) {
+        Some(name) => Err(Refusal::SpokenFor(SpokenFor(name.clone()))),
+        None => Ok(()),
+    }
+}
+
 /// Sends the client's request on, and gives the target's answer.
 async fn send(
     exchange: Exchange<Incoming>,
     mut request: Request<Incoming>,
+    upgrade: Option<OnUpgrade>,
     asker: &Asker,
 ) -> Result<Response<Body>, Refusal> {
-    let upgrade = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
     let grpc = matches!(exchange, Exchange::Http2(_));
-    hop::strip(request.headers_mut(), upgrade.is_some());
     if grpc {
         request.headers_mut().remove(header::HOST);
         request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
@@ -291,32 +340,28 @@ fn identity(caller: rbac::review::Caller, asked: bool) -> Result<Identity, Statu
     Ok(Identity { user: caller.user, groups: caller.groups, extra, asked })
 }
 
-/// Tells the service who asks it, and by which URL.
-fn forwarded(headers: &mut HeaderMap, peer: SocketAddr, prefix: &str, service: &str) {
-    let own = headers.get(header::HOST).cloned();
-    let said = |text: &str| HeaderValue::from_str(text).ok();
-    let host = (HeaderName::from_static("x-forwarded-host"), own);
+/// Tells the service who asks it, and by which URL. `Host` stays what the client wrote, as kube-apiserver's proxy leaves it: a
+/// service compares it with the page's `Origin`.
+fn forwarded(headers: &mut HeaderMap, peer: SocketAddr, prefix: &str, host: &str) {
+    let is_ours = |name: &HeaderName| {
+        name.as_str().starts_with("x-forwarded-") || matches!(name.as_str(), "forwarded" | "x-real-ip")
+    };
+    let told: Vec<HeaderName> = headers.keys().filter(|name| is_ours(name)).cloned().collect();
+    for name in told {
+        headers.remove(name);
+    }
+    let peer = peer.ip().to_canonical().to_string();
     let fields = [
-        (HeaderName::from_static("x-forwarded-for"), said(&peer.ip().to_canonical().to_string())),
-        (HeaderName::from_static("x-forwarded-proto"), said("https")),
-        (HeaderName::from_static("x-forwarded-prefix"), said(prefix)),
-        (header::HOST, said(service)),
+        (HeaderName::from_static("x-forwarded-host"), host),
+        (HeaderName::from_static("x-forwarded-for"), &peer),
+        (HeaderName::from_static("x-forwarded-proto"), "https"),
+        (HeaderName::from_static("x-forwarded-prefix"), prefix),
+        (header::HOST, host),
     ];
-    for (name, value) in std::iter::once(host).chain(fields) {
-        if let Some(value) = value {
+    for (name, value) in fields {
+        if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(name, value);
         }
-    }
-}
-
-/// Keeps a service's own paths, in redirects and in cookies, below its URL.
-fn within_prefix(headers: &mut HeaderMap, prefix: &str) {
-    let below = |path: &str| HeaderValue::try_from(format!("{prefix}{path}")).ok();
-    let location = headers.get(header::LOCATION).and_then(|location| location.to_str().ok());
-    // `//host/path` names another host.
-    let location = location.filter(|location| location.starts_with('/') && !location.starts_with("//"));
-    if let Some(location) = location.and_then(below) {
-        headers.insert(header::LOCATION, location);
     }
 }
 
@@ -347,7 +392,7 @@ impl Refusal {
             Self::Caller(CallerError::Throttled | CallerError::Crowded(_)) => StatusCode::TOO_MANY_REQUESTS,
             Self::Caller(_) => StatusCode::FORBIDDEN,
             Self::Impersonation(status) => StatusCode::from_u16(status.code).unwrap_or(StatusCode::FORBIDDEN),
-            Self::Smuggled(_) | Self::Malformed => StatusCode::BAD_REQUEST,
+            Self::Smuggled(_) | Self::SpokenFor(_) | Self::Malformed => StatusCode::BAD_REQUEST,
             Self::Open(error) => error.status(),
             Self::Exchange(ExchangeError::Broken(_)) => StatusCode::BAD_GATEWAY,
             Self::Exchange(ExchangeError::Silent) => StatusCode::GATEWAY_TIMEOUT,

@@ -1,5 +1,7 @@
 //! `/metrics`, `/healthz` and `/readyz`: plain HTTP on a port of its own, loopback unless told otherwise.
 
+use std::{net::SocketAddr, sync::Arc};
+
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -7,8 +9,11 @@ use hyper::body::Incoming;
 use prometheus::{Registry, TextEncoder};
 use tokio_util::sync::CancellationToken;
 
-use crate::audit::Audit;
-use crate::http_port::{Body, whole};
+use crate::{
+    audit::Audit,
+    browser::Browsers,
+    http_port::{Body, whole},
+};
 
 /// What the health port tells.
 #[derive(Clone, Debug)]
@@ -17,10 +22,16 @@ pub(crate) struct Health {
     /// Cancelled when the hub stops: it is not ready any more.
     pub(crate) stopping: CancellationToken,
     pub(crate) audit: Audit,
+    pub(crate) browsers: Arc<Browsers>,
 }
 
 impl Health {
-    pub(crate) fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
+    pub(crate) fn answer(&self, request: &Request<Incoming>, peer: SocketAddr) -> Response<Body> {
+        // On this machine a browser is near. Elsewhere a scraper may know the hub by any name.
+        let named = if peer.ip().to_canonical().is_loopback() { self.browsers.check_name(request) } else { Ok(()) };
+        if let Err(error) = named {
+            return plain(error.status(), format!("{error}\n"));
+        }
         match request.uri().path() {
             "/metrics" => match TextEncoder::new().encode_to_string(&self.metrics.gather()) {
                 Ok(text) => plain(StatusCode::OK, text),

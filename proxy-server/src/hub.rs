@@ -44,7 +44,7 @@ use crate::{
     frontend::Frontends,
     gateway::Gateway,
     health::Health,
-    http_port::HttpPort,
+    http_port::{HttpPort, Origin},
     joins::Joins,
     limits::Limits,
     lobby::{Lobby, Size},
@@ -87,6 +87,7 @@ pub struct Hub {
     proxy: Arc<Proxy>,
     agents: Arc<Agents>,
     api: Arc<Api>,
+    browsers: Arc<Browsers>,
     /// Taken by what serves them.
     ports: Option<Ports>,
     /// The agents' port, one for each worker.
@@ -224,7 +225,8 @@ impl Hub {
         };
         let (registered, issuing) = (registry.clone(), authorities.clone());
         let kube = Server::new(registry.clone(), env!("CARGO_PKG_VERSION"));
-        let gateway = Gateway::new(proxy.clone(), Browsers::new(authorities.names(), config.service_urls));
+        let browsers = Arc::new(Browsers::new(authorities.names(), config.service_urls));
+        let gateway = Gateway::new(proxy.clone(), browsers.clone());
         let discovery = Discovery {
             registry: registry.clone(),
             tunnels: tunnels.clone(),
@@ -253,6 +255,7 @@ impl Hub {
             proxy,
             agents,
             api,
+            browsers,
             ports: None,
             listeners,
             workers,
@@ -330,8 +333,10 @@ impl Hub {
             tasks: others.clone(),
             end: end.clone(),
         };
-        let health = Health { metrics: self.metrics.clone(), stopping: stop.clone(), audit: self.audit() };
-        let answer = move |request: Request<Incoming>, _| std::future::ready(health.answer(&request));
+        let (metrics_registry, browsers) = (self.metrics.clone(), self.browsers.clone());
+        let health = Health { metrics: metrics_registry, stopping: stop.clone(), audit: self.audit(), browsers };
+        let answer =
+            move |request: Request<Incoming>, origin: Origin| std::future::ready(health.answer(&request, origin.peer));
         // Twice as many as guests: who makes room needs a moment to leave.
         let health_port = port("health", metrics, None, 2 * HEALTH.guests, Lobby::new(HEALTH, HEALTH.guests), None);
         others.spawn(health_port.serve(answer));

@@ -116,7 +116,7 @@ impl Proxy {
         if self.recorder.audit.refuses() {
             return Err(OpenError::Unrecorded);
         }
-        self.check_registered(&route.cluster)?;
+        self.check_registered(&caller, &route.cluster)?;
         let mut permit = self.limits.admit(&route.cluster, &caller).map_err(OpenError::Overloaded)?;
         let entry = self.connections.enter(caller.clone(), route.cluster.clone());
         let dial = self.message(&caller, route.target, record.trace_id());
@@ -159,10 +159,9 @@ impl Proxy {
         name.strip_suffix(&self.domain)?.strip_suffix('.')?.parse().ok()
     }
 
-    fn check_registered(&self, name: &ClusterName) -> Result<(), OpenError> {
+    fn check_registered(&self, caller: &Caller, name: &ClusterName) -> Result<(), OpenError> {
         let Some(cluster) = self.registry.cluster(name) else {
-            let known = self.registry.clusters().into_iter().map(|cluster| cluster.name().clone()).collect();
-            return Err(OpenError::UnknownCluster { cluster: name.clone(), known });
+            return Err(OpenError::UnknownCluster { cluster: name.clone(), reachable: self.reachable(caller) });
         };
         match cluster.standing() {
             Standing::Accepted => Ok(()),

@@ -20,8 +20,8 @@ pub(crate) enum OpenError {
     Route(RouteError),
     #[error("{denied}; {}", names(.reachable))]
     Forbidden { denied: Denied, reachable: Vec<ClusterName> },
-    #[error("no cluster named {cluster} is registered here; {}", names(.known))]
-    UnknownCluster { cluster: ClusterName, known: Vec<ClusterName> },
+    #[error("no cluster named {cluster} is registered here; {}", names(.reachable))]
+    UnknownCluster { cluster: ClusterName, reachable: Vec<ClusterName> },
     #[error("cluster {0} waits to be accepted; an administrator runs 'cluster-proxy accept {0}'")]
     NotAccepted(ClusterName),
     #[error("cluster {0} has been denied; an administrator may run 'cluster-proxy accept {0}'")]

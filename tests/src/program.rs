@@ -82,6 +82,14 @@ impl Program {
         Self { path: "unshare".into(), arguments: own.chain(self.arguments).collect(), ..self }
     }
 
+    /// Runs as a user who may nothing. Needs root.
+    #[must_use]
+    pub fn as_nobody(self) -> Self {
+        let own = ["--reuid=65534", "--regid=65534", "--clear-groups"].map(OsString::from);
+        let arguments = own.into_iter().chain([self.path.into_os_string()]).chain(self.arguments).collect();
+        Self { path: "setpriv".into(), arguments, ..self }
+    }
+
     /// Runs on a terminal of its own, which `script` of util-linux makes; its exit code is kept.
     #[must_use]
     pub fn within_terminal(self) -> Self {

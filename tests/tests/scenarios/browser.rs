@@ -1,5 +1,7 @@
 //! Pages in a real browser, whose user may do everything at the hub: what they can ask of it, by whatever way.
 
+mod proxy_port;
+mod services;
 mod shell;
 
 use std::convert::Infallible;

@@ -21,6 +21,30 @@ use tunnel::Stream;
 const BOUND: Duration = Duration::from_secs(30);
 
 #[tokio::test]
+async fn a_cluster_that_is_not_there_is_told_with_those_that_one_may_reach() -> Result<()> {
+    let hub = Hub::start().await?;
+    let _agents = [agent_of(&hub, "a").await?, agent_of(&hub, "b").await?];
+    let alice = hub.create_user("alice", &ClusterAccess::Named(vec!["a".to_owned(), "ghost".to_owned()])).await?;
+    let plain = Client::new(Entry::Plain(hub.addresses().proxy));
+    let ghost = refused(&plain.clone().cluster("ghost", &alice.token()?), 404).await?;
+    assert!(ghost.trim_end().ends_with("reachable: a"), "{ghost}");
+    let nobody = hub.create_user("nobody", &ClusterAccess::Named(Vec::new())).await?;
+    // One that is there, and one that is not, look the same to who may reach neither.
+    let asked = async |cluster: &str| {
+        let told = refused(&plain.clone().cluster(cluster, &nobody.token()?), 403).await?;
+        Ok::<_, anyhow::Error>(told.replace(cluster, "CLUSTER"))
+    };
+    assert_eq!(asked("b").await?, asked("unknown").await?);
+    let page = async |cluster: &str| {
+        let path = format!("/clusters/{cluster}/services/mon/web:80/");
+        let answer = Fetch::get(path).tls(hub.addresses().api, HUB_NAME, nobody.mutual_tls()?).await?;
+        Ok::<_, anyhow::Error>((answer.status, answer.text().replace(cluster, "CLUSTER")))
+    };
+    assert_eq!(page("b").await?, page("unknown").await?);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_user_reaches_the_clusters_that_were_named_and_no_other() -> Result<()> {
     let hub = Hub::start().await?;
     let [a, b] = [agent_of(&hub, "a").await?, agent_of(&hub, "b").await?];

@@ -82,6 +82,43 @@ async fn services_are_reached_by_both_forms_of_their_url() -> Result<()> {
 }
 
 #[tokio::test]
+async fn what_the_hub_says_is_no_clients_to_take_out() -> Result<()> {
+    let site = Site::start().await?;
+    let named = "host, x-forwarded-for, X-Forwarded-Host, x-forwarded-proto, x-forwarded-prefix, via, x-own";
+    let fetch = Fetch::get(site.url("web", &site.web, "/request")).header("Connection", named).header("X-Own", "1");
+    let fetch =
+        fetch.header("X-Forwarded-For", "10.9.9.9").header("X-Forwarded-Port", "1").header("Forwarded", "for=x");
+    let seen = site.fetch(fetch).await?.success()?.json()?;
+    let fields: Vec<(String, String)> = serde_json::from_value(seen["headers"].clone())?;
+    let told = |name: &str| fields.iter().filter(|(told, _)| told == name).map(|(_, value)| value).collect::<Vec<_>>();
+    for (name, value) in [("host", HUB_NAME), ("x-forwarded-host", HUB_NAME), ("x-forwarded-proto", "https")] {
+        ensure!(told(name) == [value], "{name}: {fields:?}");
+    }
+    ensure!(told("x-forwarded-prefix").len() == 1, "{fields:?}");
+    ensure!(told("x-forwarded-for").iter().all(|told| told.starts_with("127.")), "{fields:?}");
+    ensure!(told("x-forwarded-for").len() == 1 && told("x-own").is_empty(), "{fields:?}");
+    ensure!(told("x-forwarded-port").is_empty() && told("forwarded").is_empty(), "{fields:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn nobody_is_spoken_for_where_it_would_not_be_told() -> Result<()> {
+    let site = Site::start().await?;
+    for path in [site.url("web", &site.web, "/"), "/v1/clusters".into(), "/prometheus/targets".into()] {
+        for field in ["Impersonate-User", "Impersonate-Group", "Impersonate-Extra-Scopes"] {
+            let answer = site.fetch(Fetch::get(&path).header(field, "bob")).await?;
+            ensure!(answer.status == StatusCode::BAD_REQUEST, "{path} {field}: {} {}", answer.status, answer.text());
+            ensure!(answer.text().to_lowercase().contains(&field.to_lowercase()), "{}", answer.text());
+        }
+    }
+    let uid = Fetch::get("/clusters/one/api").header("Impersonate-User", "bob").header("Impersonate-Uid", "7");
+    let answer = site.fetch(uid).await?;
+    ensure!(answer.status == StatusCode::BAD_REQUEST, "{} {}", answer.status, answer.text());
+    ensure!(site.web.requests() == 0);
+    Ok(())
+}
+
+#[tokio::test]
 async fn large_bodies_pass_both_ways() -> Result<()> {
     const SIZE: usize = 32 * 1024 * 1024;
     let site = Site::start().await?;

@@ -1,0 +1,75 @@
+//! Settings that are one of a few words.
+
+use std::{net::IpAddr, str::FromStr};
+
+/// From where clients may speak without TLS: their credentials cross that network in clear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plaintext {
+    /// From this machine.
+    Loopback,
+    Any,
+    Never,
+}
+
+/// Who may reach services by their URLs at the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceUrls {
+    All,
+    /// All services share one origin in a browser.
+    NoBrowsers,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Plaintext {
+    /// Whether a client at `address` may speak without TLS.
+    pub(crate) fn allows(self, address: IpAddr) -> bool {
+        match self {
+            Self::Loopback => address.to_canonical().is_loopback(),
+            Self::Any => true,
+            Self::Never => false,
+        }
+    }
+}
+
+impl FromStr for Plaintext {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "loopback" => Ok(Self::Loopback),
+            "any" => Ok(Self::Any),
+            "never" => Ok(Self::Never),
+            _ => Err("must be loopback, any or never"),
+        }
+    }
+}
+
+impl FromStr for ServiceUrls {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "all" => Ok(Self::All),
+            "no-browsers" => Ok(Self::NoBrowsers),
+            _ => Err("must be all or no-browsers"),
+        }
+    }
+}
+
+impl FromStr for LogFormat {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err("must be text or json"),
+        }
+    }
+}
