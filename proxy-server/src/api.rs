@@ -182,10 +182,7 @@ impl Api {
         let request = Attributes::of(asker, verb, group, resource, name);
         match self.registry.with_policy(|policy| policy.decide(&request)) {
             Decision::Allowed(_) => Ok(()),
-            Decision::Denied(denial) => {
-                let message = format!("{denial}; ask an administrator for it, or use the credentials of one");
-                Err(failure(StatusCode::FORBIDDEN, "Forbidden", message))
-            }
+            Decision::Denied(denial) => Err(lacking(&denial)),
         }
     }
 
@@ -231,7 +228,7 @@ impl Api {
             }
             (&Method::POST, ["v1", "tokens"]) => {
                 self.require(asker, "create", REGISTER, "jointokens", "")?;
-                self.create_token(administrator, self.body(asker, request).await?, now).await
+                self.create_token(asker, self.body(asker, request).await?, now).await
             }
             (&Method::DELETE, ["v1", "tokens", id]) => {
                 self.require(asker, "delete", REGISTER, "jointokens", id)?;
@@ -340,37 +337,29 @@ impl Api {
         object(&body.bytes)
     }
 
-    async fn create_token(&self, administrator: &str, new: NewToken, now: Timestamp) -> Answered {
+    async fn create_token(&self, asker: &rbac::Caller, new: NewToken, now: Timestamp) -> Answered {
         let new = registry::NewToken {
             cluster: new.cluster,
             auto_accept: new.auto_accept,
             reusable: new.reusable,
             time_to_live: Duration::from_secs(new.ttl_seconds),
-            created_by: administrator.to_owned(),
+            created_by: asker.user.clone(),
         };
+        self.registry.may_create_token(asker, &new).map_err(|denial| lacking(&denial))?;
         let (token, text) = self.registry.create_token(new, now).await?;
-        tracing::info!(administrator, token = token.id, "join token created");
+        tracing::info!(administrator = asker.user, token = token.id, "join token created");
         Ok(json(StatusCode::CREATED, &TokenCreated { view: TokenView::from(&token), token: text }))
     }
 
     async fn create_user(&self, asker: &rbac::Caller, new: NewUser, now: Timestamp) -> Answered {
-        // Nobody makes a user of groups or with a role that they could not bind themselves.
-        if (new.admin || !new.groups.is_empty())
-            && !self
-                .registry
-                .with_policy(|policy| policy.covers(&asker.user, &asker.groups, "", &rbac::everything()).is_ok())
-        {
-            let message = "an administrator of everything (group system:masters) alone makes administrators and users \
-                           with groups";
-            return Err(failure(StatusCode::FORBIDDEN, "Forbidden", message.into()));
-        }
-        // The certificate first: a request that cannot be signed must leave no user behind.
-        let validity = Duration::from_secs(new.validity_seconds);
-        let issued = self.authorities.current().issue_user(&new.csr, &new.name, validity);
-        let issued = issued.map_err(|error| bad_request(&error))?;
         let role = if new.admin { Role::Admin } else { Role::User };
         let groups = new.groups.into_iter().map(String::from).collect();
         let user = registry::NewUser { name: new.name, role, groups, clusters: new.clusters };
+        self.registry.may_create_user(asker, &user).map_err(|escalation| lacking(&escalation))?;
+        // The certificate first: a request that cannot be signed must leave no user behind.
+        let validity = Duration::from_secs(new.validity_seconds);
+        let issued = self.authorities.current().issue_user(&new.csr, &user.name, validity);
+        let issued = issued.map_err(|error| bad_request(&error))?;
         let (user, token) = self.registry.create_user(user, now).await?;
         tracing::info!(administrator = asker.user, user = %user.name, "user created");
         let role = self.registry.role_of(&user.name);
@@ -389,6 +378,12 @@ fn object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
     let object: serde_json::Map<String, serde_json::Value> =
         serde_json::from_slice(bytes).map_err(|error| bad_request(&error))?;
     serde_json::from_value(object.into()).map_err(|error| bad_request(&error))
+}
+
+/// Who lacks a right, or would give away one.
+fn lacking(right: &dyn std::error::Error) -> Failure {
+    let message = format!("{right}; ask an administrator for it, or use the credentials of one");
+    failure(StatusCode::FORBIDDEN, "Forbidden", message)
 }
 
 /// Who cannot be told who they are.

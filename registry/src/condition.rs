@@ -52,6 +52,8 @@ pub const HUB_ACCEPTED: &str = "HubAcceptedManagedCluster";
 pub const JOINED: &str = "ManagedClusterJoined";
 /// Type of the condition that says whether the cluster can be reached now.
 pub const AVAILABLE: &str = "ManagedClusterConditionAvailable";
+/// The conditions of a cluster that are the hub's to say.
+pub const OF_CLUSTERS: [&str; 3] = [HUB_ACCEPTED, JOINED, AVAILABLE];
 /// Type of the condition of a set.
 pub const SET_EMPTY: &str = "ClusterSetEmpty";
 /// Type of the condition of a set's binding.

@@ -23,7 +23,7 @@ pub use self::users::{NewUserError, UserError};
 use crate::admit::{AgentRefusal, admit};
 use crate::cluster::{AgentPhase, ManagedCluster, ShownAgent, whole_second};
 use crate::join::{self, JoinAsk, JoinRefusal, Joined};
-use crate::kube::rbac::Policy;
+use crate::kube::rbac::{Attributes, Caller, Decision, Denial, Policy, REGISTER_GROUP};
 use crate::kube::sets::Rule;
 use crate::secret::{DrawnToken, PresentedToken, TokenKind};
 use crate::store::{Backend, CommitError, Event, Observer, OpenError, Store, Txn, Versioned};
@@ -155,6 +155,13 @@ impl Registry {
         self.view.read().held_by(&Rule::of(set)).count()
     }
 
+    /// The clusters that a rule holds, and another one, where there is one, does not.
+    pub(crate) fn gained_by(&self, rule: &Rule, before: Option<&Rule>) -> Vec<ClusterName> {
+        let view = self.view.read();
+        let known: BTreeSet<_> = before.into_iter().flat_map(|before| view.held_by(before)).collect();
+        view.held_by(rule).filter(|name| !known.contains(name)).cloned().collect()
+    }
+
     pub(crate) fn has_set(&self, name: &str) -> bool {
         self.view.read().has_set(name)
     }
@@ -167,6 +174,20 @@ impl Registry {
         key: &KeyFingerprint,
     ) -> Result<(), AgentRefusal> {
         admit(self.cluster(cluster).as_deref(), cluster, agent, key)
+    }
+
+    /// Whether the asker may let in what would join by the token: one that accepts is the right to accept, and one that
+    /// is bound to a cluster changes who its agents are.
+    pub fn may_create_token(&self, asker: &Caller, new: &NewToken) -> Result<(), Denial> {
+        if new.cluster.is_none() && !new.auto_accept {
+            return Ok(());
+        }
+        let name = new.cluster.as_ref().map_or("", |cluster| cluster.as_ref());
+        let accept = Attributes::of(asker, "update", REGISTER_GROUP, "managedclusters/accept", name);
+        match self.with_policy(|policy| policy.decide(&accept)) {
+            Decision::Allowed(_) => Ok(()),
+            Decision::Denied(denial) => Err(denial),
+        }
     }
 
     /// Makes a join token. Its text is in the answer and nowhere else.

@@ -8,7 +8,7 @@ mod sets;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::{access::Access, object, resource::Resource, status::Status, strategy};
+use super::{access::Access, object, rbac::Gain, resource::Resource, status::Status, strategy};
 use crate::condition::{self, Condition, Fact};
 
 /// A write that is about to be stored.
@@ -53,6 +53,14 @@ impl Admission<'_> {
             "namespaces" => self.release_namespace(before),
             _ => Ok(()),
         }
+    }
+
+    /// Refuses a write by which somebody could do what its author may not.
+    fn hand_out(&self, name: &str, gains: &[Gain<'_>]) -> Result<(), Status> {
+        let granted = self.access.registry.with_policy(|policy| policy.may_hand_out(self.access.caller, gains));
+        granted.map_err(|lacking| {
+            self.forbidden(name, &format!("{lacking}\nask for these rights, or somebody who has them"))
+        })
     }
 
     fn forbidden(&self, name: &str, why: &str) -> Status {

@@ -53,11 +53,10 @@ pub(super) const MANAGED_CLUSTER: &[Column] = &[
         }
     }),
     wide("Tunnel", "Up or Down, once the cluster is accepted.", |cluster, _| {
-        // Only a lost tunnel leaves it unknown whether a cluster is available.
         match condition(cluster, "ManagedClusterConditionAvailable", "status").as_str() {
             None => Value::Null,
-            Some("Unknown") => json!("Down"),
-            Some(_) => json!("Up"),
+            Some("True") => json!("Up"),
+            Some(_) => json!("Down"),
         }
     }),
     wide("Reason", "Why the cluster is in this state.", |cluster, _| {

@@ -76,6 +76,13 @@ impl Controller {
         }
     }
 
+    /// What [`Self::run`] does about a change, at once.
+    #[cfg(test)]
+    pub(crate) async fn look_at_everything(&mut self) {
+        let all = Concerned { everything: true, ..Concerned::default() };
+        self.settle(&all).await.expect("the store of a test takes writes");
+    }
+
     async fn settle(&mut self, concerned: &Concerned) -> Result<(), CommitError> {
         let now = Timestamp::now();
         let Concerned { everything, clusters, sets, rights } = concerned;

@@ -13,6 +13,7 @@ mod attributes;
 pub mod builtin;
 mod escalation;
 mod grant;
+mod handout;
 mod object;
 mod policy;
 mod proxy;
@@ -27,6 +28,7 @@ mod visible;
 pub use attributes::{Attributes, Decision, Denial};
 pub use escalation::{BindError, Escalation, GrantError, RoleWrite, everything};
 pub use grant::{Grant, Path, Source};
+pub use handout::Gain;
 pub use object::{
     AggregationRule, Binding, Kind, LabelOperator, LabelRequirement, LabelSelector, Metadata, Object, ObjectError,
     Role, RoleKind, RoleRef, SetBinding, Subject, SubjectKind,
@@ -42,6 +44,8 @@ pub use visible::{Asked, ReadVerb, Scope, Sight, Visible, Within};
 pub const MASTERS: &str = "system:masters";
 /// The API group of clusters, sets and their bindings.
 pub const CLUSTER_GROUP: &str = "cluster.open-cluster-management.io";
+/// The API group of joining: who accepts clusters, and makes users and tokens.
+pub const REGISTER_GROUP: &str = "register.open-cluster-management.io";
 /// The API group of roles and bindings.
 pub const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
 

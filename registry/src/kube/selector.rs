@@ -69,6 +69,15 @@ impl LabelSelector {
         matches!(&self.0, Choice::Meeting(requirements) if requirements.is_empty())
     }
 
+    /// Whether whatever this chooses `other` chooses too, as can be seen at once: this has all of its requirements.
+    pub fn narrows(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Choice::Nothing, _) => true,
+            (Choice::Meeting(_), Choice::Nothing) => false,
+            (Choice::Meeting(own), Choice::Meeting(others)) => others.iter().all(|one| own.contains(one)),
+        }
+    }
+
     /// Whether an object with these `metadata.labels` is chosen.
     pub fn matches(&self, labels: Option<&Map<String, Value>>) -> bool {
         match &self.0 {

@@ -55,6 +55,16 @@ impl Rule {
         }
     }
 
+    /// Whether clusters that `before` does not hold, or no rule at all, can come into the set without a word about it:
+    /// their labels may be anybody's.
+    pub(crate) fn widens(&self, before: Option<&Self>) -> bool {
+        match (self, before) {
+            (Self::Named(_), _) => false,
+            (Self::Selected(own), Some(Self::Selected(before))) => !own.narrows(before),
+            (Self::Selected(own), Some(Self::Named(_)) | None) => !own.narrows(&LabelSelector::nothing()),
+        }
+    }
+
     /// Whether a cluster with these labels is in the set.
     pub(crate) fn holds(&self, labels: Option<&Map<String, Value>>) -> bool {
         match self {

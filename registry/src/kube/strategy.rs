@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::{object, resource::Resource, status::Status};
+use crate::condition;
 
 /// What becomes of an object.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,7 +70,7 @@ pub(crate) fn keep(resource: &Resource, subresource: Option<&str>, before: &Valu
     after
 }
 
-/// Which agents a cluster has, with which keys, is decided by joins alone.
+/// Which agents a cluster has, with which keys, is decided by joins alone, and whether it has a tunnel by the tunnel.
 fn keep_agents(resource: &Resource, before: &Value, after: &mut Value) {
     if resource.plural != "managedclusters" {
         return;
@@ -82,6 +83,31 @@ fn keep_agents(resource: &Resource, before: &Value, after: &mut Value) {
             None => status.remove(field),
         };
     }
+    let ours = ours.and_then(|ours| ours.get("conditions"));
+    let sent = status.get("conditions").and_then(Value::as_array).cloned();
+    let conditions = kept_conditions(ours.and_then(Value::as_array), sent.unwrap_or_default());
+    if ours.is_some() || !conditions.is_empty() {
+        status.insert("conditions".to_owned(), conditions.into());
+    } else {
+        status.remove("conditions");
+    }
+}
+
+/// The conditions that were sent, with the hub's own as they were.
+fn kept_conditions(before: Option<&Vec<Value>>, sent: Vec<Value>) -> Vec<Value> {
+    let kind = |one: &Value| one["type"].as_str().unwrap_or_default().to_owned();
+    let is_ours = |one: &Value| condition::OF_CLUSTERS.contains(&kind(one).as_str());
+    let mut ours: Vec<Value> = before.into_iter().flatten().filter(|one| is_ours(one)).cloned().collect();
+    let mut kept = Vec::new();
+    for one in sent {
+        if !is_ours(&one) {
+            kept.push(one);
+        } else if let Some(at) = ours.iter().position(|own| kind(own) == kind(&one)) {
+            kept.push(ours.remove(at));
+        }
+    }
+    ours.extend(kept);
+    ours
 }
 
 /// Metadata that says nothing is left out, as Kubernetes does: `annotations: {}` is no difference.

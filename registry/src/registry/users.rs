@@ -12,7 +12,7 @@ use super::{ATTEMPTS, Registry, json, random_uuid, value, values};
 use crate::cluster::whole_second;
 use crate::kube::{
     object,
-    rbac::{CLUSTER_GROUP, RBAC_GROUP, builtin},
+    rbac::{CLUSTER_GROUP, Caller, Escalation, Gain, PolicyRule, RBAC_GROUP, builtin, everything},
 };
 use crate::secret::{DrawnToken, PresentedToken, TokenKind};
 use crate::store::{CommitError, Txn};
@@ -53,6 +53,21 @@ impl Registry {
         let owner = self.view.read().owner(presented.id).cloned()?;
         let kept = owner.tokens.iter().find(|kept| kept.id == presented.id)?;
         presented.matches(&kept.hash).then_some(owner)
+    }
+
+    /// Whether the asker holds all that a new user could do: what it is made with, and what is bound to its name.
+    pub fn may_create_user(&self, asker: &Caller, new: &NewUser) -> Result<(), Escalation> {
+        let own = own_rules(&new.clusters);
+        // Groups count in the clusters, too, where nobody here knows what is bound to them.
+        let everything = if new.groups.is_empty() { Vec::new() } else { everything().to_vec() };
+        let role = match (new.role, &new.clusters) {
+            (Role::Admin, _) => Gain::Bound { role: builtin::ADMIN },
+            (Role::User, Reach::All) => Gain::Bound { role: builtin::USER },
+            (Role::User, Reach::Named(_)) => Gain::Rules { namespace: "", rules: own.as_slice() },
+        };
+        let named = Gain::Person { user: new.name.as_ref(), groups: &new.groups };
+        let gains = [role, named, Gain::Rules { namespace: "", rules: &everything }];
+        self.with_policy(|policy| policy.may_hand_out(asker, &gains))
     }
 
     /// Makes a user with one token, and binds it to its role. The token's text is in the answer and nowhere else.
@@ -134,13 +149,7 @@ fn grant(txn: Txn, name: &UserName, role: Role, clusters: &Reach, now: Timestamp
         (Role::Admin, _) => (builtin::ADMIN.to_owned(), None),
         (Role::User, Reach::All) => (builtin::USER.to_owned(), None),
         (Role::User, Reach::Named(names)) if names.is_empty() => return txn.delete(role_key).delete(binding_key),
-        (Role::User, Reach::Named(names)) => {
-            let rule = json!({
-                "apiGroups": [CLUSTER_GROUP], "resources": ["managedclusters"],
-                "verbs": ["get", "list", "watch", "proxy"], "resourceNames": names,
-            });
-            (own_role(name), Some(json!([rule])))
-        }
+        (Role::User, Reach::Named(_)) => (own_role(name), Some(json!(own_rules(clusters)))),
     };
     let txn = match rules {
         Some(rules) => txn.put(role_key, object("ClusterRole", name, now, json!({"rules": rules}))),
@@ -150,6 +159,21 @@ fn grant(txn: Txn, name: &UserName, role: Role, clusters: &Reach, now: Timestamp
     let subject = json!({"apiGroup": RBAC_GROUP, "kind": "User", "name": name});
     let binding = json!({"roleRef": reference, "subjects": [subject]});
     txn.put(binding_key, object("ClusterRoleBinding", name, now, binding))
+}
+
+/// The rules of the role of a user's own.
+fn own_rules(clusters: &Reach) -> Vec<PolicyRule> {
+    let strings = |all: &[&str]| all.iter().map(|&one| one.to_owned()).collect();
+    match clusters {
+        Reach::Named(names) if !names.is_empty() => vec![PolicyRule {
+            api_groups: strings(&[CLUSTER_GROUP]),
+            resources: strings(&["managedclusters"]),
+            verbs: strings(&["get", "list", "watch", "proxy"]),
+            resource_names: names.iter().map(ToString::to_string).collect(),
+            ..PolicyRule::default()
+        }],
+        Reach::Named(_) | Reach::All => Vec::new(),
+    }
 }
 
 fn object(kind: &str, name: &UserName, now: Timestamp, mut object: Value) -> Vec<u8> {

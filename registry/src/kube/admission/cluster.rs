@@ -11,13 +11,11 @@ use crate::cluster;
 use crate::condition::Fact;
 use crate::kube::{
     object,
+    rbac::{Gain, REGISTER_GROUP},
     sets::{self, CLUSTER_SET_LABEL, DEFAULT_SET, GLOBAL_SET},
     status::Status,
     strategy,
 };
-
-/// The group of OCM's right to accept.
-const REGISTER: &str = "register.open-cluster-management.io";
 
 impl Admission<'_> {
     pub(super) fn admit_cluster(&self, before: Option<&Value>, after: &mut Value) -> Result<(), Status> {
@@ -42,7 +40,7 @@ impl Admission<'_> {
     }
 
     fn check_accept(&self, name: &str) -> Result<(), Status> {
-        if !self.access.may("update", REGISTER, "managedclusters/accept", name) {
+        if !self.access.may("update", REGISTER_GROUP, "managedclusters/accept", name) {
             let why = format!("user {:?} cannot update the HubAcceptsClient field", self.access.user());
             return Err(self.forbidden(name, &why));
         }
@@ -65,14 +63,20 @@ impl Admission<'_> {
             touched.extend(labels.into_iter().filter(|set| !set.is_empty()));
         }
         touched.retain(|set| *set != GLOBAL_SET && !(before.is_none() && *set == DEFAULT_SET));
-        for set in touched {
+        for set in &touched {
             if !self.access.may("create", sets::GROUP, "managedclustersets/join", set) {
                 let user = self.access.user();
                 let why = format!("user {user:?} cannot add/remove a ManagedCluster to/from ManagedClusterSet {set:?}");
                 return Err(self.forbidden(name, &why));
             }
         }
-        Ok(())
+        let enters = |set: &&str| is.contains(*set) || labels[1] == *set;
+        let left = |set: &&str| was.contains(*set) || labels[0] == *set;
+        if touched.iter().any(|set| enters(set) && !left(set)) {
+            self.hand_out(name, &[Gain::Cluster(name)])
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -8,15 +8,16 @@ use crate::kube::{
     object,
     rbac::{self, BindError, RBAC_GROUP, RoleKind, RoleWrite},
     status::Status,
+    strategy,
 };
 
 impl Admission<'_> {
     pub(super) fn admit_role(&self, before: Option<&Value>, after: &mut Value) -> Result<(), Status> {
         let (rbac::Object::Role(role) | rbac::Object::ClusterRole(role)) = self.parsed(after)? else { return Ok(()) };
-        let aggregates = |role: &Value| !role["aggregationRule"].is_null();
-        if before.is_some_and(|before| before["rules"] == after["rules"] && aggregates(before) == aggregates(after)) {
+        if before.is_some_and(|before| only_collects(before, after)) {
             return Ok(());
         }
+        let aggregates = |role: &Value| !role["aggregationRule"].is_null();
         let kind = if self.resource.namespaced { RoleKind::Role } else { RoleKind::ClusterRole };
         let name = object::name(after);
         let write = RoleWrite {
@@ -28,7 +29,12 @@ impl Admission<'_> {
         };
         let caller = self.access.caller;
         let granted = self.access.registry.with_policy(|policy| policy.may_grant(&caller.user, &caller.groups, &write));
-        granted.map_err(|error| self.forbidden(name, &error.to_string()))
+        granted.map_err(|error| self.forbidden(name, &error.to_string()))?;
+        if self.resource.namespaced {
+            return Ok(());
+        }
+        let gathered = self.access.registry.with_policy(|policy| policy.may_gather(caller, &role));
+        gathered.map_err(|escalation| self.forbidden(name, &escalation.to_string()))
     }
 
     pub(super) fn admit_binding(&self, before: Option<&Value>, after: &mut Value) -> Result<(), Status> {
@@ -64,6 +70,18 @@ impl Admission<'_> {
             Status::invalid(self.resource, object::name(object), causes)
         })
     }
+}
+
+/// Whether a write changes only what the garbage collector works with, and who owns which field, as Kubernetes sees it.
+fn only_collects(before: &Value, after: &Value) -> bool {
+    let without = |role: &Value| {
+        let mut role = role.clone();
+        for field in ["ownerReferences", "finalizers", "managedFields", "resourceVersion"] {
+            strategy::metadata_mut(&mut role).remove(field);
+        }
+        role
+    };
+    without(before) == without(after)
 }
 
 /// A subject without an API group is of the one that Kubernetes takes for its kind.

@@ -4,7 +4,12 @@ use serde_json::{Value, json};
 
 use super::{Admission, note};
 use crate::condition::Fact;
-use crate::kube::{object, sets, status::Status};
+use crate::kube::{
+    object,
+    rbac::{self, Gain, builtin},
+    sets::{self, Rule},
+    status::Status,
+};
 
 impl Admission<'_> {
     pub(super) fn admit_set(&self, before: Option<&Value>, after: &mut Value) -> Result<(), Status> {
@@ -18,8 +23,10 @@ impl Admission<'_> {
         }
         if before.is_none_or(|before| before["spec"]["clusterSelector"] != *selector) {
             self.check_members(&name, before, after)?;
+            self.check_gained(&name, before, after)?;
         }
         if before.is_none() {
+            self.check_roles(&name)?;
             note(after, Fact::SetHolds(self.access.registry.held_by(after)), self.now);
         }
         Ok(())
@@ -27,7 +34,7 @@ impl Admission<'_> {
 
     /// A selector moves clusters as a label does: who writes one needs the right to join the set.
     fn check_members(&self, name: &str, before: Option<&Value>, after: &Value) -> Result<(), Status> {
-        let exclusive = |set: &Value| matches!(sets::Rule::of(set), sets::Rule::Named(_));
+        let exclusive = |set: &Value| matches!(Rule::of(set), Rule::Named(_));
         if before.is_none_or(exclusive) && exclusive(after)
             || self.access.may("create", sets::GROUP, "managedclustersets/join", name)
         {
@@ -38,6 +45,27 @@ impl Admission<'_> {
             name,
             &format!("user {user:?} cannot add/remove a ManagedCluster to/from ManagedClusterSet {name:?}"),
         ))
+    }
+
+    /// Whom the set is given to reaches what comes into it, now or later.
+    fn check_gained(&self, name: &str, before: Option<&Value>, after: &Value) -> Result<(), Status> {
+        let (was, is) = (before.map(Rule::of), Rule::of(after));
+        if is.widens(was.as_ref()) {
+            return self.hand_out(name, &[Gain::EveryCluster]);
+        }
+        let gained = self.access.registry.gained_by(&is, was.as_ref());
+        let gains: Vec<_> = gained.iter().map(|cluster| Gain::Cluster(cluster.as_ref())).collect();
+        self.hand_out(name, &gains)
+    }
+
+    /// The roles that a new set brings may be bound already.
+    fn check_roles(&self, name: &str) -> Result<(), Status> {
+        let roles = builtin::set_roles(name).map(|role| rbac::Object::parse(&role));
+        let roles = roles.iter().filter_map(|role| match role {
+            Ok(rbac::Object::ClusterRole(role)) => Some(Gain::NewRole(role)),
+            _ => None,
+        });
+        self.hand_out(name, &roles.collect::<Vec<_>>())
     }
 
     pub(super) fn release_set(&self, before: &Value) -> Result<(), Status> {
@@ -60,6 +88,8 @@ impl Admission<'_> {
                 let why = format!("user {:?} is not allowed to bind cluster set {set:?}", self.access.user());
                 return Err(self.forbidden(name, &why));
             }
+            let namespace = object::metadata(after, "namespace");
+            self.hand_out(name, &[Gain::Set { namespace, set }])?;
             let bound = self.access.registry.has_set(set);
             note(after, Fact::Bound(bound), self.now);
         }

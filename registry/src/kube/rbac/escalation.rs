@@ -98,15 +98,24 @@ impl Policy {
     }
 
     fn hold(&self, user: &str, groups: &[String], namespace: &str, rules: &[PolicyRule]) -> Result<(), Escalation> {
-        self.covers(user, groups, namespace, rules).map_err(|missing| Escalation {
-            user: user.to_owned(),
-            groups: groups.to_vec(),
-            missing,
-            unresolved: self.rules_for(user, groups, namespace).1,
-        })
+        match self.lacked_rules(user, groups, namespace, rules) {
+            none if none.is_empty() => Ok(()),
+            missing => {
+                let unresolved = self.rules_for(user, groups, namespace).1;
+                Err(Escalation { user: user.to_owned(), groups: groups.to_vec(), missing, unresolved })
+            }
+        }
     }
 
-    fn has_verb(&self, verb: &str, user: &str, groups: &[String], namespace: &str, kind: RoleKind, name: &str) -> bool {
+    pub(super) fn has_verb(
+        &self,
+        verb: &str,
+        user: &str,
+        groups: &[String],
+        namespace: &str,
+        kind: RoleKind,
+        name: &str,
+    ) -> bool {
         let request = Attributes {
             user: user.to_owned(),
             groups: groups.to_vec(),

@@ -162,6 +162,38 @@ impl Policy {
         }
     }
 
+    /// The rules that the bindings of a namespace give.
+    pub(super) fn rules_in(&self, namespace: &str) -> impl Iterator<Item = &PolicyRule> {
+        let from = (Arc::from(namespace), Arc::from(""));
+        let own = self.bindings.range(from..).take_while(move |(key, _)| &*key.0 == namespace);
+        own.filter_map(|(key, binding)| self.rules_of(&binding.role_ref, &key.0)).flatten()
+    }
+
+    /// Where bindings name the ClusterRole, which does not exist yet: their namespaces, the empty one for everywhere.
+    pub(super) fn places_of(&self, role: &Role) -> BTreeSet<Arc<str>> {
+        let name = &role.metadata.name;
+        if self.roles.contains_key(&role.metadata.key()) {
+            return BTreeSet::new();
+        }
+        let naming =
+            |binding: &Binding| binding.role_ref.kind == RoleKind::ClusterRole && binding.role_ref.name == *name;
+        self.bindings.iter().filter(|(_, binding)| naming(binding)).map(|(key, _)| Arc::clone(&key.0)).collect()
+    }
+
+    /// What ClusterRoles with an aggregation rule would gain if this ClusterRole were stored, by their names.
+    pub(super) fn gathered_by(&self, role: &Role) -> Vec<(Arc<str>, Vec<PolicyRule>)> {
+        if !self.is_aggregated(role) {
+            return Vec::new();
+        }
+        let mut after = Self { roles: self.roles.clone(), aggregated: self.aggregated.clone(), ..Self::default() };
+        after.put(Object::ClusterRole(role.clone()));
+        let gained = after.aggregated.into_iter().map(|(key, rules)| {
+            let known = self.aggregated.get(&key).map_or([].as_slice(), |known| known);
+            (key.1, rules.iter().filter(|rule| !known.contains(rule)).cloned().collect::<Vec<_>>())
+        });
+        gained.filter(|(_, rules)| !rules.is_empty()).collect()
+    }
+
     fn remove_binding(&mut self, key: &Key) {
         let Some(binding) = self.bindings.remove(key) else { return };
         for subject in &binding.subjects {
@@ -191,6 +223,11 @@ impl Policy {
 }
 
 impl<'a> Held<'a> {
+    /// The namespace that it is limited to; empty for everywhere.
+    pub(super) fn namespace(&self) -> &'a str {
+        &self.binding.metadata.namespace
+    }
+
     pub(super) fn rules(&self) -> &'a [PolicyRule] {
         self.rules.unwrap_or_default()
     }

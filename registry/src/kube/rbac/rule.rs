@@ -59,6 +59,11 @@ impl PolicyRule {
         self.resource_names.is_empty() || self.resource_names.iter().any(|own| own == name)
     }
 
+    /// Whether this rule is about objects of certain names only.
+    pub(super) fn is_named(&self) -> bool {
+        !self.resource_names.is_empty()
+    }
+
     /// Whether everything `other` allows is allowed by this rule alone.
     fn covers(&self, other: &Self) -> bool {
         contains(&self.verbs, &other.verbs)
@@ -124,7 +129,7 @@ pub(super) fn missing(owned: &[&PolicyRule], rules: &[PolicyRule]) -> Vec<Policy
     compact(missing)
 }
 
-fn compact(rules: Vec<PolicyRule>) -> Vec<PolicyRule> {
+pub(super) fn compact(rules: Vec<PolicyRule>) -> Vec<PolicyRule> {
     let mut by_text = BTreeMap::new();
     let mut by_resource: BTreeMap<_, PolicyRule> = BTreeMap::new();
     for rule in rules {

@@ -207,7 +207,7 @@ impl Policy {
     }
 
     /// The sets on which a rule gives the verb.
-    fn shown_sets(&self, binding: &Binding, rule: &PolicyRule, verb: &str) -> Visible {
+    pub(super) fn shown_sets(&self, binding: &Binding, rule: &PolicyRule, verb: &str) -> Visible {
         let mut sight = Sight::default();
         if rule.grants(verb, CLUSTER_GROUP, SETS, "") {
             match binding.namespace() {
@@ -325,6 +325,9 @@ impl Sight {
 }
 
 impl ReadVerb {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Get, Self::List, Self::Watch];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Get => "get",
@@ -335,6 +338,6 @@ impl ReadVerb {
 
     /// None for every verb that does more than look.
     pub fn parse(verb: &str) -> Option<Self> {
-        [Self::Get, Self::List, Self::Watch].into_iter().find(|read| read.as_str() == verb)
+        Self::ALL.into_iter().find(|read| read.as_str() == verb)
     }
 }

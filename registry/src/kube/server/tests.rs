@@ -3,11 +3,14 @@
 mod admission;
 mod deletion;
 mod documents;
+mod grants;
+mod growth;
 mod membership;
 mod reads;
 mod rights;
 mod scale;
 mod sight;
+mod truth;
 mod watches;
 mod writes;
 
