@@ -38,6 +38,11 @@ impl Dice {
         of.iter().copied().filter(|_| self.roll(2) == 0).collect()
     }
 
+    /// Most of them.
+    fn most<T: Copy>(&mut self, of: &[T]) -> Vec<T> {
+        of.iter().copied().filter(|_| self.roll(4) > 0).collect()
+    }
+
     fn chance(&mut self, of: u64) -> bool {
         self.roll(of) == 0
     }

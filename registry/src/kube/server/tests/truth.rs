@@ -88,6 +88,7 @@ async fn a_tunnel_that_is_gone_is_kept_up_by_no_write() {
         key: format!("sha256:{:064x}", 1).parse().unwrap(),
         version: String::new(),
         request: Vec::new(),
+        address: None,
     };
     hub.registry.request_join(ask, now()).await.unwrap();
     let (name, agent) = ("c1".parse().unwrap(), "a1".parse().unwrap());

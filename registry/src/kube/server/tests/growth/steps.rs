@@ -95,9 +95,9 @@ impl Step {
 pub(super) fn rights(dice: &mut Dice) -> Value {
     let all = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
     let every = ["managedclusters", "managedclustersets", "managedclustersetbindings", "namespaces"];
-    let mut every = dice.some(&every);
+    let mut every = dice.most(&every);
     every.extend(["managedclusters/status", "managedclustersets/status", "managedclustersetbindings/status"]);
-    let roles = dice.some(&["clusterroles", "clusterrolebindings", "roles", "rolebindings"]);
+    let roles = dice.most(&["clusterroles", "clusterrolebindings", "roles", "rolebindings"]);
     let mut rules = vec![
         json!({"apiGroups": [GROUP, ""], "resources": every, "verbs": all}),
         json!({"apiGroups": [RBAC_GROUP], "resources": roles, "verbs": all}),
@@ -171,6 +171,10 @@ fn a_role(dice: &mut Dice) -> (String, Value) {
                 drop(role.as_object_mut().unwrap().remove("rules"));
             }
             _ => {}
+        }
+        // A label alone.
+        if role["metadata"]["labels"].is_object() && dice.chance(2) {
+            drop(role.as_object_mut().unwrap().remove("rules"));
         }
     }
     let at = if everywhere {

@@ -85,7 +85,12 @@ impl World {
         registry.begin(now()).await.unwrap();
         let server = Server::new(Arc::clone(&registry), "1.2.3");
         let controller = Controller::new(Arc::clone(&registry));
-        Self { hub: Hub { _folder: folder, registry, server }, controller }
+        let hub = Hub { _folder: folder, registry, server };
+        // A ClusterRole that is put together from others, and is bound.
+        let (role, binding) = gathering();
+        hub.admin().post(&format!("{RBAC}/clusterroles"), role).await.ok();
+        hub.admin().post(&format!("{RBAC}/clusterrolebindings"), binding).await.ok();
+        Self { hub, controller }
     }
 
     /// What everybody may do, as places in [`PROBES`]; with the clusters that are not there as if they joined now.
@@ -141,6 +146,21 @@ impl World {
         all.extend(users.map(|user| Account { user: user.name.to_string(), groups: user.groups.clone() }));
         all
     }
+}
+
+fn gathering() -> (Value, Value) {
+    let version = format!("{RBAC_GROUP}/v1");
+    let selector = json!({"matchLabels": {"part-of": "r1"}});
+    let role = json!({
+        "apiVersion": version, "kind": "ClusterRole", "metadata": {"name": "gathers"},
+        "aggregationRule": {"clusterRoleSelectors": [selector]},
+    });
+    let subject = json!({"apiGroup": RBAC_GROUP, "kind": "User", "name": "v0"});
+    let binding = json!({
+        "apiVersion": version, "kind": "ClusterRoleBinding", "metadata": {"name": "gathers"},
+        "roleRef": {"apiGroup": RBAC_GROUP, "kind": "ClusterRole", "name": "gathers"}, "subjects": [subject],
+    });
+    (role, binding)
 }
 
 fn allowed(policy: &Policy, account: &Account) -> BTreeSet<usize> {
