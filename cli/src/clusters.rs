@@ -165,8 +165,9 @@ fn wide_table(clusters: &[ClusterView], now: Timestamp) -> Table {
 fn note_waiting(clusters: &[ClusterView], now: Timestamp) {
     /// Of the agents that wait, which may be many.
     const SHOWN: usize = 8;
+    let undenied = clusters.iter().filter(|view| view.cluster.standing() != Standing::Denied);
     let waiting: Vec<_> =
-        clusters.iter().flat_map(|view| view.cluster.waiting().map(|agent| (view.cluster.name(), agent))).collect();
+        undenied.flat_map(|view| view.cluster.waiting().map(|agent| (view.cluster.name(), agent))).collect();
     if waiting.is_empty() {
         return;
     }

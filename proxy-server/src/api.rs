@@ -296,11 +296,13 @@ impl Api {
         let mut counts = ClusterCounts::default();
         for cluster in self.registry.clusters() {
             counts.total += 1;
-            counts.waiting_agents += cluster.waiting().count() as u64;
             match cluster.standing() {
                 Standing::Accepted => counts.accepted += 1,
                 Standing::Pending => counts.pending += 1,
                 Standing::Denied => counts.denied += 1,
+            }
+            if cluster.standing() != Standing::Denied {
+                counts.waiting_agents += cluster.waiting().count() as u64;
             }
             if self.tunnels.summary(cluster.name()).tunnels > 0 {
                 counts.available += 1;

@@ -281,7 +281,7 @@ pub struct ClusterCounts {
     pub available: u64,
     pub pending: u64,
     pub denied: u64,
-    /// Agents that wait for an administrator, whatever their cluster is.
+    /// Agents that wait for an administrator, but for those of denied clusters.
     #[serde(default)]
     pub waiting_agents: u64,
 }
