@@ -215,14 +215,14 @@ impl Agents {
             }
         };
         let agent = known.named();
-        // Where the number has no bound, everybody finds room.
-        let guest = self.held.enter(agent.clone())?;
         if let Err(wait) = self.habits.openings.spend(&agent) {
             self.metrics.handshake_failed("tunnel", close_label(CloseReason::Overloaded));
             let text = format!("this agent opens too many tunnels; the next may be opened in {wait:.0?}");
             connection.close(CloseReason::Overloaded, &text);
             return None;
         }
+        // Where the number has no bound, everybody finds room.
+        let guest = self.held.enter(agent.clone())?;
         let (tunnel, control, hello) = match HubTunnel::establish(connection.clone(), self.memory, HELLO_TIMEOUT).await
         {
             Ok(established) => established,
