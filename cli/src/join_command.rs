@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use certs::ClusterName;
 use clap::{ArgAction, Args};
-use proxy_agent::policy::Rule;
 use registry::api::{HubStatus, NewToken};
 use secrecy::{ExposeSecret, SecretString};
 
@@ -36,8 +35,8 @@ pub(crate) struct JoinCommand {
     auto_accept: Option<bool>,
     /// What the agent is to let the hub reach; may be given several times [default: in a pod its cluster's Kubernetes API
     /// and Services, elsewhere nothing]
-    #[arg(long, value_name = "HOST_OR_CIDR[:PORT]")]
-    allow: Vec<Rule>,
+    #[arg(long, value_name = "HOST_OR_CIDR[:PORT]", value_parser = rule)]
+    allow: Vec<String>,
 }
 
 impl JoinCommand {
@@ -60,9 +59,18 @@ impl JoinCommand {
     }
 }
 
+/// The agent reads the rule; what is in it must be one word of the line, whatever shell that is pasted into.
+fn rule(text: &str) -> Result<String, String> {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b".-_*:/[]@".contains(&byte);
+    if text.is_empty() || !text.bytes().all(inner) {
+        return Err("write a host's name, an address or a CIDR, and a port, like grafana.monitoring:80".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
 /// The shell's own `echo` is no process. `name_wanted`: the token is for any name, so that the line has to say one.
-fn line(status: &HubStatus, token: &SecretString, name_wanted: bool, allow: &[Rule]) -> String {
-    // A rule holds no quote, and a shell takes the asterisk and the brackets of some.
+fn line(status: &HubStatus, token: &SecretString, name_wanted: bool, allow: &[String]) -> String {
+    // A shell takes the asterisk and the brackets of some.
     let allow: String = allow.iter().map(|rule| format!(" --allow '{rule}'")).collect();
     let cluster = if name_wanted { " --cluster \"$(hostname -s)\"" } else { "" };
     format!(
@@ -98,7 +106,10 @@ mod tests {
             "echo cpj-a.b | proxy-agent join --hub hub:8091,[::1]:8091 --token-file - --pin sha256:ab --run"
         );
         assert!(line(&status, &"cpj-a.b".into(), true, &[]).contains(" --cluster "));
-        let allow = ["grafana.monitoring:80", "*.svc", "@cluster"].map(|rule| rule.parse().unwrap());
+        for bad in ["", "a' --run; x '", "a b", "$(x)", "a,b", "`x`", "a\nb"] {
+            assert!(rule(bad).is_err(), "{bad:?}");
+        }
+        let allow = ["grafana.monitoring:80", "*.svc", "@cluster"].map(|text| rule(text).unwrap());
         let allowing = line(&status, &"cpj-a.b".into(), false, &allow);
         assert!(
             allowing.ends_with(" --allow 'grafana.monitoring:80' --allow '*.svc' --allow '@cluster' --run"),

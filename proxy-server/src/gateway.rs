@@ -406,7 +406,7 @@ impl Refusal {
             Self::Path(_) => "bad_target",
             Self::Caller(error) => error.label(),
             Self::Impersonation(_) => "impersonation_forbidden",
-            Self::Smuggled(_) | Self::Malformed => "malformed",
+            Self::Smuggled(_) | Self::SpokenFor(_) | Self::Malformed => "malformed",
             Self::Open(error) => error.label(),
             Self::Exchange(_) => "target_reset",
         }
