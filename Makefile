@@ -25,7 +25,7 @@ doc:
 # Fuzzes one target after the other. Inputs that taught something stay in target/fuzz/<target>, and so does one that breaks it.
 FUZZ_SECONDS ?= 600
 FUZZ_TARGETS ?= head gateway_path forward socks5 hpack packets wire yaml protobuf patch selector
-FUZZ_FLAGS = -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=20 -rss_limit_mb=1024 -print_final_stats=1
+FUZZ_FLAGS = -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -len_control=10 -timeout=20 -rss_limit_mb=1024 -print_final_stats=1
 
 fuzz:
 	RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/fuzz/instrument.sh $(CARGO) build --locked -p fuzz --features libfuzzer

@@ -1,6 +1,6 @@
 //! YAML bodies: no deeper, larger or slower than their length allows, and as JSON they are what they were.
 
-use registry::kube::body::{Body, MAX_BODY, decode_apply};
+use registry::kube::body::{Body, MAX_BODY, Origin, decode, decode_apply};
 
 use crate::{
     cost::{bounded, grown, repeated},
@@ -41,7 +41,10 @@ pub(crate) fn check(input: &[u8]) {
     let Ok(Body { object, duplicates }) = bounded(input.len(), || decode_apply(&input)) else { return };
     stored::check(&object, input.len(), 6 * MAX_BODY);
     assert!(duplicates.messages().count() <= 100);
-    // JSON is YAML.
+    // JSON is YAML: a client that applies JSON means what every other request would.
+    if let Ok(same) = decode(None, &input, "Namespace", Origin::BuiltIn) {
+        assert_eq!(same.object, object);
+    }
     let json = serde_json::to_vec(&object).expect("what was decoded can be encoded");
     let again = decode_apply(&json).unwrap_or_else(|error| panic!("{}: {error}", String::from_utf8_lossy(&json)));
     assert_eq!(again.object, object);
