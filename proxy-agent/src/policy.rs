@@ -227,7 +227,7 @@ impl Policy {
         }
         // Nobody can tell all addresses of a pattern, so that one without a name must be named itself.
         let by_address = |rule: &&Rule| rule.is_about_addresses(port) && has_address(rule);
-        if matches!(target.host, Host::Address(_))
+        if target.host.name().is_none_or(spells_an_address)
             && let Some(rule) = self.deny.iter().find(|rule| rule.is_pattern(port))
             && !self.named().any(|rule| by_address(&rule))
         {
@@ -380,6 +380,13 @@ impl fmt::Display for Grant<'_> {
             Self::Rule(rule) => write!(f, "allow {rule}"),
         }
     }
+}
+
+/// Resolvers take such names for IPv4 addresses without asking anybody: `127.1`, `0x7f000001`, `2130706433` (inet_aton(3)).
+fn spells_an_address(name: &str) -> bool {
+    let last = name.rsplit('.').next().unwrap_or_default();
+    let hex = last.strip_prefix("0x").is_some_and(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    hex || last.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Only the name `localhost` itself: any other name for a loopback address is whatever DNS makes it.

@@ -22,9 +22,9 @@ impl Cluster {
     /// From the resolver's configuration, whose search list is `<namespace>.svc.<domain> svc.<domain> <domain> …` in a pod
     /// (<https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/>).
     pub fn new(api: Target, resolv_conf: &str) -> Self {
-        let lines = resolv_conf.lines().filter_map(|line| line.trim().strip_prefix("search"));
+        let mut lines = resolv_conf.lines().filter_map(|line| line.trim().strip_prefix("search"));
         let search: Vec<String> = lines
-            .last()
+            .next_back()
             .map(|list| list.split_whitespace().map(|name| name.trim_end_matches('.').to_ascii_lowercase()).collect())
             .unwrap_or_default();
         let domain = search.iter().find_map(|name| name.strip_prefix("svc.")).unwrap_or(DOMAIN).to_owned();

@@ -151,7 +151,10 @@ fn a_pattern_denies_every_form_and_addresses_without_a_name() {
     }
     let said = decide(&denied, "10.96.7.7:5432", "10.96.7.7").unwrap_err();
     assert!(said.contains("an address has none; start the agent with --allow '10.96.7.7:5432'"), "{said}");
-    assert!(allowed(&denied, "10.96.7.7:80", "10.96.7.7"));
+    for disguise in ["0x0a600707", "10.96.1799", "174065415", "10.0x60.0x7.0x7"] {
+        assert!(!allowed(&denied, &format!("{disguise}:5432"), "10.96.7.7"), "{disguise}");
+    }
+    assert!(allowed(&denied, "10.96.7.7:80", "10.96.7.7") && allowed(&denied, "0xa.test:5432", "10.96.7.7"));
     assert!(allowed(&within(&["*", "10.96.0.0/16"], &["*.prod.svc"]), "10.96.7.7:5432", "10.96.7.7"));
 }
 
