@@ -32,13 +32,13 @@ async fn a_cluster_that_is_not_there_is_told_with_those_that_one_may_reach() -> 
     // One that is there, and one that is not, look the same to who may reach neither.
     let asked = async |cluster: &str| {
         let told = refused(&plain.clone().cluster(cluster, &nobody.token()?), 403).await?;
-        Ok::<_, anyhow::Error>(told.replace(cluster, "CLUSTER"))
+        Ok::<_, anyhow::Error>(told.replace(&format!("managedclusters/{cluster}"), "CLUSTER"))
     };
     assert_eq!(asked("b").await?, asked("unknown").await?);
     let page = async |cluster: &str| {
         let path = format!("/clusters/{cluster}/services/mon/web:80/");
         let answer = Fetch::get(path).tls(hub.addresses().api, HUB_NAME, nobody.mutual_tls()?).await?;
-        Ok::<_, anyhow::Error>((answer.status, answer.text().replace(cluster, "CLUSTER")))
+        Ok::<_, anyhow::Error>((answer.status, answer.text().replace(&format!("managedclusters/{cluster}"), "CLUSTER")))
     };
     assert_eq!(page("b").await?, page("unknown").await?);
     Ok(())
