@@ -386,11 +386,16 @@ impl Refusal {
         match self {
             Self::Page(error) => error.status(),
             Self::Path(_) => StatusCode::NOT_FOUND,
-            Self::Caller(CallerError::Missing | CallerError::UnknownToken | CallerError::Malformed) => {
-                StatusCode::UNAUTHORIZED
-            }
+            Self::Caller(
+                CallerError::Missing
+                | CallerError::UnknownToken
+                | CallerError::ExpiredToken { .. }
+                | CallerError::Malformed,
+            ) => StatusCode::UNAUTHORIZED,
             Self::Caller(CallerError::Throttled | CallerError::Crowded(_)) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Caller(_) => StatusCode::FORBIDDEN,
+            Self::Caller(CallerError::Agent | CallerError::NoUser(_) | CallerError::UnknownUser(_)) => {
+                StatusCode::FORBIDDEN
+            }
             Self::Impersonation(status) => StatusCode::from_u16(status.code).unwrap_or(StatusCode::FORBIDDEN),
             Self::Smuggled(_) | Self::SpokenFor(_) | Self::Malformed => StatusCode::BAD_REQUEST,
             Self::Open(error) => error.status(),
