@@ -40,6 +40,7 @@ impl Site {
 
     /// Sends `bytes` N times, and leaves; demands an event each with these fields.
     async fn say(&self, entry: &Entry, bytes: &[u8], leaving: Leaving, fields: &[(&str, &str)]) -> Result<()> {
+        let mut dials = Vec::new();
         for _ in 0..N {
             let mut connection = Client::new(entry.clone()).enter().await?;
             connection.write_all(bytes).await?;
@@ -47,9 +48,12 @@ impl Site {
             match leaving {
                 Leaving::Never => to_its_end(&mut connection).await?,
                 Leaving::AtOnce => {}
-                Leaving::WhileDialling => drop(self.agent.dial().await?),
+                Leaving::WhileDialling => {
+                    // Held: one that is dropped is an answer.
+                    dials.push(self.agent.dial().await?);
+                    reset(connection);
+                }
             }
-            reset(connection);
         }
         self.wait_for_events(fields, N).await.map(drop).with_context(|| format!("{fields:?}"))
     }
@@ -82,6 +86,7 @@ async fn every_ask_for_a_target_is_one_event_and_one_count() -> Result<()> {
     let proxy = site.entry();
 
     // By CONNECT and by SOCKS5.
+    let mut dials = Vec::new();
     for (frontend, client) in [("connect", hub.client("a")?), ("socks5", hub.client("a")?.socks5())] {
         for _ in 0..N {
             drop(client.clone().cluster("a", "wrong").dial("t:80").await);
@@ -95,7 +100,7 @@ async fn every_ask_for_a_target_is_one_event_and_one_count() -> Result<()> {
             let mut dialling = JoinSet::new();
             let leaving = client.clone();
             dialling.spawn(async move { drop(leaving.dial("scanned:80").await) });
-            drop(agent.dial().await?);
+            dials.push(agent.dial().await?);
             dialling.shutdown().await;
         }
         for result in ["unknown_user_token", "unknown_cluster", "connection_refused"] {
@@ -138,7 +143,7 @@ async fn every_ask_for_a_target_is_one_event_and_one_count() -> Result<()> {
         let nobody = dial_by_grpc(hub, None, "t:80", &mut connections).await?;
         http_body_util::BodyExt::collect(nobody.into_body()).await?;
         let dialling = dial_by_grpc(hub, Some(&token), "t:80", &mut connections).await?;
-        drop(agent.dial().await?);
+        dials.push(agent.dial().await?);
         drop(dialling);
         connections.shutdown().await;
     }

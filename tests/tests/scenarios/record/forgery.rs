@@ -50,8 +50,8 @@ async fn nobody_writes_lines_or_fields_of_a_record_in_json() -> Result<()> {
     let events = site.wait_for_events(&[("event", "connection")], 5).await?;
     let kinds: Vec<_> = site.events()?.iter().map(|event| event["event"].to_string()).collect();
     assert!(!kinds.iter().any(|kind| kind.contains("forged")), "{kinds:?}");
-    let asked = format!("{FORGED}:80");
-    assert_eq!(events.iter().filter(|event| event["target"] == asked.as_str()).count(), 3, "{events:#?}");
+    let asked = |event: &Value| event["target"].as_str().is_some_and(|target| target.starts_with(FORGED));
+    assert_eq!(events.iter().filter(|event| asked(event)).count(), 3, "{events:#?}");
     assert_eq!(events.iter().filter(|event| event["address"] == FORGED).count(), 1);
     assert!(events.iter().all(|event| event["version"] == 1 && event["result"] != "forged"));
     let text = std::fs::read_to_string(site.log())?;
