@@ -190,7 +190,9 @@ impl<'a> Asked<'a> {
             };
             // `/v1/clusters/NAME/accept` is a verb, `/v1/clusters/NAME/agents/AGENT` a part.
             let (verb, resource, name) = match rest {
-                [name, action @ ("accept" | "deny" | "revoke")] if !reads => (*action, resource.to_owned(), (*name).to_owned()),
+                [name, action @ ("accept" | "deny" | "revoke")] if !reads => {
+                    (*action, resource.to_owned(), (*name).to_owned())
+                }
                 [name, part] => (verb, format!("{resource}/{part}"), (*name).to_owned()),
                 [name, part, inner] => (verb, format!("{resource}/{part}"), format!("{name}/{inner}")),
                 rest => (verb, resource.to_owned(), rest.join("/")),
