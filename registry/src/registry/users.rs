@@ -119,21 +119,6 @@ impl Registry {
         self.with_policy(|policy| policy.may_hand_out(asker, &[gains, &person].concat()))
     }
 
-    /// Whether the asker holds all that a new user could do: what it is made with, and what is bound to its name.
-    pub fn may_create_user(&self, asker: &Caller, new: &NewUser) -> Result<(), Escalation> {
-        let own = own_rules(&new.clusters);
-        // Groups count in the clusters, too, where nobody here knows what is bound to them.
-        let everything = if new.groups.is_empty() { Vec::new() } else { everything().to_vec() };
-        let role = match (new.role, &new.clusters) {
-            (Role::Admin, _) => Gain::Bound { role: builtin::ADMIN },
-            (Role::User, Reach::All) => Gain::Bound { role: builtin::USER },
-            (Role::User, Reach::Named(_)) => Gain::Rules { namespace: "", rules: own.as_slice() },
-        };
-        let named = Gain::Person { user: new.name.as_ref(), groups: &new.groups };
-        let gains = [role, named, Gain::Rules { namespace: "", rules: &everything }];
-        self.with_policy(|policy| policy.may_hand_out(asker, &gains))
-    }
-
     /// Makes a user with one token, and binds it to its role. The token's text is in the answer and nowhere else.
     pub async fn create_user(&self, new: NewUser, now: Timestamp) -> Result<(User, SecretString), NewUserError> {
         let (token, text) = draw(FIRST_TOKEN, new.validity, now).ok_or(NewUserError::Validity)?;
