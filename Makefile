@@ -9,11 +9,11 @@ build:
 demo:
 	$(CARGO) run --release --locked --bin cluster-proxy -- demo
 
+# One choice of crates and features for both: another would compile every dependency a second time.
 test:
 	bash tests/install.sh
-	$(CARGO) build --locked -p proxy-server -p proxy-agent -p cli
-	$(CARGO) build --locked -p fuzz --features libfuzzer
-	$(CARGO) test --workspace --locked
+	$(CARGO) build --workspace --all-targets --features fuzz/libfuzzer --locked
+	$(CARGO) test --workspace --features fuzz/libfuzzer --locked
 
 lint:
 	$(CARGO) fmt --all --check

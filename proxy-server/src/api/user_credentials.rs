@@ -38,8 +38,9 @@ impl Api {
                 Ok(json(StatusCode::OK, &UserTokenList { items }))
             }
             (&Method::POST, ["tokens"]) => {
-                self.may_hand_out(asker, &user)?;
+                self.require(asker, "create", REGISTER, "users/tokens", name)?;
                 let NewUserToken { name: token, validity_seconds } = self.body(asker, request).await?;
+                self.may_hand_out(asker, &user)?;
                 let validity = Duration::from_secs(validity_seconds);
                 let (token, text) = self.registry.create_user_token(&user, &token, validity, now).await?;
                 tracing::info!(administrator, %user, token = token.id, "user token created");
@@ -53,8 +54,9 @@ impl Api {
                 Ok(nothing())
             }
             (&Method::POST, ["certificate"]) => {
-                self.may_hand_out(asker, &user)?;
+                self.require(asker, "create", REGISTER, "users/tokens", name)?;
                 let NewCredential { csr, validity_seconds } = self.body(asker, request).await?;
+                self.may_hand_out(asker, &user)?;
                 let validity = Duration::from_secs(validity_seconds);
                 check_validity(validity)?;
                 let known = self.registry.user(&user).ok_or(UserError::Unknown { name: user })?;
@@ -77,9 +79,8 @@ impl Api {
     }
 
     /// Who hands out another's credentials can use them, and so must hold what they give. Not even to oneself: a stolen
-    /// certificate would be renewed for ever.
+    /// certificate would be renewed for ever. Asked once the body is there: the user may be another by then.
     fn may_hand_out(&self, asker: &rbac::Caller, user: &UserName) -> Result<(), Failure> {
-        self.require(asker, "create", REGISTER, "users/tokens", user.as_ref())?;
         let known = self.registry.user(user).ok_or_else(|| UserError::Unknown { name: user.clone() })?;
         self.registry.may_speak_for(asker, &known).map_err(|escalation| lacking(&escalation))
     }
