@@ -75,7 +75,9 @@ async fn a_join_waits_and_survives_a_restart_of_the_hub() {
     joined.unwrap();
     let key = |csr: &[u8]| KeyFingerprint::of_csr(csr).unwrap();
     assert_eq!(key(&first.csr), key(&second.csr));
-    assert!(seen.contains(&JoinProgress::Waiting { cluster: "c1".into() }), "{seen:?}");
+    let waiting =
+        JoinProgress::Waiting { cluster: "c1".into(), agent: config.agent.clone(), key: key(&first.csr) };
+    assert!(seen.contains(&waiting), "{seen:?}");
     assert!(seen.iter().any(|progress| matches!(progress, JoinProgress::Retrying { .. })), "{seen:?}");
 }
 

@@ -31,4 +31,5 @@ mod port_forward;
 mod prometheus;
 mod record;
 mod rights;
+mod security;
 mod strangers;
