@@ -5,12 +5,12 @@ mod decision;
 mod failure;
 mod recorded;
 mod user_credentials;
+mod watch;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use certs::ClusterName;
-use futures_util::stream;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -24,12 +24,11 @@ use registry::{
     kube::{
         body::{BodyError, MAX_BODY},
         rbac::{self, Asked, Attributes, CLUSTER_GROUP, Decision, ReadVerb, Scope, Visible},
-        server::{Answer, Frames, Server, Told},
+        server::{Answer, Server, Told},
         status::Status,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::time::{Interval, interval};
 
 use crate::{
     authorities::Authorities,
@@ -38,8 +37,8 @@ use crate::{
     connections::Connections,
     discovery::{self, Discovery},
     gateway::{Gateway, check_own_word},
-    http_port::{Body, Origin, streamed, whole},
-    shares::{Share, Shares},
+    http_port::{Body, Origin, whole},
+    shares::Shares,
     tunnels::Tunnels,
 };
 
@@ -49,9 +48,6 @@ pub(crate) use recorded::Recorded;
 
 /// Longest request body of our own API, in bytes; a CSR is below one KiB.
 const BODY_LIMIT: usize = 64 * 1024;
-
-/// How soon a watch is ended whose asker's token has.
-const LOOK_AGAIN: Duration = Duration::from_secs(20);
 
 /// The group of what only our own API shows.
 const REGISTER: &str = "register.open-cluster-management.io";
@@ -163,26 +159,6 @@ impl Api {
             Answer::Watch(head, frames) => self.watch(&asker, login.ok(), head, *frames),
             Answer::Whole(response) => response.map(|body| whole(Full::new(body))),
         }
-    }
-
-    /// A watch, if `asker` may have one more. It ends once what it was asked with is good no more.
-    fn watch(&self, asker: &rbac::Caller, login: Option<Login>, head: Response<()>, frames: Frames) -> Response<Body> {
-        let Some(share) = self.watches.take(&asker.user) else {
-            let message = format!("the user has {} watches, as many as one may have; end some", self.watches.most());
-            return kube_status(&Status::too_many_requests(message));
-        };
-        let looks = interval(LOOK_AGAIN);
-        let asked = (self.registry.clone(), login);
-        let next = |(mut frames, share, mut looks, asked): (
-            Frames,
-            Share<String>,
-            Interval,
-            (Arc<Registry>, Option<Login>),
-        )| async move {
-            let frame = next_frame(&mut frames, &mut looks, &asked).await?;
-            Some((frame, (frames, share, looks, asked)))
-        };
-        head.map(|()| streamed(stream::unfold((frames, share, looks, asked), next)))
     }
 
     /// Who asks.
@@ -444,25 +420,6 @@ fn unknown_asker(error: &CallerError) -> Failure {
         | CallerError::Malformed => failure(StatusCode::UNAUTHORIZED, "Unauthorized", error.to_string()),
         CallerError::Throttled | CallerError::Crowded(_) => {
             failure(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", error.to_string())
-        }
-    }
-}
-
-/// A watch's next frame; `None` also when the login that it was asked with is good no more.
-async fn next_frame(
-    frames: &mut Frames,
-    looks: &mut Interval,
-    (registry, login): &(Arc<Registry>, Option<Login>),
-) -> Option<Bytes> {
-    let mut next = std::pin::pin!(frames.next());
-    loop {
-        tokio::select! {
-            frame = &mut next => return frame,
-            _ = looks.tick() => {
-                if login.as_ref().is_some_and(|login| registry.current(login, Timestamp::now()).is_none()) {
-                    return None;
-                }
-            }
         }
     }
 }
