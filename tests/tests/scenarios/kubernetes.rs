@@ -3,6 +3,7 @@
 mod apply;
 mod conditions;
 mod errors;
+mod escalation;
 mod joining;
 mod reading;
 mod requests;

@@ -23,7 +23,7 @@ async fn user(hub: &Hub, name: &str) -> Result<(Credentials, Kubectl)> {
 async fn ask(hub: &Hub, who: &Credentials, path: &str, body: &Value) -> Result<(u16, String)> {
     let asked = Fetch::new(Method::POST, path).json(body).bearer(&who.token()?);
     let answer = asked.tls(hub.addresses().api, HUB_NAME, who.tls()?).await?;
-    Ok((answer.status, answer.text()))
+    Ok((answer.status.as_u16(), answer.text()))
 }
 
 #[tokio::test]
