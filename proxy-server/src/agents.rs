@@ -55,8 +55,9 @@ const RENEWALS: Rate = Rate { every: Duration::from_secs(10), burst: 10 };
 /// New lists of one agent's exports, each of which is checked. An agent looks at its services every thirty seconds.
 const EXPORTS: Rate = Rate { every: Duration::from_secs(2), burst: 5 };
 
-/// Messages on one control stream, windows aside: twenty times as many as all of the above.
-const MESSAGES: Rate = Rate { every: Duration::from_millis(50), burst: 200 };
+/// Messages of one agent, windows aside: ten times as many as all of the above. More end the tunnel: each is read before it is
+/// known what it is.
+const MESSAGES: Rate = Rate { every: Duration::from_millis(100), burst: 50 };
 
 /// An agent's certificate lives this long and is renewed at two thirds of it.
 pub(crate) const AGENT_VALIDITY: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -95,6 +96,7 @@ pub(crate) struct Habits {
     openings: Rates<Agent>,
     renewals: Rates<Agent>,
     exports: Rates<Agent>,
+    messages: Rates<Agent>,
     /// Lines of the log that anybody can cause, then those of agents.
     strangers: Lines<()>,
     agents: Lines<Agent>,
@@ -121,6 +123,7 @@ impl Default for Habits {
             openings: Rates::new(OPENINGS),
             renewals: Rates::new(RENEWALS),
             exports: Rates::new(EXPORTS),
+            messages: Rates::new(MESSAGES),
             strangers: Lines::default(),
             agents: Lines::default(),
         }
@@ -341,7 +344,7 @@ impl Agents {
     /// Serves the control stream until the tunnel is gone.
     async fn listen(&self, known: &Known, member: &Member, exporter: &Exporter, mut control: HubControl) {
         let mut told = false;
-        let (messages, mut listed) = (Rates::new(MESSAGES), None);
+        let (agent, mut listed) = (known.named(), None);
         loop {
             let message = tokio::select! {
                 message = control.receive() => message,
@@ -356,7 +359,7 @@ impl Agents {
                     continue;
                 }
             };
-            if message.is_ok() && messages.spend(&()).is_err() {
+            if message.is_ok() && self.habits.messages.spend(&agent).is_err() {
                 member.close(CloseReason::ProtocolError, "more messages on the control stream than an agent needs");
                 return;
             }

@@ -78,7 +78,7 @@ impl Bodies {
         if told.is_some_and(|length| length > limit) {
             return Err(BodyFault::TooLarge(limit));
         }
-        let mut room = self.room(user, told.unwrap_or(FIRST.min(limit))).await?;
+        let mut room = self.room(user, told.unwrap_or_else(|| FIRST.min(limit))).await?;
         let mut bytes = BytesMut::new();
         let deadline = tokio::time::Instant::now() + PATIENCE;
         while let Some(frame) = tokio::time::timeout_at(deadline, body.frame()).await.map_err(|_| BodyFault::Late)? {

@@ -19,6 +19,7 @@ use tunnel::{Mtu, TunnelMemory};
 
 use crate::workers::default_count;
 
+mod caps;
 mod record;
 mod store;
 mod words;
@@ -263,7 +264,7 @@ impl Config {
     }
 
     fn resolve(flags: Settings, file: Settings, print_addresses: bool, problems: &mut Problems) -> Option<Self> {
-        let caps = Caps::default();
+        let caps = caps::resolve(&flags, &file, problems);
         let duration = |text: &str| match text.parse::<jiff::SignedDuration>() {
             Ok(duration) if duration.is_positive() => Ok(duration.unsigned_abs()),
             Ok(_) => Err("must be longer than nothing".to_owned()),
@@ -282,27 +283,6 @@ impl Config {
         let dial_timeout = time("dial-timeout", flags.dial_timeout, file.dial_timeout, "10s");
         let head_timeout = time("head-timeout", flags.head_timeout, file.head_timeout, "15s");
         let drain_timeout = time("drain-timeout", flags.drain_timeout, file.drain_timeout, "30s");
-        let mut cap = |name, flag: Option<String>, file: Option<String>, default: usize| {
-            problems.value(name, flag.or(file).unwrap_or_else(|| default.to_string()), |text| match parsed(text)? {
-                0 => Err("must be at least 1".to_owned()),
-                cap => Ok(cap),
-            })
-        };
-        let (in_flags, in_file) = (flags.max_connections_per_cluster, file.max_connections_per_cluster);
-        let per_cluster = cap("max-connections-per-cluster", in_flags, in_file, caps.connections_per_cluster);
-        let (in_flags, in_file) = (flags.max_pending_per_cluster, file.max_pending_per_cluster);
-        let pending_per_cluster = cap("max-pending-per-cluster", in_flags, in_file, caps.pending_per_cluster);
-        let (in_flags, in_file) = (flags.max_connections_per_user, file.max_connections_per_user);
-        let per_user = cap("max-connections-per-user", in_flags, in_file, caps.connections_per_user);
-        let (in_flags, in_file) = (flags.max_pending_per_user, file.max_pending_per_user);
-        let pending_per_user = cap("max-pending-per-user", in_flags, in_file, caps.pending_per_user);
-        let (in_flags, in_file) =
-            (flags.max_connections_per_user_per_cluster, file.max_connections_per_user_per_cluster);
-        let default = caps.connections_per_user_per_cluster;
-        let per_pair = cap("max-connections-per-user-per-cluster", in_flags, in_file, default);
-        let (in_flags, in_file) = (flags.max_pending_per_user_per_cluster, file.max_pending_per_user_per_cluster);
-        let default = caps.pending_per_user_per_cluster;
-        let pending_per_pair = cap("max-pending-per-user-per-cluster", in_flags, in_file, default);
         let max_mtu = flags.max_mtu.or(file.max_mtu).unwrap_or_else(|| Mtu::default().to_string());
         let max_mtu = problems.value("max-mtu", max_mtu, parsed);
         let workers = flags.workers.or(file.workers).unwrap_or_else(|| default_count().to_string());
@@ -355,14 +335,7 @@ impl Config {
             log_format: log_format?,
             audit: flags.audit_log.or(file.audit_log).map_or(AuditTo::Log(log_format?), AuditTo::File),
             audit_failure: audit_failure?,
-            caps: Caps {
-                connections_per_cluster: per_cluster?,
-                pending_per_cluster: pending_per_cluster?,
-                connections_per_user: per_user?,
-                pending_per_user: pending_per_user?,
-                connections_per_user_per_cluster: per_pair?,
-                pending_per_user_per_cluster: pending_per_pair?,
-            },
+            caps,
             tunnel: tunnel::Settings { max_mtu: max_mtu?, memory: memory? },
             workers: workers?,
             print_addresses,

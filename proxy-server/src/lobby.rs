@@ -279,8 +279,10 @@ mod tests {
         // But for those who have less.
         let others: Vec<_> = (2..5).map(|host| lobby.enter(source(host)).unwrap()).collect();
         assert!(left(&guests[0]) && !left(&guests[1]));
-        assert!(lobby.enter(source(6)).is_none());
-        drop((guests, others));
+        let last = lobby.enter(source(6)).unwrap();
+        // Now nobody has more than anybody else.
+        assert!(lobby.enter(source(7)).is_none());
+        drop((guests, others, last));
         assert_eq!(lobby.guests(), 0);
     }
 }

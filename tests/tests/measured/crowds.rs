@@ -122,12 +122,15 @@ async fn beside_unfinished_bodies_of_strangers() -> Result<()> {
 async fn agents_that_connect_beside_handshakes_that_go_silent() -> Result<()> {
     let _alone = ALONE.lock().await;
     let day = Day::start().await?;
-    let credentials = AgentCredentials::joined(&day.hub, "c2", "agent").await?;
+    // Each comes as often as an agent may.
+    let mut agents = Vec::new();
+    for name in ["c2", "c3", "c4", "c5"] {
+        agents.push(AgentCredentials::joined(&day.hub, name, "agent").await?);
+    }
+    let mut turns = agents.iter().cycle();
     let silent = HalfOpen::prepare(&day.hub, 900, 8).await?;
     let work = async || {
-        RawAgent::open(&day.hub, &credentials).await?.close().await;
-        // As often as an agent may come back.
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        RawAgent::open(&day.hub, turns.next().context("a circle has no end")?).await?.close().await;
         Ok(())
     };
     // Longer than it takes to fill the room of earlier hubs: 192 handshakes of 10 s.
@@ -171,7 +174,7 @@ async fn beside_an_agent_that_asks_on_and_on() -> Result<()> {
         loop {
             // A tunnel that is refused is one that is tried again.
             let Ok(mut agent) = RawAgent::open(&day.hub, &credentials).await else {
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                tokio::time::sleep(Duration::from_millis(200)).await;
                 continue;
             };
             for _ in 0..200 {

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use tests::client::{Connection, DialError, Entry};
 use tests::hub::ClusterAccess;
 use tests::raw_agent::RawAgent;
-use tests::{Client, Fetch, Hub, wait_for};
+use tests::{Client, Fetch, Hub, allow_open_files, wait_for};
 use tokio::time::timeout;
 use tunnel::{Reason, Refusal, Stream};
 
@@ -62,6 +62,24 @@ async fn a_user_who_has_enough_is_refused_in_every_cluster_and_others_are_not() 
     drop(first);
     let (mut third, mut target) = wait_for(BOUND, "room", async || room(&b, &of("b")).await).await?;
     carries(&mut third, &mut target).await
+}
+
+#[tokio::test]
+async fn one_user_cannot_take_a_cluster_from_the_others() -> Result<()> {
+    allow_open_files(4_000)?;
+    let hub = Hub::start().await?;
+    let agent = agent_of(&hub, "a").await?;
+    let token = hub.create_user("greedy", &ClusterAccess::All).await?.token()?;
+    let greedy = Client::new(Entry::Plain(hub.addresses().proxy)).cluster("a", &token);
+    let mut held = Vec::new();
+    for _ in 0..1_000 {
+        held.push(agent.connect(&greedy, "target:80").await?);
+    }
+    let overload = refused(&greedy, 503).await?;
+    let expected = "the user has 1000 connections to this cluster";
+    ensure!(overload.contains(expected) && overload.contains("--max-connections-per-user-per-cluster"), "{overload}");
+    let (mut other, mut target) = agent.connect(&hub.client("a")?, "target:80").await?;
+    carries(&mut other, &mut target).await
 }
 
 #[tokio::test]
