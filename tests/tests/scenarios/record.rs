@@ -4,14 +4,17 @@ mod count;
 mod disk;
 mod forgery;
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
-use http_body_util::Full;
+use futures_util::{StreamExt as _, stream};
+use http_body_util::StreamBody;
+use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http2;
-use hyper::{Method, Request, Response, body::Incoming};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -86,7 +89,9 @@ async fn dial_by_grpc(
     let tcp = TcpStream::connect(hub.addresses().proxy).await?;
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(tcp)).await?;
     connections.spawn(async move { drop(connection.await) });
-    let mut request = Request::new(Full::new(dial_request(address)));
+    // Its end would be the client's leaving.
+    let packet = stream::iter([Ok::<_, Infallible>(Frame::data(dial_request(address)))]);
+    let mut request = Request::new(StreamBody::new(packet.chain(stream::pending())));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = "http://hub/ProxyService/Proxy".parse()?;
     request.headers_mut().insert("content-type", "application/grpc".parse()?);

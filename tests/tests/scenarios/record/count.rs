@@ -152,7 +152,8 @@ async fn every_ask_for_a_target_is_one_event_and_one_count() -> Result<()> {
 
     // By URL.
     for (frontend, path) in [("gateway", "/clusters/a/api/v1/pods"), ("service", "/clusters/a/services/n/s:80/x")] {
-        let get = |token: &str| format!("GET {path} HTTP/1.1\r\nHost: hub\r\nAuthorization: Bearer {token}\r\n\r\n");
+        let get =
+            |token: &str| format!("GET {path} HTTP/1.1\r\nHost: {HUB_NAME}\r\nAuthorization: Bearer {token}\r\n\r\n");
         let of = |result| [("frontend", frontend), ("result", result)];
         let close = |text: String| text.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
         let entry = site.api()?;
@@ -279,7 +280,7 @@ async fn a_change_whose_client_leaves_is_told_as_it_ends() -> Result<()> {
     let api = site.api()?;
     let head = |length: usize| {
         format!(
-            "POST /v1/tokens HTTP/1.1\r\nHost: hub\r\nAuthorization: Bearer {token}\r\nContent-Length: {length}\r\n\r\n"
+            "POST /v1/tokens HTTP/1.1\r\nHost: {HUB_NAME}\r\nAuthorization: Bearer {token}\r\nContent-Length: {length}\r\n\r\n"
         )
     };
     // Before the body is there: nothing is made.
