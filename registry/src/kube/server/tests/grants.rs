@@ -302,6 +302,8 @@ async fn a_user_is_made_only_by_who_holds_all_that_is_bound_to_the_name_and_the_
         role,
         groups: groups.iter().map(|&group| group.to_owned()).collect(),
         clusters,
+        uid: crate::new_uid(),
+        validity: Duration::from_secs(60),
     };
     let nothing = || Reach::Named([].into());
     let makes =
@@ -321,6 +323,16 @@ async fn a_user_is_made_only_by_who_holds_all_that_is_bound_to_the_name_and_the_
     makes(&mallory.caller, &new("carol", Role::User, &[], Reach::All)).unwrap();
     makes(&mallory.caller, &new("carol", Role::Admin, &[], Reach::All)).unwrap();
     makes(&hub.admin().caller, &new("bob", Role::Admin, &[MASTERS], Reach::All)).unwrap();
+    // Who makes a token or a certificate of somebody who is there has their rights, too.
+    let made = |user: NewUser| async { hub.registry.create_user(user, now()).await.unwrap().0 };
+    let (lord, plain) =
+        (made(new("bob", Role::User, &[], nothing())).await, made(new("carl", Role::User, &[], Reach::All)).await);
+    let grouped = made(new("dora", Role::User, &["anything"], nothing())).await;
+    for beyond in [&lord, &grouped] {
+        hub.registry.may_speak_for(&mallory.caller, beyond).unwrap_err();
+        hub.registry.may_speak_for(&hub.admin().caller, beyond).unwrap();
+    }
+    hub.registry.may_speak_for(&mallory.caller, &plain).unwrap();
     // The right to make users is no right to reach clusters.
     hub.grant("eve", "", json!([rule(REGISTER, &["users"], &["create"], &[])])).await;
     let eve = hub.user("eve").caller;
@@ -328,6 +340,7 @@ async fn a_user_is_made_only_by_who_holds_all_that_is_bound_to_the_name_and_the_
     makes(&eve, &new("carol", Role::User, &[], Reach::Named(["c1".parse().unwrap()].into()))).unwrap_err();
     makes(&eve, &new("carol", Role::Admin, &[], nothing())).unwrap_err();
     makes(&eve, &new("carol", Role::User, &[], nothing())).unwrap();
+    hub.registry.may_speak_for(&eve, &plain).unwrap_err();
     hub.grant("eve", "", json!([rule(GROUP, &["managedclusters"], &["get", "list", "watch", "proxy"], &["c1"])])).await;
     makes(&eve, &new("carol", Role::User, &[], Reach::Named(["c1".parse().unwrap()].into()))).unwrap();
 }

@@ -62,7 +62,9 @@ impl Step {
                 let clusters = if dice.chance(3) { Reach::All } else { Reach::Named(names(dice)) };
                 let role = if dice.chance(4) { Role::Admin } else { Role::User };
                 let groups = if dice.chance(4) { vec![dice.one(&["g0", MASTERS]).to_owned()] } else { Vec::new() };
-                return Self::MakeUser(NewUser { name: dice.one(&ACCOUNTS).parse().unwrap(), role, groups, clusters });
+                let (uid, validity) = (crate::new_uid(), Duration::from_secs(60));
+                let name = dice.one(&ACCOUNTS).parse().unwrap();
+                return Self::MakeUser(NewUser { name, role, groups, clusters, uid, validity });
             }
             15 => return Self::DeleteUser(dice.one(&ACCOUNTS)),
             _ => {
