@@ -4,7 +4,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use http::{HeaderMap, Method, Request, Response, StatusCode, header, request::Parts};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use registry::{
     Login,
@@ -14,6 +14,7 @@ use registry::{
         target::{Target, Verb},
     },
 };
+use tokio::task::JoinError;
 use tokio_util::task::TaskTracker;
 
 use super::{Api, json};
@@ -64,56 +65,63 @@ impl Known {
 }
 
 impl Recorded {
-    /// Answers one request.
-    pub(crate) async fn answer(self, request: Request<Incoming>, origin: Origin) -> Response<Body> {
-        if gateway::leads_into_a_cluster(request.uri().path()) {
-            // It has a record of its own.
-            return self.api.answer(request, origin).await;
-        }
+    /// Answers one request. Its record begins, and a change runs, before the answer is waited for: a client that has left
+    /// already has asked, too.
+    pub(crate) fn answer(
+        self,
+        request: Request<Incoming>,
+        origin: Origin,
+    ) -> impl Future<Output = Response<Body>> + Send + 'static {
         let Self { api, recorder, tasks } = self;
-        let (head, body) = request.into_parts();
-        let path = percent_encoding::percent_decode_str(head.uri.path()).decode_utf8_lossy().into_owned();
-        let asked = Asked::of(&head.method, &path);
-        let changes = asked.changes;
-        let (impersonated_user, impersonated_groups) = impersonated(&head.headers);
-        let who = Who { impersonated_user, impersonated_groups, ..Who::default() };
-        let record = recorder.request(audit::Request {
-            who,
-            peer: Text::of(origin.peer),
-            verb: asked.verb.into(),
-            resource: asked.resource.into(),
-            namespace: asked.namespace.into(),
-            name: (&*asked.name).into(),
-            dry_run: is_dry_run(&head),
-            ..audit::Request::default()
-        });
-        if !changes {
-            let response = api.answer(Request::from_parts(head, body), origin).await;
-            if is_refusal(response.status()) {
-                tell(record, &response);
-            } else {
-                record.dismiss();
+        let (record, changes) = match gateway::leads_into_a_cluster(request.uri().path()) {
+            // That leaves a record of its own.
+            true => (None, false),
+            false => {
+                let (asked, changes) = asked(&request, &origin);
+                (Some(recorder.request(asked)), changes)
             }
-            return response;
-        }
-        if recorder.audit.refuses() {
-            let response = unrecorded();
-            tell(record, &response);
-            return response;
-        }
-        let changing = async move {
-            let response = api.answer(Request::from_parts(head, body), origin).await;
-            tell(record, &response);
+        };
+        let refuses = changes && recorder.audit.refuses();
+        let answering = async move {
+            let response = if refuses { unrecorded() } else { api.answer(request, origin).await };
+            match record {
+                Some(record) if changes || is_refusal(response.status()) => tell(record, &response),
+                Some(record) => record.dismiss(),
+                None => {}
+            }
             response
         };
-        match tasks.spawn(changing).await {
-            Ok(response) => response,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => unrecorded(),
-            },
+        let running = if changes { Ok(tasks.spawn(answering)) } else { Err(answering) };
+        async move {
+            match running {
+                Ok(changing) => match changing.await.map_err(JoinError::try_into_panic) {
+                    Ok(response) => response,
+                    Err(Ok(panic)) => std::panic::resume_unwind(panic),
+                    // The hub ends.
+                    Err(Err(_)) => unrecorded(),
+                },
+                Err(reading) => reading.await,
+            }
         }
     }
+}
+
+/// What is told of a request that has come, and whether it would change something.
+fn asked(request: &Request<Incoming>, origin: &Origin) -> (audit::Request, bool) {
+    let path = percent_encoding::percent_decode_str(request.uri().path()).decode_utf8_lossy();
+    let Asked { verb, resource, namespace, name, changes } = Asked::of(request.method(), &path);
+    let (impersonated_user, impersonated_groups) = impersonated(request.headers());
+    let told = audit::Request {
+        who: Who { impersonated_user, impersonated_groups, ..Who::default() },
+        peer: Text::of(origin.peer),
+        verb: verb.into(),
+        resource: resource.into(),
+        namespace: namespace.into(),
+        name: (&*name).into(),
+        dry_run: is_dry_run(request.uri().query().unwrap_or_default()),
+        ..audit::Request::default()
+    };
+    (told, changes)
 }
 
 /// Whether that is an answer to who asks.
@@ -155,8 +163,7 @@ fn impersonated(headers: &HeaderMap) -> (Text, Vec<Text>) {
     (texts("impersonate-user").join(",").into(), Text::some_of(&texts("impersonate-group")))
 }
 
-fn is_dry_run(head: &Parts) -> bool {
-    let query = head.uri.query().unwrap_or_default();
+fn is_dry_run(query: &str) -> bool {
     form_urlencoded::parse(query.as_bytes()).any(|(name, value)| name == "dryRun" && !value.is_empty())
 }
 
