@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     /// Inputs near the seeds of each target.
-    const NEAR: usize = 3000;
+    const NEAR: usize = 1000;
 
     #[test]
     fn every_target_holds_for_its_seeds_and_what_is_near() {

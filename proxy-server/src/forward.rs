@@ -157,7 +157,8 @@ pub(crate) fn for_target<B>(request: Request<B>, upgrade: bool) -> Result<Reques
     // Credentials in the URI are the proxy user's business, not the target's.
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     let host = HeaderValue::from_str(host).map_err(|_| (StatusCode::BAD_REQUEST, "the host is malformed".into()))?;
-    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    // Written out, a query without a path has one.
+    let path = parts.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
     let path = path.parse::<Uri>().map_err(|_| (StatusCode::BAD_REQUEST, "the path is malformed".to_owned()))?;
     parts.uri = path;
     parts.version = http::Version::HTTP_11;
