@@ -75,8 +75,7 @@ async fn a_join_waits_and_survives_a_restart_of_the_hub() {
     joined.unwrap();
     let key = |csr: &[u8]| KeyFingerprint::of_csr(csr).unwrap();
     assert_eq!(key(&first.csr), key(&second.csr));
-    let waiting =
-        JoinProgress::Waiting { cluster: "c1".into(), agent: config.agent.clone(), key: key(&first.csr) };
+    let waiting = JoinProgress::Waiting { cluster: "c1".into(), agent: config.agent.clone(), key: key(&first.csr) };
     assert!(seen.contains(&waiting), "{seen:?}");
     assert!(seen.iter().any(|progress| matches!(progress, JoinProgress::Retrying { .. })), "{seen:?}");
 }

@@ -60,5 +60,7 @@ fn a_test_that_is_not_there_is_noticed() {
     assert!(holds(path, "async fn a_name() {", "gateway::identity::a_name"));
     assert!(!holds(path, "async fn a_name() {", "gateway::identity::another"));
     assert!(!holds(path, "async fn a_name() {", "gateway::kubectl::a_name"));
-    assert!(is_promise("| nobody reads this | `a::b` |") && !is_promise("| promise | test |") && !is_promise("|---|---|"));
+    assert!(
+        is_promise("| nobody reads this | `a::b` |") && !is_promise("| promise | test |") && !is_promise("|---|---|")
+    );
 }
