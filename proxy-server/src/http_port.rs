@@ -162,10 +162,12 @@ impl HttpPort {
                     serve_one(origin, tls, recorder, tasks, end, answer).await
                 };
                 tokio::select! {
+                    // First: a handshake has the same time, and is not what ends who is late.
+                    biased;
+                    parting = guest.outstayed(patience) => metrics.guest_left(name, parting),
                     served = served => if let Err(error) = served {
                         tracing::debug!(%error, "a client broke off");
                     },
-                    parting = guest.outstayed(patience) => metrics.guest_left(name, parting),
                 }
                 drop(permit);
             });
