@@ -44,11 +44,11 @@ pub fn decode(body: &[u8]) -> Result<Map<String, Value>, ProtobufError> {
     let envelope =
         Envelope::decode(unknown).map_err(|Malformed(what)| ProtobufError::Malformed { what, field: String::new() })?;
     if !envelope.content_encoding.is_empty() {
-        return Err(ProtobufError::Encoded(envelope.content_encoding.to_owned()));
+        return Err(ProtobufError::Encoded(shown(envelope.content_encoding)));
     }
     let (api_version, kind) = (envelope.api_version, envelope.kind);
     let fields = kinds::fields(api_version, kind)
-        .ok_or_else(|| ProtobufError::UnknownKind { api_version: api_version.to_owned(), kind: kind.to_owned() })?;
+        .ok_or_else(|| ProtobufError::UnknownKind { api_version: shown(api_version), kind: shown(kind) })?;
     let mut object = Map::new();
     message::decode(envelope.raw, fields, &mut object)
         .map_err(|error| ProtobufError::Malformed { what: error.what, field: error.path() })?;
@@ -59,6 +59,12 @@ pub fn decode(body: &[u8]) -> Result<Map<String, Value>, ProtobufError> {
     object.insert("apiVersion".to_owned(), api_version.into());
     object.insert("kind".to_owned(), kind.into());
     Ok(object)
+}
+
+/// Enough of a name to recognise it: a message that quotes all of a body would be several times as long.
+fn shown(name: &str) -> String {
+    const SHOWN: usize = 128;
+    name.chars().take(SHOWN).collect()
 }
 
 /// `runtime.Unknown`.

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::message::{Field, Kind, Shape};
 use super::*;
+use crate::kube::body::MAX_BODY;
 
 // The encoder of the tests: the same tables, the other way round.
 
@@ -179,6 +180,8 @@ fn what_is_unknown_is_skipped_or_refused() {
         "provided data does not appear to be a protobuf message, expected prefix [107, 56, 115, 0]"
     );
     assert_eq!(refused(&envelope("v1", "Pod", b"")).to_string(), "no kind \"Pod\" is registered for version \"v1\"");
+    let long = refused(&envelope("v1", &"\u{1}".repeat(MAX_BODY / 2), b"")).to_string();
+    assert!(long.len() < 1024, "{} bytes are told", long.len());
     let mut raw = Vec::new();
     varint(99, 7, &mut raw);
     bytes(98, b"x", &mut raw);
