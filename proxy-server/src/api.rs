@@ -83,7 +83,7 @@ type Answered = Result<Response<Full<Bytes>>, Failure>;
 impl Api {
     /// Answers one request.
     pub(crate) async fn answer(self: Arc<Self>, request: Request<Incoming>, origin: Origin) -> Response<Body> {
-        if let Err(refused) = self.gateway.admit(&request, &origin) {
+        if let Some(refused) = self.gateway.refuse_page(&request, &origin) {
             return refused;
         }
         let request = match self.gateway.answer(request, &origin).await {

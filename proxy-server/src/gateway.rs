@@ -88,10 +88,10 @@ impl Gateway {
         Self { proxy, browsers }
     }
 
-    /// Refuses what a page in a browser may not ask, of the hub's own paths too.
-    pub(crate) fn admit(&self, request: &Request<Incoming>, origin: &Origin) -> Result<(), Response<Body>> {
+    /// The answer to what a page in a browser may not ask, of the hub's own paths too.
+    pub(crate) fn refuse_page(&self, request: &Request<Incoming>, origin: &Origin) -> Option<Response<Body>> {
         let path = request.uri().path();
-        let refused = |asked| self.browsers.admit(request, asked).map_err(Refusal::Page);
+        let refused = |asked| self.browsers.admit(request, asked).err().map(Refusal::Page);
         // Refusals of the hub's own paths are recorded with its other requests.
         let recorded = |frontend, refusal: Refusal| {
             let mut record = self.proxy.recorder.connection(frontend, Peer::Tcp(origin.peer));
@@ -101,15 +101,13 @@ impl Gateway {
         };
         match path::parse(path) {
             Some(Ok(Way { to: To::Service(_), prefix, .. })) => {
-                refused(Asked::Service(&prefix)).map_err(|refusal| recorded(Frontend::Service, refusal).to_browser())
+                refused(Asked::Service(&prefix)).map(|refusal| recorded(Frontend::Service, refusal).to_browser())
             }
             Some(Ok(way)) => {
-                refused(Asked::Api).map_err(|refusal| recorded(Frontend::Gateway, refusal).to_kubectl(&way.rest))
+                refused(Asked::Api).map(|refusal| recorded(Frontend::Gateway, refusal).to_kubectl(&way.rest))
             }
-            Some(Err(_)) => {
-                refused(Asked::Api).map_err(|refusal| recorded(Frontend::Gateway, refusal).to_kubectl(path))
-            }
-            None => refused(Asked::Api).map_err(|refusal| refusal.to_kubectl(path)),
+            Some(Err(_)) => refused(Asked::Api).map(|refusal| recorded(Frontend::Gateway, refusal).to_kubectl(path)),
+            None => refused(Asked::Api).map(|refusal| refusal.to_kubectl(path)),
         }
     }
 

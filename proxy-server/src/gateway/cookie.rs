@@ -67,7 +67,7 @@ fn below(path: Option<&[u8]>, prefix: &str, rest: &str) -> Vec<u8> {
     let prefix = prefix.as_bytes();
     let path = path.unwrap_or_else(|| {
         let path = rest.split('?').next().unwrap_or_default();
-        path[..path.rfind('/').unwrap_or_default()].as_bytes()
+        &path.as_bytes()[..path.rfind('/').unwrap_or_default()]
     });
     // One who knows of the prefix has said it.
     let own = path.strip_prefix(prefix).filter(|own| own.is_empty() || own.starts_with(b"/")).unwrap_or(path);

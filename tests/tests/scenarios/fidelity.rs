@@ -206,7 +206,9 @@ async fn a_thousand_connections_at_once_are_never_mixed_up() -> Result<()> {
     const LENGTH: u64 = 50_000;
     // Both ends of each: the client's and the target's.
     allow_open_files(4_096)?;
-    let (_spoke, hub) = hub_and_spoke().await?;
+    // All are one user's.
+    let hub = Hub::builder().args(["--max-pending-per-user-per-cluster", "1000"]).start().await?;
+    let _spoke = Spoke::of(&hub, "c1").start().await?;
     let service = transfer::start().await?;
     let (ways_in, target) = (ways_in(&hub)?, target(&service));
     let all_open = Arc::new(Barrier::new(COUNT + 1));

@@ -205,7 +205,7 @@ async fn an_agents_answer_that_is_none_is_a_bad_gateway() -> Result<()> {
 #[tokio::test]
 async fn a_second_hello_changes_nothing() -> Result<()> {
     let mut target = Target::start().await?;
-    for _ in 0..100 {
+    for _ in 0..20 {
         let hello = Hello {
             version: "v".repeat(60_000),
             capabilities: vec!["x".repeat(1_000)],
