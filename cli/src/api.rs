@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// For a call as a whole, from the dial to the last byte of the answer.
-const CALL_DEADLINE: Duration = Duration::from_secs(10);
+const CALL_DEADLINE: Duration = Duration::from_secs(15);
 
 /// No answer is larger: 10,000 clusters take about 10 MB.
 const ANSWER_LIMIT: usize = 64 << 20;
@@ -170,9 +170,10 @@ impl From<CallError> for Failure {
             CallError::Broken { .. } | CallError::TimedOut { .. } => {
                 (Exit::Unavailable, "look at it with 'cluster-proxy status' and into its log")
             }
-            CallError::CertificateRefused { .. } => {
-                (Exit::NotAllowed, "ask an administrator for new credentials ('cluster-proxy user create NAME')")
-            }
+            CallError::CertificateRefused { .. } => (
+                Exit::NotAllowed,
+                "ask an administrator for new credentials ('cluster-proxy user renew NAME', or 'user token create NAME --name TOKEN')",
+            ),
             CallError::Refused { status, .. } => match status {
                 StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => (Exit::NotAllowed, ""),
                 StatusCode::SERVICE_UNAVAILABLE => (Exit::Unavailable, ""),

@@ -106,9 +106,10 @@ impl From<DialError> for Failure {
                 Exit::NotAllowed,
                 "check the addresses in the credentials' hub.toml, or ask an administrator for new credentials",
             ),
-            DialError::Handshake { source, .. } if is_refused_certificate(source) => {
-                (Exit::NotAllowed, "ask an administrator for new credentials ('cluster-proxy user create NAME')")
-            }
+            DialError::Handshake { source, .. } if is_refused_certificate(source) => (
+                Exit::NotAllowed,
+                "ask an administrator for new credentials ('cluster-proxy user renew NAME', or 'user token create NAME --name TOKEN')",
+            ),
             DialError::Connect { .. } | DialError::TimedOut { .. } | DialError::Handshake { .. } => {
                 (Exit::Unavailable, "start it there with 'proxy-server', or name another hub with --credentials DIR")
             }

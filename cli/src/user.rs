@@ -164,7 +164,11 @@ impl Create {
             validity: self.validity,
         };
         create(api, own, new, &folder).await?;
-        note(format!("They are good until {}; 'cluster-proxy user renew {}' renews them.", self.end(), self.name));
+        note(format!(
+            "They are good until {}; 'cluster-proxy user renew {}' renews the certificate.",
+            self.end(),
+            self.name
+        ));
         note(format!("credentials of user {} written; use them with --credentials DIR or", self.name));
         note(format!("  export CLUSTER_PROXY_CREDENTIALS={}", folder.display()));
         print(folder.display())

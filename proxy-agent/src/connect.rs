@@ -106,7 +106,11 @@ impl Refused {
         let (remedy, label) = match loss {
             Loss::Closed { reason, .. } => match reason {
                 CloseReason::NotAccepted => ("run 'cluster-proxy accept' for this cluster on the hub", "not_accepted"),
-                CloseReason::Denied => ("'cluster-proxy accept' on the hub lets this cluster in again", "denied"),
+                CloseReason::Denied => (
+                    "where the cluster was denied, 'cluster-proxy accept CLUSTER' on the hub lets it in again; an agent that was \
+                     revoked joins from an empty state folder (--state DIR) with a new line of 'cluster-proxy join-command'",
+                    "denied",
+                ),
                 CloseReason::UnknownCluster => (JOIN, "unknown_cluster"),
                 CloseReason::UnknownAgent => (JOIN, "unknown_agent"),
                 CloseReason::WrongIdentity => (JOIN, "wrong_identity"),

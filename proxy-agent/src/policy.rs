@@ -144,7 +144,7 @@ impl Policy {
             return Err(self.denial(target, None, DenialCause::Rule(rule.clone())));
         }
         let port = target.port;
-        if self.configured || self.named().any(|rule| rule.matches_name(name, port)) {
+        if self.configured || self.named().any(|rule| self.is_of(rule, name, port)) {
             return Ok(Ways { service: None, given: true });
         }
         let given = self.named().any(|rule| rule.is_about_addresses(port)) || self.opens_api(target);
@@ -165,7 +165,7 @@ impl Policy {
         address: IpAddr,
         denied: &[DeniedAddress],
     ) -> Result<Grant<'_>, Denial> {
-        let literal = |rule: &Rule| matches!(&target.host, Host::Name(name) if rule.matches_name(name, target.port));
+        let literal = |rule: &Rule| matches!(&target.host, Host::Name(name) if self.is_of(rule, name, target.port));
         self.judge(target, address, denied, literal, |open| open && self.is_api(target))
     }
 
@@ -239,6 +239,14 @@ impl Policy {
             None if is_own(self.open() == Open::Cluster) => Ok(Grant::Cluster),
             None => refuse(DenialCause::NotAllowed),
         }
+    }
+
+    /// Whether a rule allows `name` as it is given. Outside a pod a Service's `grafana.monitoring` is its `grafana.monitoring.svc`,
+    /// too, which its URL and `svc/` ask for; not the other way round, since the short one may be a host of the Internet.
+    fn is_of(&self, rule: &Rule, name: &str, port: u16) -> bool {
+        let short =
+            || name.strip_suffix(".svc").filter(|short| self.cluster.is_none() && short.matches('.').count() == 1);
+        rule.matches_name(name, port) || short().is_some_and(|short| rule.matches_name(short, port))
     }
 
     /// The rule that denies a host of this name by any name that it may have.

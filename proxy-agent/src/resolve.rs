@@ -30,6 +30,18 @@ const REMEMBERED: Duration = Duration::from_secs(600);
 /// Addresses that are remembered of one denied name.
 const REMEMBERED_ADDRESSES: usize = 4096;
 
+/// How long a dial waits for a denied name whose addresses are known already: a name server that is silent must not close what
+/// it has nothing to do with.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A denied name.
+#[derive(Debug, Default)]
+struct Denied {
+    known: Mutex<Known>,
+    /// Held while it is looked up.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
 /// What is known of a denied name.
 #[derive(Debug, Default)]
 struct Known {
@@ -44,7 +56,7 @@ pub(crate) struct Resolver {
     permits: Arc<Semaphore>,
     lookups: TaskTracker,
     /// Of the names that the policy denies, and so of as many.
-    denied: Arc<Mutex<HashMap<Host, Arc<tokio::sync::Mutex<Known>>>>>,
+    denied: Arc<Mutex<HashMap<Host, Arc<Denied>>>>,
 }
 
 impl Resolver {
@@ -61,13 +73,33 @@ impl Resolver {
     /// Every address of `host`, a name that the policy denies, that was seen of late. Bound the wait, and go no further without
     /// the answer. A name that has never resolved has none: a rule may speak of a service that this spoke does not have.
     pub(crate) async fn addresses_of_denied(&self, host: &Host) -> Vec<IpAddr> {
-        let known = self.denied.lock().entry(host.clone()).or_default().clone();
-        let mut known = known.lock().await;
-        if known.asked.is_none_or(|asked| asked.elapsed() >= FRESH) {
-            let answer = self.look_up(host, 0).await;
-            known.learn(host, answer, Instant::now());
+        let denied = self.denied.lock().entry(host.clone()).or_default().clone();
+        let is_known = !denied.known.lock().seen.is_empty();
+        let learning = self.learn(host, &denied);
+        if is_known {
+            // Late is no harm: what was seen stays denied.
+            let _ = tokio::time::timeout(PATIENCE, learning).await;
+        } else {
+            learning.await;
         }
+        let known = denied.known.lock();
         known.seen.keys().copied().collect()
+    }
+
+    /// Looks the name up if that was not done of late. Goes on when nobody waits for it any more: the next one would begin anew.
+    async fn learn(&self, host: &Host, denied: &Arc<Denied>) {
+        let turn = denied.turn.clone().lock_owned().await;
+        if denied.known.lock().asked.is_some_and(|asked| asked.elapsed() < FRESH) {
+            return;
+        }
+        let (resolver, host, denied) = (self.clone(), host.clone(), denied.clone());
+        let learning = self.lookups.spawn(async move {
+            let answer = resolver.look_up(&host, 0).await;
+            denied.known.lock().learn(&host, answer, Instant::now());
+            drop(turn);
+        });
+        // It ends without a word only with the runtime.
+        let _ = learning.await;
     }
 
     async fn look_up(&self, host: &Host, port: u16) -> io::Result<Vec<SocketAddr>> {

@@ -300,9 +300,14 @@ impl Agents {
         self.metrics.tunnel_opened(&known.cluster);
         let (Known { cluster, agent, .. }, peer) = (known, member.tunnel.remote_address());
         tracing::info!(%peer, %cluster, %agent, version = member.version, "tunnel opened");
-        Box::pin(self.seen(known, &member.version)).await;
+        // Beside the rest: a store that hangs must hold up neither what the agent says nor the notice of its end.
+        let noting = async {
+            Box::pin(self.seen(known, &member.version)).await;
+            std::future::pending::<()>().await;
+        };
         tokio::select! {
             () = self.listen(known, member, &exporter, control) => {}
+            () = noting => {}
             parting = guest.outstayed(None) => {
                 self.metrics.guest_left("tunnel", parting);
                 member.close(CloseReason::Overloaded, "the agent has newer tunnels, as many as one may have");

@@ -3,6 +3,7 @@
 mod credential;
 mod decision;
 mod failure;
+mod overview;
 mod recorded;
 mod user_credentials;
 mod watch;
@@ -16,14 +17,11 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use registry::{
-    Login, MAX_USER_VALIDITY, ManagedCluster, Registry, Role, Standing, User,
-    api::{
-        ClusterCounts, ClusterList, ClusterView, HubStatus, NewToken, NewUser, TokenCreated, TokenList, TokenView,
-        TunnelView, UserCreated, UserList, UserView,
-    },
+    Login, MAX_USER_VALIDITY, Registry, Role, User,
+    api::{NewToken, NewUser, TokenCreated, TokenList, TokenView, UserCreated, UserList, UserView},
     kube::{
         body::{BodyError, MAX_BODY},
-        rbac::{self, Asked, Attributes, CLUSTER_GROUP, Decision, ReadVerb, Scope, Visible},
+        rbac::{self, Attributes, CLUSTER_GROUP, Decision},
         server::{Answer, Server, Told},
         status::Status,
     },
@@ -106,7 +104,7 @@ impl Api {
     ) -> Response<Body> {
         let is_ours = |path: &str| path.starts_with("/v1/") || path == discovery::PATH;
         if !is_ours(request.uri().path()) {
-            return self.answer_kube(request, login).await;
+            return self.answer_kube(request, origin, login).await;
         }
         let answered = match login {
             Ok(login) => match check_own_word(request.headers()) {
@@ -129,7 +127,12 @@ impl Api {
     }
 
     /// The registry's Kubernetes-style API.
-    async fn answer_kube(&self, request: Request<Incoming>, login: Result<Login, CallerError>) -> Response<Body> {
+    async fn answer_kube(
+        &self,
+        request: Request<Incoming>,
+        origin: &Origin,
+        login: Result<Login, CallerError>,
+    ) -> Response<Body> {
         let asker = match &login {
             Ok(login) => login.caller(),
             // As in Kubernetes, everybody may ask for the version and the health.
@@ -152,7 +155,13 @@ impl Api {
             Err(status) => return kube_status(&status),
         };
         let (bytes, _room) = match body {
-            Ok(body) => body.map_or_else(Default::default, |Whole { bytes, room }| (bytes, Some(room))),
+            Ok(Some(Whole { bytes, room })) => {
+                if let Err(gone) = self.still(&asker, head.headers(), origin) {
+                    return kube_status(&Status::unauthorized(&gone.to_string()));
+                }
+                (bytes, Some(room))
+            }
+            Ok(None) => Default::default(),
             Err(fault) => return kube_status(&body_status(fault)),
         };
         match self.kube.answer(&head.map(|()| bytes), &asker, Timestamp::now()).await {
@@ -172,6 +181,12 @@ impl Api {
             // Nobody comes here by the hub's Unix socket.
             Caller::Socket { .. } => Err(CallerError::Missing),
         }
+    }
+
+    /// Whether who asked is still `asker`, after the time that a body has taken. Their rights are asked again as well.
+    fn still(&self, asker: &rbac::Caller, headers: &HeaderMap, origin: &Origin) -> Result<(), CallerError> {
+        let again = self.login(headers, origin)?;
+        if again.caller() == *asker { Ok(()) } else { Err(CallerError::Missing) }
     }
 
     /// Refuses who lacks a right, naming it.
@@ -223,7 +238,7 @@ impl Api {
             }
             (_, ["v1", "clusters", name, decision @ ..]) => {
                 self.require(asker, "update", REGISTER, "managedclusters/accept", name)?;
-                self.decide(asker, name, decision, request, now).await
+                self.decide(asker, origin, name, decision, request, now).await
             }
             (&Method::GET, ["v1", "tokens"]) => {
                 self.require(asker, "list", REGISTER, "jointokens", "")?;
@@ -232,7 +247,9 @@ impl Api {
             }
             (&Method::POST, ["v1", "tokens"]) => {
                 self.require(asker, "create", REGISTER, "jointokens", "")?;
-                self.create_token(asker, self.body(asker, request).await?, now).await
+                let new = self.body(asker, origin, request).await?;
+                self.require(asker, "create", REGISTER, "jointokens", "")?;
+                self.create_token(asker, new, now).await
             }
             (&Method::DELETE, ["v1", "tokens", id]) => {
                 self.require(asker, "delete", REGISTER, "jointokens", id)?;
@@ -247,7 +264,9 @@ impl Api {
             }
             (&Method::POST, ["v1", "users"]) => {
                 self.require(asker, "create", REGISTER, "users", "")?;
-                self.create_user(asker, self.body(asker, request).await?, now).await
+                let new = self.body(asker, origin, request).await?;
+                self.require(asker, "create", REGISTER, "users", "")?;
+                self.create_user(asker, new, now).await
             }
             (&Method::DELETE, ["v1", "users", name]) => {
                 self.require(asker, "delete", REGISTER, "users", name)?;
@@ -257,7 +276,7 @@ impl Api {
                 Ok(nothing())
             }
             (_, ["v1", "users", name, what @ ..]) if !what.is_empty() => {
-                self.user_credentials(asker, name, what, request, now).await
+                self.user_credentials(asker, origin, name, what, request, now).await
             }
             (&Method::POST, ["v1", "credential"]) => self.issue_credential(asker, origin, request).await,
             (_, ["v1", "status" | "clusters" | "tokens" | "users" | "credential", ..] | ["prometheus", "targets"]) => {
@@ -268,81 +287,16 @@ impl Api {
         }
     }
 
-    fn status(&self) -> HubStatus {
-        let mut counts = ClusterCounts::default();
-        for cluster in self.registry.clusters() {
-            counts.total += 1;
-            match cluster.standing() {
-                Standing::Accepted => counts.accepted += 1,
-                Standing::Pending => counts.pending += 1,
-                Standing::Denied => counts.denied += 1,
-            }
-            if cluster.standing() != Standing::Denied {
-                counts.waiting_agents += cluster.waiting().count() as u64;
-            }
-            if self.tunnels.summary(cluster.name()).tunnels > 0 {
-                counts.available += 1;
-            }
-        }
-        HubStatus {
-            version: env!("CARGO_PKG_VERSION").into(),
-            server_id: self.about.server_id.clone(),
-            started_at: self.about.started_at,
-            pin: self.authorities.current().pin().to_string(),
-            agent_addresses: self.about.agent_addresses.clone(),
-            proxy_address: self.about.proxy_address.clone(),
-            api_address: self.about.api_address.clone(),
-            clusters: counts,
-            connections: self.connections.count() as u64,
-            tunnels: self.tunnels.count() as u64,
-        }
-    }
-
-    /// The clusters that somebody's rights show.
-    fn visible_clusters(&self, asker: &rbac::Caller) -> Visible {
-        let (api_group, resource) = (CLUSTER_GROUP, "managedclusters");
-        let asked = Asked { verb: ReadVerb::List, api_group, resource, scope: Scope::Cluster };
-        self.registry.with_policy(|policy| policy.visible(&asker.user, &asker.groups, &asked))
-    }
-
-    fn clusters(&self, sight: &Visible) -> ClusterList {
-        let clusters = self.registry.clusters();
-        let seen = clusters.iter().filter(|cluster| sight.contains("", cluster.name().as_ref()));
-        ClusterList { items: seen.map(|cluster| self.view(cluster)).collect() }
-    }
-
-    fn cluster(&self, name: &str) -> Answered {
-        let name = cluster_name(name)?;
-        match self.registry.cluster(&name) {
-            Some(cluster) => Ok(json(StatusCode::OK, &self.view(&cluster))),
-            None => {
-                let message = format!("no cluster named {name} is registered; 'cluster-proxy clusters' lists them");
-                Err(failure(StatusCode::NOT_FOUND, "NotFound", message))
-            }
-        }
-    }
-
-    /// A cluster with what its tunnels say at this moment.
-    fn view(&self, cluster: &Arc<ManagedCluster>) -> ClusterView {
-        let summary = self.tunnels.summary(cluster.name());
-        let members = self.tunnels.members(cluster.name());
-        let available = !members.is_empty();
-        let now = Timestamp::now();
-        let tunnel = TunnelView {
-            agents: u32::try_from(summary.agents.len()).unwrap_or(u32::MAX),
-            rtt_milliseconds: summary.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
-            streams: summary.streams as u64,
-            bytes_to_cluster: summary.bytes_to_cluster,
-            bytes_from_cluster: summary.bytes_from_cluster,
-            last_seen: if available { Some(now) } else { cluster.status.last_seen },
-            available,
-        };
-        ClusterView { cluster: ManagedCluster::clone(cluster), tunnel }
-    }
-
     /// The body of a request that `asker` may make.
-    async fn body<T: DeserializeOwned>(&self, asker: &rbac::Caller, request: Request<Incoming>) -> Result<T, Failure> {
+    async fn body<T: DeserializeOwned>(
+        &self,
+        asker: &rbac::Caller,
+        origin: &Origin,
+        request: Request<Incoming>,
+    ) -> Result<T, Failure> {
+        let headers = request.headers().clone();
         let body = self.bodies.read(request.into_body(), &asker.user, BODY_LIMIT).await?;
+        self.still(asker, &headers, origin).map_err(|gone| unknown_asker(&gone))?;
         object(&body.bytes)
     }
 

@@ -145,6 +145,8 @@ impl Audit {
         if queue.end || queue.events.len() >= QUEUE {
             queue.lost += 1;
             shared.lost.inc();
+            // Also where writing fails by never ending.
+            shared.failing.set(1);
         } else {
             queue.events.push_back((Timestamp::now(), event));
         }
@@ -246,7 +248,8 @@ impl Writer {
     fn tell(&mut self, written: io::Result<()>) {
         let Err(error) = written else {
             self.pending = 0;
-            if self.told.take().is_some() {
+            let told = self.told.take().is_some();
+            if told || self.shared.failing.get() != 0 {
                 self.shared.failing.set(0);
                 tracing::info!(lost = self.shared.lost.get(), "the audit log takes events again");
             }

@@ -76,6 +76,7 @@ impl Bodies {
     {
         let told = body.size_hint().exact().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
         if told.is_some_and(|length| length > limit) {
+            pass_over(body, 2 * limit).await;
             return Err(BodyFault::TooLarge(limit));
         }
         let mut room = self.room(user, told.unwrap_or_else(|| FIRST.min(limit))).await?;
@@ -85,6 +86,8 @@ impl Bodies {
             let Ok(data) = frame.map_err(|_| BodyFault::Broken)?.into_data() else { continue };
             let length = bytes.len() + data.len();
             if length > limit {
+                drop((room, bytes));
+                pass_over(body, limit).await;
                 return Err(BodyFault::TooLarge(limit));
             }
             if length > room.bytes {
@@ -113,6 +116,21 @@ impl Bodies {
             Ok(None) | Err(_) => Err(BodyFault::Crowded),
         }
     }
+}
+
+/// Throws away what still comes of a body, `most` bytes at most: a client reads no answer while it sends.
+async fn pass_over<B: Body<Data = Bytes> + Unpin>(mut body: B, most: usize) {
+    let passing = async {
+        let mut passed = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            passed += frame.data_ref().map_or(0, Bytes::len);
+            if passed > most {
+                break;
+            }
+        }
+    };
+    // Who is late loses the answer.
+    let _ = tokio::time::timeout(PATIENCE, passing).await;
 }
 
 #[cfg(test)]

@@ -84,7 +84,11 @@ impl Browsers {
         if self.services == ServiceUrls::NoBrowsers && (has_origin || site.is_some()) {
             return Err(PageError::Services);
         }
-        let is_own = |origin: &HeaderValue| host(request).is_some_and(|host| is_origin_of(origin.as_bytes(), &host));
+        // A form of a page that tells no referrer has the origin "null"; that it is the same site's only the browser can say.
+        let of_nobody = |origin: &HeaderValue| origin == "null" && site.is_some_and(|site| site == b"same-origin");
+        let is_own = |origin: &HeaderValue| {
+            of_nobody(origin) || host(request).is_some_and(|host| is_origin_of(origin.as_bytes(), &host))
+        };
         if !headers.get_all(header::ORIGIN).iter().all(is_own) {
             return Err(PageError::Foreign);
         }

@@ -47,12 +47,16 @@ pub(crate) struct Credentials {
 pub(crate) enum CallerError {
     #[error(
         "credentials are required: a user token as the proxy password or as Bearer, or a user certificate over TLS; \
-         an administrator makes them with 'cluster-proxy user create NAME'"
+         an administrator makes them with 'cluster-proxy user create NAME --cluster CLUSTER'"
     )]
     Missing,
-    #[error("the token is not known here; ask an administrator for a new one ('cluster-proxy user create NAME')")]
+    #[error(
+        "the token is not known here; ask an administrator for a new one ('cluster-proxy user token create USER --name NAME')"
+    )]
     UnknownToken,
-    #[error("the token ended at {at}; an administrator makes another: 'cluster-proxy user token create {user}'")]
+    #[error(
+        "the token ended at {at}; an administrator makes another: 'cluster-proxy user token create {user} --name NAME'"
+    )]
     ExpiredToken { user: UserName, at: Timestamp },
     #[error("the credentials cannot be read; send 'Basic' with CLUSTER:TOKEN, or 'Bearer' with the token")]
     Malformed,

@@ -27,8 +27,13 @@ pub(crate) struct Health {
 
 impl Health {
     pub(crate) fn answer(&self, request: &Request<Incoming>, peer: SocketAddr) -> Response<Body> {
-        // On this machine a browser is near. Elsewhere a scraper may know the hub by any name.
-        let named = if peer.ip().to_canonical().is_loopback() { self.browsers.check_name(request) } else { Ok(()) };
+        let is_metrics = request.uri().path() == "/metrics";
+        // On this machine a browser is near. Elsewhere a scraper may know the hub by any name, and health tells nothing.
+        let named = if is_metrics && peer.ip().to_canonical().is_loopback() {
+            self.browsers.check_name(request)
+        } else {
+            Ok(())
+        };
         if let Err(error) = named {
             return plain(error.status(), format!("{error}\n"));
         }

@@ -54,8 +54,8 @@ impl OpenError {
             Self::Route(_) => StatusCode::BAD_REQUEST,
             Self::Forbidden { .. } | Self::Cut => StatusCode::FORBIDDEN,
             Self::UnknownCluster { .. } => StatusCode::NOT_FOUND,
-            Self::Caller(CallerError::Throttled | CallerError::Crowded(_))
-            | Self::NotAccepted(_)
+            Self::Caller(CallerError::Throttled | CallerError::Crowded(_)) => StatusCode::TOO_MANY_REQUESTS,
+            Self::NotAccepted(_)
             | Self::ClusterDenied(_)
             | Self::Away { .. }
             | Self::Overloaded(_)

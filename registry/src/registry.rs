@@ -16,7 +16,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use thiserror::Error;
-use tokio::sync::broadcast;
+use tokio::sync::{Mutex, MutexGuard, broadcast};
 
 pub use self::users::{NewUserError, TokenRefusal, UserError, new_uid};
 
@@ -39,6 +39,8 @@ pub struct Registry {
     /// Written by the store's writer alone.
     view: Arc<RwLock<View>>,
     changes: broadcast::Sender<Change>,
+    /// Held from the decision on what a write hands out until it is stored.
+    turn: Mutex<()>,
 }
 
 /// Why a cluster was not changed.
@@ -108,7 +110,7 @@ impl Registry {
                     .map_err(|source| OpenError::Damaged { path: backend.place(), source: source.into() })?;
             }
         }
-        Ok(Self { store, view, changes })
+        Ok(Self { store, view, changes, turn: Mutex::default() })
     }
 
     /// Finishes what is being written and closes the file. Questions are still answered; changes end with an error.
@@ -119,6 +121,11 @@ impl Registry {
     /// Announces every change after this call. A receiver that lags must look at everything anew.
     pub fn changes(&self) -> broadcast::Receiver<Change> {
         self.changes.subscribe()
+    }
+
+    /// The turn to decide on what a write hands out and to store it. Hubs that share an etcd have one each.
+    pub(crate) async fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().await
     }
 
     /// What is beneath, for an API that needs revisions, lists and watches.

@@ -197,9 +197,10 @@ impl From<OpenError> for Failure {
             OpenError::Broken(_) | OpenError::Silent => {
                 (Exit::Unavailable, "'cluster-proxy status' shows whether it is well")
             }
-            OpenError::CertificateRefused(_) => {
-                (Exit::NotAllowed, "ask an administrator for new credentials ('cluster-proxy user create NAME')")
-            }
+            OpenError::CertificateRefused(_) => (
+                Exit::NotAllowed,
+                "ask an administrator for new credentials ('cluster-proxy user renew NAME', or 'user token create NAME --name TOKEN')",
+            ),
             OpenError::NoHttp => (Exit::Other, "correct 'proxy' in the credentials' hub.toml"),
             OpenError::Refused { status, .. } => match status {
                 StatusCode::FORBIDDEN | StatusCode::PROXY_AUTHENTICATION_REQUIRED => (Exit::NotAllowed, ""),

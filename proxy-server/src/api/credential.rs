@@ -30,7 +30,7 @@ impl Api {
         request: Request<Incoming>,
     ) -> Answered {
         let headers = request.headers().clone();
-        let NewCredential { csr, validity_seconds } = self.body(asker, request).await?;
+        let NewCredential { csr, validity_seconds } = self.body(asker, origin, request).await?;
         if !(1..=MAX_CREDENTIAL_SECONDS).contains(&validity_seconds) {
             let message = format!("validitySeconds is {validity_seconds}; ask for 1 to {MAX_CREDENTIAL_SECONDS}");
             return Err(failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message));

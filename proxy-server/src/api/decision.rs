@@ -7,16 +7,18 @@ use jiff::Timestamp;
 use registry::{AgentPhase, ClusterError, api::ShownAgents, kube::rbac};
 
 use super::{
-    Answered, Api, cluster_name,
+    Answered, Api, REGISTER, cluster_name,
     failure::{bad_request, failure},
     nothing,
 };
+use crate::http_port::Origin;
 
 impl Api {
     /// Decides; the asker's right has been checked. `decision` is the path behind the cluster's name.
     pub(super) async fn decide(
         &self,
         asker: &rbac::Caller,
+        origin: &Origin,
         name: &str,
         decision: &[&str],
         request: Request<Incoming>,
@@ -25,7 +27,8 @@ impl Api {
         let (cluster, administrator) = (cluster_name(name)?, asker.user.as_str());
         match (request.method(), decision) {
             (&Method::POST, ["accept"]) => {
-                let ShownAgents { agents } = self.body(asker, request).await?;
+                let ShownAgents { agents } = self.body(asker, origin, request).await?;
+                self.require(asker, "update", REGISTER, "managedclusters/accept", name)?;
                 self.registry.accept(&cluster, &agents, now).await?;
                 tracing::info!(administrator, %cluster, ?agents, "cluster accepted");
             }
@@ -34,7 +37,8 @@ impl Api {
                 tracing::info!(administrator, %cluster, "cluster denied");
             }
             (&Method::POST, ["revoke"]) => {
-                let ShownAgents { agents } = self.body(asker, request).await?;
+                let ShownAgents { agents } = self.body(asker, origin, request).await?;
+                self.require(asker, "update", REGISTER, "managedclusters/accept", name)?;
                 self.registry.decide_agents(&cluster, &agents, AgentPhase::Denied).await?;
                 tracing::info!(administrator, %cluster, ?agents, "agents revoked");
             }

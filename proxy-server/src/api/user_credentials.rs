@@ -17,12 +17,14 @@ use super::{
     failure::{Failure, bad_request, failure},
     json, lacking, nothing,
 };
+use crate::http_port::Origin;
 
 impl Api {
     /// Serves what is below a user's name. A user sees and deletes its own tokens; others need the right.
     pub(super) async fn user_credentials(
         &self,
         asker: &rbac::Caller,
+        origin: &Origin,
         name: &str,
         what: &[&str],
         request: Request<Incoming>,
@@ -39,7 +41,7 @@ impl Api {
             }
             (&Method::POST, ["tokens"]) => {
                 self.require(asker, "create", REGISTER, "users/tokens", name)?;
-                let NewUserToken { name: token, validity_seconds } = self.body(asker, request).await?;
+                let NewUserToken { name: token, validity_seconds } = self.body(asker, origin, request).await?;
                 self.may_hand_out(asker, &user)?;
                 let validity = Duration::from_secs(validity_seconds);
                 let (token, text) = self.registry.create_user_token(&user, &token, validity, now).await?;
@@ -55,7 +57,7 @@ impl Api {
             }
             (&Method::POST, ["certificate"]) => {
                 self.require(asker, "create", REGISTER, "users/tokens", name)?;
-                let NewCredential { csr, validity_seconds } = self.body(asker, request).await?;
+                let NewCredential { csr, validity_seconds } = self.body(asker, origin, request).await?;
                 self.may_hand_out(asker, &user)?;
                 let validity = Duration::from_secs(validity_seconds);
                 check_validity(validity)?;
@@ -78,9 +80,12 @@ impl Api {
         if asker.user == name { Ok(()) } else { self.require(asker, verb, REGISTER, "users/tokens", name) }
     }
 
-    /// Who hands out another's credentials can use them, and so must hold what they give. Not even to oneself: a stolen
-    /// certificate would be renewed for ever. Asked once the body is there: the user may be another by then.
+    /// Who hands out another's credentials can use them, and so must hold what they give here, and may speak as that user, to
+    /// whose name the clusters bind more. Not even to oneself: a stolen certificate would be renewed for ever. Asked once the
+    /// body is there: the user may be another by then.
     fn may_hand_out(&self, asker: &rbac::Caller, user: &UserName) -> Result<(), Failure> {
+        self.require(asker, "create", REGISTER, "users/tokens", user.as_ref())?;
+        self.require(asker, "impersonate", "", "users", user.as_ref())?;
         let known = self.registry.user(user).ok_or_else(|| UserError::Unknown { name: user.clone() })?;
         self.registry.may_speak_for(asker, &known).map_err(|escalation| lacking(&escalation))
     }

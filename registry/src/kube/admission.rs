@@ -50,6 +50,7 @@ impl Admission<'_> {
     pub(crate) fn release(&self, before: &Value) -> Result<(), Status> {
         match self.resource.plural {
             "managedclustersets" => self.release_set(before),
+            "clusterroles" => self.check_the_hubs(object::name(before)),
             "namespaces" => self.release_namespace(before),
             _ => Ok(()),
         }

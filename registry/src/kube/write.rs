@@ -4,9 +4,12 @@
 mod approval;
 mod namespace;
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
+use tokio::{sync::MutexGuard, time::timeout};
 
 use super::{
     access::{Access, On},
@@ -75,12 +78,25 @@ enum By {
 
 /// How often a write without a revision of its own is decided anew because another one came first.
 const ATTEMPTS: usize = 100;
+/// What may hand out rights: one write of these is decided and stored at a time.
+const HANDS_OUT: [&str; 7] = [
+    "managedclusters",
+    "managedclustersets",
+    "managedclustersetbindings",
+    "roles",
+    "clusterroles",
+    "rolebindings",
+    "clusterrolebindings",
+];
+/// How long a write waits for those before it.
+const TURN: Duration = Duration::from_secs(10);
 /// How often a name is drawn for `generateName`.
 const DRAWS: usize = 8;
 
 impl Write<'_> {
     /// Stores a new object, under `body`'s name or one drawn for its `generateName`.
     pub(crate) async fn create(&self, body: Body) -> Result<Written, Status> {
+        let _turn = self.turn().await?;
         let (mut object, warnings) = self.completed(body.object, body.duplicates.messages().collect())?;
         if !object::metadata(&object, "resourceVersion").is_empty() {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
@@ -103,6 +119,7 @@ impl Write<'_> {
 
     /// Replaces an object by `body`.
     pub(crate) async fn update(&self, name: &str, body: Body) -> Result<Written, Status> {
+        let _turn = self.turn().await?;
         let (sent, warnings) = self.completed(body.object, body.duplicates.messages().collect())?;
         check_name(name, &sent)?;
         if object::metadata(&sent, "resourceVersion").is_empty() && !self.resource.built_in {
@@ -119,6 +136,7 @@ impl Write<'_> {
 
     /// Changes an object by a patch, decided anew on what is stored when another write came first.
     pub(crate) async fn patch(&self, name: &str, patch: &Patch) -> Result<Written, Status> {
+        let _turn = self.turn().await?;
         let warned = Mutex::default();
         let patched = |before: &Value| {
             let fields = before.as_object().cloned().unwrap_or_default();
@@ -133,6 +151,7 @@ impl Write<'_> {
 
     /// Merges what one manager wants of an object into it, or makes it (server-side apply).
     pub(crate) async fn apply(&self, name: &str, body: Body) -> Result<Written, Status> {
+        let _turn = self.turn().await?;
         let (wanted, warnings) = self.received(body.object, body.duplicates.messages().collect())?;
         check_name(name, &wanted)?;
         let api_version = self.resource.api_version();
@@ -179,6 +198,16 @@ impl Write<'_> {
             }
         }
         Err(Status::modified(self.resource, name))
+    }
+
+    /// What two writes hand out together nobody would have been asked for, were both decided before either is stored.
+    async fn turn(&self) -> Result<Option<MutexGuard<'_, ()>>, Status> {
+        if !HANDS_OUT.contains(&self.resource.plural) || self.subresource.is_some() {
+            return Ok(None);
+        }
+        let turn = timeout(TURN, self.access.registry.turn()).await;
+        turn.map(Some)
+            .map_err(|_| Status::unavailable("other changes of rights are being stored; try again in a moment"))
     }
 
     /// What was sent, with the defaults of what was left out, and what to warn of.

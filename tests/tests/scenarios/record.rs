@@ -75,7 +75,7 @@ fn events(log: &std::path::Path) -> Result<Vec<Value>> {
 fn has(event: &Value, fields: &[(&str, &str)]) -> bool {
     fields.iter().all(|(name, value)| match &event[*name] {
         Value::String(found) => found == value,
-        found => found.to_string() == *value,
+        found => *value == found.to_string().as_str(),
     })
 }
 

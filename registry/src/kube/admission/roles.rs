@@ -6,7 +6,7 @@ use super::Admission;
 use crate::kube::{
     cause::Cause,
     object,
-    rbac::{self, BindError, RBAC_GROUP, RoleKind, RoleWrite},
+    rbac::{self, BindError, Policy, RBAC_GROUP, RoleKind, RoleWrite, builtin},
     status::Status,
     strategy,
 };
@@ -33,8 +33,20 @@ impl Admission<'_> {
         if self.resource.namespaced {
             return Ok(());
         }
+        self.check_the_hubs(name)?;
         let gathered = self.access.registry.with_policy(|policy| policy.may_gather(caller, &role));
         gathered.map_err(|escalation| self.forbidden(name, &escalation.to_string()))
+    }
+
+    /// A ClusterRole that the hub makes by itself is changed and deleted only by who holds all that it could be made with.
+    pub(super) fn check_the_hubs(&self, role: &str) -> Result<(), Status> {
+        let caller = self.access.caller;
+        let holds_all = |policy: &Policy| policy.covers(&caller.user, &caller.groups, "", &rbac::everything()).is_ok();
+        if !builtin::is_the_hubs(role) || self.access.registry.with_policy(holds_all) {
+            return Ok(());
+        }
+        let why = "the hub makes this role by itself, and who may do everything alone changes it; use another name";
+        Err(self.forbidden(role, why))
     }
 
     pub(super) fn admit_binding(&self, before: Option<&Value>, after: &mut Value) -> Result<(), Status> {

@@ -1,8 +1,10 @@
 //! The roles and bindings that exist from the start, and those of each cluster set.
 
+use std::{collections::BTreeSet, sync::LazyLock};
+
 use serde_json::{Value, json};
 
-use crate::kube::sets::CLUSTER_SET_LABEL;
+use crate::kube::{object, sets::CLUSTER_SET_LABEL};
 
 use super::{CLUSTER_GROUP, CLUSTERS, MASTERS, PROXY, RBAC_GROUP, SETS};
 
@@ -20,6 +22,17 @@ const READ: [&str; 3] = ["get", "list", "watch"];
 const WRITE: [&str; 5] = ["create", "update", "patch", "delete", "deletecollection"];
 const AUTHENTICATED: &str = "system:authenticated";
 const UNAUTHENTICATED: &str = "system:unauthenticated";
+
+/// Whether the hub makes the ClusterRole by itself when it is missing: at its start, for a set, for a user. Whoever could empty
+/// such a role, bind it and delete it would be given what it is filled with.
+pub(crate) fn is_the_hubs(role: &str) -> bool {
+    let of_a_user = || role.strip_prefix(USER).is_some_and(|rest| rest.starts_with(':'));
+    role.starts_with(SET_ROLE) || of_a_user() || DEFAULTS.contains(role)
+}
+
+/// The names of the default ClusterRoles.
+static DEFAULTS: LazyLock<BTreeSet<String>> =
+    LazyLock::new(|| cluster_roles().iter().map(|role| object::name(role).to_owned()).collect());
 
 /// The default ClusterRoles, to be made when they are missing.
 pub fn cluster_roles() -> Vec<Value> {

@@ -1,10 +1,11 @@
 //! Approval: what an admin says to a joining agent's request, said in the words of Kubernetes' certificate requests.
 
+use certs::ClusterName;
 use serde_json::Value;
 
 use super::{Effect, Write, Written};
 use crate::cluster::AgentPhase;
-use crate::kube::{cause::Cause, object, projection, status::Status};
+use crate::kube::{cause::Cause, object, projection, rbac::REGISTER_GROUP, status::Status};
 use crate::registry::ClusterError;
 
 impl Write<'_> {
@@ -13,7 +14,7 @@ impl Write<'_> {
         let (was, wanted) = (decision(before), decision(sent));
         let unknown = || Status::not_found(self.resource, name);
         let (cluster, _) = projection::request_names(name).ok_or_else(unknown)?;
-        let (Ok(cluster), Some(agent)) = (cluster.parse(), projection::shown_agent(before)) else {
+        let (Ok(cluster), Some(agent)) = (cluster.parse::<ClusterName>(), projection::shown_agent(before)) else {
             return Err(unknown());
         };
         if conditions(sent, "Approved") && conditions(sent, "Denied") {
@@ -32,7 +33,16 @@ impl Write<'_> {
         if was == wanted || self.options.dry_run {
             return Ok((before.clone(), Effect::Changed));
         }
-        let registry = self.access.registry;
+        let (registry, access) = (self.access.registry, self.access);
+        if wanted == Some("Approved")
+            && !access.may("update", REGISTER_GROUP, "managedclusters/accept", cluster.as_ref())
+        {
+            let why = format!(
+                "user {:?} cannot let agents into cluster {cluster} (update managedclusters/accept)",
+                access.user()
+            );
+            return Err(Status::forbidden(self.resource, name, &why));
+        }
         let phase = if wanted == Some("Approved") { AgentPhase::Accepted } else { AgentPhase::Denied };
         let decided = registry.decide_agents(&cluster, &[agent], phase).await;
         decided.map_err(|error| self.undecided(name, error))?;

@@ -54,7 +54,7 @@ async fn the_admin_of_a_set_does_their_day_and_reaches_no_other_cluster() -> Res
         format!("{}spec:\n  clusterSelector:\n    selectorType: LabelSelector\n    labelSelector: {{}}\n", set("dev"));
     let file = mallory.file(&applied)?;
     mallory.refused(&format!("apply --server-side --force-conflicts -f {file}"), LACKS).await?;
-    mallory.refused(&format!("label --overwrite mcl c2 {SET}=dev"), "cannot add/remove a ManagedCluster").await?;
+    mallory.refused(&format!("label --overwrite mcl c2 {SET}=dev"), "(Forbidden)").await?;
     mallory.refused("get mcl c2", "(Forbidden)").await?;
     // What is theirs they move as before.
     mallory.ok("get mcl c1").await?;

@@ -346,6 +346,70 @@ async fn a_user_is_made_only_by_who_holds_all_that_is_bound_to_the_name_and_the_
 }
 
 #[tokio::test]
+async fn a_role_that_the_hub_fills_is_nobodys_to_empty_and_bind() {
+    let hub = two_sets().await;
+    let rolly = admin_of_the_hub(&hub).await;
+    let roles = format!("{RBAC}/clusterroles");
+    let set_role = "open-cluster-management:managedclusterset:admin";
+    for name in [&format!("{set_role}:future"), "cluster-proxy:user:newbie"] {
+        rolly.post(&roles, role(name, json!([]))).await.refused(403, "Forbidden");
+    }
+    hub.admin().post(&roles, role(&format!("{set_role}:late"), json!([]))).await.ok();
+    for name in [&format!("{set_role}:late"), "cluster-admin", "cluster-proxy:admin"] {
+        let at = format!("{roles}/{name}");
+        rolly.delete(&at).await.refused(403, "Forbidden");
+        rolly.patch(&at, json!({"rules": []})).await.refused(403, "Forbidden");
+    }
+}
+
+#[tokio::test]
+async fn writes_at_the_same_moment_hand_out_no_more_than_one_after_the_other() {
+    let mut landed = 0;
+    for _ in 0..20 {
+        let hub = two_sets().await;
+        let admin = hub.admin();
+        let space = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "m"}});
+        admin.post("/api/v1/namespaces", space).await.ok();
+        let opens = role("opens", json!([rule(GROUP, &["managedclusters"], &["proxy"], &[])]));
+        admin.post(&format!("{RBAC}/clusterroles"), opens).await.ok();
+        let bindings = format!("{RBAC}/namespaces/m/rolebindings");
+        let in_space = |name: &str| {
+            let mut binding = binding(name, "opens", "racer");
+            binding["kind"] = json!("RoleBinding");
+            binding
+        };
+        admin.post(&bindings, in_space("before")).await.ok();
+        let writes = json!([
+            rule(GROUP, &["managedclustersetbindings"], &["create"], &[]),
+            rule(RBAC_GROUP, &["rolebindings"], &["create", "delete"], &[]),
+        ]);
+        hub.grant("racer", "m", writes).await;
+        hub.grant("racer", "", json!([rule(GROUP, &["managedclustersets/bind"], &["create"], &["prod"])])).await;
+        let racer = hub.user("racer");
+        let sets = format!("/apis/{GROUP}/v1beta2/namespaces/m/managedclustersetbindings");
+        let set = json!({
+            "apiVersion": format!("{GROUP}/v1beta2"), "kind": "ManagedClusterSetBinding",
+            "metadata": {"name": "prod"}, "spec": {"clusterSet": "prod"},
+        });
+        racer.post(&sets, set.clone()).await.refused(403, "Forbidden");
+        let before = format!("{bindings}/before");
+        let trying = async {
+            for _ in 0..50 {
+                if racer.post(&sets, set.clone()).await.code == 201 {
+                    return true;
+                }
+                tokio::task::yield_now().await;
+            }
+            false
+        };
+        let (_, after, bound) = tokio::join!(racer.delete(&before), racer.post(&bindings, in_space("after")), trying);
+        landed += usize::from(after.code == 201) + usize::from(bound);
+        assert!(!reaches(&hub, "racer", "in-prod"), "{} {bound}", after.code);
+    }
+    assert!(landed > 0, "no write has come through");
+}
+
+#[tokio::test]
 async fn a_token_lets_in_only_what_its_maker_may_accept() {
     let hub = Hub::new().await;
     let accept = |names: &[&str]| rule(REGISTER, &["managedclusters/accept"], &["update"], names);

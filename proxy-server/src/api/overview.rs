@@ -1,0 +1,87 @@
+//! What the hub shows of itself and of its clusters, with what their tunnels say at this moment.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use jiff::Timestamp;
+use registry::{
+    ManagedCluster, Standing,
+    api::{ClusterCounts, ClusterList, ClusterView, HubStatus, TunnelView},
+    kube::rbac::{self, Asked, CLUSTER_GROUP, ReadVerb, Scope, Visible},
+};
+
+use super::{Answered, Api, cluster_name, failure::failure, json};
+
+impl Api {
+    pub(super) fn status(&self) -> HubStatus {
+        let mut counts = ClusterCounts::default();
+        for cluster in self.registry.clusters() {
+            counts.total += 1;
+            match cluster.standing() {
+                Standing::Accepted => counts.accepted += 1,
+                Standing::Pending => counts.pending += 1,
+                Standing::Denied => counts.denied += 1,
+            }
+            if cluster.standing() != Standing::Denied {
+                counts.waiting_agents += cluster.waiting().count() as u64;
+            }
+            if self.tunnels.summary(cluster.name()).tunnels > 0 {
+                counts.available += 1;
+            }
+        }
+        HubStatus {
+            version: env!("CARGO_PKG_VERSION").into(),
+            server_id: self.about.server_id.clone(),
+            started_at: self.about.started_at,
+            pin: self.authorities.current().pin().to_string(),
+            agent_addresses: self.about.agent_addresses.clone(),
+            proxy_address: self.about.proxy_address.clone(),
+            api_address: self.about.api_address.clone(),
+            clusters: counts,
+            connections: self.connections.count() as u64,
+            tunnels: self.tunnels.count() as u64,
+        }
+    }
+
+    /// The clusters that somebody's rights show.
+    pub(super) fn visible_clusters(&self, asker: &rbac::Caller) -> Visible {
+        let (api_group, resource) = (CLUSTER_GROUP, "managedclusters");
+        let asked = Asked { verb: ReadVerb::List, api_group, resource, scope: Scope::Cluster };
+        self.registry.with_policy(|policy| policy.visible(&asker.user, &asker.groups, &asked))
+    }
+
+    pub(super) fn clusters(&self, sight: &Visible) -> ClusterList {
+        let clusters = self.registry.clusters();
+        let seen = clusters.iter().filter(|cluster| sight.contains("", cluster.name().as_ref()));
+        ClusterList { items: seen.map(|cluster| self.view(cluster)).collect() }
+    }
+
+    pub(super) fn cluster(&self, name: &str) -> Answered {
+        let name = cluster_name(name)?;
+        match self.registry.cluster(&name) {
+            Some(cluster) => Ok(json(StatusCode::OK, &self.view(&cluster))),
+            None => {
+                let message = format!("no cluster named {name} is registered; 'cluster-proxy clusters' lists them");
+                Err(failure(StatusCode::NOT_FOUND, "NotFound", message))
+            }
+        }
+    }
+
+    /// A cluster with what its tunnels say at this moment.
+    pub(super) fn view(&self, cluster: &Arc<ManagedCluster>) -> ClusterView {
+        let summary = self.tunnels.summary(cluster.name());
+        let members = self.tunnels.members(cluster.name());
+        let available = !members.is_empty();
+        let now = Timestamp::now();
+        let tunnel = TunnelView {
+            agents: u32::try_from(summary.agents.len()).unwrap_or(u32::MAX),
+            rtt_milliseconds: summary.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
+            streams: summary.streams as u64,
+            bytes_to_cluster: summary.bytes_to_cluster,
+            bytes_from_cluster: summary.bytes_from_cluster,
+            last_seen: if available { Some(now) } else { cluster.status.last_seen },
+            available,
+        };
+        ClusterView { cluster: ManagedCluster::clone(cluster), tunnel }
+    }
+}
