@@ -30,23 +30,28 @@ async fn an_agent_has_a_handful_of_tunnels_and_the_newest_stay() -> Result<()> {
     ensure!(opened.len() >= 20, "{} tunnels were opened", opened.len());
     let refused = refused.unwrap_or_default();
     ensure!(refused.contains("this agent opens too many tunnels"), "{refused}");
-    wait_for(BOUND, "the older tunnels to be closed", async || {
-        let tunnels = hub.cluster("a").await?["tunnel"].clone();
-        let metrics = tests::metrics::Metrics::fetch(hub.addresses().metrics).await?;
-        let count = metrics.sum("proxy_server_tunnels", &[("cluster", "a")]);
-        ensure!(count == 8.0, "{count} tunnels: {tunnels}");
-        Ok(())
-    })
-    .await?;
+    has_tunnels(&hub, 8.0).await?;
     match opened[0].lost().await? {
         Loss::Closed { reason: CloseReason::Overloaded, .. } => {}
         other => anyhow::bail!("{other}"),
     }
     // The newest serves, and so does the neighbour.
     let newest = opened.pop().expect("many were opened");
+    drop(opened);
+    has_tunnels(&hub, 1.0).await?;
     newest.connect(&hub.client("a")?, "target:80").await?;
     neighbour.connect(&hub.client("b")?, "target:80").await?;
     Ok(())
+}
+
+async fn has_tunnels(hub: &Hub, wanted: f64) -> Result<()> {
+    wait_for(BOUND, "the tunnels of cluster a", async || {
+        let metrics = tests::metrics::Metrics::fetch(hub.addresses().metrics).await?;
+        let count = metrics.sum("proxy_server_tunnels", &[("cluster", "a")]);
+        ensure!(count == wanted, "{count} tunnels, not {wanted}");
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test]
