@@ -28,7 +28,8 @@ FUZZ_TARGETS ?= head gateway_path forward socks5 hpack packets wire yaml protobu
 FUZZ_FLAGS = -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -len_control=10 -timeout=20 -rss_limit_mb=1024 -print_final_stats=1
 
 fuzz:
-	RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/fuzz/instrument.sh $(CARGO) build --locked -p fuzz --features libfuzzer
+	RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/fuzz/instrument.sh \
+	$(CARGO) build --workspace --bin fuzz --features fuzz/libfuzzer --locked
 	for target in $(FUZZ_TARGETS); do folder=$(TARGET)/fuzz/$$target; mkdir -p $$folder && \
 	$(TARGET)/debug/fuzz $$folder -artifact_prefix=$$folder/ $(FUZZ_FLAGS) || exit 1; done
 
