@@ -58,7 +58,7 @@ struct RunArgs {
     #[arg(long, value_name = "FOLDER")]
     state: Option<String>,
     /// Let the hub reach only what such rules name: HOST_OR_CIDR[:PORT[-PORT]], like 'grafana.monitoring:80', '@cluster' for the
-    /// Kubernetes API and the Services of the agent's own cluster, or '*' [default: @cluster in a pod, elsewhere nothing].
+    /// Kubernetes API and the Services of the agent's own cluster, or '*'. Without a rule: '@cluster' in a pod, elsewhere nothing.
     #[arg(long, value_name = "RULE")]
     allow: Vec<String>,
     /// Never let the hub reach what such rules name, by none of the names and addresses that it has.
