@@ -30,7 +30,7 @@ pub(crate) struct Settings<'s> {
 
 /// Everything that is wrong with the settings.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the configuration is wrong:\n  {}", .0.join("\n  "))]
+#[error("the configuration is wrong: {}", .0.join("; "))]
 pub struct ConfigErrors(pub Vec<String>);
 
 /// Where a value was found, as the operator knows it.

@@ -39,7 +39,9 @@ struct Tunnel {
 impl Tunnel {
     async fn start() -> Result<Self> {
         let memory = ["--tunnel-memory", TUNNEL_MEMORY];
-        let hub = Hub::builder().args(memory).start().await?;
+        // Those who stall and those beside them are one user here.
+        let caps = ["--max-connections-per-user-per-cluster", "4000"];
+        let hub = Hub::builder().args(memory).args(caps).start().await?;
         let spoke = Spoke::of(&hub, "c1").args(memory).start().await?;
         Ok(Self { spoke, hub, target: transfer::start().await? })
     }
