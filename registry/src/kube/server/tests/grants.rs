@@ -432,3 +432,38 @@ async fn a_token_lets_in_only_what_its_maker_may_accept() {
     hub.grant("eve", "", json!([accept(&[])])).await;
     assert!(made(None, true) && made(Some("c2"), true));
 }
+
+#[tokio::test]
+async fn a_request_is_approved_only_by_who_may_accept_its_cluster() {
+    let hub = Hub::new().await;
+    let new = crate::token::NewToken {
+        cluster: None,
+        auto_accept: false,
+        reusable: false,
+        time_to_live: Duration::from_secs(60),
+        created_by: "root".to_owned(),
+    };
+    let ask = crate::join::JoinAsk {
+        token: hub.registry.create_token(new, now()).await.unwrap().1,
+        cluster: Some("c1".parse().unwrap()),
+        agent: "a1".parse().unwrap(),
+        key: format!("sha256:{:064x}", 1).parse().unwrap(),
+        version: String::new(),
+        request: Vec::new(),
+        address: None,
+    };
+    hub.registry.request_join(ask, now()).await.unwrap();
+    let requests = "certificates.k8s.io";
+    let approves = rule(requests, &["certificatesigningrequests/approval"], &["update"], &[]);
+    let reads = rule(requests, &["certificatesigningrequests"], &["get"], &[]);
+    hub.grant("eve", "", json!([approves, reads])).await;
+    let at = format!("/apis/{requests}/v1/certificatesigningrequests/c1.a1");
+    let mut request = hub.user("eve").get(&at).await.ok();
+    request["status"]["conditions"] =
+        json!([{"type": "Approved", "status": "True", "reason": "Looked", "message": ""}]);
+    let approval = format!("{at}/approval");
+    hub.user("eve").put(&approval, request.clone()).await.refused(403, "Forbidden");
+    hub.grant("vera", "", json!([approves, reads, rule(REGISTER, &["managedclusters/accept"], &["update"], &["c1"])]))
+        .await;
+    hub.user("vera").put(&approval, request).await.ok();
+}
