@@ -52,22 +52,31 @@ impl HeadError {
 
 /// Reads the first head; bound the wait.
 pub(crate) async fn read(client: &mut Client) -> Result<Head, HeadError> {
+    let mut parsed = 0;
     loop {
-        match parse(client.ahead())? {
-            Some((length, head)) => {
+        if is_worth_parsing(client.ahead(), parsed) {
+            parsed = client.ahead().len();
+            if let Some((length, head)) = parse(client.ahead())? {
                 if matches!(head, Head::Connect { .. }) {
                     bytes::Buf::advance(client.ahead(), length);
                 }
                 return Ok(head);
             }
-            None if client.ahead().len() >= HEAD_LIMIT => return Err(HeadError::TooLarge),
-            None => {}
+        }
+        if client.ahead().len() >= HEAD_LIMIT {
+            return Err(HeadError::TooLarge);
         }
         match client.read_ahead().await {
             Ok(0) | Err(_) => return Err(HeadError::Ended),
             Ok(_) => {}
         }
     }
+}
+
+/// Whether what came after the first `parsed` bytes can say more: the end of a line, or as much again. A head that comes
+/// byte by byte must not be parsed for each.
+fn is_worth_parsing(bytes: &[u8], parsed: usize) -> bool {
+    bytes[parsed..].contains(&b'\n') || bytes.len() >= parsed * 2
 }
 
 pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(usize, Head)>, HeadError> {
@@ -134,6 +143,21 @@ mod tests {
         assert_eq!(parse(b"SSH-2.0-OpenSSH\r\n\r\n").unwrap_err(), HeadError::Malformed);
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(FIELDS_LIMIT + 1));
         assert_eq!(parse(many.as_bytes()).unwrap_err(), HeadError::TooLarge);
+    }
+
+    #[test]
+    fn a_head_that_comes_byte_by_byte_is_parsed_once_a_line() {
+        let head = format!("GET / HTTP/1.1\r\n{}\r\n", format!("a: {}\r\n", "b".repeat(300)).repeat(99));
+        let bytes = head.as_bytes();
+        let (mut parsed, mut times) = (0, 0);
+        for length in 1..=bytes.len() {
+            if is_worth_parsing(&bytes[..length], parsed) {
+                (parsed, times) = (length, times + 1);
+                assert_eq!(parse(&bytes[..length]).unwrap().is_some(), length == bytes.len());
+            }
+        }
+        assert_eq!(parsed, bytes.len());
+        assert!(times < 130, "parsed {times} times");
     }
 
     #[test]
