@@ -15,6 +15,7 @@ mod secret;
 pub mod store;
 mod tally;
 mod token;
+mod turn;
 mod user;
 mod view;
 
@@ -25,7 +26,7 @@ pub use cluster::{
 };
 pub use join::{Already, CLUSTERS_OF_TOKEN, JoinAsk, JoinRefusal, Joined};
 pub use registry::{ClusterError, NewTokenError, NewUserError, Registry, TokenError, TokenRefusal, UserError, new_uid};
-pub use secret::{SecretHash, is_user_token};
+pub use secret::{SecretHash, is_user_token, join_token_id};
 pub use tally::source;
 pub use token::{JoinToken, MAX_TIME_TO_LIVE, NewToken, TokenUse};
 pub use user::{Login, MAX_USER_TOKENS, MAX_USER_VALIDITY, NewUser, Reach, Role, User, UserToken};

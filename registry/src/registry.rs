@@ -16,7 +16,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use thiserror::Error;
-use tokio::sync::{Mutex, MutexGuard, broadcast};
+use tokio::sync::{Mutex, broadcast};
 
 pub use self::users::{NewUserError, TokenRefusal, UserError, new_uid};
 
@@ -28,6 +28,7 @@ use crate::kube::sets::Rule;
 use crate::secret::{DrawnToken, PresentedToken, TokenKind};
 use crate::store::{Backend, CommitError, Event, Observer, OpenError, Store, Txn, Versioned};
 use crate::token::{JoinToken, MAX_TIME_TO_LIVE, NewToken};
+use crate::turn::Turn;
 use crate::view::{Change, View, is_set};
 
 /// Clusters, join tokens and users. Cheap to ask from any task; share it in an `Arc`.
@@ -123,9 +124,9 @@ impl Registry {
         self.changes.subscribe()
     }
 
-    /// The turn to decide on what a write hands out and to store it. Hubs that share an etcd have one each.
-    pub(crate) async fn turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock().await
+    /// The turn to decide on what a write hands out and to store it.
+    pub(crate) async fn turn(&self) -> Turn<'_> {
+        Turn { store: &self.store, _held: self.turn.lock().await }
     }
 
     /// What is beneath, for an API that needs revisions, lists and watches.

@@ -55,6 +55,11 @@ pub fn is_user_token(text: &str) -> bool {
     text.starts_with(TokenKind::User.prefix())
 }
 
+/// The id in a join token's text, whether or not its secret is right; `None` when it has not the form of one.
+pub fn join_token_id(text: &str) -> Option<&str> {
+    PresentedToken::parse(TokenKind::Join, text).map(|presented| presented.id)
+}
+
 impl DrawnToken {
     /// Draws a token from the operating system's randomness.
     pub(crate) fn draw(kind: TokenKind) -> Self {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
-use tokio::{sync::MutexGuard, time::timeout};
+use tokio::time::timeout;
 
 use super::{
     access::{Access, On},
@@ -28,6 +28,7 @@ use super::{
 };
 use crate::registry::random_uuid;
 use crate::store::{CommitError, Revision, Txn};
+use crate::turn::{Rights, Turn};
 
 /// One write request on objects of one resource.
 #[derive(Clone, Copy, Debug)]
@@ -96,7 +97,7 @@ const DRAWS: usize = 8;
 impl Write<'_> {
     /// Stores a new object, under `body`'s name or one drawn for its `generateName`.
     pub(crate) async fn create(&self, body: Body) -> Result<Written, Status> {
-        let _turn = self.turn().await?;
+        let turn = self.turn().await?;
         let (mut object, warnings) = self.completed(body.object, body.duplicates.messages().collect())?;
         if !object::metadata(&object, "resourceVersion").is_empty() {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
@@ -104,22 +105,26 @@ impl Write<'_> {
         let prefix = object::metadata(&object, "generateName").to_owned();
         let drawn = object::name(&object).is_empty() && !prefix.is_empty();
         strategy::begin(self.resource, &mut object, random_uuid(), self.now);
-        for _ in 0..if drawn { DRAWS } else { 1 } {
+        let mut draws = if drawn { DRAWS } else { 1 };
+        for _ in 0..ATTEMPTS {
+            let rights = turn.as_ref().map(Turn::rights);
             let mut object = object.clone();
             if drawn {
                 strategy::metadata_mut(&mut object).insert("name".to_owned(), strategy::drawn_name(&prefix).into());
             }
-            match self.store_new(self.settled(None, object, By::Update)?).await {
-                Err(taken) if drawn && taken.reason == "AlreadyExists" => {}
-                stored => return stored.map(|object| Written { object, effect: Effect::Created, warnings }),
+            match self.store_new(rights, self.settled(None, object, By::Update)?).await {
+                Err(taken) if draws > 1 && taken.reason == "AlreadyExists" => draws -= 1,
+                Ok(None) => {}
+                Ok(Some(object)) => return Ok(Written { object, effect: Effect::Created, warnings }),
+                Err(status) => return Err(status),
             }
         }
-        Err(Status::already_exists(self.resource, &prefix))
+        Err(Status::modified(self.resource, &prefix))
     }
 
     /// Replaces an object by `body`.
     pub(crate) async fn update(&self, name: &str, body: Body) -> Result<Written, Status> {
-        let _turn = self.turn().await?;
+        let turn = self.turn().await?;
         let (sent, warnings) = self.completed(body.object, body.duplicates.messages().collect())?;
         check_name(name, &sent)?;
         if object::metadata(&sent, "resourceVersion").is_empty() && !self.resource.built_in {
@@ -130,13 +135,13 @@ impl Write<'_> {
             };
             return Err(Status::invalid(self.resource, name, vec![cause]));
         }
-        let (object, effect) = self.change(name, By::Update, |_| Ok(sent.clone())).await?;
+        let (object, effect) = self.change(turn.as_ref(), name, By::Update, |_| Ok(sent.clone())).await?;
         Ok(Written { object, effect, warnings })
     }
 
     /// Changes an object by a patch, decided anew on what is stored when another write came first.
     pub(crate) async fn patch(&self, name: &str, patch: &Patch) -> Result<Written, Status> {
-        let _turn = self.turn().await?;
+        let turn = self.turn().await?;
         let warned = Mutex::default();
         let patched = |before: &Value| {
             let fields = before.as_object().cloned().unwrap_or_default();
@@ -145,13 +150,13 @@ impl Write<'_> {
             *warned.lock() = warnings;
             Ok(object)
         };
-        let (object, effect) = self.change(name, By::Update, patched).await?;
+        let (object, effect) = self.change(turn.as_ref(), name, By::Update, patched).await?;
         Ok(Written { object, effect, warnings: warned.into_inner() })
     }
 
     /// Merges what one manager wants of an object into it, or makes it (server-side apply).
     pub(crate) async fn apply(&self, name: &str, body: Body) -> Result<Written, Status> {
-        let _turn = self.turn().await?;
+        let turn = self.turn().await?;
         let (wanted, warnings) = self.received(body.object, body.duplicates.messages().collect())?;
         check_name(name, &wanted)?;
         let api_version = self.resource.api_version();
@@ -162,16 +167,19 @@ impl Write<'_> {
             Ok(object)
         };
         for _ in 0..ATTEMPTS {
-            match self.change(name, By::Apply, |live| merged(Some(live))).await {
+            match self.change(turn.as_ref(), name, By::Apply, |live| merged(Some(live))).await {
                 Err(missing) if missing.code == 404 && self.subresource.is_none() => {}
                 applied => return applied.map(|(object, effect)| Written { object, effect, warnings }),
             }
+            let rights = turn.as_ref().map(Turn::rights);
             self.access.require("create", &self.on(""))?;
             let mut object = merged(None)?;
             strategy::begin(self.resource, &mut object, random_uuid(), self.now);
-            match self.store_new(self.settled(None, object, By::Apply)?).await {
+            match self.store_new(rights, self.settled(None, object, By::Apply)?).await {
                 Err(taken) if taken.reason == "AlreadyExists" => {}
-                stored => return stored.map(|object| Written { object, effect: Effect::Created, warnings }),
+                Ok(None) => {}
+                Ok(Some(object)) => return Ok(Written { object, effect: Effect::Created, warnings }),
+                Err(status) => return Err(status),
             }
         }
         Err(Status::modified(self.resource, name))
@@ -193,7 +201,7 @@ impl Write<'_> {
                     strategy::delete(self.resource, &before, foreground, self.now)
                 }
             };
-            if let Some((object, effect)) = self.store(name, revision, before, outcome).await? {
+            if let Some((object, effect)) = self.store(None, name, revision, before, outcome).await? {
                 return Ok(Written { object, effect, warnings: Vec::new() });
             }
         }
@@ -201,7 +209,7 @@ impl Write<'_> {
     }
 
     /// What two writes hand out together nobody would have been asked for, were both decided before either is stored.
-    async fn turn(&self) -> Result<Option<MutexGuard<'_, ()>>, Status> {
+    async fn turn(&self) -> Result<Option<Turn<'_>>, Status> {
         if !HANDS_OUT.contains(&self.resource.plural) || self.subresource.is_some() {
             return Ok(None);
         }
@@ -299,11 +307,13 @@ impl Write<'_> {
     /// Decides on what is stored and stores the decision, again until nobody came first.
     async fn change(
         &self,
+        turn: Option<&Turn<'_>>,
         name: &str,
         by: By,
         decide: impl Fn(&Value) -> Result<Value, Status>,
     ) -> Result<(Value, Effect), Status> {
         for _ in 0..ATTEMPTS {
+            let rights = turn.map(Turn::rights);
             let (before, revision) = self.stored(name)?;
             let sent = decide(&before)?;
             strategy::check(self.resource, name, &before, &sent)?;
@@ -316,7 +326,7 @@ impl Write<'_> {
                 ("namespaces", Some("finalize")) => namespace::settle(self.access.registry, &before, after),
                 _ => strategy::settle(self.resource, &before, after),
             };
-            if let Some(stored) = self.store(name, revision, before, outcome).await? {
+            if let Some(stored) = self.store(rights, name, revision, before, outcome).await? {
                 return Ok(stored);
             }
         }
@@ -328,7 +338,8 @@ impl Write<'_> {
         found.ok_or_else(|| Status::not_found(self.resource, name))
     }
 
-    async fn store_new(&self, mut object: Value) -> Result<Value, Status> {
+    /// What is there afterwards; `None` when the rights are others than it was decided on.
+    async fn store_new(&self, rights: Option<Rights>, mut object: Value) -> Result<Option<Value>, Status> {
         let name = object::name(&object).to_owned();
         let key = object::key(self.resource, self.namespace, &name);
         let mut txn = Txn::new().expect_absent(&key).put(&key, object::write(&object));
@@ -337,13 +348,15 @@ impl Write<'_> {
         }
         if self.options.dry_run {
             let taken = self.access.registry.store().get(&key).is_some();
-            return if taken { Err(Status::already_exists(self.resource, &name)) } else { Ok(object) };
+            return if taken { Err(Status::already_exists(self.resource, &name)) } else { Ok(Some(object)) };
         }
+        let txn = held(rights, txn);
         match self.access.registry.store().commit(txn).await {
             Ok(revision) => {
                 set_revision(&mut object, revision);
-                Ok(object)
+                Ok(Some(object))
             }
+            Err(error) if Rights::passed(&error) => Ok(None),
             Err(CommitError::Conflict { key: other, .. }) if other != key => {
                 Err(Status::conflict(self.resource, &name, "its namespace is being changed; try again"))
             }
@@ -355,6 +368,7 @@ impl Write<'_> {
     /// What is there afterwards; `None` when another write came first.
     async fn store(
         &self,
+        rights: Option<Rights>,
         name: &str,
         revision: Revision,
         before: Value,
@@ -371,7 +385,7 @@ impl Write<'_> {
         if self.options.dry_run {
             return Ok(Some((object, effect)));
         }
-        match registry.store().commit(txn).await {
+        match registry.store().commit(held(rights, txn)).await {
             Ok(revision) => {
                 if effect == Effect::Changed {
                     set_revision(&mut object, revision);
@@ -440,6 +454,13 @@ fn check_name(name: &str, sent: &Value) -> Result<(), Status> {
         return Err(Status::bad_request("name must be provided"));
     }
     Err(Status::bad_request(format!("the name of the object ({named}) does not match the name on the URL ({name})")))
+}
+
+fn held(rights: Option<Rights>, txn: Txn) -> Txn {
+    match rights {
+        Some(rights) => rights.hold(txn),
+        None => txn,
+    }
 }
 
 fn set_revision(object: &mut Value, revision: Revision) {
