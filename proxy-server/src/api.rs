@@ -156,6 +156,7 @@ impl Api {
         };
         let (bytes, _room) = match body {
             Ok(Some(Whole { bytes, room })) => {
+                // Their rights are asked again by the registry, which decides.
                 if let Err(gone) = self.still(&asker, head.headers(), origin) {
                     return kube_status(&Status::unauthorized(&gone.to_string()));
                 }
@@ -183,10 +184,10 @@ impl Api {
         }
     }
 
-    /// Whether who asked is still `asker`, after the time that a body has taken. Their rights are asked again as well.
-    fn still(&self, asker: &rbac::Caller, headers: &HeaderMap, origin: &Origin) -> Result<(), CallerError> {
+    /// Who asks, if that is still `asker` after the time that a body has taken.
+    fn still(&self, asker: &rbac::Caller, headers: &HeaderMap, origin: &Origin) -> Result<Login, CallerError> {
         let again = self.login(headers, origin)?;
-        if again.caller() == *asker { Ok(()) } else { Err(CallerError::Missing) }
+        if again.caller() == *asker { Ok(again) } else { Err(CallerError::Missing) }
     }
 
     /// Refuses who lacks a right, naming it.
@@ -246,9 +247,7 @@ impl Api {
                 Ok(json(StatusCode::OK, &TokenList { items }))
             }
             (&Method::POST, ["v1", "tokens"]) => {
-                self.require(asker, "create", REGISTER, "jointokens", "")?;
-                let new = self.body(asker, origin, request).await?;
-                self.require(asker, "create", REGISTER, "jointokens", "")?;
+                let new = self.permitted_body(asker, origin, request, ("create", "jointokens", "")).await?;
                 self.create_token(asker, new, now).await
             }
             (&Method::DELETE, ["v1", "tokens", id]) => {
@@ -263,9 +262,7 @@ impl Api {
                 Ok(json(StatusCode::OK, &UserList { items }))
             }
             (&Method::POST, ["v1", "users"]) => {
-                self.require(asker, "create", REGISTER, "users", "")?;
-                let new = self.body(asker, origin, request).await?;
-                self.require(asker, "create", REGISTER, "users", "")?;
+                let new = self.permitted_body(asker, origin, request, ("create", "users", "")).await?;
                 self.create_user(asker, new, now).await
             }
             (&Method::DELETE, ["v1", "users", name]) => {
@@ -287,17 +284,32 @@ impl Api {
         }
     }
 
-    /// The body of a request that `asker` may make.
+    /// The body of a request that takes a right on what is ours: verb, resource and name. It is asked for before the body,
+    /// so that nobody else's is read, and after it, when it may have been taken away.
+    async fn permitted_body<T: DeserializeOwned>(
+        &self,
+        asker: &rbac::Caller,
+        origin: &Origin,
+        request: Request<Incoming>,
+        (verb, resource, name): (&str, &str, &str),
+    ) -> Result<T, Failure> {
+        self.require(asker, verb, REGISTER, resource, name)?;
+        let (body, _) = self.body(asker, origin, request).await?;
+        self.require(asker, verb, REGISTER, resource, name)?;
+        Ok(body)
+    }
+
+    /// The body of a request that every user may make, and who asks once it is there.
     async fn body<T: DeserializeOwned>(
         &self,
         asker: &rbac::Caller,
         origin: &Origin,
         request: Request<Incoming>,
-    ) -> Result<T, Failure> {
+    ) -> Result<(T, Login), Failure> {
         let headers = request.headers().clone();
         let body = self.bodies.read(request.into_body(), &asker.user, BODY_LIMIT).await?;
-        self.still(asker, &headers, origin).map_err(|gone| unknown_asker(&gone))?;
-        object(&body.bytes)
+        let login = self.still(asker, &headers, origin).map_err(|gone| unknown_asker(&gone))?;
+        Ok((object(&body.bytes)?, login))
     }
 
     async fn create_token(&self, asker: &rbac::Caller, new: NewToken, now: Timestamp) -> Answered {

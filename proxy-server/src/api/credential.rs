@@ -15,7 +15,7 @@ use rustls::pki_types::CertificateDer;
 use super::{
     Answered, Api,
     failure::{bad_request, failure},
-    json, named, unknown_asker,
+    json, named,
 };
 use crate::{caller::Credentials, http_port::Origin};
 
@@ -29,15 +29,13 @@ impl Api {
         origin: &Origin,
         request: Request<Incoming>,
     ) -> Answered {
-        let headers = request.headers().clone();
-        let NewCredential { csr, validity_seconds } = self.body(asker, origin, request).await?;
+        let has_token = has_token(request.headers());
+        let (NewCredential { csr, validity_seconds }, asker) = self.body(asker, origin, request).await?;
         if !(1..=MAX_CREDENTIAL_SECONDS).contains(&validity_seconds) {
             let message = format!("validitySeconds is {validity_seconds}; ask for 1 to {MAX_CREDENTIAL_SECONDS}");
             return Err(failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message));
         }
-        // Only now: while the body came, the user may have been deleted, and another made of the same name.
-        let asker = self.login(&headers, origin).map_err(|error| unknown_asker(&error))?;
-        let shown = origin.certificate.as_ref().filter(|_| !has_token(&headers));
+        let shown = origin.certificate.as_ref().filter(|_| !has_token);
         let of_token = |end: Timestamp| end.duration_since(Timestamp::now()).try_into().unwrap_or_default();
         let rest = shown.map_or(Duration::MAX, rest_of).min(asker.token_end().map_or(Duration::MAX, of_token));
         let validity = Duration::from_secs(validity_seconds).min(rest);

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use registry::{AgentPhase, ClusterError, api::ShownAgents, kube::rbac};
 
 use super::{
-    Answered, Api, REGISTER, cluster_name,
+    Answered, Api, cluster_name,
     failure::{bad_request, failure},
     nothing,
 };
@@ -25,10 +25,10 @@ impl Api {
         now: Timestamp,
     ) -> Answered {
         let (cluster, administrator) = (cluster_name(name)?, asker.user.as_str());
+        let accepting = ("update", "managedclusters/accept", name);
         match (request.method(), decision) {
             (&Method::POST, ["accept"]) => {
-                let ShownAgents { agents } = self.body(asker, origin, request).await?;
-                self.require(asker, "update", REGISTER, "managedclusters/accept", name)?;
+                let ShownAgents { agents } = self.permitted_body(asker, origin, request, accepting).await?;
                 self.registry.accept(&cluster, &agents, now).await?;
                 tracing::info!(administrator, %cluster, ?agents, "cluster accepted");
             }
@@ -37,8 +37,7 @@ impl Api {
                 tracing::info!(administrator, %cluster, "cluster denied");
             }
             (&Method::POST, ["revoke"]) => {
-                let ShownAgents { agents } = self.body(asker, origin, request).await?;
-                self.require(asker, "update", REGISTER, "managedclusters/accept", name)?;
+                let ShownAgents { agents } = self.permitted_body(asker, origin, request, accepting).await?;
                 self.registry.decide_agents(&cluster, &agents, AgentPhase::Denied).await?;
                 tracing::info!(administrator, %cluster, ?agents, "agents revoked");
             }

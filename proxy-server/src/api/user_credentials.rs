@@ -32,6 +32,7 @@ impl Api {
     ) -> Answered {
         let user: UserName = name.parse().map_err(|error| bad_request(&error))?;
         let administrator = asker.user.as_str();
+        let making = ("create", "users/tokens", name);
         match (request.method(), what) {
             (&Method::GET, ["tokens"]) => {
                 self.require_own(asker, "get", name)?;
@@ -40,8 +41,8 @@ impl Api {
                 Ok(json(StatusCode::OK, &UserTokenList { items }))
             }
             (&Method::POST, ["tokens"]) => {
-                self.require(asker, "create", REGISTER, "users/tokens", name)?;
-                let NewUserToken { name: token, validity_seconds } = self.body(asker, origin, request).await?;
+                let new = self.permitted_body(asker, origin, request, making).await?;
+                let NewUserToken { name: token, validity_seconds } = new;
                 self.may_hand_out(asker, &user)?;
                 let validity = Duration::from_secs(validity_seconds);
                 let (token, text) = self.registry.create_user_token(&user, &token, validity, now).await?;
@@ -56,8 +57,8 @@ impl Api {
                 Ok(nothing())
             }
             (&Method::POST, ["certificate"]) => {
-                self.require(asker, "create", REGISTER, "users/tokens", name)?;
-                let NewCredential { csr, validity_seconds } = self.body(asker, origin, request).await?;
+                let new = self.permitted_body(asker, origin, request, making).await?;
+                let NewCredential { csr, validity_seconds } = new;
                 self.may_hand_out(asker, &user)?;
                 let validity = Duration::from_secs(validity_seconds);
                 check_validity(validity)?;
@@ -84,7 +85,6 @@ impl Api {
     /// whose name the clusters bind more. Not even to oneself: a stolen certificate would be renewed for ever. Asked once the
     /// body is there: the user may be another by then.
     fn may_hand_out(&self, asker: &rbac::Caller, user: &UserName) -> Result<(), Failure> {
-        self.require(asker, "create", REGISTER, "users/tokens", user.as_ref())?;
         self.require(asker, "impersonate", "", "users", user.as_ref())?;
         let known = self.registry.user(user).ok_or_else(|| UserError::Unknown { name: user.clone() })?;
         self.registry.may_speak_for(asker, &known).map_err(|escalation| lacking(&escalation))

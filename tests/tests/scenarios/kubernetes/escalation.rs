@@ -1,15 +1,23 @@
 //! Attacks on rights with kubectl and the operator's API: nobody makes themselves, or anybody, more than they are.
 
-use anyhow::{Result, ensure};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hyper::Method;
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
+use tests::client::Entry;
 use tests::hub::ClusterAccess;
-use tests::{Credentials, Fetch, HUB_NAME, Hub, Kubectl};
+use tests::{Client, Credentials, Fetch, HUB_NAME, Hub, Kubectl};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
 
 use super::{SET, admin, cluster, set};
+
+/// How long one answer may take on a loaded machine.
+const BOUND: Duration = Duration::from_secs(30);
 
 const LACKS: &str = "is attempting to grant RBAC permissions not currently held";
 
@@ -119,6 +127,90 @@ async fn the_right_to_make_users_and_tokens_is_no_right_to_clusters() -> Result<
     for (path, body) in [("/v1/users", new(json!([]))), ("/v1/tokens", json!({}))] {
         let (status, text) = ask(&hub, &credentials, path, &body).await?;
         ensure!(status == 201, "{path}: {status} {text}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_credentials_of_another_are_made_by_who_may_speak_as_them() -> Result<()> {
+    let hub = Hub::start().await?;
+    let (admin, (credentials, _)) = (admin(&hub)?, user(&hub, "mallory").await?);
+    hub.create_user("bob", &ClusterAccess::Named(Vec::new())).await?;
+    let role = "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {name: desk}\nrules:\n\
+        - {apiGroups: [register.open-cluster-management.io], resources: [users/tokens], verbs: [create]}\n";
+    admin.ok(&format!("create -f {}", admin.file(role)?)).await?;
+    admin.ok("create clusterrolebinding desk --clusterrole=desk --user=mallory").await?;
+    let request = CertificateParams::default().serialize_request(&KeyPair::generate()?)?;
+    let certificate = json!({"csr": STANDARD.encode(request.der()), "validitySeconds": 60});
+    let asks = [("tokens", json!({"name": "mine", "validitySeconds": 60})), ("certificate", certificate)];
+    for (what, body) in &asks {
+        let (status, text) = ask(&hub, &credentials, &format!("/v1/users/bob/{what}"), body).await?;
+        let right = r#"cannot impersonate resource \"users\""#;
+        ensure!(status == 403 && text.contains(right), "{what}: {status} {text}");
+    }
+    admin.ok("create clusterrole speak --verb=impersonate --resource=users --resource-name=bob").await?;
+    admin.ok("create clusterrolebinding speak --clusterrole=speak --user=mallory").await?;
+    for (what, body) in &asks {
+        let (status, text) = ask(&hub, &credentials, &format!("/v1/users/bob/{what}"), body).await?;
+        ensure!(status == 201, "{what}: {status} {text}");
+        let (status, text) = ask(&hub, &credentials, &format!("/v1/users/admin/{what}"), body).await?;
+        ensure!(status == 403, "{what}: {status} {text}");
+    }
+    Ok(())
+}
+
+/// Asks as somebody, with a body that comes once `meanwhile` is done, after the hub has said that it may come; the status.
+async fn ask_slowly(
+    hub: &Hub,
+    who: &Credentials,
+    (path, body): (&str, &Value),
+    meanwhile: impl Future<Output = Result<()>>,
+) -> Result<u16> {
+    let (token, body) = (who.token()?, body.to_string());
+    let mut connection = Client::new(Entry::Tls(hub.addresses().api, hub.credentials().tls()?)).enter().await?;
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: {HUB_NAME}\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    connection.write_all(head.as_bytes()).await?;
+    let mut go_on = [0; 25];
+    timeout(BOUND, connection.read_exact(&mut go_on)).await??;
+    ensure!(go_on.starts_with(b"HTTP/1.1 100 "), "{}", String::from_utf8_lossy(&go_on));
+    meanwhile.await?;
+    connection.write_all(body.as_bytes()).await?;
+    let mut answer = String::new();
+    timeout(BOUND, connection.read_to_string(&mut answer)).await??;
+    answer.split(' ').nth(1).and_then(|status| status.parse().ok()).with_context(|| answer.clone())
+}
+
+#[tokio::test]
+async fn who_loses_a_right_while_their_body_is_on_its_way_is_refused() -> Result<()> {
+    let hub = Hub::start().await?;
+    let admin = admin(&hub)?;
+    let set = json!({
+        "apiVersion": "cluster.open-cluster-management.io/v1beta2", "kind": "ManagedClusterSet", "metadata": {"name": "dev"},
+    });
+    let sets = "/apis/cluster.open-cluster-management.io/v1beta2/managedclustersets";
+    let (tokens, token) = ("/v1/tokens", json!({"autoAccept": false, "reusable": false, "ttlSeconds": 60}));
+    for (path, body) in [(tokens, &token), (sets, &set)] {
+        let (mallory, _) = user(&hub, "mallory").await?;
+        let bind = "create clusterrolebinding mallory --clusterrole=cluster-proxy:admin --user=mallory";
+        admin.ok(bind).await?;
+        let unbind = async || admin.ok("delete clusterrolebinding mallory").await.map(drop);
+        let status = ask_slowly(&hub, &mallory, (path, body), unbind()).await?;
+        ensure!(status == 403, "{path}, the right is gone: {status}");
+        admin.ok(bind).await?;
+        let remove = async { hub.command(["user", "delete", "mallory"]).await?.success().map(drop) };
+        let status = ask_slowly(&hub, &mallory, (path, body), remove).await?;
+        ensure!(status == 401, "{path}, the user is gone: {status}");
+        unbind().await?;
+        let (mallory, _) = user(&hub, "mallory").await?;
+        admin.ok(bind).await?;
+        let status = ask_slowly(&hub, &mallory, (path, body), async { Ok(()) }).await?;
+        ensure!(status == 201, "{path}: {status}");
+        hub.command(["user", "delete", "mallory"]).await?.success()?;
+        unbind().await?;
     }
     Ok(())
 }
