@@ -1,6 +1,10 @@
 //! The client of the hub's HTTPS API.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use certs::{Credentials, CredentialsError, TlsError};
@@ -9,7 +13,10 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use registry::api::ApiError;
-use rustls::ClientConfig;
+use rustls::{
+    ClientConfig,
+    pki_types::{CertificateDer, pem::PemObject},
+};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::timeout;
 
@@ -30,6 +37,8 @@ pub(crate) struct Api {
     /// `host:port`
     address: String,
     tls: Arc<ClientConfig>,
+    /// When the certificate that it shows ends; `None` if that cannot be read.
+    certificate_end: Option<SystemTime>,
 }
 
 /// Why there is no API to call.
@@ -65,7 +74,9 @@ impl Api {
     pub(crate) fn new(credentials: &Credentials) -> Result<Self, EntryError> {
         let address = address(&credentials.hub.api).ok_or_else(|| EntryError::Address(credentials.hub.api.clone()))?;
         let tls = credentials.tls().map_err(EntryError::Credentials)?.config(&[]).map_err(EntryError::Tls)?;
-        Ok(Self { address, tls })
+        let chain = CertificateDer::from_pem_slice(credentials.chain_pem.as_bytes());
+        let certificate_end = chain.ok().and_then(|certificate| certs::ends_at(&certificate));
+        Ok(Self { address, tls, certificate_end })
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CallError> {
@@ -119,7 +130,9 @@ impl Api {
     fn broken(&self, source: hyper::Error) -> CallError {
         let address = self.address.clone();
         let io_cause = std::error::Error::source(&source).and_then(|cause| cause.downcast_ref::<io::Error>());
-        if io_cause.is_some_and(is_refused_certificate) {
+        // The hub's word for it is lost where its reset comes first.
+        let has_ended = self.certificate_end.is_some_and(|end| end <= SystemTime::now());
+        if has_ended || io_cause.is_some_and(is_refused_certificate) {
             return CallError::CertificateRefused { address, source };
         }
         CallError::Broken { address, source }

@@ -59,11 +59,19 @@ impl JoinCommand {
     }
 }
 
-/// The agent reads the rule; what is in it must be one word of the line, whatever shell that is pasted into.
+/// A rule as the agent takes it, and one word of the line, whatever shell that is pasted into.
 fn rule(text: &str) -> Result<String, String> {
     let inner = |byte: u8| byte.is_ascii_alphanumeric() || b".-_*:/[]@".contains(&byte);
     if text.is_empty() || !text.bytes().all(inner) {
         return Err("write a host's name, an address or a CIDR, and a port, like grafana.monitoring:80".to_owned());
+    }
+    // One colon, or one behind brackets, is before the port; more are an IPv6 address.
+    let port = match text.rsplit_once(']') {
+        Some((_, rest)) => rest.strip_prefix(':'),
+        None => text.split_once(':').map(|(_, port)| port).filter(|rest| !rest.contains(':')),
+    };
+    if port.is_some_and(|port| port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')) {
+        return Err("write the port as a number or a range: grafana.monitoring:80, 10.0.0.5:8000-8100".to_owned());
     }
     Ok(text.to_owned())
 }
@@ -106,8 +114,11 @@ mod tests {
             "echo cpj-a.b | proxy-agent join --hub hub:8091,[::1]:8091 --token-file - --pin sha256:ab --run"
         );
         assert!(line(&status, &"cpj-a.b".into(), true, &[]).contains(" --cluster "));
-        for bad in ["", "a' --run; x '", "a b", "$(x)", "a,b", "`x`", "a\nb"] {
+        for bad in ["", "a' --run; x '", "a b", "$(x)", "a,b", "`x`", "a\nb", "host:http", "[::1]:http", "host:"] {
             assert!(rule(bad).is_err(), "{bad:?}");
+        }
+        for good in ["fd00::/8", "[fd00::/8]:443", "a:1-2", "10.0.0.0/8", "*"] {
+            assert_eq!(rule(good).as_deref(), Ok(good));
         }
         let allow = ["grafana.monitoring:80", "*.svc", "@cluster"].map(|text| rule(text).unwrap());
         let allowing = line(&status, &"cpj-a.b".into(), false, &allow);

@@ -12,7 +12,7 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use registry::{
     Reach,
-    api::{CredentialIssued, HubStatus, NewCredential, NewUser, UserCreated, UserList, UserView},
+    api::{CredentialIssued, HubStatus, NewCredential, NewUser, TokenList, TokenView, UserCreated, UserList, UserView},
 };
 
 use crate::{
@@ -269,6 +269,20 @@ impl Delete {
         for name in &self.names {
             api.delete(&format!("/v1/users/{name}")).await?;
             print(format!("user/{name} deleted"))?;
+        }
+        // Who may not list them learns nothing, and has deleted the users all the same.
+        if let Ok(TokenList { items }) = api.get("/v1/tokens").await {
+            let now = Timestamp::now();
+            let left = |token: &&TokenView| {
+                token.expires_at > now && self.names.iter().any(|name| token.created_by == name.as_ref())
+            };
+            let left: Vec<_> = items.iter().filter(left).map(|token| token.id.as_str()).collect();
+            if !left.is_empty() {
+                note(&format!(
+                    "Join tokens that they made still let agents in: cluster-proxy token delete {}",
+                    left.join(" ")
+                ));
+            }
         }
         Ok(())
     }
