@@ -191,6 +191,18 @@ mod tests {
         assert_eq!(known.seen.len(), REMEMBERED_ADDRESSES);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_name_server_holds_up_nothing_beside_a_denied_name_that_is_known() {
+        let (resolver, host): (_, Host) = (Resolver::new(), "vault".parse().unwrap());
+        let denied = Arc::new(Denied::default());
+        denied.known.lock().seen.insert([10, 0, 0, 1].into(), Instant::now());
+        resolver.denied.lock().insert(host.clone(), denied.clone());
+        // A look-up that does not end.
+        let _asking = denied.turn.clone().lock_owned().await;
+        let asked = tokio::time::timeout(2 * PATIENCE, resolver.addresses_of_denied(&host)).await;
+        assert_eq!(asked.expect("the dial waits for the name server"), [IpAddr::from([10, 0, 0, 1])]);
+    }
+
     #[test]
     fn families_take_turns_beginning_with_the_resolvers_choice() {
         assert_eq!(

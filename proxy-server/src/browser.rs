@@ -235,6 +235,11 @@ mod tests {
         ] {
             assert_eq!(service(&Method::POST, &[("origin", origin)]).is_ok(), own, "{origin}");
         }
+        // A page of no-referrer sends its own forms so.
+        for (site, own) in [("same-origin", true), ("same-site", false), ("cross-site", false), ("none", false)] {
+            let form = [("origin", "null"), ("sec-fetch-site", site), ("sec-fetch-mode", "navigate")];
+            assert_eq!(service(&Method::POST, &form).is_ok(), own, "null, {site}");
+        }
         let twice = [("origin", "https://hub.example:8443"), ("origin", "https://evil.example")];
         assert_eq!(service(&Method::POST, &twice), Err(PageError::Foreign));
         let default = [("host", "hub.example"), ("origin", "https://hub.example:443")];

@@ -35,6 +35,11 @@ impl Etcd {
         format!("http://{}", self.clients)
     }
 
+    /// Its process.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
     /// Kills it at once.
     pub async fn kill(&mut self) -> Result<()> {
         self.process.kill().await

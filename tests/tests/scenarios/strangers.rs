@@ -15,7 +15,7 @@ use hyper::{Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tests::client::Entry;
+use tests::client::{DialError, Entry};
 use tests::raw_agent::{AgentCredentials, RawAgent};
 use tests::{Client, Fetch, HUB_NAME, HalfOpen, Hub, allow_open_files, wait_for};
 use tokio::io::AsyncReadExt as _;
@@ -242,6 +242,26 @@ async fn wrong_tokens_are_throttled_and_right_ones_of_the_same_address_are_not()
     let counted = |status: u16| answers.iter().filter(|answer| **answer == status).count();
     eprintln!("{} were told that the token is wrong, {} to wait", counted(401), counted(429));
     ensure!(counted(401) >= 50 && counted(429) >= 50 && counted(401) + counted(429) == 200, "{answers:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn wrong_tokens_are_throttled_on_the_proxy_port_too() -> Result<()> {
+    let hub = Hub::start().await?;
+    let mut answers = Vec::new();
+    for number in 0..200 {
+        let wrong = hub.client("a")?.cluster("a", &format!("cpu-0123456789.{number}"));
+        match wrong.dial("target:80").await {
+            Err(DialError::Status { status, .. }) => answers.push(status),
+            other => anyhow::bail!("{other:?}"),
+        }
+        if number % 20 == 0 {
+            let right = hub.client("a")?.dial("target:80").await;
+            ensure!(matches!(right, Err(DialError::Status { status: 404, .. })), "who has the right token: {right:?}");
+        }
+    }
+    let counted = |status: u16| answers.iter().filter(|answer| **answer == status).count();
+    ensure!(counted(407) >= 50 && counted(429) >= 50 && counted(407) + counted(429) == 200, "{answers:?}");
     Ok(())
 }
 

@@ -96,6 +96,17 @@ fn a_rule_takes_the_place_of_the_default_and_may_bring_it_back() {
 }
 
 #[test]
+fn outside_a_pod_a_rule_opens_the_same_name_with_svc() {
+    let outside = policy(&["grafana.monitoring:80", "web:80"], &[]);
+    for open in ["grafana.monitoring:80", "grafana.monitoring.svc:80", "web:80"] {
+        assert!(allowed(&outside, open, "10.0.0.1"), "{open}");
+    }
+    for closed in ["grafana.monitoring:81", "grafana.monitoring.svc:81", "grafana.other.svc:80", "web.svc:80"] {
+        assert!(!allowed(&outside, closed, "10.0.0.1"), "{closed}");
+    }
+}
+
+#[test]
 fn a_denied_service_is_denied_by_each_of_its_names_and_addresses() {
     let names = [
         "grafana.monitoring",
