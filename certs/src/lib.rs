@@ -13,7 +13,6 @@
 mod authority;
 mod client_tls;
 mod credentials;
-mod escape;
 mod file;
 #[cfg(test)]
 mod handshake;
@@ -30,7 +29,6 @@ mod server_tls;
 pub use authority::{Authority, AuthorityError, HUB_SERVER_NAME, TRUST_DOMAIN};
 pub use client_tls::ClientTls;
 pub use credentials::{Credentials, CredentialsError, HubEntry};
-pub use escape::{Escaped, Escaping, JsonLines, is_hidden, write_json};
 pub use file::{guard_folder, guard_secret, write_public, write_secret};
 pub use identity::{Identity, IdentityError};
 pub use issue::{IssueError, Issued, ends_at, issued_at};

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use anstyle::Style;
-use certs::Escaped;
+use logging::Escaped;
 
 use crate::output::HEADING;
 

@@ -14,6 +14,7 @@ use std::{
 
 use certs::{AgentName, ClusterName, Pin};
 pub use cli::Cli;
+use logging::LogFormat;
 use secrecy::SecretString;
 
 use crate::{
@@ -90,16 +91,6 @@ pub struct JoinConfig {
     pub agent: AgentName,
     /// How long to wait until the hub has decided.
     pub timeout: Duration,
-}
-
-/// The shape of a log line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object per line.
-    Json,
 }
 
 /// What the process was told to do.
@@ -340,18 +331,6 @@ fn agent_name(host_name: &str) -> Option<AgentName> {
 
 fn host_name() -> String {
     nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
-impl FromStr for LogFormat {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err(format!("{text:?} is no format; use 'text' or 'json'")),
-        }
-    }
 }
 
 /// An address to listen on, or `none`.

@@ -4,6 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use certs::{AgentName, ClusterName, CsrError, KeyFingerprint, Pin, PrivateKey, pinned_client_config};
+use logging::chain;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use secrecy::ExposeSecret;
 use tokio::time::{Instant, timeout_at};
@@ -15,7 +16,6 @@ use crate::{
     connect::{ConnectError, connect},
     hub::HubAddress,
     identity::{Identity, IdentityError},
-    log::chain,
     resolve::Resolver,
     state::{Membership, StateError, StateFolder},
 };

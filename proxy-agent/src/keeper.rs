@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use logging::chain;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span};
@@ -12,7 +13,6 @@ use crate::{
     connect::{ConnectError, Refused, connect, establish},
     current::CurrentIdentity,
     hub::HubAddress,
-    log::chain,
     metrics::{CONNECTED, Metrics},
     resolve::Resolver,
     session::{Session, SessionEnd},

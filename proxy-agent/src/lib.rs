@@ -14,7 +14,6 @@ pub mod hub;
 mod identity;
 mod join;
 mod keeper;
-pub mod log;
 mod metrics;
 pub mod policy;
 pub mod progress;

@@ -7,7 +7,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use proxy_agent::{
     Agent, Config, JoinError, RunError,
     config::{Cli, Command, JoinConfig},
-    join, log,
+    join,
     progress::ProgressDisplay,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         Ok(resolved) => resolved,
         Err(error) => return failed(&error, EX_USAGE),
     };
-    if let Err(error) = log::init(format) {
+    if let Err(error) = logging::init(format) {
         return failed(&error, EX_SOFTWARE);
     }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -151,6 +151,6 @@ fn raise_file_limit() {
 }
 
 fn failed(error: &dyn Error, code: u8) -> ExitCode {
-    eprintln!("error: {}", certs::Escaped(log::chain(error)));
+    eprintln!("error: {}", logging::Escaped(logging::chain(error)));
     code.into()
 }

@@ -17,6 +17,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use logging::LogFormat;
 use parking_lot::{Condvar, Mutex};
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
@@ -24,7 +25,7 @@ use event::Form;
 pub(crate) use event::{Connection, Event, Handshake, Request, Text, Who};
 use journal::{Journal, Lines};
 
-use crate::config::{AuditFailure, AuditTo, LogFormat};
+use crate::config::{AuditFailure, AuditTo};
 
 /// Target of the events in the log, for `RUST_LOG`.
 const AUDIT: &str = "audit";
@@ -34,6 +35,9 @@ const QUEUE: usize = 8192;
 
 /// Events that are written together.
 const BATCH: usize = 128;
+
+/// How long events are gathered before they are written: waking a thread for each costs more than its line.
+const GATHER: Duration = Duration::from_millis(5);
 
 /// How soon a write that has failed is tried again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -147,11 +151,14 @@ impl Audit {
             shared.lost.inc();
             // Also where writing fails by never ending.
             shared.failing.set(1);
-        } else {
-            queue.events.push_back((Timestamp::now(), event));
+            return;
         }
-        drop(queue);
-        shared.stirred.notify_one();
+        queue.events.push_back((Timestamp::now(), event));
+        // Those between find it awake, or about to be.
+        if queue.events.len() == 1 || queue.events.len() == BATCH {
+            drop(queue);
+            shared.stirred.notify_one();
+        }
     }
 
     /// Whether events cannot be written.
@@ -193,7 +200,11 @@ impl Shared {
         let idle = |queue: &mut Queue| !queue.reopen && !queue.end && (queue.events.is_empty() || room == 0);
         match at_most {
             Some(limit) => drop(self.stirred.wait_while_for(&mut queue, idle, limit)),
-            None => self.stirred.wait_while(&mut queue, idle),
+            None => {
+                self.stirred.wait_while(&mut queue, idle);
+                let few = |queue: &mut Queue| !queue.reopen && !queue.end && queue.events.len() < BATCH;
+                self.stirred.wait_while_for(&mut queue, few, GATHER);
+            }
         }
         let count = queue.events.len().min(room);
         let mut events: Vec<_> = queue.events.drain(..count).collect();

@@ -13,6 +13,7 @@ use std::{
 
 use certs::ClusterName;
 use clap::{Args, Parser};
+use logging::LogFormat;
 use registry::store::Etcd;
 use serde::{Deserialize, Deserializer, de};
 use tunnel::{Mtu, TunnelMemory};
@@ -26,7 +27,7 @@ mod words;
 
 pub use self::record::{AuditFailure, AuditTo};
 use self::store::StoreSettings;
-pub use self::words::{LogFormat, Plaintext, ServiceUrls};
+pub use self::words::{Plaintext, ServiceUrls};
 pub use crate::limits::Caps;
 
 /// Exit code of a wrong command line or configuration (sysexits.h).

@@ -190,13 +190,14 @@ impl Hub {
         gathered.register(Box::new(LiveCollector::new(tunnels.clone(), connections.clone(), listeners.clone())?))?;
         gathered.register(Box::new(ProcessCollector::for_self()))?;
         let server_id = format!("{:016x}", rand::random::<u64>());
+        let recorder = Recorder { audit, metrics: metrics.clone() };
         let proxy = Arc::new(Proxy {
             registry: registry.clone(),
             tunnels: tunnels.clone(),
             connections: connections.clone(),
             limits: Limits::new(config.caps),
             metrics: metrics.clone(),
-            recorder: Recorder { audit, metrics: metrics.clone() },
+            recorder: recorder.clone(),
             domain: config.clusters_domain.clone(),
             dial_timeout: config.dial_timeout,
             tasks: phases.clients.clone(),
@@ -206,8 +207,8 @@ impl Hub {
             authorities: authorities.clone(),
             tunnels: tunnels.clone(),
             exports: exports.clone(),
-            metrics: metrics.clone(),
-            joins: Joins::new(registry.clone(), authorities.clone(), metrics),
+            metrics,
+            joins: Joins::new(registry.clone(), authorities.clone(), recorder),
             server_id: server_id.clone(),
             memory: config.tunnel.memory,
             handshakes: Lobby::new(HANDSHAKES, 0),

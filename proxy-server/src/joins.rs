@@ -1,10 +1,10 @@
 //! Joins: a token and a CSR become a registered agent with a certificate, once an administrator (or the token) says so.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use certs::{AgentName, ClusterName, KeyFingerprint};
 use jiff::Timestamp;
-use registry::{AgentRefusal, Change, JoinAsk, JoinRefusal, Joined, Registry};
+use registry::{AgentRefusal, Change, JoinAsk, JoinRefusal, Joined, Registry, join_token_id};
 use secrecy::SecretString;
 use tokio::sync::broadcast::error::RecvError;
 use tunnel::{
@@ -13,8 +13,9 @@ use tunnel::{
 
 use crate::{
     agents::{AGENT_VALIDITY, version},
+    audit::{self, Text},
     authorities::Authorities,
-    metrics::Metrics,
+    record::Recorder,
     waits::{Waits, WaitsFull},
 };
 
@@ -29,7 +30,7 @@ const DECISION_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 pub(crate) struct Joins {
     registry: Arc<Registry>,
     authorities: Arc<Authorities>,
-    metrics: Arc<Metrics>,
+    recorder: Recorder,
     waits: Arc<Waits>,
 }
 
@@ -43,17 +44,17 @@ struct Taken {
 }
 
 impl Joins {
-    pub(crate) fn new(registry: Arc<Registry>, authorities: Arc<Authorities>, metrics: Arc<Metrics>) -> Self {
-        Self { registry, authorities, metrics, waits: Arc::default() }
+    pub(crate) fn new(registry: Arc<Registry>, authorities: Arc<Authorities>, recorder: Recorder) -> Self {
+        Self { registry, authorities, recorder, waits: Arc::default() }
     }
 
     /// Serves one join to its end.
     pub(crate) async fn serve(&self, connection: Connection) {
-        let source = connection.remote_address().ip();
-        let _place = match self.waits.enter(source) {
+        let (peer, metrics) = (connection.remote_address(), &self.recorder.metrics);
+        let _place = match self.waits.enter(peer.ip()) {
             Ok(place) => place,
             Err(full) => {
-                self.metrics.joined(full.label());
+                metrics.joined(full.label());
                 connection.close(CloseReason::Overloaded, &full.to_string());
                 return;
             }
@@ -68,7 +69,7 @@ impl Joins {
         };
         // Subscribed before the registry is asked: an acceptance in between is not missed.
         let mut changes = self.registry.changes();
-        let answer = match self.take(request, source).await {
+        let answer = match self.recorded(request, peer).await {
             Ok(taken) => {
                 let waiting = self.wait(&mut session, &taken, &mut changes);
                 match tokio::time::timeout(DECISION_TIMEOUT, waiting).await {
@@ -79,7 +80,7 @@ impl Joins {
             }
             Err(refusal) => JoinReply::Refused(refusal),
         };
-        self.metrics.joined(match &answer {
+        metrics.joined(match &answer {
             JoinReply::Refused(refusal) if refusal.reason() == Reason::Overloaded => WaitsFull::Agents.label(),
             JoinReply::Refused(refusal) => refusal.reason().label(),
             JoinReply::Issued(_) | JoinReply::Pending(_) => "issued",
@@ -92,7 +93,36 @@ impl Joins {
         }
     }
 
-    async fn take(&self, request: JoinRequest, source: IpAddr) -> Result<Taken, Refusal> {
+    /// Takes a join and leaves an audit event by it: what its token did is known also when nobody decides about it.
+    async fn recorded(&self, request: JoinRequest, peer: SocketAddr) -> Result<Taken, Refusal> {
+        let record = self.recorder.request(audit::Request {
+            peer: Text::of(peer),
+            frontend: "tunnel",
+            verb: "join".into(),
+            resource: "managedclusters/agents".into(),
+            name: Text::of(format_args!("{}/{}", request.cluster, request.agent)),
+            ..audit::Request::default()
+        });
+        if self.recorder.audit.refuses() {
+            let message = "the hub cannot write its audit log, and lets nobody in meanwhile; try again in a moment";
+            return Err(Refusal::new(Reason::Internal, message));
+        }
+        let token = join_token_id(&request.token).unwrap_or_default().to_owned();
+        let taken = self.take(request, peer).await;
+        let refusal = taken.as_ref().err().map(Refusal::reason);
+        record.tell(refusal.map_or("ok", |reason| reason.label()), 0, |told| {
+            // Kubernetes' name for who has a token to join. One whose secret was not looked at, or is wrong, is nobody's.
+            if !matches!(refusal, Some(Reason::UnknownToken | Reason::BadRequest)) {
+                told.who.user = Text::of(format_args!("system:bootstrap:{token}"));
+            }
+            if let Ok(Taken { cluster, agent, .. }) = &taken {
+                told.name = Text::of(format_args!("{cluster}/{agent}"));
+            }
+        });
+        taken
+    }
+
+    async fn take(&self, request: JoinRequest, peer: SocketAddr) -> Result<Taken, Refusal> {
         let bad = |message: String| Refusal::new(Reason::BadRequest, message);
         let JoinRequest { token, cluster, agent, csr, version: version_said } = request;
         let agent: AgentName = agent.parse().map_err(|error| bad(format!("the agent's name: {error}")))?;
@@ -108,7 +138,7 @@ impl Joins {
             key,
             version: version(&version_said),
             request: csr.clone(),
-            address: Some(source),
+            address: Some(peer.ip()),
         };
         let joined = self.registry.request_join(ask, Timestamp::now()).await.map_err(|error| refusal(&error))?;
         let (Joined::Accepted { cluster } | Joined::Pending { cluster }) = joined;

@@ -36,7 +36,6 @@ mod joins;
 mod konnectivity;
 mod limits;
 mod lobby;
-pub mod log;
 mod metrics;
 mod ports;
 mod proxy;

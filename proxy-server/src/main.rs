@@ -9,7 +9,6 @@ use nix::sys::{
 use proxy_server::{
     Addresses, Audit, Config, Hub,
     config::{ConfigError, EX_USAGE},
-    log,
 };
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -32,20 +31,14 @@ fn main() -> ExitCode {
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let mut chain = format!("error: {error}");
-            let mut cause = error.source();
-            while let Some(error) = cause {
-                chain.push_str(&format!(": {error}"));
-                cause = error.source();
-            }
-            eprintln!("{}", certs::Escaped(chain));
+            eprintln!("error: {}", logging::Escaped(logging::chain(&*error)));
             ExitCode::FAILURE
         }
     }
 }
 
 fn run(config: Config) -> Result<(), Box<dyn Error>> {
-    log::init(config.log_format)?;
+    logging::init(config.log_format)?;
     raise_open_files();
     // A long list of the registry must not hold up what goes through the gateway.
     let runtime =

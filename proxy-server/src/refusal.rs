@@ -1,8 +1,9 @@
 //! Why a connection was not proxied: the status, the label and the sentence of each reason.
 
-use certs::{ClusterName, Escaped};
+use certs::ClusterName;
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp, Unit};
+use logging::Escaped;
 use registry::kube::rbac::Denied;
 use tunnel::{DialError, Reason, Refusal};
 

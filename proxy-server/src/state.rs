@@ -119,7 +119,14 @@ impl State {
             key_pem: key.to_pem().into(),
             token: Some(token),
         };
-        credentials.save(&folder).map_err(StateError::Credentials)?;
+        match credentials.save(&folder) {
+            // Those of the last start are as good until they end, and the hub serves on a disk that is full.
+            Err(error) if Credentials::load(&folder).is_ok() => {
+                let (path, error) = (folder.display(), &error as &dyn std::error::Error);
+                tracing::warn!(%path, error, "cannot write the administrator's credentials anew; those there stay");
+            }
+            saved => saved.map_err(StateError::Credentials)?,
+        }
         Ok(folder)
     }
 
@@ -149,7 +156,12 @@ impl State {
 
 /// Takes what is secret in the folder from everybody but its owner: a backup may have come back open to all.
 fn guard(folder: &Path) -> Result<(), StateError> {
-    certs::guard_folder(folder).map_err(|source| StateError::File { path: folder.to_owned(), source })?;
+    for path in [folder.to_owned(), folder.join(ADMIN)] {
+        match certs::guard_folder(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(StateError::File { path, source }),
+            Ok(()) | Err(_) => {}
+        }
+    }
     for name in SECRETS {
         let path = folder.join(name);
         match certs::guard_secret(&path) {

@@ -31,6 +31,7 @@ pub struct HubBuilder {
     shell: Option<String>,
     quiet: bool,
     tunnel: Option<IpAddr>,
+    disk: Option<PathBuf>,
 }
 
 /// A hub. It is killed and its state removed when dropped.
@@ -88,11 +89,19 @@ impl HubBuilder {
         self
     }
 
+    /// Keeps its state below this folder.
+    #[must_use]
+    pub fn state_in(mut self, folder: &Path) -> Self {
+        self.disk = Some(folder.to_owned());
+        self
+    }
+
     /// Starts it and waits until it is ready.
     pub async fn start(self) -> Result<Hub> {
-        let state = TempDir::new().context("no temporary folder for the hub's state")?;
+        let Self { arguments, shell, quiet, tunnel, disk } = self;
+        let state =
+            disk.map_or_else(TempDir::new, TempDir::new_in).context("no temporary folder for the hub's state")?;
         let any: SocketAddr = (loopback::unused(), 0).into();
-        let Self { arguments, shell, quiet, tunnel } = self;
         let tunnel = tunnel.map_or(any, |address| (address, 0).into());
         let server = server(state.path(), &arguments, shell.as_deref(), [any, tunnel, any, any])?;
         let (process, addresses) = launch(&if quiet { server.quiet() } else { server }).await?;

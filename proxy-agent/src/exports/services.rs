@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use logging::chain;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use tokio::sync::watch;
@@ -9,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tunnel::{Export, within_limits};
 
 use super::METRICS_PATH;
-use crate::{gateway::Gateway, log::chain};
+use crate::gateway::Gateway;
 
 /// Services in one answer, and answers in a row.
 const PAGE: usize = 250;

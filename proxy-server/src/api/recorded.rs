@@ -116,6 +116,7 @@ fn asked(request: &Request<Incoming>, origin: &Origin) -> (audit::Request, bool)
         peer: Text::of(origin.peer),
         verb: verb.into(),
         resource: resource.into(),
+        frontend: "api",
         namespace: namespace.into(),
         name: (&*name).into(),
         dry_run: is_dry_run(request.uri().query().unwrap_or_default()),

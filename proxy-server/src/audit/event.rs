@@ -13,13 +13,13 @@
 //! | `cluster`, `target`, `address`, `rule` | connection | what was asked for, what was dialled, what allowed it |
 //! | `bytes_to_target`, `bytes_from_target`, `trace_id` | connection | what went through; the agent logs the id, too |
 //! | `verb`, `resource`, `namespace`, `name` | request | what was asked of the registry |
-//! | `code`, `dry_run` | request | the answer's status (0: there was none), and whether nothing was to be stored |
+//! | `code`, `dry_run` | request | the answer's status (0: there was none, as for a join), and whether nothing was to be stored |
 //! | `count` | lost | events that could not be written before this one |
 
 use std::fmt::{self, Write as _};
 
-use certs::write_json;
 use jiff::Timestamp;
+use logging::write_json;
 
 /// Of the fields' names and their meaning.
 const VERSION: u64 = 1;
@@ -78,6 +78,7 @@ pub(crate) struct Request {
     pub(crate) result: &'static str,
     pub(crate) who: Who,
     pub(crate) peer: Text,
+    pub(crate) frontend: &'static str,
     pub(crate) verb: Text,
     pub(crate) resource: Text,
     pub(crate) namespace: Text,
@@ -206,7 +207,7 @@ impl Request {
         self.who.add(&mut fields);
         fields.extend([
             ("peer", Value::Text(&self.peer.0)),
-            ("frontend", Value::Text("api")),
+            ("frontend", Value::Text(self.frontend)),
             ("verb", Value::Text(&self.verb.0)),
             ("resource", Value::Text(&self.resource.0)),
             ("namespace", Value::Text(&self.namespace.0)),
@@ -325,6 +326,7 @@ mod tests {
             name: "c1".into(),
             code: 403,
             dry_run: true,
+            frontend: "api",
             ..Request::default()
         });
         let json = r#"{"version":1,"time":"1970-01-01T00:00:00.000000Z","event":"request","result":"refused","user":"alice","groups":["dev"],"impersonated_user":"bob","impersonated_groups":[],"peer":"[::1]:9","frontend":"api","verb":"patch","resource":"managedclusters.cluster.open-cluster-management.io","namespace":"","name":"c1","code":403,"dry_run":true,"duration_ms":0}"#;
@@ -350,7 +352,7 @@ mod tests {
         fn no_target_makes_a_line_or_a_field(target in "(?s).{0,40}|\\PC{0,20}[\n\r\u{1b}\u{9b}\u{2028}\u{202e}\"\\\\=]{1,5}") {
             let (json, text) = (written(&to(&target), Form::Json), written(&to(&target), Form::Text));
             for line in [&json, &text] {
-                prop_assert_eq!(line.find(certs::is_hidden), Some(line.len() - 1), "{:?}", line);
+                prop_assert_eq!(line.find(logging::is_hidden), Some(line.len() - 1), "{:?}", line);
             }
             let read: Json = serde_json::from_str(&json).unwrap();
             prop_assert_eq!(&read["target"], &Json::from(target));

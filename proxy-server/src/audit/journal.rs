@@ -4,9 +4,21 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::{
+        fd::AsFd,
+        unix::fs::{MetadataExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
 };
+
+use nix::{
+    errno::Errno,
+    fcntl::OFlag,
+    poll::{PollFd, PollFlags, poll},
+};
+
+/// How long the reader of a pipe may keep it full before that is told as a failure, in milliseconds.
+const PIPE_PATIENCE: u16 = 500;
 
 /// What is written to.
 #[derive(Debug)]
@@ -47,7 +59,12 @@ impl Journal {
     /// Writes all lines. After an error, the next call goes on where this one has stopped.
     pub(super) fn write(&mut self, lines: &mut Lines) -> io::Result<()> {
         match self {
-            Self::File { file, .. } => lines.write_to(file),
+            Self::File { file, .. } => loop {
+                match lines.write_to(file) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock && has_room_soon(file) => {}
+                    written => return written,
+                }
+            },
             Self::Stderr => lines.write_to(&mut io::stderr().lock()),
         }
     }
@@ -78,8 +95,20 @@ impl Lines {
     }
 }
 
+/// Without waiting: a pipe that nobody reads, or not fast enough, fails as a full disk does.
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+    let opened =
+        OpenOptions::new().create(true).append(true).mode(0o600).custom_flags(OFlag::O_NONBLOCK.bits()).open(path);
+    opened.map_err(|error| match Errno::from_raw(error.raw_os_error().unwrap_or_default()) {
+        Errno::ENXIO => io::Error::new(io::ErrorKind::NotConnected, "nobody reads this pipe; start its reader first"),
+        _ => error,
+    })
+}
+
+/// Whether a pipe whose reader is behind has room again in time.
+fn has_room_soon(file: &File) -> bool {
+    let mut waiting = [PollFd::new(file.as_fd(), PollFlags::POLLOUT)];
+    poll(&mut waiting, PIPE_PATIENCE).is_ok_and(|ready| ready > 0)
 }
 
 /// Ends the part of a line that a killed process may have left. Who may append and not read takes the file at its word.
@@ -157,6 +186,26 @@ mod tests {
             Journal::open(&path).unwrap().write(&mut lines("new\n")).unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), then);
         }
+    }
+
+    #[test]
+    fn a_pipe_holds_nobody_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(Journal::open(&path).unwrap_err().kind(), io::ErrorKind::NotConnected);
+        let mut reader = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&path).unwrap();
+        let mut journal = Journal::open(&path).unwrap();
+        let sent = "line\n".repeat(40_000);
+        let mut lines = lines(&sent);
+        assert_eq!(journal.write(&mut lines).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let mut read = String::new();
+        while journal.write(&mut lines).is_err() || !lines.is_empty() {
+            // Ends where the pipe is empty.
+            let _ = reader.read_to_string(&mut read);
+        }
+        let _ = reader.read_to_string(&mut read);
+        assert!(read == sent, "{} of {} bytes", read.len(), sent.len());
     }
 
     #[test]

@@ -19,13 +19,6 @@ pub enum ServiceUrls {
     NoBrowsers,
 }
 
-/// How the log is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    Text,
-    Json,
-}
-
 impl Plaintext {
     /// Whether a client at `address` may speak without TLS.
     pub(crate) fn allows(self, address: IpAddr) -> bool {
@@ -58,18 +51,6 @@ impl FromStr for ServiceUrls {
             "all" => Ok(Self::All),
             "no-browsers" => Ok(Self::NoBrowsers),
             _ => Err("must be all or no-browsers"),
-        }
-    }
-}
-
-impl FromStr for LogFormat {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err("must be text or json"),
         }
     }
 }

@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use certs::PrivateKey;
 use rustls::ClientConfig;
 use serde_json::json;
 use tests::client::{Connection, Entry};
 use tests::metrics::Metrics;
+use tests::raw_agent::{RawJoin, join_request};
 use tests::{Client, Fetch, HUB_NAME};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tunnel::{Reason, Refusal};
@@ -270,6 +272,26 @@ async fn every_change_of_the_registry_is_one_event_with_its_end() -> Result<()> 
     let as_alice = hub.ask(create("").header("impersonate-user", "alice")).await?;
     assert_eq!(as_alice.status.as_u16(), 403);
     site.wait_for_events(&[("user", "admin"), ("impersonated_user", "alice"), ("code", "403")], 1).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_join_is_one_event_by_its_token() -> Result<()> {
+    let site = Site::start().await?;
+    let join = [("event", "request"), ("verb", "join"), ("resource", "managedclusters/agents"), ("frontend", "tunnel")];
+    let joined = &site.wait_for_events(&[&join[..], &[("result", "ok")]].concat(), 1).await?[0];
+    let list = site.hub.ask(Fetch::get("/v1/tokens")).await?.success()?.json()?;
+    let user = format!("system:bootstrap:{}", list["items"][0]["id"].as_str().unwrap_or_default());
+    assert_eq!(joined["user"], *user, "{joined}");
+    assert!(joined["name"].as_str().is_some_and(|name| name.starts_with("a/")), "{joined}");
+    // Who says an id without its secret is nobody.
+    let wrong = format!("{}.{}", user.replace("system:bootstrap:", "cpj-"), "x".repeat(43));
+    let request = join_request(&wrong, "a", "b", &PrivateKey::generate())?;
+    for _ in 0..N {
+        RawJoin::refused(&site.hub, &request).await?;
+    }
+    let refused = [("result", "unknown_token"), ("user", ""), ("name", "a/b")];
+    site.wait_for_events(&[&join[..], &refused].concat(), N).await?;
     Ok(())
 }
 

@@ -14,8 +14,12 @@ struct SmallDisk(TempDir);
 
 impl SmallDisk {
     async fn mount() -> Result<Self> {
-        let folder = TempDir::new()?;
-        let mount = Program::at("/bin/mount").args(["-t", "tmpfs", "-o", "size=64k", "small"]).arg(folder.path());
+        Self::mount_with_room("64k").await
+    }
+
+    async fn mount_with_room(size: &str) -> Result<Self> {
+        let (folder, size) = (TempDir::new()?, format!("size={size}"));
+        let mount = Program::at("/bin/mount").args(["-t", "tmpfs", "-o", &size, "small"]).arg(folder.path());
         mount.run(BOUND).await?.success()?;
         Ok(Self(folder))
     }
@@ -116,6 +120,46 @@ async fn what_a_full_disk_has_no_room_for_is_counted_and_the_record_tells_how_mu
         Ok(())
     })
     .await
+}
+
+#[tokio::test]
+async fn a_pipe_whose_reader_sleeps_is_told_and_holds_nobody_up() -> Result<()> {
+    let folder = TempDir::new()?;
+    let log = folder.path().join("audit");
+    nix::unistd::mkfifo(&log, nix::sys::stat::Mode::S_IRWXU)?;
+    let to_pipe = ["--audit-log".to_owned(), log.display().to_string()];
+    let reader = std::fs::OpenOptions::new().read(true).write(true).open(&log)?;
+    let mut hub = Hub::builder().args(to_pipe).start().await?;
+    // More than a pipe holds.
+    ask(&hub, 300).await?;
+    wait_until(BOUND, "the failure in the metrics", async || {
+        metric(&hub, "proxy_server_audit_failing").await.is_ok_and(|failing| failing == 1.0)
+    })
+    .await?;
+    assert_eq!(readiness(&hub).await?, (200, "ok, but the audit log cannot be written\n".into()));
+    let reading = tokio::task::spawn_blocking(move || {
+        let lines = std::io::BufRead::lines(std::io::BufReader::new(reader)).map_while(Result::ok);
+        lines.filter(|line| line.contains("unknown_cluster")).take(300).count()
+    });
+    assert_eq!(timeout(BOUND, reading).await??, 300);
+    wait_until(BOUND, "readiness", async || readiness(&hub).await.is_ok_and(|(_, text)| text == "ok\n")).await?;
+
+    hub.stop().await?;
+    let unread = hub.program()?.run(BOUND).await?;
+    ensure!(unread.stderr.contains("nobody reads this pipe; start its reader first"), "{}", unread.stderr);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_hub_whose_disk_is_full_starts_again() -> Result<()> {
+    let disk = SmallDisk::mount_with_room("8m").await?;
+    let mut hub = Hub::builder().state_in(disk.path()).start().await?;
+    hub.kill().await?;
+    drop(std::fs::write(disk.path().join("ballast"), vec![b'x'; 16 << 20]));
+    hub.start_again().await?;
+    hub.ask(Fetch::get("/v1/status")).await?.success()?;
+    let told = |line: &str| line.contains("cannot write the administrator's credentials anew").then_some(());
+    hub.process().stderr_line(BOUND, "the disk", told).await
 }
 
 #[tokio::test]

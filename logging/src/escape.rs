@@ -114,15 +114,7 @@ mod tests {
         let mut json = String::new();
         write_json(&mut json, &text);
         assert!(!json.contains(is_hidden), "{json}");
-        assert_eq!(
-            toml::from_str::<toml::Table>(&format!("x = {}", toml_of(&json))).unwrap()["x"].as_str(),
-            Some(&*text)
-        );
-    }
-
-    /// TOML knows JSON's escapes, but no surrogates.
-    fn toml_of(json: &str) -> String {
-        json.replace("\\udb40\\udc41", "\\U000e0041")
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
     }
 
     #[test]

@@ -1,12 +1,14 @@
-//! The log on standard error, and errors as one line of it.
+//! The log on standard error, errors as one line of it, and the text of others, which must not pass for more than that.
+
+mod escape;
 
 use std::{
     error::Error,
     fmt,
     io::{self, IsTerminal},
+    str::FromStr,
 };
 
-use certs::{Escaping, JsonLines};
 use tracing_subscriber::{
     EnvFilter, Layer,
     field::RecordFields,
@@ -19,7 +21,17 @@ use tracing_subscriber::{
     util::{SubscriberInitExt, TryInitError},
 };
 
-use crate::config::LogFormat;
+pub use self::escape::{Escaped, Escaping, JsonLines, is_hidden, write_json};
+
+/// The shape of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
 
 /// Writes fields so that no value of a stranger ends a line or moves a cursor.
 #[derive(Debug)]
@@ -28,6 +40,18 @@ struct EscapedFields;
 impl<'a> FormatFields<'a> for EscapedFields {
     fn format_fields<R: RecordFields>(&self, mut writer: Writer<'a>, fields: R) -> fmt::Result {
         DefaultFields::new().format_fields(Writer::new(&mut Escaping(&mut writer)), fields)
+    }
+}
+
+impl FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(format!("{text:?} is no format; use 'text' or 'json'")),
+        }
     }
 }
 
@@ -63,8 +87,21 @@ mod tests {
 
     #[test]
     fn a_chain_names_every_cause() {
-        let inner = io::Error::other("no such name");
-        let error = crate::ConnectError::NameNotFound { hub: "hub".parse().unwrap(), source: inner };
-        assert!(chain(&error).ends_with(": no such name"));
+        #[derive(Debug)]
+        struct Outer(io::Error);
+
+        impl fmt::Display for Outer {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("no hub")
+            }
+        }
+
+        impl Error for Outer {
+            fn source(&self) -> Option<&(dyn Error + 'static)> {
+                Some(&self.0)
+            }
+        }
+
+        assert_eq!(chain(&Outer(io::Error::other("no such name"))), "no hub: no such name");
     }
 }
