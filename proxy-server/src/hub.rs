@@ -56,6 +56,7 @@ use crate::{
     shares::Shares,
     state::{State, StateError},
     tunnels::Tunnels,
+    watchdog,
     workers::Workers,
 };
 
@@ -208,7 +209,8 @@ impl Hub {
             tunnels: tunnels.clone(),
             exports: exports.clone(),
             metrics,
-            joins: Joins::new(registry.clone(), authorities.clone(), recorder),
+            joins: Joins::new(registry.clone(), authorities.clone(), recorder.clone()),
+            recorder,
             server_id: server_id.clone(),
             memory: config.tunnel.memory,
             handshakes: Lobby::new(HANDSHAKES, 0),
@@ -313,6 +315,8 @@ impl Hub {
         until(&here, Box::pin(roster));
         let (registry, proxy, agents) = (self.registry.clone(), self.proxy.clone(), self.agents.clone());
         until(&here, Box::pin(async move { watch(&registry, &proxy, &agents).await }));
+        let tunnels = self.agents.tunnels.clone();
+        until(&here, Box::pin(async move { watchdog::watch(tunnels).await }));
         until(&here, Box::pin(Controller::new(self.registry.clone()).run()));
         let (agents, ended) = (self.agents.clone(), end.clone());
         others.spawn(async move { ended.run_until_cancelled(agents.note_absent()).await });

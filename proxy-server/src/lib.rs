@@ -39,6 +39,7 @@ mod lobby;
 mod metrics;
 mod ports;
 mod proxy;
+mod queue;
 mod rates;
 mod record;
 mod refusal;
@@ -50,6 +51,7 @@ mod source;
 mod state;
 mod tunnels;
 mod waits;
+mod watchdog;
 mod workers;
 
 pub use audit::{Audit, AuditError};

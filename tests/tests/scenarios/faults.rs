@@ -6,6 +6,7 @@ mod frozen;
 mod kills;
 mod rebinding;
 mod restarts;
+mod silence;
 
 use std::time::Duration;
 
