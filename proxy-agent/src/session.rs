@@ -8,7 +8,7 @@ use std::{
 use tokio::{sync::watch, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tunnel::{
-    AgentControl, AgentMessage, AgentTunnel, CloseReason, ControlError, Drain, Export, Exports, HubMessage, Loss,
+    AgentControl, AgentMessage, AgentTunnel, CloseReason, ControlError, Drain, Export, Exports, HubMessage, LOOK, Loss,
     OVERDUE, Renew, SILENCE, Silence,
 };
 
@@ -20,11 +20,8 @@ use crate::{
     streams::Streams,
 };
 
-/// How often a tunnel looks whether the certificate is due for renewal, and what the kernel does for it.
-const LOOK: Duration = Duration::from_secs(30);
-
-/// Between two looks whether the hub is still heard of.
-const LISTEN: Duration = Duration::from_secs(1);
+/// How often a tunnel sees whether the certificate is due for renewal, and what the kernel does for it.
+const CHECK: Duration = Duration::from_secs(30);
 
 /// How long the hub may take to hear that a tunnel was closed here.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -63,8 +60,8 @@ impl Session {
         let mut identities = self.identity.subscribe();
         let mut exports = self.exports.clone();
         let own = identities.borrow_and_update().clone();
-        let mut looks = tokio::time::interval(LOOK);
-        let mut listening = tokio::time::interval(LISTEN);
+        let mut checks = tokio::time::interval(CHECK);
+        let mut listening = tokio::time::interval(LOOK);
         listening.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut silence = Silence::new(Instant::now());
         let mut told = false;
@@ -78,7 +75,7 @@ impl Session {
                     Ok(message) => self.hear(message),
                     Err(error) => return self.broken(error).await,
                 },
-                _ = looks.tick() => {
+                _ = checks.tick() => {
                     self.look();
                     if let Some(csr) = self.identity.renewal(SystemTime::now()) {
                         self.say(&control, AgentMessage::Renew(Renew { csr }));

@@ -269,6 +269,11 @@ impl Member {
         *self.unanswered.lock() = (!in_time).then(Instant::now);
     }
 
+    /// Whether it has streams.
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.streams.load(Ordering::Relaxed) > 0
+    }
+
     /// How long the agent has not been heard of.
     pub(crate) fn look(&self, now: Instant) -> Duration {
         let heard = self.tunnel.heard();

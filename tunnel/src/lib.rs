@@ -90,7 +90,7 @@ pub use mtu::{Mtu, MtuError};
 pub use port::PortSocket;
 pub use relay::{RelayEnd, relay};
 pub use reset::{Resettable, ResettableError};
-pub use silence::{OVERDUE, SILENCE, Silence};
+pub use silence::{LOOK, OVERDUE, SILENCE, Silence};
 pub use socket::Offload;
 pub use stream::{ReceiveHalf, SendHalf, Stream};
 pub use traffic::Traffic;

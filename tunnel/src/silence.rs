@@ -5,16 +5,19 @@ use std::time::{Duration, Instant};
 
 use crate::connection::Connection;
 
-/// A peer that has not been heard of for this long is gone. With the next look, after a second at most, it is within 15 s.
-pub const SILENCE: Duration = Duration::from_secs(14);
+/// A peer that has not been heard of for this long is gone. With the next look, after [`LOOK`] at most, it is within 15 s.
+pub const SILENCE: Duration = Duration::from_millis(14_400);
 
-/// From here on a peer that is there is asked for a sign of life with each look: the agent's keep-alive is overdue. QUIC's own
-/// probes come at growing distances, and an outage could end between the last one and the end of patience.
+/// Between two looks at a connection.
+pub const LOOK: Duration = Duration::from_millis(500);
+
+/// From here on a peer is asked for a sign of life with each look: the agent's keep-alive is overdue. QUIC's own probes come at
+/// growing distances, and an outage could end between the last one and the end of patience.
 pub const OVERDUE: Duration = Duration::from_secs(7);
 
 /// The most that counts between two looks. While a process stands still it hears nobody, and what came meanwhile is yet to be
 /// read.
-const LOOK: Duration = Duration::from_secs(2);
+const COUNTED: Duration = Duration::from_secs(1);
 
 /// Watches one connection.
 #[derive(Clone, Copy, Debug)]
@@ -30,10 +33,10 @@ impl Silence {
         Self { heard: 0, looked: now, lasts: Duration::ZERO }
     }
 
-    /// How long there has been silence as of `now`, by looks that are a second apart. `heard` is
+    /// How long there has been silence as of `now`, by looks that are [`LOOK`] apart. `heard` is
     /// [`Connection::heard`].
     pub fn look(&mut self, heard: u64, now: Instant) -> Duration {
-        let passed = now.saturating_duration_since(self.looked).min(LOOK);
+        let passed = now.saturating_duration_since(self.looked).min(COUNTED);
         self.looked = now;
         self.lasts = if heard == self.heard { self.lasts + passed } else { Duration::ZERO };
         self.heard = heard;
@@ -60,11 +63,11 @@ mod tests {
         let start = Instant::now();
         let mut silence = Silence::new(start);
         assert_eq!(silence.look(1, start + SECOND), Duration::ZERO);
-        for second in 2..=15 {
+        for second in 2..=16 {
             assert_eq!(silence.look(1, start + second * SECOND), (second - 1) * SECOND);
         }
-        assert!(silence.look(1, start + 15 * SECOND) >= SILENCE);
-        assert_eq!(silence.look(2, start + 16 * SECOND), Duration::ZERO);
+        assert!(silence.look(1, start + 16 * SECOND) >= SILENCE);
+        assert_eq!(silence.look(2, start + 17 * SECOND), Duration::ZERO);
     }
 
     #[test]
@@ -72,7 +75,7 @@ mod tests {
         let start = Instant::now();
         let mut silence = Silence::new(start);
         silence.look(1, start + SECOND);
-        assert_eq!(silence.look(1, start + 60 * SECOND), LOOK);
+        assert_eq!(silence.look(1, start + 60 * SECOND), COUNTED);
         assert_eq!(silence.look(2, start + 61 * SECOND), Duration::ZERO);
     }
 }
