@@ -49,6 +49,8 @@ pub struct DialRequest {
     windows: Arc<Windows>,
     /// What the hub grants first.
     window: u64,
+    /// The hub knows breaks.
+    breaks: bool,
 }
 
 /// Why a dial could not be read or answered.
@@ -123,15 +125,15 @@ impl AgentTunnel {
 impl AgentControl {
     /// Sends one message.
     pub async fn send(&mut self, message: AgentMessage) -> Result<(), ControlError> {
-        self.channel.send(&FromAgent { message: Some(message), windows: Vec::new() }).await
+        self.channel.send(&FromAgent { message: Some(message), ..FromAgent::default() }).await
     }
 
     /// The next message that this version knows. Safe to cancel. While it waits it also carries the flow control of the
     /// tunnel's streams, which stand still when nobody waits here.
     pub async fn receive(&mut self) -> Result<HubMessage, ControlError> {
         loop {
-            let FromHub { message, windows } = self.channel.receive_and_grant(&self.windows).await?;
-            self.windows.granted(&windows);
+            let FromHub { message, windows, breaks } = self.channel.receive_and_note(&self.windows).await?;
+            self.windows.heard(&windows, &breaks);
             if let Some(message) = message {
                 return Ok(message);
             }
@@ -145,8 +147,8 @@ impl PendingDial {
         let (_, receive) = self.stream.quic();
         match tokio::time::timeout(limit, wire::receive::<Dial>(receive)).await {
             Ok(Ok(mut dial)) => {
-                let window = mem::take(&mut dial.window);
-                Ok(DialRequest { dial, stream: self.stream, windows: self.windows, window })
+                let (window, breaks) = (mem::take(&mut dial.window), mem::take(&mut dial.breaks));
+                Ok(DialRequest { dial, stream: self.stream, windows: self.windows, window, breaks })
             }
             Ok(Err(error)) => {
                 self.stream.reset(ResetReason::ProtocolError);
@@ -169,8 +171,8 @@ impl DialRequest {
     /// Says that the target at `address` is connected; the target's bytes may follow.
     pub async fn accept(mut self, address: impl ToString) -> Result<Stream, AcceptError> {
         // Before the answer, after which the hub's grants may come.
-        self.stream.begin(&self.windows, self.window);
-        let dialed = Dialed { address: address.to_string(), window: self.windows.base() };
+        self.stream.begin(&self.windows, self.window, self.breaks);
+        let dialed = Dialed { address: address.to_string(), window: self.windows.base(), breaks: true };
         self.answer(DialOutcome::Dialed(dialed)).await?;
         Ok(self.stream)
     }

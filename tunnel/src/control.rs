@@ -17,7 +17,7 @@ use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 use crate::{
     code::ResetReason,
     connection::Loss,
-    message::Window,
+    message::Notes,
     windows::Windows,
     wire::{self, WireError},
 };
@@ -98,12 +98,12 @@ impl<I: Message + Default, O: Message> Channel<I, O> {
     }
 }
 
-impl<I: Message + Default, O: Message + From<Vec<Window>>> Channel<I, O> {
-    /// [`Self::receive`], and sends meanwhile what the receivers of `windows` grant. Safe to cancel: a message half sent is
+impl<I: Message + Default, O: Message + From<Notes>> Channel<I, O> {
+    /// [`Self::receive`], and sends meanwhile what the streams of `windows` have to say. Safe to cancel: a message half sent is
     /// kept, too.
-    pub(crate) async fn receive_and_grant(&mut self, windows: &Windows) -> Result<I, ControlError> {
+    pub(crate) async fn receive_and_note(&mut self, windows: &Windows) -> Result<I, ControlError> {
         let frame = poll_fn(|cx| {
-            if let Poll::Ready(Err(error)) = self.poll_grant(windows, cx) {
+            if let Poll::Ready(Err(error)) = self.poll_note(windows, cx) {
                 return Poll::Ready(Err(error));
             }
             self.receive.poll_next_unpin(cx).map(Ok)
@@ -112,10 +112,10 @@ impl<I: Message + Default, O: Message + From<Vec<Window>>> Channel<I, O> {
         self.decode(frame)
     }
 
-    fn poll_grant(&mut self, windows: &Windows, cx: &mut Context<'_>) -> Poll<Result<Infallible, ControlError>> {
+    fn poll_note(&mut self, windows: &Windows, cx: &mut Context<'_>) -> Poll<Result<Infallible, ControlError>> {
         loop {
             ready!(self.poll_flush(cx))?;
-            self.outgoing = wire::frame(&O::from(ready!(windows.poll_grants(cx))));
+            self.outgoing = wire::frame(&O::from(ready!(windows.poll_notes(cx))));
         }
     }
 }

@@ -96,12 +96,12 @@ impl HubTunnel {
             Ok(Ok(stream)) => stream,
         };
         let mut stream = Undialled(Some(Stream::new(send, receive)));
-        let dial = Dial { window: self.windows.base(), ..dial.clone() };
+        let dial = Dial { window: self.windows.base(), breaks: true, ..dial.clone() };
         let answered = tokio::time::timeout_at(deadline, stream.ask(&dial)).await;
         match answered.map_err(|_| DialError::TimedOut)?.map_err(dial_error)?.outcome {
             Some(DialOutcome::Dialed(dialed)) => {
                 let mut stream = stream.dialled();
-                stream.begin(&self.windows, dialed.window);
+                stream.begin(&self.windows, dialed.window, dialed.breaks);
                 Ok((stream, dialed))
             }
             Some(DialOutcome::Refused(refusal)) => Err(DialError::Refused(refusal)),
@@ -146,7 +146,7 @@ impl HubTunnel {
 impl HubControl {
     /// Sends one message.
     pub async fn send(&mut self, message: HubMessage) -> Result<(), ControlError> {
-        self.channel.send(&FromHub { message: Some(message), windows: Vec::new() }).await
+        self.channel.send(&FromHub { message: Some(message), ..FromHub::default() }).await
     }
 
     /// The next message that this version knows. Safe to cancel. While it waits it also carries the flow control of the
@@ -155,8 +155,8 @@ impl HubControl {
         loop {
             // Whoever sends windows without an end has the thread no longer than others.
             tokio::task::consume_budget().await;
-            let FromAgent { message, windows } = self.channel.receive_and_grant(&self.windows).await?;
-            self.windows.granted(&windows);
+            let FromAgent { message, windows, breaks } = self.channel.receive_and_note(&self.windows).await?;
+            self.windows.heard(&windows, &breaks);
             if let Some(message) = message {
                 return Ok(message);
             }
