@@ -19,7 +19,7 @@ use tokio::{
     sync::OwnedSemaphorePermit,
 };
 use tokio_rustls::server::TlsStream;
-use tunnel::{RelayEnd, Stream, Traffic};
+use tunnel::{Delivery, RelayEnd, Stream, Traffic};
 
 /// Bytes a client may send ahead of being asked: a request head, or what it pipelines behind one.
 pub(crate) const READ_AHEAD: usize = 64 * 1024;
@@ -179,18 +179,21 @@ impl Client {
             }
         };
         self.ended = end == RelayEnd::Complete;
+        if let Some(delivery) = self.delivery().filter(|_| !self.ended) {
+            delivery.done().await;
+        }
         end
+    }
+
+    /// What is written to the client. A Unix socket's client has it at once.
+    pub(crate) fn delivery(&self) -> Option<Delivery> {
+        self.transport.tcp().and_then(Delivery::of)
     }
 
     /// Zero makes a close a reset (socket(7)).
     fn set_linger(&self, linger: Option<Duration>) {
-        let tcp = match &self.transport {
-            Transport::Tcp(tcp) => tcp,
-            // Without close_notify: a truncation shows as one.
-            Transport::Tls(tls) => tls.get_ref().0,
-            // A Unix socket knows no reset; where data is unread, closing it is one (unix(7)).
-            Transport::Unix(_) => return,
-        };
+        // A Unix socket knows no reset; where data is unread, closing it is one (unix(7)).
+        let Some(tcp) = self.transport.tcp() else { return };
         // The socket may be gone already.
         let _ = SockRef::from(tcp).set_linger(linger);
     }
@@ -219,6 +222,17 @@ macro_rules! each {
             Transport::Unix($io) => $call,
         }
     };
+}
+
+impl Transport {
+    fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(tcp) => Some(tcp),
+            // Its close without close_notify shows as a truncation.
+            Self::Tls(tls) => Some(tls.get_ref().0),
+            Self::Unix(_) => None,
+        }
+    }
 }
 
 impl AsyncRead for Transport {

@@ -11,12 +11,12 @@ use http_body_util::{Either, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::sync::CancellationToken;
-use tunnel::hop;
+use tunnel::{Delivery, hop};
 
 use crate::{
     caller::{Caller, Credentials, Shown},
     client::{Client, Peer},
-    exchange::{Exchange, ExchangeError},
+    exchange::{Exchange, ExchangeError, Upgradable},
     head::HEAD_LIMIT,
     metrics::Frontend,
     proxy::{Ask, Proxy},
@@ -38,6 +38,8 @@ struct Forwarder {
     proxy: Arc<Proxy>,
     peer: Peer,
     shown: Shown,
+    /// What is written to the client.
+    delivery: Option<Delivery>,
 }
 
 /// Serves requests until the client is done; on `stop`, until the one in progress is.
@@ -49,7 +51,8 @@ pub(crate) async fn serve(
     head_timeout: Duration,
     stop: CancellationToken,
 ) {
-    let forwarder = Arc::new(Forwarder { proxy, peer, shown });
+    let delivery = client.delivery();
+    let forwarder = Arc::new(Forwarder { proxy, peer, shown, delivery });
     let service = service_fn(move |request| {
         let forwarder = forwarder.clone();
         async move { Ok::<_, std::convert::Infallible>(forwarder.handle(request).await) }
@@ -71,6 +74,9 @@ pub(crate) async fn serve(
     };
     if let Err(error) = served {
         tracing::debug!(%peer, %error, "client connection failed");
+        if let Some(delivery) = delivery {
+            delivery.done().await;
+        }
     }
 }
 
@@ -107,7 +113,8 @@ impl Forwarder {
         let request = for_target(request, upgrade.is_some())?;
         let response = async {
             let exchange = Exchange::begin(stream, proxied, &self.proxy.tasks).await?;
-            exchange.send(request, upgrade, Some(RESPONSE_TIMEOUT)).await
+            let client = upgrade.map(|client| Upgradable { client, delivery: self.delivery });
+            exchange.send(request, client, Some(RESPONSE_TIMEOUT)).await
         };
         match response.await {
             Ok(response) => Ok(response.map(Either::Right)),

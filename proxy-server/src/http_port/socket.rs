@@ -12,6 +12,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
+use tunnel::Delivery;
 
 /// A handle of the socket. The last one closes it.
 #[derive(Clone, Debug)]
@@ -20,6 +21,10 @@ pub(super) struct Socket(Arc<TcpStream>);
 impl Socket {
     pub(super) fn new(tcp: TcpStream) -> Self {
         Self(Arc::new(tcp))
+    }
+
+    pub(super) fn delivery(&self) -> Option<Delivery> {
+        Delivery::of(&self.0)
     }
 
     fn poll_sent(
