@@ -26,6 +26,7 @@ use crate::{
     caller::{Caller, CallerError, Credentials, Shown},
     client::Peer,
     exchange::{Exchange, ExchangeError, Upgradable},
+    flushes::Held,
     http_port::{Body, Origin},
     metrics::Frontend,
     proxy::{Proxied, Proxy},
@@ -179,7 +180,7 @@ impl Gateway {
         headers.insert(header::HOST, HeaderValue::from_static("kube-apiserver"));
         *request.uri_mut() = way.rest.parse().map_err(|_| Refusal::Malformed)?;
         let exchange = Exchange::begin(stream, proxied, &self.proxy.tasks).await.map_err(Refusal::Exchange)?;
-        let mut response = send(exchange, request, upgrade, &asker).await?;
+        let mut response = send(exchange, request, upgrade, &asker, origin).await?;
         let place = Place { prefix: &way.prefix, rest: &way.rest, hosts: [&host, "kube-apiserver"] };
         confine(&mut response, place, Page::Inert);
         Ok(response)
@@ -218,7 +219,7 @@ impl Gateway {
             false => (Exchange::begin(stream, proxied, tasks).await, way.rest.clone()),
         };
         *request.uri_mut() = uri.parse().map_err(|_| Refusal::Malformed)?;
-        let mut response = send(exchange.map_err(Refusal::Exchange)?, request, upgrade, &asker).await?;
+        let mut response = send(exchange.map_err(Refusal::Exchange)?, request, upgrade, &asker, origin).await?;
         let place = Place { prefix: &way.prefix, rest: &way.rest, hosts: [&host, &shown] };
         confine(&mut response, place, Page::Live);
         Ok(response)
@@ -305,6 +306,7 @@ async fn send(
     mut request: Request<Incoming>,
     upgrade: Option<Upgradable>,
     asker: &Asker,
+    origin: &Origin,
 ) -> Result<Response<Body>, Refusal> {
     let grpc = matches!(exchange, Exchange::Http2(_));
     if grpc {
@@ -317,7 +319,7 @@ async fn send(
     *request.version_mut() = if grpc { Version::HTTP_2 } else { Version::HTTP_11 };
     // No limit: an upload takes as long as it takes. Where the client leaves, this future is dropped.
     let response = exchange.send(request, upgrade, None).await.map_err(Refusal::Exchange)?;
-    Ok(response.map(BodyExt::boxed_unsync))
+    Ok(response.map(|body| Held::new(body, origin.flushes()).boxed_unsync()))
 }
 
 /// gRPC proper: its form for browsers (`application/grpc-web`) is ordinary HTTP.

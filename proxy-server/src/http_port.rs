@@ -36,6 +36,7 @@ use tunnel::Delivery;
 use crate::{
     caller::Shown,
     client::Peer,
+    flushes::Flushes,
     frontend::handshake_reason,
     lobby::{Guest, Lobby},
     record::Recorder,
@@ -90,6 +91,10 @@ impl Origin {
     /// What is written to the client.
     pub(crate) fn delivery(&self) -> Option<Delivery> {
         self.socket.delivery()
+    }
+
+    pub(crate) fn flushes(&self) -> Flushes {
+        self.socket.flushes()
     }
 
     /// What the connection has shown, but for what its requests say.

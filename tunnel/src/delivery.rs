@@ -21,8 +21,12 @@ const SOCK_DIAG: i32 = 4;
 /// `SOCK_DIAG_BY_FAMILY`, the type of the question and of its answer.
 const BY_FAMILY: u16 = 20;
 
-/// Where `struct inet_diag_msg` has the bytes that are not acknowledged, behind the header of its message.
+/// Where `struct inet_diag_msg` has the socket's state and the bytes that are not acknowledged, behind the header of its message.
+const STATE: usize = 16 + 1;
 const UNACKNOWLEDGED: usize = 16 + 56 + 4;
+
+/// `TCP_LISTEN`: of a connection that is gone the kernel finds the listener.
+const LISTEN: u8 = 10;
 
 /// Between two looks, at first and at last.
 const PAUSES: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
@@ -62,11 +66,9 @@ impl Delivery {
         socket.send(&self.question())?;
         let mut answer = [0; 512];
         let count = socket.read(&mut answer)?;
-        let word = answer[..count].get(UNACKNOWLEDGED..).and_then(|rest| rest.first_chunk());
-        match (answer[4..6] == BY_FAMILY.to_ne_bytes(), word) {
-            (true, Some(word)) => Ok(u32::from_ne_bytes(*word)),
-            (false, _) | (true, None) => Err(io::ErrorKind::NotFound.into()),
-        }
+        let known = answer[4..6] == BY_FAMILY.to_ne_bytes() && answer[STATE] != LISTEN;
+        let word = answer[..count].get(UNACKNOWLEDGED..).and_then(|rest| rest.first_chunk()).filter(|_| known);
+        word.map(|word| u32::from_ne_bytes(*word)).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     /// `struct nlmsghdr` and `struct inet_diag_req_v2`.

@@ -13,7 +13,7 @@ use tests::client::{Connection, Entry};
 use tests::pattern::Pattern;
 use tests::service::reset;
 use tests::{Client, HUB_NAME, Hub, Service, Spoke, tool, wait_until};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
@@ -202,34 +202,48 @@ async fn every_byte_before_a_targets_reset_arrives_at_konnectivitys_clients() ->
     Ok(())
 }
 
-/// A WebSocket handshake's answer, behind which nothing but bytes follows.
+/// An answer that promises more than comes, and an upgrade behind which nothing but bytes follows.
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n";
 const SWITCHED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
 
+/// Asks for `uri`, reads the answer's head, and the rest to the break.
+async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, uri: &str, fields: &str, pace: Pace) -> Result<()> {
+    stream.write_all(format!("GET {uri} HTTP/1.1\r\nhost: {HUB_NAME}\r\n{fields}\r\n").as_bytes()).await?;
+    stream.flush().await?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(timeout(BOUND, stream.read_u8()).await??);
+    }
+    ensure!(head.starts_with(b"HTTP/1.1 101") || head.starts_with(b"HTTP/1.1 200"), "{:?}", head.escape_ascii());
+    read_to_break(stream, pace).await.map(drop)
+}
+
 #[tokio::test]
-async fn every_byte_before_a_targets_reset_arrives_on_an_upgraded_connection() -> Result<()> {
+async fn every_byte_before_a_targets_reset_arrives_in_answers_and_on_upgraded_connections() -> Result<()> {
     let hub = Hub::start().await?;
     let folder = TempDir::new()?;
     let hosts = folder.path().join("hosts");
     std::fs::write(&hosts, "127.0.0.1 localhost web.mon.svc\n")?;
     let _spoke = Spoke::of(&hub, "one").hosts(&hosts).start().await?;
-    let service = reset::behind_the_last_byte(SIZE, SWITCHED).await?;
-    for pace in PACES {
-        let clients = (0..CONNECTIONS).map(|_| async {
-            let tcp = TcpStream::connect(hub.addresses().api).await?;
-            let connector = TlsConnector::from(hub.credentials().mutual_tls()?);
-            let mut tls = connector.connect(HUB_NAME.try_into()?, tcp).await?;
-            let path = format!("/clusters/one/services/mon/web:{}/socket", service.port());
-            let asked =
-                format!("GET {path} HTTP/1.1\r\nhost: {HUB_NAME}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n");
-            tls.write_all(asked.as_bytes()).await?;
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                head.push(tls.read_u8().await?);
-            }
-            ensure!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
-            read_to_break(tls, pace).await
-        });
-        try_join_all(clients).await.with_context(|| format!("{pace:?}"))?;
+    let by_url = async |service: &Service, fields: &str, pace| {
+        let tcp = TcpStream::connect(hub.addresses().api).await?;
+        let tls = TlsConnector::from(hub.credentials().mutual_tls()?).connect(HUB_NAME.try_into()?, tcp).await?;
+        ask(tls, &format!("/clusters/one/services/mon/web:{}/", service.port()), fields, pace).await
+    };
+    let by_proxy = async |service: &Service, fields: &str, pace| {
+        let uri = format!("http://127.0.0.1.one.clusters.internal:{}/", service.port());
+        let client = Client::new(Entry::Tls(hub.addresses().proxy, hub.credentials().mutual_tls()?));
+        ask(client.enter().await?, &uri, fields, pace).await
+    };
+    for (head, fields) in [(ANSWER, ""), (SWITCHED, "connection: upgrade\r\nupgrade: websocket\r\n")] {
+        let service = reset::behind_the_last_byte(SIZE, head).await?;
+        for pace in PACES {
+            let context = || format!("{:?}, {pace:?}", head.escape_ascii());
+            let clients = (0..CONNECTIONS).map(|_| by_url(&service, fields, pace));
+            try_join_all(clients).await.with_context(|| format!("by URL, {}", context()))?;
+            let clients = (0..CONNECTIONS).map(|_| by_proxy(&service, fields, pace));
+            try_join_all(clients).await.with_context(|| format!("by proxy, {}", context()))?;
+        }
     }
     Ok(())
 }
