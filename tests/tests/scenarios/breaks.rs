@@ -214,7 +214,7 @@ async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, uri: &str, fields:
     while !head.ends_with(b"\r\n\r\n") {
         head.push(timeout(BOUND, stream.read_u8()).await??);
     }
-    ensure!(head.starts_with(b"HTTP/1.1 101") || head.starts_with(b"HTTP/1.1 200"), "{:?}", head.escape_ascii());
+    ensure!(head.starts_with(b"HTTP/1.1 101") || head.starts_with(b"HTTP/1.1 200"), "{}", head.escape_ascii());
     read_to_break(stream, pace).await.map(drop)
 }
 
@@ -238,7 +238,7 @@ async fn every_byte_before_a_targets_reset_arrives_in_answers_and_on_upgraded_co
     for (head, fields) in [(ANSWER, ""), (SWITCHED, "connection: upgrade\r\nupgrade: websocket\r\n")] {
         let service = reset::behind_the_last_byte(SIZE, head).await?;
         for pace in PACES {
-            let context = || format!("{:?}, {pace:?}", head.escape_ascii());
+            let context = || format!("{}, {pace:?}", head.escape_ascii());
             let clients = (0..CONNECTIONS).map(|_| by_url(&service, fields, pace));
             try_join_all(clients).await.with_context(|| format!("by URL, {}", context()))?;
             let clients = (0..CONNECTIONS).map(|_| by_proxy(&service, fields, pace));
