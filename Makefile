@@ -1,7 +1,7 @@
 # What people and CI run. `make test` installs what the tests need and is missing.
 CARGO ?= cargo
 
-.PHONY: build demo test lint doc fuzz bench bench-full
+.PHONY: build demo test test-busy lint doc fuzz bench bench-full
 
 build:
 	$(CARGO) build --release --locked --bins
@@ -14,6 +14,16 @@ test:
 	bash tests/install.sh
 	$(CARGO) build --workspace --all-targets --features fuzz/libfuzzer --locked
 	$(CARGO) test --workspace --features fuzz/libfuzzer --locked
+
+# Every scenario so many times in a row beside loops that keep the processors busy. Each run's output is in target/busy.
+BUSY_RUNS ?= 10
+BUSY_LOOPS ?= 3
+BUSY_FILTER ?=
+
+test-busy:
+	bash tests/install.sh
+	$(CARGO) build --workspace --all-targets --features fuzz/libfuzzer --locked
+	CARGO="$(CARGO)" RUNS=$(BUSY_RUNS) LOOPS=$(BUSY_LOOPS) OUT=$(TARGET)/busy bash tests/busy.sh $(BUSY_FILTER)
 
 lint:
 	$(CARGO) fmt --all --check

@@ -13,11 +13,16 @@ use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Full, Limited, combinators::UnsyncBoxBody};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::service_fn,
+    upgrade::{OnUpgrade, Parts},
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{io::copy_bidirectional_with_sizes, sync::mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tunnel::{Identity, Metered, Reason, Refusal, Stream, Traffic, hop};
+use tunnel::{Identity, Metered, Reason, Refusal, RelayEnd, Stream, Traffic, hop, relay_upgraded};
 
 use crate::{cause::with_cause, dial::Dialer, policy::Policy, target::Target};
 
@@ -36,9 +41,6 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// What the agent itself asks: how long an answer may take, and how large it may be.
 const GET_TIMEOUT: Duration = Duration::from_secs(20);
 const GET_LIMIT: usize = 8 * 1024 * 1024;
-
-/// What an upgraded connection copies at a time.
-const COPIED: usize = 64 * 1024;
 
 type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 
@@ -191,10 +193,13 @@ impl Gateway {
         }
         let Ok([hub, api]) = upgrades.try_recv() else { return "complete" };
         let (Ok(hub), Ok(api)) = tokio::join!(hub, api) else { return "target_reset" };
-        let (mut hub, mut api) = (TokioIo::new(hub), TokioIo::new(api));
-        match copy_bidirectional_with_sizes(&mut hub, &mut api, COPIED, COPIED).await {
-            Ok(_) => "complete",
-            Err(_) => "target_reset",
+        let Ok(Parts { io, read_buf, .. }) = hub.downcast::<TokioIo<Metered>>() else { return "hub_reset" };
+        let Metered { stream, traffic } = io.into_inner();
+        match relay_upgraded(stream, &read_buf, &mut TokioIo::new(api), &traffic).await {
+            RelayEnd::Complete => "complete",
+            RelayEnd::LocalReset | RelayEnd::LocalFailed(_) => "target_reset",
+            RelayEnd::RemoteReset(_) => "hub_reset",
+            RelayEnd::TunnelLost => "tunnel_lost",
         }
     }
 

@@ -12,7 +12,9 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, Span, field, info_span};
-use tunnel::{Dial, DialRequest, Identity, PendingDial, Reason, Refusal, RelayEnd, Stream, TargetKind, Traffic, relay};
+use tunnel::{
+    Delivery, Dial, DialRequest, Identity, PendingDial, Reason, Refusal, RelayEnd, Stream, TargetKind, Traffic, relay,
+};
 
 use crate::{
     cause::with_cause,
@@ -249,7 +251,21 @@ impl Streams {
             }
         };
         connection.complete = end == RelayEnd::Complete;
+        if !connection.complete
+            && let Some(delivery) = Delivery::of(connection.transport.tcp())
+        {
+            delivery.done().await;
+        }
         told_closed(&format!("{end:?}"), &traffic, started);
+    }
+}
+
+impl Transport {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Tcp(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref().0,
+        }
     }
 }
 
@@ -263,10 +279,7 @@ impl TargetConnection {
     /// Zero makes a close a reset (socket(7)).
     fn set_linger(&self, linger: Option<Duration>) {
         // A socket that takes no option is about to fail anyway.
-        let _ = match &self.transport {
-            Transport::Tcp(tcp) => SockRef::from(tcp).set_linger(linger),
-            Transport::Tls(tls) => SockRef::from(tls.get_ref().0).set_linger(linger),
-        };
+        let _ = SockRef::from(self.transport.tcp()).set_linger(linger);
     }
 }
 

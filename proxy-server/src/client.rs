@@ -19,7 +19,9 @@ use tokio::{
     sync::OwnedSemaphorePermit,
 };
 use tokio_rustls::server::TlsStream;
-use tunnel::{RelayEnd, Stream, Traffic};
+use tunnel::{Delivery, RelayEnd, Stream, Traffic};
+
+use crate::flushes::Flushes;
 
 /// Bytes a client may send ahead of being asked: a request head, or what it pipelines behind one.
 pub(crate) const READ_AHEAD: usize = 64 * 1024;
@@ -49,6 +51,8 @@ pub(crate) struct Client {
     ahead: BytesMut,
     /// The end of our direction was said.
     ended: bool,
+    /// Counted where an answer waits for it.
+    flushes: Option<Flushes>,
     /// The runtime that drives the connection.
     driver: runtime::Id,
     _room: OwnedSemaphorePermit,
@@ -77,7 +81,7 @@ impl Client {
     /// among the connections.
     pub(crate) fn new(transport: Transport, room: OwnedSemaphorePermit) -> Self {
         let driver = Handle::current().id();
-        let client = Self { transport, ahead: BytesMut::new(), ended: false, driver, _room: room };
+        let client = Self { transport, ahead: BytesMut::new(), ended: false, flushes: None, driver, _room: room };
         client.set_linger(Some(Duration::ZERO));
         client
     }
@@ -179,18 +183,26 @@ impl Client {
             }
         };
         self.ended = end == RelayEnd::Complete;
+        if let Some(delivery) = self.delivery().filter(|_| !self.ended) {
+            delivery.done().await;
+        }
         end
+    }
+
+    /// Counts from now on how often all was sent.
+    pub(crate) fn flushes(&mut self) -> Flushes {
+        self.flushes.get_or_insert_default().clone()
+    }
+
+    /// What is written to the client. A Unix socket's client has it at once.
+    pub(crate) fn delivery(&self) -> Option<Delivery> {
+        self.transport.tcp().and_then(Delivery::of)
     }
 
     /// Zero makes a close a reset (socket(7)).
     fn set_linger(&self, linger: Option<Duration>) {
-        let tcp = match &self.transport {
-            Transport::Tcp(tcp) => tcp,
-            // Without close_notify: a truncation shows as one.
-            Transport::Tls(tls) => tls.get_ref().0,
-            // A Unix socket knows no reset; where data is unread, closing it is one (unix(7)).
-            Transport::Unix(_) => return,
-        };
+        // A Unix socket knows no reset; where data is unread, closing it is one (unix(7)).
+        let Some(tcp) = self.transport.tcp() else { return };
         // The socket may be gone already.
         let _ = SockRef::from(tcp).set_linger(linger);
     }
@@ -219,6 +231,17 @@ macro_rules! each {
             Transport::Unix($io) => $call,
         }
     };
+}
+
+impl Transport {
+    fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(tcp) => Some(tcp),
+            // Its close without close_notify shows as a truncation.
+            Self::Tls(tls) => Some(tls.get_ref().0),
+            Self::Unix(_) => None,
+        }
+    }
 }
 
 impl AsyncRead for Transport {
@@ -284,7 +307,12 @@ impl AsyncWrite for Client {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().transport).poll_flush(cx)
+        let client = self.get_mut();
+        let flushed = Pin::new(&mut client.transport).poll_flush(cx);
+        if let (Some(flushes), Poll::Ready(Ok(()))) = (&client.flushes, &flushed) {
+            flushes.count();
+        }
+        flushed
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

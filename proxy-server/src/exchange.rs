@@ -1,32 +1,40 @@
 //! One HTTP exchange on a stream of a tunnel: a request, its answer, and what an upgrade makes of the two connections.
 
-use std::{io, pin::Pin, time::Duration};
+use std::{pin::Pin, time::Duration};
 
 use http::{Request, Response, StatusCode};
 use hyper::{
     body::{Body, Incoming},
     client::conn::{http1, http2},
-    upgrade::OnUpgrade,
+    upgrade::{OnUpgrade, Parts},
 };
 use hyper_util::rt::TokioIo;
-use tokio::{io::copy_bidirectional_with_sizes, sync::oneshot};
+use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
-use tunnel::{Metered, Stream, hop};
+use tunnel::{Delivery, Metered, RelayEnd, Stream, hop, relay_upgraded};
 
-use crate::{http_port::Tracked, proxy::Proxied};
-
-/// What an upgraded connection copies at a time.
-const COPIED: usize = 64 * 1024;
+use crate::{
+    http_port::Tracked,
+    proxy::{Proxied, relay_label},
+};
 
 /// A stream on which nothing was asked yet.
 #[derive(Debug)]
 pub(crate) enum Exchange<B> {
     Http1 {
         sender: http1::SendRequest<B>,
-        upgraded: oneshot::Sender<[OnUpgrade; 2]>,
+        upgraded: oneshot::Sender<(Upgradable, OnUpgrade)>,
     },
     /// With prior knowledge (RFC 9113 section 3.3): gRPC's trailers are no matter of HTTP/1.1.
     Http2(http2::SendRequest<B>),
+}
+
+/// A client's connection that an upgrade joins to the target's.
+#[derive(Debug)]
+pub(crate) struct Upgradable {
+    pub(crate) client: OnUpgrade,
+    /// What is written to it; nothing where a close throws nothing away.
+    pub(crate) delivery: Option<Delivery>,
 }
 
 /// Why there is no answer.
@@ -77,12 +85,11 @@ where
         Ok(Self::Http2(sender))
     }
 
-    /// Sends the request; the answer's head must come within `limit`, if there is one. `client` is the connection that an
-    /// upgrade joins to the target's.
+    /// Sends the request; the answer's head must come within `limit`, if there is one.
     pub(crate) async fn send(
         self,
         request: Request<B>,
-        client: Option<OnUpgrade>,
+        client: Option<Upgradable>,
         limit: Option<Duration>,
     ) -> Result<Response<Incoming>, ExchangeError> {
         let (responding, upgraded): (Pin<Box<dyn Future<Output = _> + Send>>, _) = match self {
@@ -97,7 +104,7 @@ where
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if let Some((client, upgraded)) = client.zip(upgraded).filter(|_| switching) {
             // The driver is gone only when the connection is: then both upgrades fail by themselves.
-            let _ = upgraded.send([client, hyper::upgrade::on(&mut response)]);
+            let _ = upgraded.send((client, hyper::upgrade::on(&mut response)));
         }
         hop::strip(response.headers_mut(), switching);
         Ok(response)
@@ -107,14 +114,18 @@ where
 /// Moves the target's connection on, through an upgrade if there is one; says how it ended.
 async fn drive(
     connection: impl Future<Output = hyper::Result<()>>,
-    pair: oneshot::Receiver<[OnUpgrade; 2]>,
+    pair: oneshot::Receiver<(Upgradable, OnUpgrade)>,
 ) -> &'static str {
     if connection.await.is_err() {
         return "target_reset";
     }
-    let Ok([client, target]) = pair.await else { return "complete" };
+    let Ok((Upgradable { client, delivery }, target)) = pair.await else { return "complete" };
     let (Ok(client), Ok(target)) = tokio::join!(client, target) else { return "target_reset" };
-    let (mut client, mut target) = (TokioIo::new(client), TokioIo::new(target));
-    let copied: io::Result<_> = copy_bidirectional_with_sizes(&mut client, &mut target, COPIED, COPIED).await;
-    if copied.is_ok() { "complete" } else { "target_reset" }
+    let Ok(Parts { io, read_buf, .. }) = target.downcast::<TokioIo<Metered>>() else { return "target_reset" };
+    let (Metered { stream, traffic }, mut client) = (io.into_inner(), TokioIo::new(client));
+    let end = relay_upgraded(stream, &read_buf, &mut client, &traffic).await;
+    if let Some(delivery) = delivery.filter(|_| end != RelayEnd::Complete) {
+        delivery.done().await;
+    }
+    relay_label(end)
 }

@@ -11,12 +11,13 @@ use http_body_util::{Either, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::sync::CancellationToken;
-use tunnel::hop;
+use tunnel::{Delivery, hop};
 
 use crate::{
     caller::{Caller, Credentials, Shown},
     client::{Client, Peer},
-    exchange::{Exchange, ExchangeError},
+    exchange::{Exchange, ExchangeError, Upgradable},
+    flushes::{Flushes, Held},
     head::HEAD_LIMIT,
     metrics::Frontend,
     proxy::{Ask, Proxy},
@@ -30,7 +31,7 @@ const NO_PROXY_REQUEST: &str = "this proxy only supports CONNECT passthrough, ab
 /// without a bound would be held for ever.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(300);
 
-type Body = Either<Full<Bytes>, Incoming>;
+type Body = Either<Full<Bytes>, Held>;
 
 /// What serves the requests of one client connection.
 #[derive(Debug)]
@@ -38,18 +39,22 @@ struct Forwarder {
     proxy: Arc<Proxy>,
     peer: Peer,
     shown: Shown,
+    /// What is written to the client.
+    delivery: Option<Delivery>,
+    flushes: Flushes,
 }
 
 /// Serves requests until the client is done; on `stop`, until the one in progress is.
 pub(crate) async fn serve(
     proxy: Arc<Proxy>,
-    client: Client,
+    mut client: Client,
     peer: Peer,
     shown: Shown,
     head_timeout: Duration,
     stop: CancellationToken,
 ) {
-    let forwarder = Arc::new(Forwarder { proxy, peer, shown });
+    let (delivery, flushes) = (client.delivery(), client.flushes());
+    let forwarder = Arc::new(Forwarder { proxy, peer, shown, delivery, flushes });
     let service = service_fn(move |request| {
         let forwarder = forwarder.clone();
         async move { Ok::<_, std::convert::Infallible>(forwarder.handle(request).await) }
@@ -71,6 +76,9 @@ pub(crate) async fn serve(
     };
     if let Err(error) = served {
         tracing::debug!(%peer, %error, "client connection failed");
+        if let Some(delivery) = delivery {
+            delivery.done().await;
+        }
     }
 }
 
@@ -107,10 +115,11 @@ impl Forwarder {
         let request = for_target(request, upgrade.is_some())?;
         let response = async {
             let exchange = Exchange::begin(stream, proxied, &self.proxy.tasks).await?;
-            exchange.send(request, upgrade, Some(RESPONSE_TIMEOUT)).await
+            let client = upgrade.map(|client| Upgradable { client, delivery: self.delivery });
+            exchange.send(request, client, Some(RESPONSE_TIMEOUT)).await
         };
         match response.await {
-            Ok(response) => Ok(response.map(Either::Right)),
+            Ok(response) => Ok(response.map(|body| Either::Right(Held::new(body, self.flushes.clone())))),
             Err(error @ ExchangeError::Broken(_)) => Err((StatusCode::BAD_GATEWAY, error.to_string())),
             Err(error @ ExchangeError::Silent) => Err((StatusCode::GATEWAY_TIMEOUT, error.to_string())),
         }

@@ -14,7 +14,7 @@ use http::{
     header::{self, AUTHORIZATION},
 };
 use http_body_util::{BodyExt, Full};
-use hyper::{body::Incoming, upgrade::OnUpgrade};
+use hyper::body::Incoming;
 use registry::{
     Login, is_user_token,
     kube::{rbac, server::impersonated, status::Status},
@@ -25,7 +25,8 @@ use crate::{
     browser::{self, Asked, Browsers, PageError},
     caller::{Caller, CallerError, Credentials, Shown},
     client::Peer,
-    exchange::{Exchange, ExchangeError},
+    exchange::{Exchange, ExchangeError, Upgradable},
+    flushes::Held,
     http_port::{Body, Origin},
     metrics::Frontend,
     proxy::{Proxied, Proxy},
@@ -170,7 +171,7 @@ impl Gateway {
         let target = Target::KubeGateway(identity(speaks_for, asked).map_err(Refusal::Impersonation)?);
         let host = browser::host(&request).unwrap_or_default();
         let (stream, proxied) = self.open(&asker, origin, record, way.cluster, target).await?;
-        let upgrade = leave_hop(&mut request);
+        let upgrade = leave_hop(&mut request, origin);
         let headers = request.headers_mut();
         cookie::give_back(headers);
         for name in impersonating(headers).cloned().collect::<Vec<_>>() {
@@ -179,7 +180,7 @@ impl Gateway {
         headers.insert(header::HOST, HeaderValue::from_static("kube-apiserver"));
         *request.uri_mut() = way.rest.parse().map_err(|_| Refusal::Malformed)?;
         let exchange = Exchange::begin(stream, proxied, &self.proxy.tasks).await.map_err(Refusal::Exchange)?;
-        let mut response = send(exchange, request, upgrade, &asker).await?;
+        let mut response = send(exchange, request, upgrade, &asker, origin).await?;
         let place = Place { prefix: &way.prefix, rest: &way.rest, hosts: [&host, "kube-apiserver"] };
         confine(&mut response, place, Page::Inert);
         Ok(response)
@@ -209,7 +210,7 @@ impl Gateway {
         let target = if tls { Target::Tls { host, port } } else { Target::Tcp { host, port } };
         let (stream, proxied) = self.open(&asker, origin, record, way.cluster, target).await?;
         let host = browser::host(&request).unwrap_or_else(|| shown.clone());
-        let upgrade = leave_hop(&mut request);
+        let upgrade = leave_hop(&mut request, origin);
         forwarded(request.headers_mut(), origin.peer, &way.prefix, &host);
         cookie::give_back(request.headers_mut());
         let tasks = &self.proxy.tasks;
@@ -218,7 +219,7 @@ impl Gateway {
             false => (Exchange::begin(stream, proxied, tasks).await, way.rest.clone()),
         };
         *request.uri_mut() = uri.parse().map_err(|_| Refusal::Malformed)?;
-        let mut response = send(exchange.map_err(Refusal::Exchange)?, request, upgrade, &asker).await?;
+        let mut response = send(exchange.map_err(Refusal::Exchange)?, request, upgrade, &asker, origin).await?;
         let place = Place { prefix: &way.prefix, rest: &way.rest, hosts: [&host, &shown] };
         confine(&mut response, place, Page::Live);
         Ok(response)
@@ -268,8 +269,11 @@ impl Gateway {
 
 /// Takes out what concerned the client's hop, before anything of ours is put in: the client names fields for it, too. Gives the
 /// connection that an upgrade would take over.
-fn leave_hop(request: &mut Request<Incoming>) -> Option<OnUpgrade> {
-    let upgrade = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut *request));
+fn leave_hop(request: &mut Request<Incoming>, origin: &Origin) -> Option<Upgradable> {
+    let upgrade = request
+        .headers()
+        .contains_key(header::UPGRADE)
+        .then(|| Upgradable { client: hyper::upgrade::on(&mut *request), delivery: origin.delivery() });
     hop::strip(request.headers_mut(), upgrade.is_some());
     upgrade
 }
@@ -300,8 +304,9 @@ fn check_impersonation(headers: &HeaderMap) -> Result<(), Refusal> {
 async fn send(
     exchange: Exchange<Incoming>,
     mut request: Request<Incoming>,
-    upgrade: Option<OnUpgrade>,
+    upgrade: Option<Upgradable>,
     asker: &Asker,
+    origin: &Origin,
 ) -> Result<Response<Body>, Refusal> {
     let grpc = matches!(exchange, Exchange::Http2(_));
     if grpc {
@@ -314,7 +319,7 @@ async fn send(
     *request.version_mut() = if grpc { Version::HTTP_2 } else { Version::HTTP_11 };
     // No limit: an upload takes as long as it takes. Where the client leaves, this future is dropped.
     let response = exchange.send(request, upgrade, None).await.map_err(Refusal::Exchange)?;
-    Ok(response.map(BodyExt::boxed_unsync))
+    Ok(response.map(|body| Held::new(body, origin.flushes()).boxed_unsync()))
 }
 
 /// gRPC proper: its form for browsers (`application/grpc-web`) is ordinary HTTP.

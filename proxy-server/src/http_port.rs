@@ -31,11 +31,13 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tunnel::Delivery;
 
 use crate::{
     bodies::Room,
     caller::Shown,
     client::Peer,
+    flushes::Flushes,
     frontend::handshake_reason,
     lobby::{Guest, Lobby},
     record::Recorder,
@@ -88,6 +90,15 @@ impl Origin {
     pub(crate) fn may_read_slowly(&self) {
         // A socket that takes no option is about to fail anyway.
         let _ = SockRef::from(&self.socket).set_tcp_user_timeout(None);
+    }
+
+    /// What is written to the client.
+    pub(crate) fn delivery(&self) -> Option<Delivery> {
+        self.socket.delivery()
+    }
+
+    pub(crate) fn flushes(&self) -> Flushes {
+        self.socket.flushes()
     }
 
     /// What the connection has shown, but for what its requests say.
@@ -246,6 +257,7 @@ where
     F: Fn(Request<Incoming>, Origin) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Response<Body>> + Send + 'static,
 {
+    let delivery = origin.delivery();
     let service = service_fn(move |request| {
         let answering = answer(request, origin.clone());
         async move { Ok::<_, Infallible>(answering.await) }
@@ -256,12 +268,13 @@ where
         http.timer(TokioTimer::new()).keep_alive_interval(SILENCE).keep_alive_timeout(PATIENCE);
         http.max_concurrent_streams(REQUESTS);
         http.initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
-        return finish(http.serve_connection(io, service), |connection| connection.graceful_shutdown(), end).await;
+        return finish(http.serve_connection(io, service), |connection| connection.graceful_shutdown(), end, delivery)
+            .await;
     }
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
     let connection = http.serve_connection(io, service).with_upgrades();
-    finish(connection, |connection| connection.graceful_shutdown(), end).await
+    finish(connection, |connection| connection.graceful_shutdown(), end, delivery).await
 }
 
 /// Serves a connection to its end or, at the port's end, until what is under way is answered.
@@ -269,6 +282,7 @@ async fn finish<C: Future<Output = hyper::Result<()>>>(
     connection: C,
     last: fn(Pin<&mut C>),
     end: CancellationToken,
+    delivery: Option<Delivery>,
 ) -> io::Result<()> {
     let mut connection = pin!(connection);
     let served = tokio::select! {
@@ -278,5 +292,8 @@ async fn finish<C: Future<Output = hyper::Result<()>>>(
             tokio::time::timeout(GOODBYE, connection).await.unwrap_or(Ok(()))
         }
     };
+    if let Some(delivery) = delivery.filter(|_| served.is_err()) {
+        delivery.done().await;
+    }
     served.map_err(io::Error::other)
 }

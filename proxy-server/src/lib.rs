@@ -23,6 +23,7 @@ mod descriptors;
 mod discovery;
 mod exchange;
 mod exports;
+mod flushes;
 mod forward;
 mod frontend;
 #[cfg(feature = "fuzzing")]

@@ -46,6 +46,8 @@ pub struct DialRequest {
     windows: Arc<Windows>,
     /// What the hub grants first.
     window: u64,
+    /// The hub knows breaks.
+    breaks: bool,
 }
 
 /// Why a dial could not be read or answered.
@@ -144,8 +146,8 @@ impl PendingDial {
         let (_, receive) = self.stream.quic();
         match tokio::time::timeout(limit, wire::receive::<Dial>(receive)).await {
             Ok(Ok(mut dial)) => {
-                let window = mem::take(&mut dial.window);
-                Ok(DialRequest { dial, stream: self.stream, windows: self.windows, window })
+                let (window, breaks) = (mem::take(&mut dial.window), mem::take(&mut dial.breaks));
+                Ok(DialRequest { dial, stream: self.stream, windows: self.windows, window, breaks })
             }
             Ok(Err(error)) => {
                 self.stream.reset(ResetReason::ProtocolError);
@@ -168,8 +170,8 @@ impl DialRequest {
     /// Says that the target at `address` is connected; the target's bytes may follow.
     pub async fn accept(mut self, address: impl ToString) -> Result<Stream, AcceptError> {
         // Before the answer, after which the hub's grants may come.
-        self.stream.begin(&self.windows, self.window);
-        let dialed = Dialed { address: address.to_string(), window: self.windows.base() };
+        self.stream.begin(&self.windows, self.window, self.breaks);
+        let dialed = Dialed { address: address.to_string(), window: self.windows.base(), breaks: true };
         self.answer(DialOutcome::Dialed(dialed)).await?;
         Ok(self.stream)
     }

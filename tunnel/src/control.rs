@@ -22,7 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::{
     code::ResetReason,
     connection::Loss,
-    message::Window,
+    message::Notes,
     windows::Windows,
     wire::{self, Frames, WireError},
 };
@@ -42,12 +42,12 @@ pub enum ControlError {
     Stuck,
 }
 
-/// What goes over the control stream as one frame: a message, windows or both.
+/// What goes over the control stream as one frame: a message, notes or both.
 pub(crate) trait Envelope: Message + Default + 'static {
     type Content: Send + 'static;
 
-    fn of(message: Option<Self::Content>, windows: Vec<Window>) -> Self;
-    fn open(self) -> (Option<Self::Content>, Vec<Window>);
+    fn of(message: Option<Self::Content>, notes: Notes) -> Self;
+    fn open(self) -> (Option<Self::Content>, Notes);
 }
 
 /// One end of a control stream that receives `I` and sends `O`.
@@ -89,7 +89,7 @@ impl<I: Envelope, O: Envelope> fmt::Debug for Control<I, O> {
 }
 
 impl<I: Envelope, O: Envelope> Control<I, O> {
-    /// Takes the stream over in the runtime in which this is called. `windows` are sent and received with the messages.
+    /// Takes the stream over in the runtime in which this is called. What its streams have to say in `windows` is sent and received with the messages.
     pub(crate) fn new(
         connection: quinn::Connection,
         windows: Arc<Windows>,
@@ -173,8 +173,8 @@ impl<I: Envelope, O: Envelope> Driver<I, O> {
             WireError::Lost(loss) => ControlError::Lost(loss),
             error => ControlError::Protocol(error),
         })?;
-        let (message, windows) = received.open();
-        self.windows.granted(&windows);
+        let (message, notes) = received.open();
+        self.windows.heard(&notes);
         let Some(message) = message else { return Ok(()) };
         let mut waiting = self.queues.waiting.lock();
         if waiting.received.len() >= QUEUE {
@@ -191,12 +191,12 @@ impl<I: Envelope, O: Envelope> Driver<I, O> {
             ready!(self.poll_flush(cx))?;
             self.queues.driver.register(cx.waker());
             let message = self.queues.waiting.lock().to_send.pop_front();
-            let (message, windows) = match (message, self.windows.poll_grants(cx)) {
-                (message, Poll::Ready(windows)) => (message, windows),
-                (message @ Some(_), Poll::Pending) => (message, Vec::new()),
+            let (message, notes) = match (message, self.windows.poll_notes(cx)) {
+                (message, Poll::Ready(notes)) => (message, notes),
+                (message @ Some(_), Poll::Pending) => (message, Notes::default()),
                 (None, Poll::Pending) => return Poll::Pending,
             };
-            self.outgoing = wire::frame(&O::of(message, windows));
+            self.outgoing = wire::frame(&O::of(message, notes));
         }
     }
 

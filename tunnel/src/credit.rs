@@ -193,6 +193,11 @@ impl Granter {
         self.limit
     }
 
+    /// What was passed on.
+    pub(crate) fn consumed(&self) -> u64 {
+        self.consumed
+    }
+
     /// The stream has ended.
     pub(crate) fn close(&mut self, pool: &Pool) {
         pool.give(self.window - pool.base);

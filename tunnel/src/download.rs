@@ -34,6 +34,7 @@ enum State {
     Flushing,
     ShuttingDown,
     Ended,
+    Broken(RelayEnd),
 }
 
 impl<W: AsyncWrite + Unpin> Download<W> {
@@ -41,8 +42,16 @@ impl<W: AsyncWrite + Unpin> Download<W> {
         Self { receive, writer, state: State::Reading, rest: Rest::default() }
     }
 
-    /// Copies; ready when the writer has everything up to the stream's end.
+    /// Copies; ready when the writer has everything up to the stream's end, and from the moment on when it breaks off.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, traffic: &Traffic) -> Poll<Result<(), RelayEnd>> {
+        let polled = self.poll_to_end(cx, traffic);
+        if let Poll::Ready(Err(end)) = polled {
+            self.state = State::Broken(end);
+        }
+        polled
+    }
+
+    fn poll_to_end(&mut self, cx: &mut Context<'_>, traffic: &Traffic) -> Poll<Result<(), RelayEnd>> {
         for _ in 0..ROUNDS {
             match &mut self.state {
                 State::Reading => {
@@ -66,6 +75,7 @@ impl<W: AsyncWrite + Unpin> Download<W> {
                     self.state = State::Ended;
                 }
                 State::Ended => return Poll::Ready(Ok(())),
+                State::Broken(end) => return Poll::Ready(Err(*end)),
             }
         }
         cx.waker().wake_by_ref();

@@ -92,12 +92,12 @@ impl HubTunnel {
             Ok(Ok(stream)) => stream,
         };
         let mut stream = Undialled(Some(Stream::new(send, receive)));
-        let dial = Dial { window: self.windows.base(), ..dial.clone() };
+        let dial = Dial { window: self.windows.base(), breaks: true, ..dial.clone() };
         let answered = tokio::time::timeout_at(deadline, stream.ask(&dial)).await;
         match answered.map_err(|_| DialError::TimedOut)?.map_err(dial_error)?.outcome {
             Some(DialOutcome::Dialed(dialed)) => {
                 let mut stream = stream.dialled();
-                stream.begin(&self.windows, dialed.window);
+                stream.begin(&self.windows, dialed.window, dialed.breaks);
                 Ok((stream, dialed))
             }
             Some(DialOutcome::Refused(refusal)) => Err(DialError::Refused(refusal)),

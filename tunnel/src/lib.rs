@@ -19,11 +19,12 @@
 //!   ├─ Exports ───────────────────────────►│ the services to scrape, in place of those before
 //!   │◄────────────────────────────── Drain ┤ I am about to stop: dial another hub
 //!   │◄────────────── windows ─────────────►│ how far the other may send on a stream, as it is passed on
+//!   │◄─────────────── breaks ─────────────►│ how far the other has sent on a stream when it broke off, and why
 //!   │
 //!   │ one stream per proxied connection (bidirectional, opened by the hub)
 //!   │◄─────────────────────────────── Dial ┤ target, kind, deadline, who asks, trace id, first window
 //!   ├─ DialReply: Dialed or Refused ──────►│ first window; or a typed reason and a sentence
-//!   │◄════════════ bytes, both ways ══════►│ FIN is a half-close, RESET_STREAM and STOP_SENDING are resets
+//!   │◄════════════ bytes, both ways ══════►│ FIN is a half-close; a break, RESET_STREAM and STOP_SENDING are resets
 //! ```
 //!
 //! The hub sends nothing on a stream between `Dial` and its reply. Dropping a stream before the reply cancels the dial.
@@ -44,7 +45,9 @@ mod congestion;
 mod connection;
 mod control;
 mod credit;
+mod delivery;
 mod download;
+mod ending;
 mod endpoint;
 mod export;
 #[cfg(feature = "fuzzing")]
@@ -68,6 +71,7 @@ mod stream;
 mod tests;
 mod traffic;
 mod transport;
+mod upgraded;
 mod upload;
 mod windows;
 mod wire;
@@ -77,6 +81,8 @@ pub use code::{CloseReason, ResetReason};
 pub use connection::{Connection, Loss, Protocol};
 pub use control::ControlError;
 pub use credit::TunnelMemory;
+pub use delivery::Delivery;
+pub use ending::PARTING;
 pub use endpoint::{ConnectError, HandshakeError, Incoming, Listener, RESET_KEY_LENGTH, ServeError, Settings, connect};
 pub use export::{Export, ExportError, Exports, MAX_EXPORTS, within_limits};
 pub use hub::{DialError, EstablishError, HubControl, HubTunnel};
@@ -94,6 +100,7 @@ pub use silence::{LOOK, OVERDUE, SILENCE, Silence};
 pub use socket::Offload;
 pub use stream::{ReceiveHalf, SendHalf, Stream};
 pub use traffic::Traffic;
+pub use upgraded::relay_upgraded;
 pub use wire::{MESSAGE_LIMIT, WireError};
 
 /// ALPN of a tunnel (RFC 7301).

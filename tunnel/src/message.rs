@@ -33,6 +33,9 @@ pub struct Dial {
     /// Whom the agent's gateway speaks for; only with [`TargetKind::KubeGateway`].
     #[prost(message, optional, tag = "8")]
     pub identity: Option<Identity>,
+    /// The hub knows `Break`. Set and taken out by this crate.
+    #[prost(bool, tag = "9")]
+    pub breaks: bool,
 }
 
 /// A user as the hub has authenticated it, in the terms of Kubernetes' user info.
@@ -99,6 +102,9 @@ pub struct Dialed {
     /// How many bytes the hub may send before the first `Window`; 0 of an agent that sends none.
     #[prost(uint64, tag = "2")]
     pub window: u64,
+    /// The agent knows `Break`.
+    #[prost(bool, tag = "3")]
+    pub breaks: bool,
 }
 
 /// The receiver of a stream lets its sender go on, like MAX_STREAM_DATA (RFC 9000 section 19.10). One for a stream that
@@ -111,6 +117,28 @@ pub(crate) struct Window {
     /// The offset up to which bytes may be sent, counted from the first one after `Dial` or `DialReply`.
     #[prost(uint64, tag = "2")]
     pub(crate) limit: u64,
+}
+
+/// The sender of a stream has broken off, and resets it when its receiver has stopped reading. One for a stream that has
+/// ended is ignored.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub(crate) struct Break {
+    /// As in [`Window`].
+    #[prost(uint64, tag = "1")]
+    pub(crate) stream: u64,
+    /// How many bytes come before the break, counted as in [`Window`].
+    #[prost(uint64, tag = "2")]
+    pub(crate) offset: u64,
+    /// Why, as RESET_STREAM says it.
+    #[prost(uint64, tag = "3")]
+    pub(crate) code: u64,
+}
+
+/// What the ends of a tunnel's streams have to tell each other beside the streams' bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Notes {
+    pub(crate) windows: Vec<Window>,
+    pub(crate) breaks: Vec<Break>,
 }
 
 /// A typed reason and one sentence for the person who asked.
@@ -199,24 +227,27 @@ impl Reason {
     }
 }
 
-/// What an agent sends on the control stream: a message, windows or both. An unknown kind decodes to `None`.
+/// What an agent sends on the control stream: a message, notes or both. An unknown kind decodes to `None`.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(crate) struct FromAgent {
     #[prost(oneof = "AgentMessage", tags = "1, 2, 3, 5")]
     pub(crate) message: Option<AgentMessage>,
     #[prost(message, repeated, tag = "4")]
     pub(crate) windows: Vec<Window>,
+    #[prost(message, repeated, tag = "8")]
+    pub(crate) breaks: Vec<Break>,
 }
 
 impl Envelope for FromAgent {
     type Content = AgentMessage;
 
-    fn of(message: Option<AgentMessage>, windows: Vec<Window>) -> Self {
-        Self { message, windows }
+    fn of(message: Option<AgentMessage>, notes: Notes) -> Self {
+        let Notes { windows, breaks } = notes;
+        Self { message, windows, breaks }
     }
 
-    fn open(self) -> (Option<AgentMessage>, Vec<Window>) {
-        (self.message, self.windows)
+    fn open(self) -> (Option<AgentMessage>, Notes) {
+        (self.message, Notes { windows: self.windows, breaks: self.breaks })
     }
 }
 
@@ -235,24 +266,27 @@ pub enum AgentMessage {
     Exports(Exports),
 }
 
-/// What a hub sends on the control stream: a message, windows or both. An unknown kind decodes to `None`.
+/// What a hub sends on the control stream: a message, notes or both. An unknown kind decodes to `None`.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(crate) struct FromHub {
     #[prost(oneof = "HubMessage", tags = "1, 2, 3")]
     pub(crate) message: Option<HubMessage>,
     #[prost(message, repeated, tag = "4")]
     pub(crate) windows: Vec<Window>,
+    #[prost(message, repeated, tag = "8")]
+    pub(crate) breaks: Vec<Break>,
 }
 
 impl Envelope for FromHub {
     type Content = HubMessage;
 
-    fn of(message: Option<HubMessage>, windows: Vec<Window>) -> Self {
-        Self { message, windows }
+    fn of(message: Option<HubMessage>, notes: Notes) -> Self {
+        let Notes { windows, breaks } = notes;
+        Self { message, windows, breaks }
     }
 
-    fn open(self) -> (Option<HubMessage>, Vec<Window>) {
-        (self.message, self.windows)
+    fn open(self) -> (Option<HubMessage>, Notes) {
+        (self.message, Notes { windows: self.windows, breaks: self.breaks })
     }
 }
 

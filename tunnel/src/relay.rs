@@ -4,14 +4,18 @@ use std::{
     future::Future,
     io,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Sleep, sleep},
+};
 
 use crate::{
     code::ResetReason,
     download::Download,
+    ending::PARTING,
     stream::{Broken, Stream},
     traffic::Traffic,
     upload::Upload,
@@ -40,10 +44,13 @@ pub enum RelayEnd {
 struct Relay<'a, R, W> {
     /// Both until the end.
     directions: Option<(Upload<R>, Download<W>)>,
+    /// When one direction has broken off: how long the other may bring to its end what is in hand.
+    parting: Option<Pin<Box<Sleep>>>,
     traffic: &'a Traffic,
 }
 
-/// Copies both ways until both directions have ended, or either breaks off; then both are broken off.
+/// Copies both ways until both directions have ended, or either breaks off; then both are broken off. What came before the
+/// break is delivered first, as far as it is taken within [`PARTING`].
 ///
 /// After any end but [`RelayEnd::Complete`] the caller must reset its connection (for TCP: zero linger, then close), so
 /// that its peer sees an error and not an end. Dropping the future breaks off the stream in the same way.
@@ -54,7 +61,8 @@ pub fn relay(
     traffic: &Traffic,
 ) -> impl Future<Output = RelayEnd> {
     let Stream { send, receive } = stream;
-    Relay { directions: Some((Upload::new(send, reader), Download::new(receive, writer))), traffic }
+    let directions = Some((Upload::new(send, reader), Download::new(receive, writer)));
+    Relay { directions, parting: None, traffic }
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Future for Relay<'_, R, W> {
@@ -63,9 +71,19 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Future for Relay<'_, R, W> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<RelayEnd> {
         let relay = self.get_mut();
         let (upload, download) = relay.directions.as_mut().expect("not polled after its end");
-        let end = match (upload.poll(cx, relay.traffic), download.poll(cx, relay.traffic)) {
-            (Poll::Ready(Err(end)), _) | (_, Poll::Ready(Err(end))) => end,
+        let down = download.poll(cx, relay.traffic);
+        if let Poll::Ready(Err(end)) = down
+            && !end.is_remote()
+        {
+            // The connection takes no more. What it has sent may still be unread.
+            upload.conclude(end);
+        }
+        let end = match (upload.poll(cx, relay.traffic), down) {
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => RelayEnd::Complete,
+            // The far side reads no more. What it has sent may still be under way.
+            (Poll::Ready(Err(end)), Poll::Pending) if end.is_remote() => ready!(relay.poll_parting(cx, end)),
+            (Poll::Pending, Poll::Ready(Err(end))) if !end.is_remote() => ready!(relay.poll_parting(cx, end)),
+            (Poll::Ready(Err(end)), _) | (_, Poll::Ready(Err(end))) => end,
             // The first direction to end must not take the other with it.
             (Poll::Pending, _) | (_, Poll::Pending) => return Poll::Pending,
         };
@@ -78,7 +96,18 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Future for Relay<'_, R, W> {
     }
 }
 
+impl<R, W> Relay<'_, R, W> {
+    fn poll_parting(&mut self, cx: &mut Context<'_>, end: RelayEnd) -> Poll<RelayEnd> {
+        self.parting.get_or_insert_with(|| Box::pin(sleep(PARTING))).as_mut().poll(cx).map(|()| end)
+    }
+}
+
 impl RelayEnd {
+    /// It came through the tunnel.
+    fn is_remote(self) -> bool {
+        matches!(self, Self::RemoteReset(_) | Self::TunnelLost)
+    }
+
     /// What the far side is told when this is the end of the relay here, if it needs to be told.
     fn reset_reason(self) -> Option<ResetReason> {
         match self {

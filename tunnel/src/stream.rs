@@ -3,17 +3,19 @@
 use std::{
     fmt,
     future::{Future, poll_fn},
-    io,
+    io, mem,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
+use futures_util::future::OptionFuture;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
     code::ResetReason,
+    ending::is_stopped,
     windows::{Receiving, Sending, Windows},
 };
 
@@ -30,7 +32,8 @@ pub struct Stream {
 /// The direction towards the peer.
 #[derive(Debug)]
 pub struct SendHalf {
-    stream: quinn::SendStream,
+    /// Gone when the direction breaks off behind its last byte.
+    stream: Option<quinn::SendStream>,
     /// FIN or RESET_STREAM is sent; nothing is left for `drop` to do.
     ended: bool,
     /// Present while somebody waits for it.
@@ -62,21 +65,22 @@ pub(crate) enum Broken {
 
 impl Stream {
     pub(crate) fn new(send: quinn::SendStream, receive: quinn::RecvStream) -> Self {
-        let send = SendHalf { stream: send, ended: false, stopped: None, window: None };
+        let send = SendHalf { stream: Some(send), ended: false, stopped: None, window: None };
         Self { send, receive: ReceiveHalf { stream: receive, ended: false, window: None } }
     }
 
     /// What follows is payload, and its sender waits for windows: here after the first `window` bytes.
-    pub(crate) fn begin(&mut self, windows: &Arc<Windows>, window: u64) {
-        self.send.window = windows.sending(self.send.stream.id(), window);
-        self.receive.window = Some(windows.receiving(self.receive.stream.id()));
+    /// `breaks` says whether the peer knows of breaks.
+    pub(crate) fn begin(&mut self, windows: &Arc<Windows>, window: u64, breaks: bool) {
+        let (sending, receiving) = windows.begin(self.receive.stream.id(), window, breaks);
+        (self.send.window, self.receive.window) = (sending, Some(receiving));
     }
 
     pub(crate) fn quic(&mut self) -> (&mut quinn::SendStream, &mut quinn::RecvStream) {
-        (&mut self.send.stream, &mut self.receive.stream)
+        (self.send.quic(), &mut self.receive.stream)
     }
 
-    /// Breaks off both directions with `reason`.
+    /// Breaks off both directions with `reason`; what was sent still arrives.
     pub fn reset(mut self, reason: ResetReason) {
         self.send.reset(reason);
         self.receive.stop(reason);
@@ -84,6 +88,10 @@ impl Stream {
 }
 
 impl SendHalf {
+    fn quic(&mut self) -> &mut quinn::SendStream {
+        self.stream.as_mut().expect("taken out by the last call only")
+    }
+
     /// How many bytes the peer's window lets us send now: at least one.
     pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Broken>> {
         match self.window.as_ref().map_or(Poll::Ready(usize::MAX), |window| window.poll_room(cx)) {
@@ -96,7 +104,7 @@ impl SendHalf {
     /// Sends from `bytes`, which must fit the room, what the tunnel takes now, and leaves the rest in it; at least one
     /// byte.
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<Result<usize, Broken>> {
-        let written = ready!(pin!(self.stream.write_chunks(std::slice::from_mut(bytes))).poll(cx));
+        let written = ready!(pin!(self.quic().write_chunks(std::slice::from_mut(bytes))).poll(cx));
         if let (Some(window), Ok(written)) = (&mut self.window, &written) {
             window.sent(written.bytes);
         }
@@ -111,14 +119,15 @@ impl SendHalf {
     /// Sends FIN. Then [`Self::poll_ended`] waits until the peer has everything.
     pub(crate) fn finish(&mut self) {
         // Only a stream that is closed already refuses; then there is nothing to finish.
-        let _ = self.stream.finish();
+        let _ = self.quic().finish();
         self.ended = true;
     }
 
     /// After [`Self::finish`], ready when the peer has everything. Before it and after it, ready with an error when the
     /// peer reads no further, or the tunnel is gone: that must be noticed while there is nothing to send, too.
     pub(crate) fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        let stopped = self.stopped.get_or_insert_with(|| Stopped(Box::pin(self.stream.stopped())));
+        let stream = self.stream.as_ref().expect("taken out by the last call only");
+        let stopped = self.stopped.get_or_insert_with(|| Stopped(Box::pin(stream.stopped())));
         let ended = ready!(stopped.0.as_mut().poll(cx));
         self.stopped = None;
         Poll::Ready(match ended {
@@ -137,17 +146,24 @@ impl SendHalf {
 
     /// Resolves when the peer reads no further, or the tunnel is gone.
     pub(crate) fn broken(&self) -> impl Future<Output = ()> + Send + 'static {
-        let stopped = self.stream.stopped();
+        let stopped = self.stream.as_ref().map(quinn::SendStream::stopped);
         async move {
             // Whichever it was.
-            let _ = stopped.await;
+            let _ = OptionFuture::from(stopped).await;
         }
     }
 
+    /// Breaks off. Who still reads gets what was sent before.
     pub(crate) fn reset(&mut self, reason: ResetReason) {
-        // Already closed is as good.
-        let _ = self.stream.reset(reason.varint());
-        self.ended = true;
+        if mem::replace(&mut self.ended, true) {
+            return;
+        }
+        let Some(mut stream) = self.stream.take() else { return };
+        match self.window.take() {
+            Some(window) if window.outlives_a_break() && !is_stopped(&stream) => window.part(stream, reason),
+            // Already closed is as good.
+            Some(_) | None => drop(stream.reset(reason.varint())),
+        }
     }
 }
 
@@ -169,7 +185,13 @@ impl fmt::Debug for Stopped {
 impl ReceiveHalf {
     /// Fills `chunks` with what has arrived, without copying; 0 at FIN. Say what became of it with [`Self::passed_on`].
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, chunks: &mut [Bytes]) -> Poll<Result<usize, Broken>> {
-        let read = ready!(pin!(self.stream.read_chunks(chunks)).poll(cx));
+        if let Some(reason) = self.window.as_ref().and_then(Receiving::broken) {
+            return Poll::Ready(Err(Broken::Reset(reason)));
+        }
+        let polled = pin!(self.stream.read_chunks(chunks)).poll(cx);
+        let Poll::Ready(read) = polled else {
+            return self.poll_broken(cx).map(|reason| Err(Broken::Reset(reason)));
+        };
         self.ended = matches!(read, Ok(None));
         Poll::Ready(read.map(Option::unwrap_or_default).map_err(|error| match error {
             quinn::ReadError::Reset(code) => Broken::Reset(ResetReason::from_code(code.into_inner())),
@@ -178,6 +200,12 @@ impl ReceiveHalf {
             | quinn::ReadError::IllegalOrderedRead
             | quinn::ReadError::ZeroRttRejected => Broken::Lost,
         }))
+    }
+
+    /// Why the peer broke off, where nothing is left to read.
+    fn poll_broken(&self, cx: &Context<'_>) -> Poll<ResetReason> {
+        let broken = self.window.as_ref().and_then(|window| window.poll_broken(cx));
+        broken.map_or(Poll::Pending, Poll::Ready)
     }
 
     /// `bytes` have left this process: their sender may send as many more.
@@ -216,13 +244,19 @@ impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let half = &mut self.get_mut().receive;
         let room = buffer.remaining();
-        let polled = AsyncRead::poll_read(Pin::new(&mut half.stream), context, buffer);
-        if matches!(polled, Poll::Ready(Ok(()))) && room > 0 {
+        let broken = |reason| Err(Broken::Reset(reason).into());
+        if let Some(reason) = half.window.as_ref().and_then(Receiving::broken) {
+            return Poll::Ready(broken(reason));
+        }
+        let Poll::Ready(read) = AsyncRead::poll_read(Pin::new(&mut half.stream), context, buffer) else {
+            return half.poll_broken(context).map(broken);
+        };
+        if read.is_ok() && room > 0 {
             let count = room - buffer.remaining();
             half.ended = count == 0;
             half.passed_on(count);
         }
-        polled
+        Poll::Ready(read)
     }
 }
 
@@ -231,8 +265,7 @@ impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let half = &mut self.get_mut().send;
         let room = ready!(half.poll_room(context))?;
-        let count =
-            ready!(AsyncWrite::poll_write(Pin::new(&mut half.stream), context, &bytes[..bytes.len().min(room)]))?;
+        let count = ready!(AsyncWrite::poll_write(Pin::new(half.quic()), context, &bytes[..bytes.len().min(room)]))?;
         if let Some(window) = &mut half.window {
             window.sent(count);
         }
@@ -240,12 +273,12 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        AsyncWrite::poll_flush(Pin::new(&mut self.get_mut().send.stream), context)
+        AsyncWrite::poll_flush(Pin::new(self.get_mut().send.quic()), context)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let half = &mut self.get_mut().send;
         half.ended = true;
-        AsyncWrite::poll_shutdown(Pin::new(&mut half.stream), context)
+        AsyncWrite::poll_shutdown(Pin::new(half.quic()), context)
     }
 }

@@ -12,7 +12,8 @@ use tokio::{
 };
 
 use crate::{
-    message::{DialOutcome, DialReply, FromAgent, FromHub, FromJoin, Window},
+    control::Envelope,
+    message::{Break, DialOutcome, DialReply, FromAgent, FromHub, FromJoin, Notes, Window},
     *,
 };
 
@@ -336,6 +337,7 @@ fn the_bytes_of_every_message_stay_as_they_are() {
         trace_id: "t".into(),
         window: 0,
         identity: None,
+        breaks: false,
     };
     let extra = vec![Extra { key: "k".into(), values: vec!["v".into()] }];
     let gateway = Dial {
@@ -360,44 +362,45 @@ fn the_bytes_of_every_message_stay_as_they_are() {
     let hello =
         Hello { version: "1".into(), capabilities: vec!["x".into()], instance: "i".into(), exports: Vec::new() };
     let welcome = Welcome { server_id: "s".into(), version: "1".into() };
-    let dialed = Dialed { address: "a".into(), window: 0 };
+    let dialed = Dialed { address: "a".into(), window: 0, breaks: false };
     let issued = Issued { cluster: "c".into(), chain_pem: "p".into() };
+    let notes = Notes {
+        windows: vec![Window { stream: 1, limit: 300 }],
+        breaks: vec![Break { stream: 1, offset: 300, code: ResetReason::ConnectionReset.code() }],
+    };
     let golden = [
         (hex(&gateway), "0802 4211 0a0175 120167 120168 1a060a016b120176".replace(' ', "")),
         (hex(&asked), "080112016818bb0320904e2a01753201 74".replace(' ', "")),
         (hex(&DialReply { outcome: Some(DialOutcome::Dialed(dialed)) }), "0a030a0161".into()),
         (hex(&DialReply { outcome: Some(DialOutcome::Refused(refusal())) }), "1208080512046c617465".into()),
         (
-            hex(&FromAgent { message: Some(AgentMessage::Hello(hello)), windows: Vec::new() }),
+            hex(&FromAgent { message: Some(AgentMessage::Hello(hello)), ..Default::default() }),
             "0a090a01311201781a0169".into(),
         ),
         (
-            hex(&FromAgent { message: Some(AgentMessage::Renew(Renew { csr: vec![9] })), windows: Vec::new() }),
+            hex(&FromAgent { message: Some(AgentMessage::Renew(Renew { csr: vec![9] })), ..Default::default() }),
             "12030a0109".into(),
         ),
-        (hex(&FromAgent { message: Some(AgentMessage::Drain(Drain {})), windows: Vec::new() }), "1a00".into()),
+        (hex(&FromAgent { message: Some(AgentMessage::Drain(Drain {})), ..Default::default() }), "1a00".into()),
         (hex(&exporting), format!("2219{export_hex}")),
         (
-            hex(&FromAgent { message: Some(AgentMessage::Exports(exports)), windows: Vec::new() }),
+            hex(&FromAgent { message: Some(AgentMessage::Exports(exports)), ..Default::default() }),
             format!("2a1b0a19{export_hex}"),
         ),
-        (hex(&FromHub { message: Some(HubMessage::Welcome(welcome)), windows: Vec::new() }), "0a060a0173120131".into()),
+        (
+            hex(&FromHub { message: Some(HubMessage::Welcome(welcome)), ..Default::default() }),
+            "0a060a0173120131".into(),
+        ),
         (
             hex(&FromHub {
-                windows: Vec::new(),
                 message: Some(HubMessage::Renewed(Renewed { chain_pem: "p".into() })),
+                ..Default::default()
             }),
             "12030a0170".into(),
         ),
-        (hex(&FromHub { message: Some(HubMessage::Drain(Drain {})), windows: Vec::new() }), "1a00".into()),
-        (
-            hex(&FromHub { message: None, windows: vec![Window { stream: 1, limit: 300 }] }),
-            "22050801 10ac02".replace(' ', ""),
-        ),
-        (
-            hex(&FromAgent { message: None, windows: vec![Window { stream: 1, limit: 300 }] }),
-            "22050801 10ac02".replace(' ', ""),
-        ),
+        (hex(&FromHub { message: Some(HubMessage::Drain(Drain {})), ..Default::default() }), "1a00".into()),
+        (hex(&FromHub::of(None, notes.clone())), "22050801 10ac02 4207080110ac021802".replace(' ', "")),
+        (hex(&FromAgent::of(None, notes.clone())), "22050801 10ac02 4207080110ac021802".replace(' ', "")),
         (hex(&join), "0a017412016 31a01612201092a0131".replace(' ', "")),
         (hex(&FromJoin { reply: Some(JoinReply::Pending(Pending { cluster: "c".into() })) }), "0a030a0163".into()),
         (hex(&FromJoin { reply: Some(JoinReply::Issued(issued)) }), "12060a0163120170".into()),
@@ -424,7 +427,7 @@ proptest! {
     #[test]
     fn a_dial_survives_the_wire(kind in 0..4, host in ".{0,300}", port in 0..70_000_u32, timeout_ms: u32, window: u64, user in ".{0,40}", groups in prop::collection::vec(".{0,20}", 0..4)) {
         let identity = (!groups.is_empty()).then(|| Identity { user: user.clone(), groups, extra: Vec::new(), asked: window % 2 == 0 });
-        let dial = Dial { kind, host, port, timeout_ms, user, trace_id: "0".repeat(32), window, identity };
+        let dial = Dial { kind, host, port, timeout_ms, user, trace_id: "0".repeat(32), window, identity, breaks: window % 3 == 0 };
         prop_assert_eq!(Dial::decode(&wire::frame(&dial)[4..]).unwrap(), dial);
     }
 
@@ -439,7 +442,7 @@ proptest! {
         let exports = vec![Export { name: "n".into(), labels: [("a".into(), "b".into())].into(), ..Export::default() }];
         let capabilities = vec!["x".into(), "y".into()];
         let hello = Hello { version: "1.2.3".into(), capabilities, instance: "z".into(), exports };
-        let mut bytes = FromAgent { message: Some(AgentMessage::Hello(hello)), windows: Vec::new() }.encode_to_vec();
+        let mut bytes = FromAgent { message: Some(AgentMessage::Hello(hello)), ..Default::default() }.encode_to_vec();
         let at = at.index(bytes.len());
         bytes[at] = to;
         bytes.truncate(cut.index(bytes.len() + 1));

@@ -1,7 +1,8 @@
-//! The windows of one tunnel's streams: the credit that its senders have, and the grants that its receivers owe.
+//! The windows of one tunnel's streams: the credit that its senders have, and the grants that its receivers owe; and where
+//! they break off.
 //!
-//! Grants travel on the control stream. A grant is an absolute offset, so the newest one of a stream says everything: what
-//! waits to be sent is at most one number per stream.
+//! Both travel on the control stream. A grant is an absolute offset, so the newest one of a stream says everything, and it
+//! breaks off once: what waits to be sent is at most one note of each kind per stream.
 
 use std::{
     collections::HashMap,
@@ -17,26 +18,37 @@ use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 
 use crate::{
+    code::ResetReason,
     credit::{Credit, Granter, Pool, TunnelMemory},
-    message::Window,
+    ending::{Ending, Partings},
+    message::{Break, Notes, Window},
 };
 
-/// Grants sent with one message: at most 20 bytes each, of the 64 KiB that a message may have.
-const GRANTS: usize = 1024;
+/// Notes of each kind sent with one message: at most 40 bytes each, of the 64 KiB that a message may have.
+const NOTES: usize = 768;
 
 /// Looked at when a stream begins and ends and for each grant, never for each chunk.
 #[derive(Debug)]
 pub(crate) struct Windows {
     connection: quinn::Connection,
     pool: Pool,
-    /// By stream.
-    credits: Mutex<HashMap<u64, Arc<Credit>>>,
+    /// What the peer says of each stream.
+    streams: Mutex<HashMap<u64, Arc<Peer>>>,
     /// Limits by stream.
     grants: Mutex<HashMap<u64, u64>>,
-    /// Who sends the grants.
+    breaks: Mutex<Vec<Break>>,
+    /// Who sends the notes.
     control: AtomicWaker,
-    /// Something is to be sent, be it no grant.
+    /// Something is to be sent, be it no note.
     nudged: AtomicBool,
+    partings: Partings,
+}
+
+/// What the peer says of a stream, to its two halves here.
+#[derive(Debug)]
+struct Peer {
+    credit: Credit,
+    ending: Ending,
 }
 
 /// What a stream's sender may send.
@@ -44,8 +56,10 @@ pub(crate) struct Windows {
 pub(crate) struct Sending {
     windows: Arc<Windows>,
     stream: u64,
-    credit: Arc<Credit>,
+    peer: Arc<Peer>,
     sent: u64,
+    /// The peer knows breaks.
+    breaks: bool,
 }
 
 /// What a stream's receiver has granted.
@@ -53,6 +67,7 @@ pub(crate) struct Sending {
 pub(crate) struct Receiving {
     windows: Arc<Windows>,
     stream: u64,
+    peer: Arc<Peer>,
     granter: Granter,
 }
 
@@ -66,10 +81,12 @@ impl Windows {
         Arc::new(Self {
             connection,
             pool: Pool::new(memory),
-            credits: Mutex::default(),
+            streams: Mutex::default(),
             grants: Mutex::default(),
+            breaks: Mutex::default(),
             control: AtomicWaker::new(),
             nudged: AtomicBool::new(false),
+            partings: Partings::new(),
         })
     }
 
@@ -78,70 +95,99 @@ impl Windows {
         self.pool.base()
     }
 
-    /// A sender that begins with `window`; a peer that does not know of windows has said 0 and grants nothing.
-    pub(crate) fn sending(self: &Arc<Self>, stream: quinn::StreamId, window: u64) -> Option<Sending> {
-        if window == 0 {
-            return None;
-        }
-        let (stream, credit) = (stream.index(), Arc::new(Credit::new(window)));
-        self.credits.lock().insert(stream, credit.clone());
-        Some(Sending { windows: self.clone(), stream, credit, sent: 0 })
-    }
-
-    /// A receiver whose sender was told [`Self::base`].
-    pub(crate) fn receiving(self: &Arc<Self>, stream: quinn::StreamId) -> Receiving {
+    /// Both halves of a stream that is dialled. Its sender begins with `window`; a peer that does not know of windows has
+    /// said 0 and grants nothing. The peer's sender was told [`Self::base`].
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        stream: quinn::StreamId,
+        window: u64,
+        breaks: bool,
+    ) -> (Option<Sending>, Receiving) {
+        let stream = stream.index();
+        let peer = Arc::new(Peer { credit: Credit::new(window), ending: Ending::new() });
+        self.streams.lock().insert(stream, peer.clone());
         let granter = Granter::new(&self.pool, Instant::now());
-        Receiving { windows: self.clone(), stream: stream.index(), granter }
+        let sending =
+            (window > 0).then(|| Sending { windows: self.clone(), stream, peer: peer.clone(), sent: 0, breaks });
+        (sending, Receiving { windows: self.clone(), stream, peer, granter })
     }
 
-    /// Grants by the peer. Streams that have ended are not known any more.
-    pub(crate) fn granted(&self, grants: &[Window]) {
-        if !grants.is_empty() {
-            let credits = self.credits.lock();
-            for grant in grants {
-                if let Some(credit) = credits.get(&grant.stream) {
-                    credit.grant(grant.limit);
-                }
+    /// What the peer notes. Streams that have ended are not known any more.
+    pub(crate) fn heard(&self, notes: &Notes) {
+        if *notes == Notes::default() {
+            return;
+        }
+        let streams = self.streams.lock();
+        for grant in &notes.windows {
+            if let Some(peer) = streams.get(&grant.stream) {
+                peer.credit.grant(grant.limit);
+            }
+        }
+        for told in &notes.breaks {
+            if let Some(peer) = streams.get(&told.stream) {
+                peer.ending.tell(told);
             }
         }
     }
 
-    /// Has the grants sent, be there none: the peer acknowledges that.
+    /// Has the notes sent, be there none: the peer acknowledges that.
     pub(crate) fn nudge(&self) {
         self.nudged.store(true, Ordering::Relaxed);
         self.control.wake();
     }
 
-    /// Grants to the peer; none only after [`Self::nudge`].
-    pub(crate) fn poll_grants(&self, cx: &mut Context<'_>) -> Poll<Vec<Window>> {
+    /// Notes for the peer; none only after [`Self::nudge`].
+    pub(crate) fn poll_notes(&self, cx: &mut Context<'_>) -> Poll<Notes> {
         self.control.register(cx.waker());
         let mut grants = self.grants.lock();
-        let streams: Vec<u64> = grants.keys().take(GRANTS).copied().collect();
+        let streams: Vec<u64> = grants.keys().take(NOTES).copied().collect();
         let taken = streams.into_iter().filter_map(|stream| grants.remove_entry(&stream));
-        let taken: Vec<Window> = taken.map(|(stream, limit)| Window { stream, limit }).collect();
+        let windows: Vec<Window> = taken.map(|(stream, limit)| Window { stream, limit }).collect();
+        drop(grants);
+        let mut breaks = self.breaks.lock();
+        let count = breaks.len().min(NOTES);
+        let notes = Notes { windows, breaks: breaks.drain(..count).collect() };
         let nudged = self.nudged.swap(false, Ordering::Relaxed);
-        if taken.is_empty() && !nudged { Poll::Pending } else { Poll::Ready(taken) }
+        if notes == Notes::default() && !nudged { Poll::Pending } else { Poll::Ready(notes) }
     }
 }
 
 impl Sending {
     /// How many bytes may be sent: at least one.
     pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<usize> {
-        self.credit.poll_room(self.sent, cx).map(|room| usize::try_from(room).unwrap_or(usize::MAX))
+        self.peer.credit.poll_room(self.sent, cx).map(|room| usize::try_from(room).unwrap_or(usize::MAX))
     }
 
     pub(crate) fn sent(&mut self, bytes: usize) {
         self.sent += bytes as u64;
     }
-}
 
-impl Drop for Sending {
-    fn drop(&mut self) {
-        self.windows.credits.lock().remove(&self.stream);
+    /// Whether the peer may still need what was sent when the stream breaks off.
+    pub(crate) fn outlives_a_break(&self) -> bool {
+        self.breaks && self.sent > 0
+    }
+
+    /// Breaks `stream` off behind what was sent.
+    pub(crate) fn part(self, stream: quinn::SendStream, reason: ResetReason) {
+        let Windows { breaks, control, partings, .. } = &*self.windows;
+        breaks.lock().push(Break { stream: self.stream, offset: self.sent, code: reason.code() });
+        control.wake();
+        partings.add(stream, reason);
     }
 }
 
 impl Receiving {
+    /// Why the peer broke off, when everything before that was read and passed on.
+    pub(crate) fn broken(&self) -> Option<ResetReason> {
+        self.peer.ending.reached(self.granter.consumed())
+    }
+
+    /// Has `cx` woken when the peer breaks off; says whether it has.
+    pub(crate) fn poll_broken(&self, cx: &Context<'_>) -> Option<ResetReason> {
+        self.peer.ending.register(cx);
+        self.broken()
+    }
+
     /// `bytes` were passed on.
     pub(crate) fn consumed(&mut self, bytes: u64) {
         if self.granter.consume(bytes) {
@@ -155,6 +201,7 @@ impl Receiving {
 
 impl Drop for Receiving {
     fn drop(&mut self) {
+        self.windows.streams.lock().remove(&self.stream);
         self.granter.close(&self.windows.pool);
         self.windows.grants.lock().remove(&self.stream);
     }

@@ -2,14 +2,17 @@
 
 use std::{
     io,
+    pin::pin,
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use futures_util::future::join_all;
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
 };
+use tunnel::{Delivery, PARTING};
 
 use super::{entry::Opened, traffic::Traffic};
 
@@ -17,7 +20,7 @@ use super::{entry::Opened, traffic::Traffic};
 const BUFFER: usize = 64 * 1024;
 
 /// Copies both ways until both directions have ended, or either fails; then, as when this is dropped, both ends see a
-/// reset: an error is never shown as an end.
+/// reset: an error is never shown as an end. What came before it is delivered first.
 ///
 /// The hub ends a direction with close_notify (RFC 8446 section 6.1); a connection that just ends was cut.
 pub(super) async fn relay(mut local: TcpStream, opened: Opened, traffic: &Traffic) -> io::Result<()> {
@@ -27,13 +30,40 @@ pub(super) async fn relay(mut local: TcpStream, opened: Opened, traffic: &Traffi
     reset_when_dropped(hub.get_ref().0)?;
     let (local_reader, local_writer) = local.split();
     let (hub_reader, hub_writer) = tokio::io::split(&mut hub);
-    // Not select!: the first direction to end must not take the other with it. try_join! leaves only on an error.
-    tokio::try_join!(
-        copy(local_reader, hub_writer, &traffic.to_cluster),
-        copy(ahead.as_ref().chain(hub_reader), local_writer, &traffic.from_cluster)
-    )?;
+    let to_hub = copy(local_reader, hub_writer, &traffic.to_cluster);
+    let to_local = copy(ahead.as_ref().chain(hub_reader), local_writer, &traffic.from_cluster);
+    let joined = join_ends(to_hub, to_local).await;
+    if joined.is_err() {
+        let deliveries = [Delivery::of(&local), Delivery::of(hub.get_ref().0)];
+        join_all(deliveries.into_iter().flatten().map(Delivery::done)).await;
+        return joined;
+    }
     close_when_dropped(&local)?;
     close_when_dropped(hub.get_ref().0)
+}
+
+/// Waits for both directions. A hub that takes no more may have sent what nobody has read yet; after TLS's close_notify alone
+/// that is an end. What a local client has sent before its break is not told from an end, and goes no further.
+async fn join_ends(
+    to_hub: impl Future<Output = Result<(), CopyError>>,
+    to_local: impl Future<Output = Result<(), CopyError>>,
+) -> io::Result<()> {
+    let (mut to_hub, mut to_local) = (pin!(to_hub), pin!(to_local));
+    tokio::select! {
+        ended = to_hub.as_mut() => match ended {
+            Ok(()) => to_local.await.map_err(CopyError::into_io),
+            Err(CopyError::Read(error)) => Err(error),
+            Err(CopyError::Write(error)) => {
+                // Its own error says no more.
+                let _ = tokio::time::timeout(PARTING, to_local).await;
+                Err(error)
+            }
+        },
+        ended = to_local.as_mut() => match ended {
+            Ok(()) => to_hub.await.map_err(CopyError::into_io),
+            Err(error) => Err(error.into_io()),
+        },
+    }
 }
 
 pub(super) fn reset_when_dropped(tcp: &TcpStream) -> io::Result<()> {
@@ -44,21 +74,36 @@ fn close_when_dropped(tcp: &TcpStream) -> io::Result<()> {
     SockRef::from(tcp).set_linger(None)
 }
 
+/// Which end of a copy failed.
+#[derive(Debug)]
+enum CopyError {
+    Read(io::Error),
+    Write(io::Error),
+}
+
+impl CopyError {
+    fn into_io(self) -> io::Error {
+        match self {
+            Self::Read(error) | Self::Write(error) => error,
+        }
+    }
+}
+
 async fn copy(
     mut reader: impl AsyncRead + Unpin,
     mut writer: impl AsyncWrite + Unpin,
     copied: &AtomicU64,
-) -> io::Result<()> {
+) -> Result<(), CopyError> {
     let mut buffer = vec![0; BUFFER];
     loop {
-        let count = reader.read(&mut buffer).await?;
+        let count = reader.read(&mut buffer).await.map_err(CopyError::Read)?;
         if count == 0 {
-            return writer.shutdown().await;
+            return writer.shutdown().await.map_err(CopyError::Write);
         }
         copied.fetch_add(count as u64, Ordering::Relaxed);
-        writer.write_all(&buffer[..count]).await?;
+        writer.write_all(&buffer[..count]).await.map_err(CopyError::Write)?;
         // TLS keeps what it could not write at once.
-        writer.flush().await?;
+        writer.flush().await.map_err(CopyError::Write)?;
     }
 }
 

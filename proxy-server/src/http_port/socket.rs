@@ -12,14 +12,25 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
+use tunnel::Delivery;
+
+use crate::flushes::Flushes;
 
 /// A handle of the socket. The last one closes it.
 #[derive(Clone, Debug)]
-pub(super) struct Socket(Arc<TcpStream>);
+pub(super) struct Socket(Arc<TcpStream>, Flushes);
 
 impl Socket {
     pub(super) fn new(tcp: TcpStream) -> Self {
-        Self(Arc::new(tcp))
+        Self(Arc::new(tcp), Flushes::default())
+    }
+
+    pub(super) fn flushes(&self) -> Flushes {
+        self.1.clone()
+    }
+
+    pub(super) fn delivery(&self) -> Option<Delivery> {
+        Delivery::of(&self.0)
     }
 
     fn poll_sent(
@@ -71,6 +82,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.1.count();
         Poll::Ready(Ok(()))
     }
 

@@ -4,6 +4,7 @@ use std::io;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tunnel::Delivery;
 
 use super::Service;
 use crate::pattern::Pattern;
@@ -30,6 +31,31 @@ pub async fn after_sending(count: u64) -> io::Result<Service> {
         reset(stream)
     })
     .await
+}
+
+/// Starts a target that sends `head`, if there is one when a request has come, then `count` bytes (the pattern of
+/// [`SEED`]), and resets the connection as soon as the kernel of its client has them.
+pub async fn behind_the_last_byte(count: u64, head: &'static [u8]) -> io::Result<Service> {
+    Service::start(move |mut stream| async move {
+        if !head.is_empty() {
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"\r\n\r\n") {
+                asked.push(stream.read_u8().await?);
+            }
+            stream.write_all(head).await?;
+        }
+        Pattern::new(SEED, count).write_bytes(&mut stream).await?;
+        when_delivered(stream).await
+    })
+    .await
+}
+
+/// Closes a connection with RST when the kernel of its client has everything: what it had not would be lost, as TCP has it.
+pub async fn when_delivered(stream: TcpStream) -> io::Result<()> {
+    if let Some(delivery) = Delivery::of(&stream) {
+        delivery.done().await;
+    }
+    reset(stream)
 }
 
 /// Closes a connection with RST.

@@ -8,6 +8,7 @@ mod answers;
 mod api_clients;
 mod architecture;
 mod bad_input;
+mod breaks;
 mod browser;
 mod clients;
 mod demo;

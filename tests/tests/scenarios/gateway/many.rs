@@ -7,8 +7,9 @@ use futures_util::StreamExt as _;
 use futures_util::future::try_join_all;
 use hyper::Method;
 use tests::hub::ClusterAccess;
+use tests::metrics::Metrics;
 use tests::pattern::Pattern;
-use tests::{Credentials, Fetch, HUB_NAME};
+use tests::{Credentials, Fetch, HUB_NAME, wait_until};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -34,6 +35,17 @@ async fn two_hundred_execs_lose_no_byte() -> Result<()> {
     let start = Instant::now();
     let busy =
         answers(&site, &alice, async { try_join_all((0..EXECS).map(|_| reads(&site, &file))).await.map(drop) }).await?;
+    // Each is told when its client has closed.
+    let ended = async |result| {
+        let metrics = Metrics::fetch(site.hub.addresses().metrics).await?;
+        let labels = [("frontend", "gateway"), ("result", result)];
+        anyhow::Ok(metrics.sum("proxy_server_connections_closed_total", &labels))
+    };
+    let complete = EXECS as f64;
+    wait_until(BOUND, "all to end", async || ended("complete").await.is_ok_and(|count| count >= complete)).await?;
+    // The other user's last request of each time may be cut off.
+    let (target, client) = (ended("target_reset").await?, ended("client_reset").await?);
+    ensure!(target + client <= 2.0, "{target} ended as reset by the target, {client} by the client");
     let rate = EXECS as f64 * SIZE as f64 / 1e6 / start.elapsed().as_secs_f64();
     eprintln!("{EXECS} execs at {rate:.0} MB/s; another user's request took {quiet:?} before, {busy:?} meanwhile");
     Ok(())

@@ -10,6 +10,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use futures_util::task::AtomicWaker;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::Notify,
@@ -46,6 +47,8 @@ pub(super) struct Progress {
     written: AtomicU64,
     shut: AtomicBool,
     changed: Notify,
+    left: AtomicBool,
+    stalled: AtomicWaker,
 }
 
 pub(super) struct Reader {
@@ -87,6 +90,12 @@ impl Progress {
 
     pub(super) fn is_complete(&self, length: u64) -> bool {
         self.written() == length && self.shut.load(Ordering::Relaxed)
+    }
+
+    /// A writer that is stalled breaks.
+    pub(super) fn leave(&self) {
+        self.left.store(true, Ordering::Relaxed);
+        self.stalled.wake();
     }
 
     /// Waits until `reached`.
@@ -139,7 +148,11 @@ impl AsyncWrite for Writer {
         let offset = progress.written();
         let room = match *take {
             Take::All => u64::MAX,
-            Take::Stall(after) if offset == after => return Poll::Pending,
+            Take::Stall(after) if offset == after && !progress.left.load(Ordering::Relaxed) => {
+                progress.stalled.register(cx.waker());
+                return Poll::Pending;
+            }
+            Take::Stall(after) if offset == after => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             Take::Reset(after) if offset == after => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             Take::Stall(after) | Take::Reset(after) => after - offset,
         };

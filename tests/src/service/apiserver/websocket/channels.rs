@@ -85,8 +85,8 @@ pub(in crate::service::apiserver) async fn serve<W: Future<Output = Value>>(
             read = &mut read => return read,
             written = all => written?,
         }
-        // The client answers, and hangs up.
-        timeout(FAREWELL, read).await.map_err(|late| Error::Io(late.into()))??;
+        // The client answers, and hangs up. Whether it does or not, kube-apiserver closes as one does.
+        let _ = timeout(FAREWELL, read).await;
     }
     // Then the stream below ends too, TLS with its close_notify.
     match sink.reunite(stream) {
