@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use logging::chain;
-use tokio::{sync::watch, time::Instant};
+use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span};
 use tunnel::{AgentControl, AgentTunnel, Export, Hello};
@@ -74,17 +74,38 @@ impl Keeper {
     async fn keep_connected(&self, hub: &HubAddress) {
         let (mut backoff, mut told) = (Backoff::default(), Told::default());
         let mut down_since = Instant::now();
-        loop {
+        // Tunnels of hubs that drain: they serve what is open while another hub is looked for.
+        let mut leaving = JoinSet::new();
+        while !self.drain.is_cancelled() {
             let attempt = self.attempt(hub, attempt_limit(down_since.elapsed()));
-            let Some(attempt) = self.drain.run_until_cancelled(attempt).await else { return };
+            let attempt = tokio::select! {
+                attempt = attempt => attempt,
+                () = self.drain.cancelled() => break,
+                // The hub has gone at last: who comes after it is asked anew, at once.
+                Some(_) = leaving.join_next() => {
+                    backoff = Backoff::default();
+                    continue;
+                }
+            };
             let wait = match attempt {
                 Ok(connected) => {
                     let up_since = Instant::now();
-                    let end = self.serve(hub, connected).await;
-                    if backoff.ended(up_since.elapsed()) {
-                        (down_since, told) = (Instant::now(), Told::default());
+                    let hub_drains = CancellationToken::new();
+                    let mut session = Box::pin(self.session(hub, &connected, hub_drains.clone()).serve(connected.control));
+                    let end = tokio::select! {
+                        end = &mut session => Some(end),
+                        () = hub_drains.cancelled(), if !self.drain.is_cancelled() => None,
+                    };
+                    if backoff.ended(up_since.elapsed()) || end.is_none() {
+                        (backoff, down_since, told) = (Backoff::default(), Instant::now(), Told::default());
                     }
-                    self.ended(hub, &end, &mut told)
+                    match end {
+                        Some(end) => self.ended(hub, &end, &mut told),
+                        None => {
+                            leaving.spawn(session.in_current_span());
+                            Wait::Failed
+                        }
+                    }
                 }
                 Err(error) => self.failed(hub, &error, &mut told),
             };
@@ -92,12 +113,16 @@ impl Keeper {
                 Wait::Failed => backoff.failed(down_since.elapsed(), rand::random()),
                 Wait::Refused => backoff.refused(rand::random()),
                 Wait::None => Duration::ZERO,
-                Wait::Stopped => return,
+                Wait::Stopped => break,
             };
-            if self.drain.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {
-                return;
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                () = self.drain.cancelled() => {}
+                Some(_) = leaving.join_next() => backoff = Backoff::default(),
             }
         }
+        // They end with the agent.
+        while leaving.join_next().await.is_some() {}
     }
 
     async fn attempt(&self, hub: &HubAddress, limit: Duration) -> Result<Connected, ConnectError> {
@@ -121,28 +146,26 @@ impl Keeper {
         Ok(Connected { tunnel, control, exports })
     }
 
-    async fn serve(&self, hub: &HubAddress, connected: Connected) -> SessionEnd {
-        let Connected { tunnel, control, exports } = connected;
+    fn session(&self, hub: &HubAddress, connected: &Connected, hub_drains: CancellationToken) -> Session {
         self.metrics.connect_ended(CONNECTED);
         self.metrics.set_connected(hub, true);
         self.status.set(hub, HubState::Ready);
-        let session = Session {
+        Session {
             hub: hub.clone(),
-            tunnel,
-            exports,
+            tunnel: connected.tunnel.clone(),
+            exports: connected.exports.clone(),
             streams: self.streams.clone(),
             identity: self.identity.clone(),
             status: self.status.clone(),
             metrics: self.metrics.clone(),
+            hub_drains,
             drain: self.drain.clone(),
             end: self.end.clone(),
-        };
-        let end = session.serve(control).await;
-        self.metrics.set_connected(hub, false);
-        end
+        }
     }
 
     fn ended(&self, hub: &HubAddress, end: &SessionEnd, told: &mut Told) -> Wait {
+        self.metrics.set_connected(hub, false);
         let loss = match end {
             SessionEnd::Stopped => return Wait::Stopped,
             SessionEnd::IdentityChanged => {
@@ -167,6 +190,7 @@ impl Keeper {
 
     fn failed(&self, hub: &HubAddress, error: &ConnectError, told: &mut Told) -> Wait {
         self.metrics.connect_ended(error.label());
+        self.metrics.set_connected(hub, false);
         let chain = chain(error);
         self.status.set(hub, HubState::Failed(chain.clone()));
         match error.refused() {

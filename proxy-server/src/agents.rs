@@ -140,6 +140,11 @@ impl Agents {
     /// Accepts connections until the listener is closed.
     pub(crate) async fn serve(self: Arc<Self>, listener: Arc<Listener>) {
         while let Some(incoming) = listener.accept().await {
+            if self.drain.is_cancelled() {
+                // It asks again, and the next hub may be there by then.
+                incoming.ignore();
+                continue;
+            }
             if !incoming.validated() && self.handshakes.guests() >= HANDSHAKES_UNVERIFIED {
                 incoming.retry();
                 continue;
@@ -340,8 +345,10 @@ impl Agents {
         let Known { cluster, agent, .. } = known;
         let available = || self.tunnels.summary(cluster).tunnels > 0;
         let recorded = self.registry.record_seen(cluster, agent, version, available, Timestamp::now()).await;
-        // A cluster that was deleted meanwhile needs no record.
-        if let Err(error @ ClusterError::Store { .. }) = recorded {
+        // A cluster that was deleted meanwhile needs no record, and what is written at a hub's end is the next hub's.
+        if let Err(error @ ClusterError::Store { .. }) = recorded
+            && !self.drain.is_cancelled()
+        {
             tracing::warn!(cluster = %known.cluster, error = &error as &dyn std::error::Error, "cannot record");
         }
     }

@@ -48,6 +48,7 @@ mod shares;
 mod socks5;
 mod source;
 mod state;
+mod succession;
 mod tunnels;
 mod waits;
 mod workers;

@@ -167,6 +167,13 @@ impl Hub {
         Ok(())
     }
 
+    /// As [`Self::start_again`], while the process before may still run; gives that back.
+    pub async fn succeed(&mut self) -> Result<Process> {
+        let (process, addresses) = launch(&self.program()?).await?;
+        self.addresses = addresses;
+        Ok(std::mem::replace(&mut self.process, process))
+    }
+
     /// The program that [`Self::start_again`] runs, for starts that are to fail.
     pub fn program(&self) -> Result<Program> {
         let Addresses { proxy, tunnel, api, metrics, .. } = self.addresses;

@@ -1,0 +1,129 @@
+//! Who follows whom in a state folder: a hub that starts waits for the one before it, which lets go when it drains.
+//!
+//! They tell each other by locks of files, which the kernel takes from a process that dies:
+//!
+//! | file | its lock says |
+//! |---|---|
+//! | `successor` | a hub waits for the folder, or has it and does not serve yet |
+//! | `recall` | the hub that followed has changed rights: what still drains with the old ones ends now |
+
+use std::{
+    fs::{File, TryLockError},
+    io,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use registry::store::OpenError;
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    config::Config,
+    state::{State, StateError},
+};
+
+/// How often is looked whether the other hub has gone on.
+pub(crate) const LOOK: Duration = Duration::from_millis(25);
+
+/// How often is told that a hub still waits.
+const TELL: Duration = Duration::from_secs(5);
+
+/// How much longer than a drain a hub waits for the one before it.
+const BEYOND_DRAIN: Duration = Duration::from_secs(15);
+
+/// What one hub tells the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sign {
+    Successor,
+    Recall,
+}
+
+/// A sign that stands until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Raised(#[expect(dead_code, reason = "held for its lock")] File);
+
+impl Sign {
+    fn path(self, folder: &Path) -> PathBuf {
+        folder.join(match self {
+            Self::Successor => "successor",
+            Self::Recall => "recall",
+        })
+    }
+
+    /// Raises it, unless another process has, or looks right now.
+    pub(crate) fn raise(self, folder: &Path) -> io::Result<Option<Raised>> {
+        let path = self.path(folder);
+        let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Raised(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// Whether another process has raised it.
+    pub(crate) fn stands(self, folder: &Path) -> bool {
+        File::open(self.path(folder)).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
+    /// Waits until it stands.
+    pub(crate) async fn raised(self, folder: &Path) {
+        while !self.stands(folder) {
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Waits until it stands no more.
+    pub(crate) async fn lowered(self, folder: &Path) {
+        while self.stands(folder) {
+            sleep(LOOK).await;
+        }
+    }
+}
+
+/// Opens the state folder, as soon as the hub before this one has let go of it. What comes with it is to be kept until the
+/// hub serves.
+pub(crate) async fn open(config: &Config) -> Result<(State, Option<Raised>), StateError> {
+    let (begun, patience) = (Instant::now(), config.drain_timeout + BEYOND_DRAIN);
+    let (mut raised, mut told) = (None, None::<Instant>);
+    loop {
+        match State::open(&config.state, config.etcd.as_ref()) {
+            Err(StateError::InUse(_) | StateError::Registry(OpenError::InUse { .. })) if begun.elapsed() < patience => {}
+            opened => return opened.map(|state| (state, raised)),
+        }
+        if raised.is_none() {
+            let file = |source| StateError::File { path: Sign::Successor.path(&config.state), source };
+            raised = Sign::Successor.raise(&config.state).map_err(file)?;
+        }
+        if told.is_none_or(|told| told.elapsed() >= TELL) {
+            told = Some(Instant::now());
+            let (folder, waited) = (config.state.display(), begun.elapsed().as_secs());
+            tracing::info!(
+                %folder,
+                waited,
+                at_most = patience.as_secs(),
+                "another hub has the state folder; waiting for it to be told to stop (SIGTERM), when it lets go at once"
+            );
+        }
+        sleep(LOOK).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sign_stands_for_others_until_it_is_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!Sign::Successor.stands(folder.path()));
+        let raised = Sign::Successor.raise(folder.path()).unwrap().unwrap();
+        assert!(Sign::Successor.stands(folder.path()));
+        assert!(!Sign::Recall.stands(folder.path()));
+        assert!(Sign::Successor.raise(folder.path()).unwrap().is_none());
+        drop(raised);
+        assert!(!Sign::Successor.stands(folder.path()));
+        assert!(Sign::Successor.raise(folder.path()).unwrap().is_some());
+    }
+}
