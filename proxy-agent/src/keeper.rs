@@ -1,12 +1,15 @@
 //! Keeps one hub address connected: attempt, serve, wait, again; until the agent stops.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use logging::chain;
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span};
-use tunnel::{AgentControl, AgentTunnel, Export, Hello};
+use tunnel::{AgentControl, AgentTunnel, CloseReason, Export, Hello};
 
 use crate::{
     backoff::{Backoff, attempt_limit},
@@ -14,6 +17,7 @@ use crate::{
     current::CurrentIdentity,
     hub::HubAddress,
     metrics::{CONNECTED, Metrics},
+    reached::{Reached, Sole},
     resolve::Resolver,
     session::{Session, SessionEnd},
     status::{HubState, Status},
@@ -23,6 +27,9 @@ use crate::{
 /// Different failures that are told of one outage. Beyond it they come and go, and say nothing new.
 const FAILURES_TOLD: usize = 8;
 
+/// How long the hub may take to hear that a tunnel is one too many.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// What every hub's keeper uses.
 #[derive(Clone, Debug)]
 pub(crate) struct Keeper {
@@ -31,6 +38,7 @@ pub(crate) struct Keeper {
     pub(crate) streams: Arc<Streams>,
     pub(crate) status: Arc<Status>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) reached: Arc<Reached>,
     /// Random at each start of the agent.
     pub(crate) instance: String,
     /// What the agent exports now.
@@ -48,6 +56,7 @@ struct Told(Vec<String>);
 struct Connected {
     tunnel: AgentTunnel,
     control: AgentControl,
+    server_id: String,
     /// Has seen what the hub was told.
     exports: watch::Receiver<Arc<[Export]>>,
 }
@@ -57,7 +66,7 @@ enum Wait {
     /// The usual back-off.
     Failed,
     /// The hub has said no.
-    Refused,
+    Refused(Refused),
     /// Nothing was wrong.
     None,
     /// There is no next attempt.
@@ -89,9 +98,17 @@ impl Keeper {
             };
             let wait = match attempt {
                 Ok(connected) => {
+                    let Some(sole) = self.sole(hub, &connected).await else {
+                        (backoff, down_since, told) = (Backoff::default(), Instant::now(), Told::default());
+                        continue;
+                    };
                     let up_since = Instant::now();
                     let hub_drains = CancellationToken::new();
-                    let mut session = Box::pin(self.session(hub, &connected, hub_drains.clone()).serve(connected.control));
+                    let session = self.session(hub, &connected, hub_drains.clone());
+                    let mut session = Box::pin(async move {
+                        let _sole = sole;
+                        session.serve(connected.control).await
+                    });
                     let end = tokio::select! {
                         end = &mut session => Some(end),
                         () = hub_drains.cancelled(), if !self.drain.is_cancelled() => None,
@@ -111,7 +128,7 @@ impl Keeper {
             };
             let delay = match wait {
                 Wait::Failed => backoff.failed(down_since.elapsed(), rand::random()),
-                Wait::Refused => backoff.refused(rand::random()),
+                Wait::Refused(refused) => backoff.refused(refused.is_decided_at_the_hub(), rand::random()),
                 Wait::None => Duration::ZERO,
                 Wait::Stopped => break,
             };
@@ -134,6 +151,7 @@ impl Keeper {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             capabilities: Vec::new(),
             instance: self.instance.clone(),
+            clock: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs(),
         };
         let left = deadline.saturating_duration_since(Instant::now());
         let (tunnel, control, welcome) = establish(connection, hub, hello, self.tunnel.memory, left).await?;
@@ -143,7 +161,22 @@ impl Keeper {
             version = welcome.version,
             "tunnel is up"
         );
-        Ok(Connected { tunnel, control, exports })
+        Ok(Connected { tunnel, control, server_id: welcome.server_id, exports })
+    }
+
+    /// The place of the only tunnel to that hub. `None` after another address has had it for a while, or the agent drains.
+    async fn sole(&self, hub: &HubAddress, connected: &Connected) -> Option<Sole> {
+        let freed = match self.reached.take(&connected.server_id) {
+            Ok(sole) => return Some(sole),
+            Err(freed) => freed,
+        };
+        tracing::info!("this is another address of a hub that has a tunnel; standing by");
+        self.metrics.connect_ended(CONNECTED);
+        self.metrics.set_connected(hub, false);
+        self.status.set(hub, HubState::Standby);
+        connected.tunnel.close(CloseReason::Done, "another address has the tunnel", CLOSE_TIMEOUT).await;
+        self.drain.run_until_cancelled(freed.cancelled()).await;
+        None
     }
 
     fn session(&self, hub: &HubAddress, connected: &Connected, hub_drains: CancellationToken) -> Session {
@@ -179,7 +212,7 @@ impl Keeper {
         match Refused::of(loss) {
             Some(refused) => {
                 told.refused(&refused);
-                Wait::Refused
+                Wait::Refused(refused)
             }
             None => {
                 tracing::warn!(reason = %loss, "tunnel lost; connecting again");
@@ -195,8 +228,10 @@ impl Keeper {
         self.status.set(hub, HubState::Failed(chain.clone()));
         match error.refused() {
             Some(refused) => {
+                let refused = refused.at(SystemTime::now(), self.identity.get().validity().not_after);
+                self.status.set(hub, HubState::Failed(refused.why.clone()));
                 told.refused(&refused);
-                Wait::Refused
+                Wait::Refused(refused)
             }
             None => {
                 if told.is_new(&chain) {

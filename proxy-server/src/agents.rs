@@ -15,6 +15,7 @@ use tunnel::{
 
 use crate::{
     authorities::Authorities,
+    clock,
     exports::{Exporter, Exports},
     joins::Joins,
     lobby::{Guest, Lobby, Size},
@@ -59,9 +60,6 @@ const EXPORTS: Rate = Rate { every: Duration::from_secs(2), burst: 5 };
 /// known what it is.
 const MESSAGES: Rate = Rate { every: Duration::from_millis(100), burst: 50 };
 
-/// An agent's certificate lives this long and is renewed at two thirds of it.
-pub(crate) const AGENT_VALIDITY: Duration = Duration::from_secs(30 * 24 * 3600);
-
 /// After a start, agents are back within this (an agent notices a lost hub after 12 s).
 const ABSENCE: Duration = Duration::from_secs(15);
 
@@ -75,6 +73,8 @@ pub(crate) struct Agents {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) joins: Joins,
     pub(crate) server_id: String,
+    /// How long an agent's certificate lives; it is renewed at two thirds of it.
+    pub(crate) lifetime: Duration,
     /// What one tunnel may hold.
     pub(crate) memory: TunnelMemory,
     /// Handshakes under way.
@@ -246,6 +246,11 @@ impl Agents {
                 return None;
             }
         };
+        if let Some(differs) = clock::difference(hello.clock)
+            && let Some(left_out) = self.habits.agents.next(&agent)
+        {
+            tracing::warn!(cluster = %known.cluster, agent = %known.agent, left_out, "{differs}");
+        }
         let registered = self.tunnels.register(Joining {
             cluster: known.cluster.clone(),
             agent: known.agent.clone(),
@@ -412,7 +417,7 @@ impl Agents {
             tracing::warn!(cluster = %known.cluster, agent = %known.agent, same_key, "refused to renew a certificate");
             return;
         }
-        match self.authorities.current().issue_agent(&renew.csr, &known.cluster, &known.agent, AGENT_VALIDITY) {
+        match self.authorities.current().issue_agent(&renew.csr, &known.cluster, &known.agent, self.lifetime) {
             Ok(issued) => {
                 tracing::info!(cluster = %known.cluster, agent = %known.agent, "renewed a certificate");
                 // A tunnel that is gone asks again on the next.

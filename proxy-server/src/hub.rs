@@ -188,7 +188,7 @@ impl Hub {
         let wildcard = format!("*.{}", config.clusters_domain);
         let certified: Vec<_> = names.iter().chain(&config.api_names).cloned().chain([wildcard]).collect();
         let authorities = Authorities::new(authority, folder, certified).map_err(StartError::Authorities)?;
-        let tls = authorities.tls(&[ALPN_TUNNEL, ALPN_JOIN]);
+        let tls = authorities.agents_tls(&[ALPN_TUNNEL, ALPN_JOIN], config.ended_agents);
         let serve = |(port, worker): (PortSocket, &Handle)| {
             let _driven_by = worker.enter();
             Listener::serve(port, tls.clone(), &reset_key, config.tunnel).map(Arc::new)
@@ -237,7 +237,8 @@ impl Hub {
             tunnels: tunnels.clone(),
             exports: exports.clone(),
             metrics,
-            joins: Joins::new(registry.clone(), authorities.clone(), recorder),
+            joins: Joins::new(registry.clone(), authorities.clone(), recorder, config.agent_lifetime),
+            lifetime: config.agent_lifetime,
             server_id: server_id.clone(),
             memory: config.tunnel.memory,
             handshakes: Lobby::new(HANDSHAKES, 0),

@@ -16,6 +16,7 @@ mod bodies;
 mod browser;
 mod caller;
 mod client;
+mod clock;
 pub mod config;
 mod connect;
 mod connections;

@@ -297,7 +297,7 @@ fn the_bytes_of_every_message_stay_as_they_are() {
     let exporting = Hello { exports: vec![export.clone()], ..Hello::default() };
     let exports = Exports { items: vec![export] };
     let hello =
-        Hello { version: "1".into(), capabilities: vec!["x".into()], instance: "i".into(), exports: Vec::new() };
+        Hello { version: "1".into(), capabilities: vec!["x".into()], instance: "i".into(), ..Hello::default() };
     let welcome = Welcome { server_id: "s".into(), version: "1".into() };
     let dialed = Dialed { address: "a".into(), window: 0 };
     let issued = Issued { cluster: "c".into(), chain_pem: "p".into() };
@@ -371,7 +371,7 @@ proptest! {
     fn mutated_bytes_of_any_message_never_panic(at: prop::sample::Index, to: u8, cut: prop::sample::Index) {
         let exports = vec![Export { name: "n".into(), labels: [("a".into(), "b".into())].into(), ..Export::default() }];
         let capabilities = vec!["x".into(), "y".into()];
-        let hello = Hello { version: "1.2.3".into(), capabilities, instance: "z".into(), exports };
+        let hello = Hello { version: "1.2.3".into(), capabilities, instance: "z".into(), exports, clock: 1 };
         let mut bytes = FromAgent { message: Some(AgentMessage::Hello(hello)), windows: Vec::new() }.encode_to_vec();
         let at = at.index(bytes.len());
         bytes[at] = to;
