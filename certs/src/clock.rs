@@ -173,7 +173,10 @@ impl ServerCertVerifier for Dated {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Authority, HUB_SERVER_NAME, server_tls::{provider, root_store}};
+    use crate::{
+        Authority, HUB_SERVER_NAME,
+        server_tls::{provider, root_store},
+    };
 
     const DAY: Duration = Duration::from_secs(24 * 3600);
 

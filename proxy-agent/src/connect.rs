@@ -137,7 +137,10 @@ impl Refused {
             }
             Loss::Transport(_) | Loss::TimedOut | Loss::Forgotten | Loss::ClosedHere => return None,
         };
-        Some(Self { why: loss.to_string(), remedy, label })
+        let said = loss.to_string();
+        // Without the words of QUIC and TLS around it.
+        let why = said.find(WrongClock::SAYS).map_or(said.as_str(), |at| said[at..].trim_end_matches(')'));
+        Some(Self { why: why.to_owned(), remedy, label })
     }
 
     /// What it means where the hub holds a certificate for ended that by this machine's clock, `now`, goes on until `end`.

@@ -111,10 +111,7 @@ impl Validity {
         let issued = certs::issued_at(certificate)?;
         let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
         let validity = certificate.validity();
-        Some(Self {
-            issued,
-            not_after: unix_time(validity.not_after.timestamp())?,
-        })
+        Some(Self { issued, not_after: unix_time(validity.not_after.timestamp())? })
     }
 
     /// Two thirds of its life are over: a third is left to find a hub that renews it. In its last minute that is late.

@@ -83,7 +83,7 @@ pub(crate) struct Agents {
     pub(crate) held: Arc<Lobby<Agent>>,
     pub(crate) habits: Habits,
     pub(crate) tasks: TaskTracker,
-    /// Cancelled when the hub begins to stop: agents are told to drain.
+    /// Cancelled when another hub serves, or this one ends: agents are told, and new ones are the other's.
     pub(crate) drain: CancellationToken,
 }
 

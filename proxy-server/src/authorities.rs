@@ -2,8 +2,8 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
 use crate::config::EndedAgents;
+use arc_swap::ArcSwap;
 use certs::{Authority, AuthorityError, HUB_SERVER_NAME, IssueError, Reload, ServerTls, TlsError};
 
 /// The hub's own certificate is never stored, and made anew long before it ends.

@@ -13,14 +13,18 @@ pub(crate) fn difference(said: u64) -> Option<String> {
 }
 
 fn difference_at(said: u64, now: SystemTime) -> Option<String> {
-    let there = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(said)).filter(|_| (1..1 << 36).contains(&said))?;
+    let there =
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(said)).filter(|_| (1..1 << 36).contains(&said))?;
     let (apart, side) = match there.duration_since(now) {
         Ok(ahead) => (ahead, "ahead"),
         Err(behind) => (behind.duration(), "behind"),
     };
     (apart > TOLERATED).then(|| {
         let (there, here) = (shown_time(there), shown_time(now));
-        format!("the agent's clock is {} {side}: {there}, and here it is {here}; set the one that is wrong", shown_span(apart))
+        format!(
+            "the agent's clock is {} {side}: {there}, and here it is {here}; set the one that is wrong",
+            shown_span(apart)
+        )
     })
 }
 

@@ -299,9 +299,11 @@ impl Config {
         let head_timeout = time("head-timeout", flags.head_timeout, file.head_timeout, "15s");
         let drain_timeout = time("drain-timeout", flags.drain_timeout, file.drain_timeout, "30s");
         let lifetime = flags.agent_certificate_lifetime.or(file.agent_certificate_lifetime);
-        let agent_lifetime = problems.value("agent-certificate-lifetime", lifetime.unwrap_or_else(|| "720h".into()), |text| {
-            duration(text).and_then(|life| if life < LEAST_LIFE { Err("must be 1m or more".into()) } else { Ok(life) })
-        });
+        let agent_lifetime =
+            problems.value("agent-certificate-lifetime", lifetime.unwrap_or_else(|| "720h".into()), |text| {
+                duration(text)
+                    .and_then(|life| if life < LEAST_LIFE { Err("must be 1m or more".into()) } else { Ok(life) })
+            });
         let ended_agents = flags.ended_agents.or(file.ended_agents).unwrap_or_else(|| "renew".into());
         let ended_agents = problems.value("ended-agents", ended_agents, parsed);
         let max_mtu = flags.max_mtu.or(file.max_mtu).unwrap_or_else(|| Mtu::default().to_string());

@@ -47,6 +47,7 @@ use crate::{
     health::Health,
     http_port::{HttpPort, Origin},
     joins::Joins,
+    layout::Layout,
     limits::Limits,
     lobby::{Lobby, Size},
     metrics::{LiveCollector, Metrics},
@@ -56,7 +57,7 @@ use crate::{
     roster::Roster,
     shares::Shares,
     state::{State, StateError},
-    succession::{self, Raised},
+    succession::{self, Raised, Sign},
     tunnels::Tunnels,
     workers::Workers,
 };
@@ -100,8 +101,12 @@ pub struct Hub {
     folder_lock: Option<File>,
     /// Says that this hub follows another one, until it serves.
     successor: Option<Raised>,
+    /// The hub before this one drains yet.
+    follows: bool,
+    /// Which sockets this hub has, once it serves.
+    layout: Option<Layout>,
     /// Another hub has the state folder.
-    handed_over: bool,
+    handed_over: Option<Raised>,
 }
 
 /// Where a hub really listens.
@@ -120,7 +125,7 @@ pub struct Addresses {
 /// The signals and the tasks of the hub's life.
 #[derive(Clone, Debug)]
 struct Phases {
-    /// Finish: tell agents.
+    /// Agents are told to look for another hub.
     drain: CancellationToken,
     /// Another hub gets the state folder: nothing more is written there.
     handover: CancellationToken,
@@ -176,7 +181,10 @@ impl Hub {
     pub async fn bind(config: Config) -> Result<Self, StartError> {
         let (state, successor) = succession::open(&config).await.map_err(StartError::State)?;
         let workers = Workers::start(config.workers).map_err(StartError::Worker)?;
-        let (mut ports, bound) = Ports::bind(&config, workers.handles()).map_err(StartError::Listen)?;
+        let layout = if Sign::Former.stands(&config.state) { Layout::read(&config.state) } else { None };
+        let (mut ports, bound) =
+            Ports::bind(&config, workers.handles(), layout.as_ref()).map_err(StartError::Listen)?;
+        let follows = layout.is_some();
         let Bound { proxy, tunnel, api, metrics } = bound;
         let names = advertised(&config);
         state.begin().await.map_err(StartError::State)?;
@@ -196,7 +204,7 @@ impl Hub {
         let listeners = ports.tunnel.drain(..).zip(workers.handles()).map(serve).collect::<Result<_, _>>();
         let listeners = listeners.map_err(StartError::Tunnel)?;
         let hub = Self::assemble(config, names, addresses, registry, authorities, listeners, workers);
-        Ok(Self { ports: Some(ports), folder_lock, successor, ..hub? })
+        Ok(Self { ports: Some(ports), folder_lock, successor, follows, ..hub? })
     }
 
     fn assemble(
@@ -293,7 +301,9 @@ impl Hub {
             phases,
             folder_lock: None,
             successor: None,
-            handed_over: false,
+            follows: false,
+            layout: None,
+            handed_over: None,
         })
     }
 
@@ -315,6 +325,7 @@ impl Hub {
         if let Some(ports) = self.ports.take() {
             let room = Descriptors::claim();
             self.spawn_services();
+            self.spawn_succession(ports.steering, ports.proxy.len());
             self.spawn_http(ports.api, ports.metrics, room.api, &stop);
             self.spawn_frontends(ports.proxy, ports.sockets, room.clients);
         }

@@ -5,18 +5,25 @@
 //! | file | its lock says |
 //! |---|---|
 //! | `successor` | a hub waits for the folder, or has it and does not serve yet |
+//! | `former` | a hub has let go of the folder, and drains |
 //! | `recall` | the hub that followed has changed rights: what still drains with the old ones ends now |
 
 use std::{
+    collections::HashMap,
     fs::{File, TryLockError},
     io,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    pin::pin,
     time::Duration,
 };
 
-use registry::store::OpenError;
-use tokio::time::{Instant, sleep};
+use certs::ClusterName;
+use registry::{Change, Registry, store::OpenError};
+use tokio::{
+    sync::broadcast::error::RecvError,
+    time::{Instant, sleep},
+};
 
 use crate::{
     config::Config,
@@ -36,6 +43,7 @@ const BEYOND_DRAIN: Duration = Duration::from_secs(15);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sign {
     Successor,
+    Former,
     Recall,
 }
 
@@ -47,6 +55,7 @@ impl Sign {
     fn path(self, folder: &Path) -> PathBuf {
         folder.join(match self {
             Self::Successor => "successor",
+            Self::Former => "former",
             Self::Recall => "recall",
         })
     }
@@ -60,6 +69,21 @@ impl Sign {
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
+    }
+
+    /// As [`Self::raise`], again while another process looks. `None` where it cannot be raised.
+    async fn raise_soon(self, folder: &Path) -> Option<Raised> {
+        for _ in 0..100 {
+            match self.raise(folder) {
+                Ok(Some(raised)) => return Some(raised),
+                Ok(None) => sleep(LOOK / 10).await,
+                Err(error) => {
+                    tracing::warn!(%error, "the hub before this one does not hear that rights have changed");
+                    return None;
+                }
+            }
+        }
+        None
     }
 
     /// Whether another process has raised it.
@@ -89,7 +113,8 @@ pub(crate) async fn open(config: &Config) -> Result<(State, Option<Raised>), Sta
     let (mut raised, mut told) = (None, None::<Instant>);
     loop {
         match State::open(&config.state, config.etcd.as_ref()) {
-            Err(StateError::InUse(_) | StateError::Registry(OpenError::InUse { .. })) if begun.elapsed() < patience => {}
+            Err(StateError::InUse(_) | StateError::Registry(OpenError::InUse { .. })) if begun.elapsed() < patience => {
+            }
             opened => return opened.map(|state| (state, raised)),
         }
         if raised.is_none() {
@@ -107,6 +132,40 @@ pub(crate) async fn open(config: &Config) -> Result<(State, Option<Raised>), Sta
             );
         }
         sleep(LOOK).await;
+    }
+}
+
+/// Runs until the hub before this one has ended, and has it end at once when rights change: it does not see that.
+pub(crate) async fn follow(registry: &Registry, folder: &Path) {
+    let mut changes = registry.changes();
+    let rights_of = |name: &ClusterName| {
+        registry.cluster(name).map(|cluster| {
+            (cluster.standing(), cluster.status.agents.iter().map(|agent| (agent.key, agent.phase)).collect::<Vec<_>>())
+        })
+    };
+    let mut known: HashMap<_, _> =
+        registry.clusters().iter().map(|cluster| (cluster.name().clone(), rights_of(cluster.name()))).collect();
+    let mut recall = None;
+    let ended = Sign::Former.lowered(folder);
+    let mut ended = pin!(ended);
+    loop {
+        let change = tokio::select! {
+            () = &mut ended => return,
+            change = changes.recv() => change,
+        };
+        let concerns = match change {
+            // Agents that come are a change of a cluster, too.
+            Ok(Change::Cluster(name)) => {
+                let now = rights_of(&name);
+                known.insert(name, now.clone()).is_some_and(|before| before != now)
+            }
+            Ok(Change::User(_) | Change::Set(_) | Change::Rights(_)) | Err(RecvError::Lagged(_)) => true,
+            Ok(Change::Token(_)) => false,
+            Err(RecvError::Closed) => return,
+        };
+        if concerns && recall.is_none() {
+            recall = Sign::Recall.raise_soon(folder).await;
+        }
     }
 }
 

@@ -62,6 +62,7 @@ mod rest;
 mod runtime;
 mod scratch;
 mod socket;
+mod steering;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -90,6 +91,7 @@ pub use port::PortSocket;
 pub use relay::{RelayEnd, relay};
 pub use reset::{Resettable, ResettableError};
 pub use socket::Offload;
+pub use steering::{Share, Steering, steer_connections};
 pub use stream::{ReceiveHalf, SendHalf, Stream};
 pub use traffic::Traffic;
 pub use wire::{MESSAGE_LIMIT, WireError};

@@ -51,7 +51,7 @@ pub(crate) fn tls() -> (Arc<rustls::ServerConfig>, Arc<rustls::ClientConfig>) {
 }
 
 fn listen(address: SocketAddr, tls: Arc<rustls::ServerConfig>) -> Listener {
-    let port = PortSocket::bind(address, 1).unwrap().remove(0);
+    let port = PortSocket::bind(address, 1).unwrap().0.remove(0);
     Listener::serve(port, tls, &KEY, Settings::default()).unwrap()
 }
 
@@ -296,8 +296,7 @@ fn the_bytes_of_every_message_stay_as_they_are() {
     let export_hex = "0a016e 120168 1850 220173 2a012f 32016a 3a060a016c120176".replace(' ', "");
     let exporting = Hello { exports: vec![export.clone()], ..Hello::default() };
     let exports = Exports { items: vec![export] };
-    let hello =
-        Hello { version: "1".into(), capabilities: vec!["x".into()], instance: "i".into(), ..Hello::default() };
+    let hello = Hello { version: "1".into(), capabilities: vec!["x".into()], instance: "i".into(), ..Hello::default() };
     let welcome = Welcome { server_id: "s".into(), version: "1".into() };
     let dialed = Dialed { address: "a".into(), window: 0 };
     let issued = Issued { cluster: "c".into(), chain_pem: "p".into() };
@@ -403,7 +402,7 @@ async fn a_restarted_hub_answers_packets_of_old_tunnels_with_a_reset() {
     let deadline = Instant::now() + SOON;
     let _second = loop {
         match PortSocket::bind(address, 1) {
-            Ok(mut port) => break Listener::serve(port.remove(0), server, &KEY, Settings::default()).unwrap(),
+            Ok((mut port, _)) => break Listener::serve(port.remove(0), server, &KEY, Settings::default()).unwrap(),
             Err(error) => assert!(Instant::now() < deadline, "{error}"),
         }
         tokio::task::yield_now().await;

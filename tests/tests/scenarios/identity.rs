@@ -175,7 +175,10 @@ async fn an_ended_certificate_of_an_accepted_agent_is_renewed_and_no_other_opens
     closed_as(&RawAgent::refused(&hub, Some(&other)).await?, CloseReason::UnknownAgent)?;
     let elsewhere = TempDir::new()?;
     let foreign = AgentCredentials::issued_by(elsewhere.path(), "a", "agent", Duration::ZERO)?;
-    assert_eq!(RawAgent::refused(&hub, Some(&foreign)).await?, Loss::CertificateRefused("unknown certificate authority"));
+    assert_eq!(
+        RawAgent::refused(&hub, Some(&foreign)).await?,
+        Loss::CertificateRefused("unknown certificate authority")
+    );
     hub.deny("a").await?;
     closed_as(&RawAgent::refused(&hub, Some(&ended)).await?, CloseReason::Denied)?;
     hub.delete_cluster("a").await?;
@@ -216,12 +219,14 @@ async fn a_denied_agent_is_back_soon_after_it_is_accepted() -> Result<()> {
     let hub = Hub::start().await?;
     let _spoke = Spoke::of(&hub, "a").start().await?;
     hub.deny("a").await?;
-    wait_for(BOUND, "the agent to be away", async || if hub.is_available("a").await { Err("there") } else { Ok(()) }).await?;
+    wait_for(BOUND, "the agent to be away", async || if hub.is_available("a").await { Err("there") } else { Ok(()) })
+        .await?;
     // Refused at least once more.
     tokio::time::sleep(Duration::from_secs(5)).await;
     hub.accept("a").await?;
     let accepted = Instant::now();
-    wait_for(BOUND, "the agent to be back", async || if hub.is_available("a").await { Ok(()) } else { Err("away") }).await?;
+    wait_for(BOUND, "the agent to be back", async || if hub.is_available("a").await { Ok(()) } else { Err("away") })
+        .await?;
     eprintln!("back {:?} after it was accepted", accepted.elapsed());
     ensure!(accepted.elapsed() < Duration::from_secs(6), "back after {:?}", accepted.elapsed());
     Ok(())

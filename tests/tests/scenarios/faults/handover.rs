@@ -1,9 +1,12 @@
 //! A hub that stops and the one that follows it: clients dial all the while, and none of them is the worse for it.
 
+use std::net::TcpListener;
+use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::Signal;
 use tests::client::Connection;
 use tests::service::echo;
@@ -178,6 +181,52 @@ async fn a_hub_that_drains_hands_over_to_the_next_and_no_dial_fails() -> Result<
     let seen = load.end("handed over").await?;
     ensure!(seen.failed.is_empty(), "{} dials failed", seen.failed.len());
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_with_a_socket_of_systemds_refuses_no_client() -> Result<()> {
+    let socket = TcpListener::bind("127.0.0.1:0")?;
+    let address = socket.local_addr()?;
+    // As systemd hands it over: descriptor 3, for this process.
+    fcntl(&socket, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    let given = format!("exec 3<&{}; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\"", socket.as_raw_fd());
+    // dash knows descriptors of one digit.
+    let given = format!("exec bash -c '{given}' \"$0\" \"$@\"");
+    let mut hub = Hub::builder().args(["--drain-timeout", "1s"]).proxy_at(address).after_shell(&given).start().await?;
+    ensure!(hub.addresses().proxy == address, "{:?}", hub.addresses());
+    let _spoke = Spoke::of(&hub, "c1").start().await?;
+    let service = echo::start().await?;
+    let (client, target) = (hub.client("c1")?, service.address().to_string());
+    dials_well(&client, &target).await?;
+    let _idle = client.dial(&target).await?;
+    let load = Load::start(client, target);
+    sleep(AROUND).await;
+    hub.restart().await?;
+    sleep(AROUND).await;
+    let seen = load.end("restarted behind systemd's socket").await?;
+    ensure!(seen.failed.is_empty(), "{} dials failed", seen.failed.len());
+    ensure!(seen.retried == 0, "{} connects were refused", seen.retried);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_right_that_goes_at_the_next_hub_ends_what_the_hub_before_has_open() -> Result<()> {
+    let mut hub = Hub::builder().args(["--drain-timeout", "1h"]).start().await?;
+    let _spoke = Spoke::of(&hub, "c1").start().await?;
+    let service = echo::start().await?;
+    let client = hub.client("c1")?;
+    let mut held = client.dial(&service.address().to_string()).await?;
+    hub.process().signal(Signal::SIGTERM)?;
+    let mut before = hub.succeed().await?;
+    dials_well(&client, &service.address().to_string()).await?;
+    echoes(&mut held).await?;
+    let changed = Instant::now();
+    hub.deny("c1").await?;
+    let mut seen = [0];
+    let end = timeout(BOUND, held.read(&mut seen)).await.context("the connection is not cut")?;
+    ensure!(end.is_err(), "{end:?}");
+    eprintln!("cut {:?} after the cluster was denied", changed.elapsed());
+    before.exits_with(0, BOUND).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
