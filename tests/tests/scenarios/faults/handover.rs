@@ -48,7 +48,7 @@ impl Load {
     fn start(client: Client, target: String) -> Self {
         let (stop, seen) = (CancellationToken::new(), Arc::new(Mutex::new(Seen::default())));
         let (stopped, noted) = (stop.clone(), Arc::clone(&seen));
-        let dialling = tokio::spawn(async move {
+        let dialling = TaskTracker::new().spawn(async move {
             let (dials, mut turns) = (TaskTracker::new(), interval(EVERY));
             turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
             while stopped.run_until_cancelled(turns.tick()).await.is_some() {
