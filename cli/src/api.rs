@@ -61,7 +61,7 @@ pub(crate) enum CallError {
     Broken { address: String, source: hyper::Error },
     #[error("the hub at {address} refuses the credentials' certificate")]
     CertificateRefused { address: String, source: hyper::Error },
-    #[error("the hub at {address} did not answer within 10 seconds")]
+    #[error("the hub at {address} did not answer within 15 seconds")]
     TimedOut { address: String },
     /// The hub's own sentence.
     #[error("{message}")]

@@ -70,7 +70,12 @@ fn rule(text: &str) -> Result<String, String> {
         Some((_, rest)) => rest.strip_prefix(':'),
         None => text.split_once(':').map(|(_, port)| port).filter(|rest| !rest.contains(':')),
     };
-    if port.is_some_and(|port| port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')) {
+    let number = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
+    let is_range = |port: &str| match port.split_once('-') {
+        Some((first, last)) => number(first).zip(number(last)).is_some_and(|(first, last)| first <= last),
+        None => number(port).is_some(),
+    };
+    if port.is_some_and(|port| !is_range(port)) {
         return Err("write the port as a number or a range: grafana.monitoring:80, 10.0.0.5:8000-8100".to_owned());
     }
     Ok(text.to_owned())
@@ -114,7 +119,23 @@ mod tests {
             "echo cpj-a.b | proxy-agent join --hub hub:8091,[::1]:8091 --token-file - --pin sha256:ab --run"
         );
         assert!(line(&status, &"cpj-a.b".into(), true, &[]).contains(" --cluster "));
-        for bad in ["", "a' --run; x '", "a b", "$(x)", "a,b", "`x`", "a\nb", "host:http", "[::1]:http", "host:"] {
+        for bad in [
+            "",
+            "a' --run; x '",
+            "a b",
+            "$(x)",
+            "a,b",
+            "`x`",
+            "a\nb",
+            "host:http",
+            "[::1]:http",
+            "host:",
+            "a:0",
+            "a:99999",
+            "a:5-1",
+            "a:80-",
+            "a:1-2-3",
+        ] {
             assert!(rule(bad).is_err(), "{bad:?}");
         }
         for good in ["fd00::/8", "[fd00::/8]:443", "a:1-2", "10.0.0.0/8", "*"] {

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::join_all;
+use futures_util::future::try_join_all;
 use nix::errno::Errno;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
@@ -20,7 +20,7 @@ use crate::{
     policy::{Denial, DeniedAddress, Grant, Policy, Ways},
     race::race,
     resolve::Resolver,
-    target::{Target, TargetError},
+    target::{Host, Target, TargetError},
 };
 
 /// A target whose host has vanished without a word is noticed after two minutes: one of silence, then four probes.
@@ -40,6 +40,12 @@ pub(crate) enum DialError {
     BadTarget(#[from] TargetError),
     #[error(transparent)]
     PolicyDenied(#[from] Box<Denial>),
+    /// The name servers do not say what a denied name resolves to.
+    #[error(
+        "whether {target} is {denied}, which the agent denies, cannot be told: no name server answers for {denied}; mend that, \
+         or take the rule away"
+    )]
+    DenialUntold { target: Target, denied: Host },
     #[error("the name of {0} does not resolve in the cluster of the agent")]
     NameNotFound(Target, #[source] io::Error),
     #[error("nothing listens at {0}")]
@@ -90,7 +96,7 @@ impl Dialer {
 
     /// The addresses of `target` that the policy lets through.
     async fn addresses(&self, target: &Target, policy: &Policy, ways: Ways) -> Result<Vec<SocketAddr>, DialError> {
-        let denied = self.denied(policy, target.port).await;
+        let denied = self.denied(policy, target).await?;
         if let Some(service) = &ways.service {
             let full = service.target();
             // There is no such Service, or no DNS of the cluster: then it is the given name, or nothing.
@@ -106,12 +112,15 @@ impl Dialer {
         allowed(resolved, |address| policy.judge_address(target, address, &denied))
     }
 
-    async fn denied(&self, policy: &Policy, port: u16) -> Vec<DeniedAddress> {
-        let of_name = policy.denied_names(port).map(|(rule, host)| async move {
+    async fn denied(&self, policy: &Policy, target: &Target) -> Result<Vec<DeniedAddress>, DialError> {
+        let of_name = policy.denied_names(target.port).map(|(rule, host)| async move {
             let addresses = self.resolver.addresses_of_denied(&host).await;
-            addresses.into_iter().map(|address| DeniedAddress { rule: rule.clone(), address }).collect::<Vec<_>>()
+            let addresses =
+                addresses.ok_or_else(|| DialError::DenialUntold { target: target.clone(), denied: host })?;
+            let of_rule = addresses.into_iter().map(|address| DeniedAddress { rule: rule.clone(), address });
+            Ok::<_, DialError>(of_rule.collect::<Vec<_>>())
         });
-        join_all(of_name).await.concat()
+        Ok(try_join_all(of_name).await?.concat())
     }
 }
 
@@ -124,7 +133,7 @@ impl DialError {
     fn reason(&self) -> Reason {
         match self {
             Self::BadTarget(_) => Reason::BadTarget,
-            Self::PolicyDenied(_) => Reason::PolicyDenied,
+            Self::PolicyDenied(_) | Self::DenialUntold { .. } => Reason::PolicyDenied,
             Self::NameNotFound(..) => Reason::NameNotFound,
             Self::ConnectionRefused(_) | Self::Reset(_) => Reason::ConnectionRefused,
             Self::Unreachable(..) => Reason::Unreachable,
@@ -139,6 +148,7 @@ impl DialError {
         match self {
             Self::BadTarget(_) => "bad_target",
             Self::PolicyDenied(_) => "policy_denied",
+            Self::DenialUntold { .. } => "denial_untold",
             Self::NameNotFound(..) => "name_not_found",
             Self::ConnectionRefused(_) => "connection_refused",
             Self::Unreachable(..) => "unreachable",

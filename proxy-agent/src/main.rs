@@ -40,9 +40,10 @@ fn main() -> ExitCode {
         Ok(resolved) => resolved,
         Err(error) => return failed(&error, EX_USAGE),
     };
-    if let Err(error) = logging::init(format) {
-        return failed(&error, EX_SOFTWARE);
-    }
+    let _log = match logging::init(format) {
+        Ok(log) => log,
+        Err(error) => return failed(&error, EX_SOFTWARE),
+    };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error, EX_SOFTWARE),

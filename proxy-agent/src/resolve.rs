@@ -3,11 +3,12 @@
 use std::{
     collections::HashMap,
     io,
-    net::{IpAddr, SocketAddr, ToSocketAddrs},
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use dns_lookup::LookupErrorKind;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
@@ -30,8 +31,8 @@ const REMEMBERED: Duration = Duration::from_secs(600);
 /// Addresses that are remembered of one denied name.
 const REMEMBERED_ADDRESSES: usize = 4096;
 
-/// How long a dial waits for a denied name whose addresses are known already: a name server that is silent must not close what
-/// it has nothing to do with.
+/// How long a dial waits for what a denied name resolves to now: a name server that is silent must hold up nothing that it has
+/// nothing to do with.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A denied name.
@@ -67,23 +68,19 @@ impl Resolver {
     /// The addresses of `host` in the order to try them (RFC 8305 section 4): the resolver's, with the families taking
     /// turns. Bound the wait; a look-up that is given up ends by the resolver's own time-out.
     pub(crate) async fn resolve(&self, host: &Host, port: u16) -> io::Result<Vec<SocketAddr>> {
-        Ok(interleave(self.look_up(host, port).await?))
+        let addresses = self.look_up(host).await?;
+        Ok(interleave(addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect()))
     }
 
-    /// Every address of `host`, a name that the policy denies, that was seen of late. Bound the wait, and go no further without
-    /// the answer. A name that has never resolved has none: a rule may speak of a service that this spoke does not have.
-    pub(crate) async fn addresses_of_denied(&self, host: &Host) -> Vec<IpAddr> {
+    /// Every address of `host`, a name that the policy denies, that was seen of late. A name that is known not to exist has
+    /// none: a rule may speak of a service that this spoke does not have. `None` where no name server has said yet: go no
+    /// further without the answer.
+    pub(crate) async fn addresses_of_denied(&self, host: &Host) -> Option<Vec<IpAddr>> {
         let denied = self.denied.lock().entry(host.clone()).or_default().clone();
-        let is_known = !denied.known.lock().seen.is_empty();
-        let learning = self.learn(host, &denied);
-        if is_known {
-            // Late is no harm: what was seen stays denied.
-            let _ = tokio::time::timeout(PATIENCE, learning).await;
-        } else {
-            learning.await;
-        }
+        // Late is no harm where something is known: what was seen stays denied.
+        let _ = tokio::time::timeout(PATIENCE, self.learn(host, &denied)).await;
         let known = denied.known.lock();
-        known.seen.keys().copied().collect()
+        known.is_told().then(|| known.seen.keys().copied().collect())
     }
 
     /// Looks the name up if that was not done of late. Goes on when nobody waits for it any more: the next one would begin anew.
@@ -94,7 +91,7 @@ impl Resolver {
         }
         let (resolver, host, denied) = (self.clone(), host.clone(), denied.clone());
         let learning = self.lookups.spawn(async move {
-            let answer = resolver.look_up(&host, 0).await;
+            let answer = resolver.look_up(&host).await;
             denied.known.lock().learn(&host, answer, Instant::now());
             drop(turn);
         });
@@ -102,9 +99,10 @@ impl Resolver {
         let _ = learning.await;
     }
 
-    async fn look_up(&self, host: &Host, port: u16) -> io::Result<Vec<SocketAddr>> {
+    /// An error of the kind `NotFound` says that there is no such name, any other that nobody has said.
+    async fn look_up(&self, host: &Host) -> io::Result<Vec<IpAddr>> {
         let name = match host {
-            Host::Address(address) => return Ok(vec![SocketAddr::new(*address, port)]),
+            Host::Address(address) => return Ok(vec![*address]),
             Host::Name(name) => name.clone(),
             // The root's dot: no search list, and no wildcard in it, comes first (resolv.conf(5), ndots).
             Host::Full(name) => format!("{name}."),
@@ -112,25 +110,35 @@ impl Resolver {
         let permit = self.permits.clone().acquire_owned().await.map_err(io::Error::other)?;
         let lookup = self.lookups.spawn_blocking(move || {
             let _permit = permit;
-            (name.as_str(), port).to_socket_addrs().map(Iterator::collect)
+            dns_lookup::lookup_host(&name).map(Iterator::collect).map_err(|error| match error.kind() {
+                LookupErrorKind::NoName | LookupErrorKind::NoData => io::Error::new(io::ErrorKind::NotFound, error),
+                _ => error.into(),
+            })
         });
         lookup.await.map_err(io::Error::other)?
     }
 }
 
 impl Known {
-    fn learn(&mut self, host: &Host, answer: io::Result<Vec<SocketAddr>>, now: Instant) {
-        self.asked = Some(now);
-        let failing = answer.is_err();
+    fn is_told(&self) -> bool {
+        self.asked.is_some() || !self.seen.is_empty()
+    }
+
+    fn learn(&mut self, host: &Host, answer: io::Result<Vec<IpAddr>>, now: Instant) {
+        let failing = answer.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::NotFound);
         match answer {
-            Ok(addresses) => self.seen.extend(addresses.into_iter().map(|address| (address.ip(), now))),
-            Err(error) if !self.failing => {
+            Ok(addresses) => self.seen.extend(addresses.into_iter().map(|address| (address, now))),
+            Err(error) if !self.failing && self.is_told() => {
                 tracing::warn!(name = %host, %error, "a name that the policy denies does not resolve; its last addresses stay denied");
+            }
+            Err(error) if !self.failing => {
+                tracing::warn!(name = %host, %error, "a name that the policy denies cannot be looked up; every dial is refused until it can");
             }
             Err(_) => {}
         }
         // What cannot be asked is not forgotten either.
         if !failing {
+            self.asked = Some(now);
             self.seen.retain(|_, seen| now.duration_since(*seen) < REMEMBERED);
         }
         while self.seen.len() > REMEMBERED_ADDRESSES
@@ -166,6 +174,10 @@ mod tests {
 
     use super::*;
 
+    fn ips(texts: &[&str]) -> Vec<IpAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
     fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
         texts.iter().map(|text| SocketAddr::new(text.parse().unwrap(), 1)).collect()
     }
@@ -178,15 +190,15 @@ mod tests {
             held.sort();
             held
         };
-        known.learn(&host, Ok(addresses(&["10.0.0.1"])), start);
+        known.learn(&host, Ok(ips(&["10.0.0.1"])), start);
         // Answers that take turns are all of the name.
-        known.learn(&host, Ok(addresses(&["10.0.0.2", "10.0.0.2"])), start + FRESH);
+        known.learn(&host, Ok(ips(&["10.0.0.2", "10.0.0.2"])), start + FRESH);
         assert_eq!(held(&known), ["10.0.0.1", "10.0.0.2"]);
         known.learn(&host, Err(io::Error::other("no answer")), start + 2 * REMEMBERED);
         assert_eq!(held(&known), ["10.0.0.1", "10.0.0.2"]);
-        known.learn(&host, Ok(addresses(&["10.0.0.3"])), start + 2 * REMEMBERED);
+        known.learn(&host, Ok(ips(&["10.0.0.3"])), start + 2 * REMEMBERED);
         assert_eq!(held(&known), ["10.0.0.3"]);
-        let many = (0..5000_u32).map(|n| SocketAddr::new(std::net::Ipv4Addr::from(n).into(), 1)).collect();
+        let many = (0..5000_u32).map(|n| std::net::Ipv4Addr::from(n).into()).collect();
         known.learn(&host, Ok(many), start + 2 * REMEMBERED + FRESH);
         assert_eq!(known.seen.len(), REMEMBERED_ADDRESSES);
     }
@@ -200,7 +212,21 @@ mod tests {
         // A look-up that does not end.
         let _asking = denied.turn.clone().lock_owned().await;
         let asked = tokio::time::timeout(2 * PATIENCE, resolver.addresses_of_denied(&host)).await;
-        assert_eq!(asked.expect("the dial waits for the name server"), [IpAddr::from([10, 0, 0, 1])]);
+        assert_eq!(asked.expect("the dial waits for the name server"), Some(vec![[10, 0, 0, 1].into()]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_denied_name_resolves_to_is_told_or_nothing_is_opened() {
+        let (resolver, host): (_, Host) = (Resolver::new(), "vault".parse().unwrap());
+        let denied = Arc::new(Denied::default());
+        resolver.denied.lock().insert(host.clone(), denied.clone());
+        let asking = denied.turn.clone().lock_owned().await;
+        assert_eq!(resolver.addresses_of_denied(&host).await, None, "the name server is silent");
+        denied.known.lock().learn(&host, Err(io::Error::other("SERVFAIL")), Instant::now());
+        assert_eq!(resolver.addresses_of_denied(&host).await, None, "the name server fails");
+        denied.known.lock().learn(&host, Err(io::ErrorKind::NotFound.into()), Instant::now());
+        drop(asking);
+        assert_eq!(resolver.addresses_of_denied(&host).await, Some(Vec::new()), "there is no such name");
     }
 
     #[test]

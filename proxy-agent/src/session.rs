@@ -2,13 +2,14 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tunnel::{
-    AgentControl, AgentMessage, AgentTunnel, CloseReason, ControlError, Drain, Export, Exports, HubMessage, Loss, Renew,
+    AgentControl, AgentMessage, AgentTunnel, CloseReason, ControlError, Drain, Export, Exports, HubMessage, Loss,
+    OVERDUE, Renew, SILENCE, Silence,
 };
 
 use crate::{
@@ -22,8 +23,8 @@ use crate::{
 /// How often a tunnel looks whether the certificate is due for renewal, and what the kernel does for it.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// How long a control message may wait for the hub to read the ones before it.
-const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two looks whether the hub is still heard of.
+const LISTEN: Duration = Duration::from_secs(1);
 
 /// How long the hub may take to hear that a tunnel was closed here.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -65,6 +66,9 @@ impl Session {
         let mut exports = self.exports.clone();
         let own = identities.borrow_and_update().clone();
         let mut looks = tokio::time::interval(LOOK);
+        let mut listening = tokio::time::interval(LISTEN);
+        listening.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut silence = Silence::new(Instant::now());
         let mut told = false;
         loop {
             tokio::select! {
@@ -79,8 +83,16 @@ impl Session {
                 _ = looks.tick() => {
                     self.look();
                     if let Some(csr) = self.identity.renewal(SystemTime::now()) {
-                        self.say(&mut control, AgentMessage::Renew(Renew { csr })).await;
+                        self.say(&control, AgentMessage::Renew(Renew { csr }));
                     }
+                },
+                _ = listening.tick() => match silence.look(self.tunnel.heard(), Instant::now()) {
+                    lasts if lasts >= SILENCE => {
+                        self.tunnel.close(CloseReason::DeadlineExceeded, "the hub has not been heard of for 14 s", CLOSE_TIMEOUT).await;
+                        return SessionEnd::Lost(Loss::TimedOut);
+                    }
+                    lasts if lasts >= OVERDUE => self.tunnel.nudge(),
+                    _ => {}
                 },
                 Ok(()) = identities.changed() => if identities.borrow_and_update().is_someone_else(&own) {
                     self.tunnel.close(CloseReason::Done, "the agent has joined anew", CLOSE_TIMEOUT).await;
@@ -88,11 +100,11 @@ impl Session {
                 },
                 Ok(()) = exports.changed() => {
                     let items = exports.borrow_and_update().to_vec();
-                    self.say(&mut control, AgentMessage::Exports(Exports { items })).await;
+                    self.say(&control, AgentMessage::Exports(Exports { items }));
                 }
                 () = self.drain.cancelled(), if !told => {
                     told = true;
-                    self.say(&mut control, AgentMessage::Drain(Drain {})).await;
+                    self.say(&control, AgentMessage::Drain(Drain {}));
                 }
                 () = self.end.cancelled() => {
                     self.tunnel.close(CloseReason::AgentStopping, "", CLOSE_TIMEOUT).await;
@@ -122,18 +134,16 @@ impl Session {
     }
 
     /// A message that cannot be sent is not lost alone: the tunnel's end, which follows, is what is acted upon.
-    async fn say(&self, control: &mut AgentControl, message: AgentMessage) {
-        match tokio::time::timeout(SEND_TIMEOUT, control.send(message)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(error = &error as &dyn std::error::Error, "cannot send to the hub"),
-            Err(_) => tracing::warn!("the hub does not read its control stream"),
+    fn say(&self, control: &AgentControl, message: AgentMessage) {
+        if let Err(error) = control.send(message) {
+            tracing::warn!(error = &error as &dyn std::error::Error, "cannot send to the hub");
         }
     }
 
     async fn broken(&self, error: ControlError) -> SessionEnd {
         match error {
             ControlError::Lost(loss) => SessionEnd::Lost(loss),
-            ControlError::Protocol(error) => {
+            error @ (ControlError::Protocol(_) | ControlError::Stuck) => {
                 // The control stream may have ended with its connection, which knows better why.
                 if let Ok(loss) = tokio::time::timeout(CLOSE_TIMEOUT, self.tunnel.closed()).await {
                     return SessionEnd::Lost(loss);

@@ -1,26 +1,34 @@
 //! The agents' port: handshakes, who an agent is, its tunnel's control stream, and joins.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use certs::{AgentName, ClusterName, Identity, KeyFingerprint};
 use jiff::Timestamp;
-use registry::{AgentRefusal, ClusterError, Registry};
+use registry::{ClusterError, Registry};
 use rustls::pki_types::CertificateDer;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, info_span};
 use tunnel::{
     AgentMessage, CloseReason, Connection, Drain, EstablishError, Export, HandshakeError, HubControl, HubMessage,
-    HubTunnel, Listener, Loss, Protocol, Renew, Renewed, TunnelMemory, Welcome,
+    HubTunnel, Incoming, Listener, Loss, Protocol, Renew, Renewed, TunnelMemory, Welcome,
 };
 
 use crate::{
     authorities::Authorities,
+    client::Peer,
     clock,
+    closing::{close_label, close_reason, loss_label},
     exports::{Exporter, Exports},
     joins::Joins,
     lobby::{Guest, Lobby, Size},
     metrics::Metrics,
+    queue::Queue,
     rates::{Lines, Rate, Rates},
+    record::Recorder,
     tunnels::{Joining, Member, Registered, Tunnels},
 };
 
@@ -37,6 +45,9 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// The agents of one source can fill two thirds, so that there is always room for others. A handshake of a second is either
 /// silent or late: its agent is about to ask anew.
 pub(crate) const HANDSHAKES: Size = Size { guests: 192, of_source: 128, grace: Duration::from_secs(1) };
+
+/// How long an agent waits for the first answer, less what its question was under way: one that is let in later has given up.
+const PATIENCE: Duration = Duration::from_millis(2500);
 
 /// From this many on, a peer must first show that its address is its own. Who sends from addresses of others gets no further,
 /// and agents pay one round trip.
@@ -71,6 +82,7 @@ pub(crate) struct Agents {
     pub(crate) tunnels: Arc<Tunnels>,
     pub(crate) exports: Arc<Exports>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) recorder: Recorder,
     pub(crate) joins: Joins,
     pub(crate) server_id: String,
     /// How long an agent's certificate lives; it is renewed at two thirds of it.
@@ -139,39 +151,57 @@ impl Known {
 impl Agents {
     /// Accepts connections until the listener is closed.
     pub(crate) async fn serve(self: Arc<Self>, listener: Arc<Listener>) {
-        while let Some(incoming) = listener.accept().await {
-            if self.drain.is_cancelled() {
-                // It asks again, and the next hub may be there by then.
-                incoming.ignore();
-                continue;
-            }
-            if !incoming.validated() && self.handshakes.guests() >= HANDSHAKES_UNVERIFIED {
-                incoming.retry();
-                continue;
-            }
-            let (agents, peer) = (self.clone(), incoming.remote_address());
-            let Some(guest) = self.handshakes.enter(peer.ip().into()) else {
-                // It asks again. An agent that was refused would begin anew, which costs both more.
-                incoming.ignore();
-                self.metrics.handshake_failed("tunnel", "overloaded");
-                continue;
-            };
-            // What the first steps need does not stay in memory for the tunnel's life.
-            let handshake = Box::pin(incoming.accept(HANDSHAKE_TIMEOUT));
-            self.tasks.spawn(async move {
-                let connection = tokio::select! {
-                    shaken = handshake => agents.shaken(peer, shaken),
-                    parting = guest.outstayed(None) => {
-                        agents.metrics.guest_left("tunnel", parting);
-                        None
+        let mut queue = Queue::new(self.handshakes.clone(), PATIENCE);
+        loop {
+            tokio::select! {
+                incoming = listener.accept() => {
+                    let Some(incoming) = incoming else { return };
+                    if self.drain.is_cancelled() {
+                        // It asks again, and comes to the next hub.
+                        incoming.ignore();
+                        continue;
                     }
-                };
-                drop(guest);
-                if let Some(connection) = connection {
-                    agents.converse(connection).await;
+                    if !incoming.validated() && self.handshakes.guests() >= HANDSHAKES_UNVERIFIED {
+                        incoming.retry();
+                        continue;
+                    }
+                    let source = incoming.remote_address().ip().into();
+                    queue.push(incoming, source, Instant::now()).unwrap_or_else(|incoming| self.ignore(incoming));
                 }
-            });
+                () = self.handshakes.left(), if !queue.is_empty() => {}
+            }
+            loop {
+                let (next, late) = queue.next(Instant::now());
+                late.into_iter().for_each(|incoming| self.ignore(incoming));
+                let Some((incoming, guest)) = next else { break };
+                self.shake(incoming, guest);
+            }
         }
+    }
+
+    /// Says nothing: it asks again. An agent that was refused would begin anew, which costs both more.
+    fn ignore(&self, incoming: Incoming) {
+        incoming.ignore();
+        self.metrics.handshake_failed("tunnel", "overloaded");
+    }
+
+    fn shake(self: &Arc<Self>, incoming: Incoming, guest: Guest) {
+        let (agents, peer) = (self.clone(), incoming.remote_address());
+        // What the first steps need does not stay in memory for the tunnel's life.
+        let handshake = Box::pin(incoming.accept(HANDSHAKE_TIMEOUT));
+        self.tasks.spawn(async move {
+            let connection = tokio::select! {
+                shaken = handshake => agents.shaken(peer, shaken),
+                parting = guest.outstayed(None) => {
+                    agents.metrics.guest_left("tunnel", parting);
+                    None
+                }
+            };
+            drop(guest);
+            if let Some(connection) = connection {
+                agents.converse(connection).await;
+            }
+        });
     }
 
     fn shaken(&self, peer: SocketAddr, result: Result<Connection, HandshakeError>) -> Option<Connection> {
@@ -182,7 +212,7 @@ impl Agents {
                     HandshakeError::TimedOut => "timed_out",
                     HandshakeError::Failed(loss) => loss_label(loss),
                 };
-                self.metrics.handshake_failed("tunnel", reason);
+                self.recorder.handshake("tunnel", Peer::Tcp(peer)).failed(reason);
                 tracing::debug!(%peer, error = &error as &dyn std::error::Error, "an agent's handshake failed");
                 None
             }
@@ -217,7 +247,7 @@ impl Agents {
                 if let Some(left_out) = self.habits.strangers.next(&()) {
                     tracing::warn!(%reason, text, left_out, "refused a tunnel");
                 }
-                self.metrics.handshake_failed("tunnel", close_label(reason));
+                self.recorder.handshake("tunnel", Peer::Tcp(connection.remote_address())).failed(close_label(reason));
                 connection.close(reason, &text);
                 return None;
             }
@@ -291,7 +321,7 @@ impl Agents {
         known: &Known,
         guest: &Guest<Agent>,
         registered: Registered,
-        mut control: HubControl,
+        control: HubControl,
         exports: Vec<Export>,
     ) {
         let member = &registered.member;
@@ -304,7 +334,7 @@ impl Agents {
         }
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let welcome = Welcome { server_id: self.server_id.clone(), version };
-        if control.send(HubMessage::Welcome(welcome)).await.is_err() {
+        if control.send(HubMessage::Welcome(welcome)).is_err() {
             return;
         }
         self.metrics.tunnel_opened(&known.cluster);
@@ -325,7 +355,7 @@ impl Agents {
         }
         drop(exporter);
         let member = registered.leave();
-        let loss = member.tunnel.closed().await;
+        let loss = member.closed().await;
         self.metrics.tunnel_closed(&known.cluster, loss_label(&loss));
         tracing::info!(%peer, %cluster, %agent, reason = %loss, "tunnel closed");
         Box::pin(self.seen(known, &member.version)).await;
@@ -372,7 +402,7 @@ impl Agents {
                 () = self.drain.cancelled(), if !told => {
                     told = true;
                     // A tunnel that is gone needs not be told.
-                    let _ = control.send(HubMessage::Drain(Drain {})).await;
+                    let _ = control.send(HubMessage::Drain(Drain {}));
                     continue;
                 }
             };
@@ -381,12 +411,12 @@ impl Agents {
                 return;
             }
             match message {
-                Ok(AgentMessage::Renew(renew)) => Box::pin(self.renew(known, &renew, &mut control)).await,
+                Ok(AgentMessage::Renew(renew)) => self.renew(known, &renew, &control),
                 Ok(AgentMessage::Drain(Drain {})) => member.drain(),
                 Ok(AgentMessage::Exports(exports)) => listed = self.export(known, exporter, exports.items),
                 Ok(AgentMessage::Hello(_)) => {}
                 Err(tunnel::ControlError::Lost(_)) => return,
-                Err(error @ tunnel::ControlError::Protocol(_)) => {
+                Err(error @ (tunnel::ControlError::Protocol(_) | tunnel::ControlError::Stuck)) => {
                     member.close(CloseReason::ProtocolError, &error.to_string());
                     return;
                 }
@@ -404,7 +434,7 @@ impl Agents {
     }
 
     /// Issues a new certificate for the key that the cluster knows, and for no other.
-    async fn renew(&self, known: &Known, renew: &Renew, control: &mut HubControl) {
+    fn renew(&self, known: &Known, renew: &Renew, control: &HubControl) {
         let agent = known.named();
         if self.habits.renewals.spend(&agent).is_err() {
             if let Some(left_out) = self.habits.agents.next(&agent) {
@@ -421,7 +451,7 @@ impl Agents {
             Ok(issued) => {
                 tracing::info!(cluster = %known.cluster, agent = %known.agent, "renewed a certificate");
                 // A tunnel that is gone asks again on the next.
-                let _ = control.send(HubMessage::Renewed(Renewed { chain_pem: issued.chain_pem })).await;
+                let _ = control.send(HubMessage::Renewed(Renewed { chain_pem: issued.chain_pem }));
             }
             Err(error) => {
                 tracing::warn!(cluster = %known.cluster, error = &error as &dyn std::error::Error, "cannot renew");
@@ -456,42 +486,4 @@ impl Agents {
 pub(crate) fn version(said: &str) -> String {
     const LONGEST: usize = 64;
     said.chars().filter(char::is_ascii_graphic).take(LONGEST).collect()
-}
-
-fn close_reason(refusal: &AgentRefusal) -> CloseReason {
-    match refusal {
-        AgentRefusal::UnknownCluster { .. } => CloseReason::UnknownCluster,
-        AgentRefusal::NotAccepted { .. } | AgentRefusal::AgentNotAccepted { .. } => CloseReason::NotAccepted,
-        AgentRefusal::Denied { .. } | AgentRefusal::AgentDenied { .. } => CloseReason::Denied,
-        AgentRefusal::UnknownAgent { .. } | AgentRefusal::OtherKey { .. } => CloseReason::UnknownAgent,
-    }
-}
-
-fn close_label(reason: CloseReason) -> &'static str {
-    match reason {
-        CloseReason::Done => "done",
-        CloseReason::HubStopping => "hub_stopping",
-        CloseReason::AgentStopping => "agent_stopping",
-        CloseReason::WrongIdentity => "wrong_identity",
-        CloseReason::UnknownCluster => "unknown_cluster",
-        CloseReason::NotAccepted => "not_accepted",
-        CloseReason::Denied => "denied",
-        CloseReason::UnknownAgent => "unknown_agent",
-        CloseReason::ProtocolError => "protocol_error",
-        CloseReason::Overloaded => "overloaded",
-        CloseReason::DeadlineExceeded => "deadline_exceeded",
-        CloseReason::Other(_) => "other",
-    }
-}
-
-/// A lost connection's reason as a label.
-fn loss_label(loss: &Loss) -> &'static str {
-    match loss {
-        Loss::Closed { reason, .. } => close_label(*reason),
-        Loss::CertificateRefused(_) => "certificate_refused",
-        Loss::TimedOut => "timed_out",
-        Loss::Forgotten => "forgotten",
-        Loss::ClosedHere => "closed_here",
-        Loss::Transport(_) => "transport",
-    }
 }

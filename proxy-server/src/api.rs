@@ -22,7 +22,7 @@ use registry::{
     kube::{
         body::{BodyError, MAX_BODY},
         rbac::{self, Attributes, CLUSTER_GROUP, Decision},
-        server::{Answer, Server, Told},
+        server::{Answer, Server, Still, Told},
         status::Status,
     },
 };
@@ -35,7 +35,7 @@ use crate::{
     connections::Connections,
     discovery::{self, Discovery},
     gateway::{Gateway, check_own_word},
-    http_port::{Body, Origin, whole},
+    http_port::{Body, Origin, held, whole},
     shares::Shares,
     tunnels::Tunnels,
 };
@@ -165,9 +165,20 @@ impl Api {
             Ok(None) => Default::default(),
             Err(fault) => return kube_status(&body_status(fault)),
         };
-        match self.kube.answer(&head.map(|()| bytes), &asker, Timestamp::now()).await {
+        let headers = head.headers().clone();
+        let is_still = || login.is_err() || self.still(&asker, &headers, origin).is_ok();
+        match self.kube.answer(&head.map(|()| bytes), &asker, Still(&is_still), Timestamp::now()).await {
             Answer::Watch(head, frames) => self.watch(&asker, login.ok(), head, *frames),
-            Answer::Whole(response) => response.map(|body| whole(Full::new(body))),
+            Answer::Whole(response) => {
+                let Some(room) = self.bodies.answer(&asker.user, response.body().len()) else {
+                    let message = "your client does not take the answers it has asked for; read them, or ask for less";
+                    return kube_status(&Status::too_many_requests(message));
+                };
+                let length = HeaderValue::from(response.body().len());
+                let mut response = response.map(|body| held(body, room));
+                response.headers_mut().entry(header::CONTENT_LENGTH).or_insert(length);
+                response
+            }
         }
     }
 

@@ -42,6 +42,9 @@ const GATHER: Duration = Duration::from_millis(5);
 /// How soon a write that has failed is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// How long a write may take before it is told as a failure: the reader of standard error sleeps.
+const STUCK: Duration = Duration::from_secs(2);
+
 /// Between two words about it in the log.
 const TELL: Duration = Duration::from_secs(60);
 
@@ -61,6 +64,8 @@ struct Shared {
     events: IntCounterVec,
     lost: IntCounter,
     failing: IntGauge,
+    /// Since when a write is under way.
+    writing: Mutex<Option<Instant>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -117,6 +122,7 @@ impl Audit {
             events: IntCounterVec::new(events, &["event"])?,
             lost: IntCounter::new("proxy_server_audit_lost_total", "Audit events that could not be written")?,
             failing: IntGauge::new("proxy_server_audit_failing", "Whether audit events cannot be written at present")?,
+            writing: Mutex::default(),
             thread: Mutex::default(),
         });
         metrics.register(Box::new(shared.events.clone()))?;
@@ -163,6 +169,10 @@ impl Audit {
 
     /// Whether events cannot be written.
     pub(crate) fn is_failing(&self) -> bool {
+        // A write that does not end is told by nobody else.
+        if self.0.writing.lock().is_some_and(|since| since.elapsed() >= STUCK) {
+            self.0.failing.set(1);
+        }
         self.0.failing.get() != 0
     }
 
@@ -220,17 +230,20 @@ impl Shared {
 impl Writer {
     fn run(mut self) {
         loop {
-            let waiting = !self.lines.is_empty();
+            let waiting = !self.lines.is_empty() || self.journal.is_stale();
             let Order { events, reopen, end } =
                 self.shared.next(waiting.then_some(RETRY), if waiting { 0 } else { BATCH });
             if reopen {
-                self.reopen();
+                tracing::info!("opening the audit log again");
+                self.journal.reopen();
             }
             self.pending += events.len() as u64;
             for (time, event) in events {
                 event.write(self.form, time, &mut self.lines.text);
             }
+            *self.shared.writing.lock() = Some(Instant::now());
             let written = self.journal.write(&mut self.lines);
+            *self.shared.writing.lock() = None;
             let failed = written.is_err();
             self.tell(written);
             if end && !failed {
@@ -243,15 +256,6 @@ impl Writer {
                     events = left,
                     "audit events are lost: they could not be written before the end"
                 );
-            }
-        }
-    }
-
-    fn reopen(&mut self) {
-        match self.journal.reopen(&mut self.lines) {
-            Ok(()) => tracing::info!("the audit log is open again"),
-            Err(error) => {
-                tracing::error!(%error, "cannot open the audit log again; going on with the old file");
             }
         }
     }

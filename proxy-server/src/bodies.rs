@@ -1,4 +1,4 @@
-//! The bodies that are read whole: how much memory they may take together, and how much each user of that.
+//! The bodies that are read whole, and those of answers: how much memory they may take together, and how much each user of that.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,11 +24,22 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes for which there is one permit.
 const UNIT: usize = 1 << 10;
 
+/// All answers that wait for their clients, and those of one user: a list of 10,000 clusters is 20 MB.
+const ANSWERS_TOGETHER: usize = 256 << 20;
+const ANSWERS_OF_USER: usize = 64 << 20;
+
 /// The memory for bodies.
 #[derive(Debug)]
 pub(crate) struct Bodies {
+    requests: Budget,
+    answers: Budget,
+}
+
+#[derive(Debug)]
+struct Budget {
     together: Arc<Semaphore>,
     by_user: DashMap<Arc<str>, Arc<Semaphore>>,
+    of_user: usize,
 }
 
 /// A body, and its room as long as it is needed.
@@ -60,7 +71,7 @@ pub(crate) enum BodyFault {
 
 impl Default for Bodies {
     fn default() -> Self {
-        Self { together: semaphore(TOGETHER), by_user: DashMap::new() }
+        Self { requests: Budget::new(TOGETHER, OF_USER), answers: Budget::new(ANSWERS_TOGETHER, ANSWERS_OF_USER) }
     }
 }
 
@@ -99,22 +110,45 @@ impl Bodies {
         Ok(Whole { bytes: bytes.freeze(), room })
     }
 
+    /// Room for an answer to `user`, until its client has taken it. `None` where too much waits already: who asks on and takes
+    /// nothing is told so.
+    pub(crate) fn answer(&self, user: &str, bytes: usize) -> Option<Room> {
+        let (own, units) = (self.answers.of(user), self.answers.units(bytes));
+        let own = own.try_acquire_many_owned(units).ok()?;
+        let together = self.answers.together.clone().try_acquire_many_owned(units).ok()?;
+        Some(Room { bytes, _permits: [own, together] })
+    }
+
     /// The user's own first, in which requests of others do not wait.
     async fn room(&self, user: &str, bytes: usize) -> Result<Room, BodyFault> {
-        let units = u32::try_from(bytes.min(OF_USER).div_ceil(UNIT)).unwrap_or(u32::MAX);
-        let own = match self.by_user.get(user) {
-            Some(own) => own.clone(),
-            None => self.by_user.entry(user.into()).or_insert_with(|| semaphore(OF_USER)).clone(),
-        };
+        let (own, units) = (self.requests.of(user), self.requests.units(bytes));
         let acquire = async {
             let own = own.acquire_many_owned(units).await.ok()?;
-            Some([own, self.together.clone().acquire_many_owned(units).await.ok()?])
+            Some([own, self.requests.together.clone().acquire_many_owned(units).await.ok()?])
         };
         match tokio::time::timeout(PATIENCE, acquire).await {
             Ok(Some(permits)) => Ok(Room { bytes, _permits: permits }),
             // The semaphores are never closed.
             Ok(None) | Err(_) => Err(BodyFault::Crowded),
         }
+    }
+}
+
+impl Budget {
+    fn new(together: usize, of_user: usize) -> Self {
+        Self { together: semaphore(together), by_user: DashMap::new(), of_user }
+    }
+
+    fn of(&self, user: &str) -> Arc<Semaphore> {
+        match self.by_user.get(user) {
+            Some(own) => own.clone(),
+            None => self.by_user.entry(user.into()).or_insert_with(|| semaphore(self.of_user)).clone(),
+        }
+    }
+
+    /// What is larger than all that one user may have takes all of it.
+    fn units(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes.min(self.of_user).div_ceil(UNIT)).unwrap_or(u32::MAX)
     }
 }
 
@@ -145,6 +179,17 @@ mod tests {
 
     fn body(length: usize) -> Full<Bytes> {
         Full::from(vec![7; length])
+    }
+
+    #[test]
+    fn answers_that_nobody_takes_have_a_bound_for_each_user() {
+        let bodies = Bodies::default();
+        let held: Vec<_> = std::iter::from_fn(|| bodies.answer("a", 1 << 20)).take(1000).collect();
+        assert_eq!(held.len(), ANSWERS_OF_USER >> 20);
+        let all = bodies.answer("b", usize::MAX).unwrap();
+        assert!(bodies.answer("b", 1).is_none());
+        drop((held, all));
+        assert!(bodies.answer("a", ANSWERS_OF_USER).is_some());
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, stream};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
@@ -33,6 +33,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    bodies::Room,
     caller::Shown,
     client::Peer,
     frontend::handshake_reason,
@@ -56,6 +57,9 @@ const GOODBYE: Duration = Duration::from_millis(500);
 
 /// Requests at a time on one HTTP/2 connection, watches among them; as kube-apiserver allows.
 const REQUESTS: u32 = 1000;
+
+/// The pieces of an answer: one waits in HTTP/2's own memory, whatever its client takes.
+const PIECE: usize = 16 * 1024;
 
 /// What one stream of an HTTP/2 client may send before it is read, and all of them together: an upload into a cluster that
 /// stands still must not stop the client's other requests.
@@ -99,6 +103,15 @@ impl Origin {
 /// A body that is whole.
 pub(crate) fn whole(body: Full<Bytes>) -> Body {
     body.map_err(|never| match never {}).boxed_unsync()
+}
+
+/// One that is handed over in pieces, as its client takes them; `room` is its memory, free again when the last piece is taken.
+pub(crate) fn held(body: Bytes, room: Room) -> Body {
+    let rest = stream::unfold((body, room), |(mut rest, room)| async move {
+        let piece = rest.split_to(rest.len().min(PIECE));
+        (!piece.is_empty()).then(|| (piece, (rest, room)))
+    });
+    streamed(rest)
 }
 
 /// A body that comes piece by piece, for as long as the client listens.

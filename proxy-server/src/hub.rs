@@ -59,6 +59,7 @@ use crate::{
     state::{State, StateError},
     succession::{self, Raised, Sign},
     tunnels::Tunnels,
+    watchdog,
     workers::Workers,
 };
 
@@ -245,8 +246,9 @@ impl Hub {
             tunnels: tunnels.clone(),
             exports: exports.clone(),
             metrics,
-            joins: Joins::new(registry.clone(), authorities.clone(), recorder, config.agent_lifetime),
+            joins: Joins::new(registry.clone(), authorities.clone(), recorder.clone(), config.agent_lifetime),
             lifetime: config.agent_lifetime,
+            recorder,
             server_id: server_id.clone(),
             memory: config.tunnel.memory,
             handshakes: Lobby::new(HANDSHAKES, 0),
@@ -358,6 +360,8 @@ impl Hub {
         until(handover, &here, Box::pin(roster));
         let (registry, proxy, agents) = (self.registry.clone(), self.proxy.clone(), self.agents.clone());
         until(end, &here, Box::pin(async move { watch(&registry, &proxy, &agents).await }));
+        let tunnels = self.agents.tunnels.clone();
+        until(end, &here, Box::pin(async move { watchdog::watch(tunnels).await }));
         until(handover, &here, Box::pin(Controller::new(self.registry.clone()).run()));
         let (agents, ended) = (self.agents.clone(), handover.clone());
         others.spawn(async move { ended.run_until_cancelled(agents.note_absent()).await });

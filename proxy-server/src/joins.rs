@@ -15,7 +15,8 @@ use crate::{
     agents::version,
     audit::{self, Text},
     authorities::Authorities,
-    record::Recorder,
+    rates::Lines,
+    record::{Recorder, RequestRecord},
     waits::{Waits, WaitsFull},
 };
 
@@ -34,6 +35,8 @@ pub(crate) struct Joins {
     /// How long an agent's certificate lives.
     lifetime: Duration,
     waits: Arc<Waits>,
+    /// Of the log, which joiners cause.
+    lines: Lines<()>,
 }
 
 /// A join that the registry took.
@@ -52,16 +55,25 @@ impl Joins {
         recorder: Recorder,
         lifetime: Duration,
     ) -> Self {
-        Self { registry, authorities, recorder, lifetime, waits: Arc::default() }
+        Self { registry, authorities, recorder, lifetime, waits: Arc::default(), lines: Lines::default() }
     }
 
     /// Serves one join to its end.
     pub(crate) async fn serve(&self, connection: Connection) {
         let (peer, metrics) = (connection.remote_address(), &self.recorder.metrics);
+        // Every join is an event, whatever becomes of it.
+        let record = self.recorder.request(audit::Request {
+            peer: Text::of(peer),
+            frontend: "tunnel",
+            verb: "join".into(),
+            resource: "managedclusters/agents".into(),
+            ..audit::Request::default()
+        });
         let _place = match self.waits.enter(peer.ip()) {
             Ok(place) => place,
             Err(full) => {
                 metrics.joined(full.label());
+                record.tell(full.label(), 0, |_| ());
                 connection.close(CloseReason::Overloaded, &full.to_string());
                 return;
             }
@@ -69,14 +81,17 @@ impl Joins {
         let (mut session, request) = match JoinSession::accept(connection.clone(), TALK_TIMEOUT).await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::info!(error = &error as &dyn std::error::Error, "a join broke off");
+                self.say(|left_out| {
+                    tracing::info!(error = &error as &dyn std::error::Error, left_out, "a join broke off");
+                });
+                record.tell(broken_label(&error), 0, |_| ());
                 connection.close(close_reason(&error), &error.to_string());
                 return;
             }
         };
         // Subscribed before the registry is asked: an acceptance in between is not missed.
         let mut changes = self.registry.changes();
-        let answer = match self.recorded(request, peer).await {
+        let answer = match self.recorded(request, peer, record).await {
             Ok(taken) => {
                 let waiting = self.wait(&mut session, &taken, &mut changes);
                 match tokio::time::timeout(DECISION_TIMEOUT, waiting).await {
@@ -93,23 +108,26 @@ impl Joins {
             JoinReply::Issued(_) | JoinReply::Pending(_) => "issued",
         });
         if let JoinReply::Refused(refusal) = &answer {
-            tracing::warn!(reason = refusal.reason().label(), message = refusal.message, "refused a join");
+            let (reason, message) = (refusal.reason().label(), &refusal.message);
+            self.say(|left_out| tracing::warn!(reason, message, left_out, "refused a join"));
         }
         if let Err(error) = session.conclude(answer, TALK_TIMEOUT).await {
-            tracing::info!(error = &error as &dyn std::error::Error, "a joiner left before its answer");
+            self.say(|left_out| {
+                tracing::info!(error = &error as &dyn std::error::Error, left_out, "a joiner left before its answer");
+            });
         }
     }
 
-    /// Takes a join and leaves an audit event by it: what its token did is known also when nobody decides about it.
-    async fn recorded(&self, request: JoinRequest, peer: SocketAddr) -> Result<Taken, Refusal> {
-        let record = self.recorder.request(audit::Request {
-            peer: Text::of(peer),
-            frontend: "tunnel",
-            verb: "join".into(),
-            resource: "managedclusters/agents".into(),
-            name: Text::of(format_args!("{}/{}", request.cluster, request.agent)),
-            ..audit::Request::default()
-        });
+    /// Writes a line that anybody can cause, if there are not too many.
+    fn say(&self, line: impl FnOnce(u64)) {
+        if let Some(left_out) = self.lines.next(&()) {
+            line(left_out);
+        }
+    }
+
+    /// Takes a join, and tells at once: what its token did is known also when nobody decides about it.
+    async fn recorded(&self, request: JoinRequest, peer: SocketAddr, record: RequestRecord) -> Result<Taken, Refusal> {
+        let asked = Text::of(format_args!("{}/{}", request.cluster, request.agent));
         if self.recorder.audit.refuses() {
             let message = "the hub cannot write its audit log, and lets nobody in meanwhile; try again in a moment";
             return Err(Refusal::new(Reason::Internal, message));
@@ -122,9 +140,10 @@ impl Joins {
             if !matches!(refusal, Some(Reason::UnknownToken | Reason::BadRequest)) {
                 told.who.user = Text::of(format_args!("system:bootstrap:{token}"));
             }
-            if let Ok(Taken { cluster, agent, .. }) = &taken {
-                told.name = Text::of(format_args!("{cluster}/{agent}"));
-            }
+            told.name = match &taken {
+                Ok(Taken { cluster, agent, .. }) => Text::of(format_args!("{cluster}/{agent}")),
+                Err(_) => asked,
+            };
         });
         taken
     }
@@ -207,6 +226,14 @@ impl Joins {
 
 fn refused(reason: Reason, message: &str) -> JoinReply {
     JoinReply::Refused(Refusal::new(reason, message))
+}
+
+fn broken_label(error: &JoinError) -> &'static str {
+    match error {
+        JoinError::TimedOut => "timed_out",
+        JoinError::Protocol(_) => "malformed",
+        JoinError::Lost(_) => "client_left",
+    }
 }
 
 fn close_reason(error: &JoinError) -> CloseReason {

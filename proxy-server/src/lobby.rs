@@ -13,6 +13,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -46,6 +47,8 @@ pub(crate) struct Lobby<S: Eq + Hash = Source> {
     known: Arc<Shares<Arc<str>>>,
     /// Wrong tokens.
     mistakes: Rates<S>,
+    /// Told of each guest that goes.
+    left: Notify,
 }
 
 #[derive(Debug)]
@@ -111,6 +114,7 @@ impl<S: Clone + Eq + Hash> Lobby<S> {
             inside: Mutex::new(inside),
             known: Shares::new(per_user),
             mistakes: Rates::new(MISTAKES),
+            left: Notify::new(),
         })
     }
 
@@ -131,6 +135,11 @@ impl<S: Clone + Eq + Hash> Lobby<S> {
         inside.guests.insert(id, Waiting { source: source.clone(), since: Instant::now(), leave: leave.clone() });
         inside.by_source.entry(source.clone()).or_default().insert(id);
         Some(Guest { lobby: self.clone(), id, source, leave, user: OnceLock::new() })
+    }
+
+    /// Waits until a guest has gone since somebody was told last.
+    pub(crate) async fn left(&self) {
+        self.left.notified().await;
     }
 
     /// Guests at present.
@@ -217,6 +226,7 @@ impl<S: Clone + Eq + Hash> Guest<S> {
 impl<S: Eq + Hash> Drop for Guest<S> {
     fn drop(&mut self) {
         self.lobby.inside.lock().remove(self.id);
+        self.lobby.left.notify_one();
     }
 }
 

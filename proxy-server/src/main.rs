@@ -38,7 +38,7 @@ fn main() -> ExitCode {
 }
 
 fn run(config: Config) -> Result<(), Box<dyn Error>> {
-    logging::init(config.log_format)?;
+    let _log = logging::init(config.log_format)?;
     raise_open_files();
     // A long list of the registry must not hold up what goes through the gateway.
     let runtime =

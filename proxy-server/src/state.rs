@@ -39,6 +39,10 @@ const SECRETS: [&str; 7] =
 /// The administrator's certificate is made anew at each start, and its token at the first start in the half of its life.
 const ADMIN_VALIDITY: Duration = MAX_USER_VALIDITY;
 
+/// How the administrator's tokens that hubs have made are named, and how many of them there are at most.
+const HUB_TOKEN: &str = "hub-";
+const HUB_TOKENS: usize = 8;
+
 /// What the folder holds, open.
 #[derive(Debug)]
 pub(crate) struct State {
@@ -131,26 +135,66 @@ impl State {
         Ok(folder)
     }
 
-    /// The token in the file if the registry knows it; else the administrator is registered anew. Whoever may write
-    /// this folder is the administrator anyway.
+    /// The token in the file while it is good for long enough; else a further one, beside which those of copies of the folder
+    /// stay as good as they are. Whoever may write this folder is the administrator anyway.
     async fn admin_token(&self, user: &UserName, path: &Path) -> Result<SecretString, StateError> {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let text = text.trim();
         // Also a registry from before there were roles makes its administrator anew.
         let is_admin = |known: &User| known.name == *user && known.groups.iter().any(|group| group == MASTERS);
-        // Soon enough before its end, whenever the next start is.
-        let later = Timestamp::now() + ADMIN_VALIDITY / 2;
-        let known = |token: &str| {
-            self.registry.authenticate(token, later).is_ok_and(|known| is_admin(&known) && known.token_end().is_some())
+        let end = |at: Timestamp| {
+            let login = self.registry.authenticate(text, at).ok().filter(|login| is_admin(login))?;
+            Some(login.token_end())
         };
-        if let Some(token) = fs::read_to_string(path).ok().filter(|token| known(token.trim())) {
-            return Ok(SecretString::from(token.trim()));
+        let now = Timestamp::now();
+        // Soon enough before its end, whenever the next start is. One without an end is of an old registry.
+        if let Some(Some(_)) = end(now + ADMIN_VALIDITY / 2) {
+            return Ok(SecretString::from(text));
         }
-        if self.registry.user(user).is_some() {
+        let renewed = match self.registry.user(user) {
+            Some(known) if is_admin(&known) => self.further_token(user, now).await,
+            known => self.make_admin(user, known.is_some(), now).await,
+        };
+        match (renewed, end(now)) {
+            (Ok(token), _) => {
+                tracing::info!(%user, "the administrator of this folder has a new token");
+                Ok(token)
+            }
+            // The disk may be full.
+            (Err(error), Some(_)) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(%user, error, "the administrator has no new token yet; the one that is there goes on");
+                Ok(SecretString::from(text))
+            }
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    async fn further_token(&self, user: &UserName, now: Timestamp) -> Result<SecretString, StateError> {
+        let name = format!("{HUB_TOKEN}{:08x}", rand::random::<u32>());
+        let known = self.registry.user(user);
+        let tokens = known.iter().flat_map(|known| &known.tokens);
+        // Those without an end are of an old registry, and as good as lost; of a hub's own there are a few.
+        let own = tokens.clone().filter(|token| token.name.starts_with(HUB_TOKEN)).count();
+        let first = tokens.clone().find(|token| token.name.starts_with(HUB_TOKEN)).filter(|_| own >= HUB_TOKENS);
+        let spent: Vec<_> =
+            tokens.filter(|token| token.expires_at.is_none()).chain(first).map(|token| token.id.clone()).collect();
+        for token in spent {
+            self.registry.delete_user_token(user, &token).await.map_err(StateError::Replace)?;
+        }
+        let made = self.registry.create_user_token(user, &name, ADMIN_VALIDITY, now).await;
+        made.map(|(_, text)| text).map_err(StateError::Replace)
+    }
+
+    async fn make_admin(&self, user: &UserName, exists: bool, now: Timestamp) -> Result<SecretString, StateError> {
+        if exists {
+            tracing::warn!(%user, "the user was no administrator, and is made anew as one");
             self.registry.delete_user(user).await.map_err(StateError::Replace)?;
         }
         let groups = vec![MASTERS.to_owned()];
         let (uid, validity) = (new_uid(), ADMIN_VALIDITY);
         let new = NewUser { name: user.clone(), role: Role::Admin, groups, clusters: Reach::All, uid, validity };
-        let (_, token) = self.registry.create_user(new, Timestamp::now()).await.map_err(StateError::Create)?;
+        let (_, token) = self.registry.create_user(new, now).await.map_err(StateError::Create)?;
         Ok(token)
     }
 }

@@ -16,11 +16,7 @@ use tokio::{
     runtime::Handle,
     sync::{Notify, watch},
 };
-use tunnel::{CloseReason, HubTunnel, Resettable, Traffic};
-
-/// How long a tunnel that left a dial unanswered is passed over. One that is still there after the transport's idle
-/// time-out (14 s) has been heard of since.
-const SILENCE: Duration = Duration::from_secs(14);
+use tunnel::{CloseReason, HubTunnel, Loss, OVERDUE, Resettable, SILENCE, Silence, Traffic};
 
 /// Every live tunnel.
 #[derive(Debug, Default)]
@@ -29,6 +25,9 @@ pub(crate) struct Tunnels {
     next: AtomicU64,
     /// Told of every tunnel that comes or goes.
     changed: Notify,
+    /// Tunnels whose agent may be gone: each is in here once at most, until the watchdog takes it.
+    doubted: Mutex<Vec<Arc<Member>>>,
+    doubts: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -56,8 +55,14 @@ pub(crate) struct Member {
     streams: AtomicUsize,
     /// The agent is stopping.
     draining: AtomicBool,
-    /// When a dial's deadline passed without an answer; cleared by the next answer.
-    silent: Mutex<Option<Instant>>,
+    /// When a dial's deadline passed without an answer; cleared by the next answer. For as long as silence may last, the
+    /// tunnel is passed over: one that is there after that has been heard of since.
+    unanswered: Mutex<Option<Instant>>,
+    silence: Mutex<(Silence, Duration)>,
+    /// It was closed because of its agent's silence.
+    closed_silent: AtomicBool,
+    /// It waits for the watchdog.
+    is_doubted: AtomicBool,
     /// A later instance of the same agent has a tunnel: this one's process is gone, or it shares its identity.
     superseded: watch::Sender<bool>,
 }
@@ -110,7 +115,10 @@ impl Tunnels {
             instance,
             streams: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
-            silent: Mutex::new(None),
+            unanswered: Mutex::new(None),
+            silence: Mutex::new((Silence::new(Instant::now()), Duration::ZERO)),
+            closed_silent: AtomicBool::new(false),
+            is_doubted: AtomicBool::new(false),
             superseded: watch::Sender::new(false),
         });
         let mut entry = self.by_cluster.entry(cluster.clone()).or_default();
@@ -118,7 +126,9 @@ impl Tunnels {
         entry.members.push(member.clone());
         entry.find_superseded();
         entry.arrived.notify_waiters();
+        let superseded: Vec<_> = entry.members.iter().filter(|member| *member.superseded.borrow()).cloned().collect();
         drop(entry);
+        superseded.into_iter().for_each(|member| self.doubt(member));
         self.changed.notify_one();
         Registered { tunnels: self.clone(), cluster, member }
     }
@@ -166,6 +176,33 @@ impl Tunnels {
     /// Where the bytes of `cluster` are counted; nowhere, when it is forgotten.
     pub(crate) fn traffic(&self, cluster: &ClusterName) -> Arc<Traffic> {
         self.by_cluster.get(cluster).map(|entry| entry.traffic.clone()).unwrap_or_default()
+    }
+
+    /// Has the watchdog ask whether the tunnel's agent is still there.
+    pub(crate) fn doubt(&self, member: Arc<Member>) {
+        if !member.is_doubted.swap(true, Ordering::Relaxed) {
+            self.doubted.lock().push(member);
+            self.doubts.notify_one();
+        }
+    }
+
+    /// Waits for tunnels whose agent may be gone. For one waiter.
+    pub(crate) async fn doubted(&self) -> Vec<Arc<Member>> {
+        loop {
+            let doubted = std::mem::take(&mut *self.doubted.lock());
+            if !doubted.is_empty() {
+                doubted.iter().for_each(|member| member.is_doubted.store(false, Ordering::Relaxed));
+                return doubted;
+            }
+            self.doubts.notified().await;
+        }
+    }
+
+    /// Looks at every tunnel.
+    pub(crate) fn for_each(&self, look: impl Fn(&Member)) {
+        for cluster in &self.by_cluster {
+            cluster.members.iter().for_each(|member| look(member));
+        }
     }
 
     /// How many tunnels there are.
@@ -243,7 +280,29 @@ impl Member {
 
     /// Whether the agent answered the last dial in time.
     pub(crate) fn answered(&self, in_time: bool) {
-        *self.silent.lock() = (!in_time).then(Instant::now);
+        *self.unanswered.lock() = (!in_time).then(Instant::now);
+    }
+
+    /// How long the agent has not been heard of.
+    pub(crate) fn look(&self, now: Instant) -> Duration {
+        let heard = self.tunnel.heard();
+        let (silence, lasts) = &mut *self.silence.lock();
+        *lasts = silence.look(heard, now);
+        *lasts
+    }
+
+    /// Closes the tunnel of an agent that seems to be gone.
+    pub(crate) fn close_silent(&self, text: &str) {
+        self.closed_silent.store(true, Ordering::Relaxed);
+        self.close(CloseReason::DeadlineExceeded, text);
+    }
+
+    /// Waits until the tunnel is gone.
+    pub(crate) async fn closed(&self) -> Loss {
+        match self.tunnel.closed().await {
+            Loss::ClosedHere if self.closed_silent.load(Ordering::Relaxed) => Loss::TimedOut,
+            loss => loss,
+        }
     }
 
     /// Closes the tunnel.
@@ -253,8 +312,9 @@ impl Member {
 
     fn preference(&self) -> (bool, bool, bool, usize) {
         let flag = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
-        let silent = self.silent.lock().is_some_and(|since| since.elapsed() < SILENCE);
-        (*self.superseded.borrow(), silent, flag(&self.draining), self.streams.load(Ordering::Relaxed))
+        let unanswered = self.unanswered.lock().is_some_and(|since| since.elapsed() < SILENCE);
+        let silent = self.silence.lock().1 >= OVERDUE;
+        (*self.superseded.borrow(), unanswered || silent, flag(&self.draining), self.streams.load(Ordering::Relaxed))
     }
 }
 

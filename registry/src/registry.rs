@@ -16,7 +16,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use thiserror::Error;
-use tokio::sync::{Mutex, broadcast};
+use tokio::sync::broadcast;
 
 pub use self::users::{NewUserError, TokenRefusal, UserError, new_uid};
 
@@ -28,7 +28,7 @@ use crate::kube::sets::Rule;
 use crate::secret::{DrawnToken, PresentedToken, TokenKind};
 use crate::store::{Backend, CommitError, Event, Observer, OpenError, Store, Txn, Versioned};
 use crate::token::{JoinToken, MAX_TIME_TO_LIVE, NewToken};
-use crate::turn::Turn;
+use crate::turn::{Turn, Turns};
 use crate::view::{Change, View, is_set};
 
 /// Clusters, join tokens and users. Cheap to ask from any task; share it in an `Arc`.
@@ -41,7 +41,7 @@ pub struct Registry {
     view: Arc<RwLock<View>>,
     changes: broadcast::Sender<Change>,
     /// Held from the decision on what a write hands out until it is stored.
-    turn: Mutex<()>,
+    turns: Turns,
 }
 
 /// Why a cluster was not changed.
@@ -111,7 +111,7 @@ impl Registry {
                     .map_err(|source| OpenError::Damaged { path: backend.place(), source: source.into() })?;
             }
         }
-        Ok(Self { store, view, changes, turn: Mutex::default() })
+        Ok(Self { store, view, changes, turns: Turns::default() })
     }
 
     /// Finishes what is being written and closes the file. Questions are still answered; changes end with an error.
@@ -124,9 +124,9 @@ impl Registry {
         self.changes.subscribe()
     }
 
-    /// The turn to decide on what a write hands out and to store it.
-    pub(crate) async fn turn(&self) -> Turn<'_> {
-        Turn { store: &self.store, _held: self.turn.lock().await }
+    /// The turn to decide on what a write of `user` hands out and to store it; `None` where it does not come soon.
+    pub(crate) async fn turn(&self, user: &str) -> Option<Turn<'_>> {
+        self.turns.take(&self.store, user).await
     }
 
     /// What is beneath, for an API that needs revisions, lists and watches.

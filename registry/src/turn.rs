@@ -1,22 +1,82 @@
 //! The turn to change rights: what a write hands out is decided on the very rights beside which it is stored.
 
+use std::collections::HashMap;
+use std::time::Duration;
+
+use parking_lot::Mutex;
 use tokio::sync::MutexGuard;
+use tokio::time::timeout;
 
 use crate::store::{CommitError, Revision, Store, Txn};
 
 /// Where each change of rights leaves its mark, so that hubs that share an etcd see each other's.
 const MARK: &str = "/rights";
+/// How long a write waits for those before it.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Writes of one user that wait at a time, or are decided: others are before or behind so many, and no more.
+const OF_ONE: usize = 8;
 
-/// Held from the decision until it is stored: the writes of one hub come one after the other.
+/// The writes of one hub that change rights, which come one after the other.
+#[derive(Debug, Default)]
+pub(crate) struct Turns {
+    order: tokio::sync::Mutex<()>,
+    waiting: Mutex<HashMap<String, usize>>,
+}
+
+/// Held from the decision until it is stored.
 #[derive(Debug)]
 pub(crate) struct Turn<'a> {
-    pub(crate) store: &'a Store,
-    pub(crate) _held: MutexGuard<'a, ()>,
+    store: &'a Store,
+    _order: MutexGuard<'a, ()>,
+    _place: Place<'a>,
+}
+
+/// One of its user's places.
+#[derive(Debug)]
+struct Place<'a> {
+    turns: &'a Turns,
+    user: String,
 }
 
 /// The rights at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rights(Option<Revision>);
+
+impl Turns {
+    /// The next turn; `None` where it does not come in time, or too many writes of the user wait for theirs.
+    pub(crate) async fn take<'a>(&'a self, store: &'a Store, user: &str) -> Option<Turn<'a>> {
+        let place = self.place(user)?;
+        let order = timeout(PATIENCE, self.order.lock()).await.ok()?;
+        Some(Turn { store, _order: order, _place: place })
+    }
+
+    fn place(&self, user: &str) -> Option<Place<'_>> {
+        let mut waiting = self.waiting.lock();
+        let own = waiting.entry(user.to_owned()).or_default();
+        if *own >= OF_ONE {
+            return None;
+        }
+        *own += 1;
+        Some(Place { turns: self, user: user.to_owned() })
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.turns.waiting.lock();
+        if let Some(own) = waiting.get_mut(&self.user) {
+            *own -= 1;
+            if *own == 0 {
+                waiting.remove(&self.user);
+            }
+        }
+    }
+}
+
+/// Makes the rights others with `txn`, which takes some away: what was decided on them before is decided anew.
+pub(crate) fn mark(txn: Txn) -> Txn {
+    txn.put(MARK, Vec::new())
+}
 
 impl Turn<'_> {
     /// The rights as they are. Who reads them first and then decides has decided on these or on newer ones.
@@ -32,7 +92,7 @@ impl Rights {
             Some(revision) => txn.expect(MARK, revision),
             None => txn.expect_absent(MARK),
         };
-        txn.put(MARK, Vec::new())
+        mark(txn)
     }
 
     /// Whether the rights were others when the transaction came.
@@ -52,7 +112,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let registry = Registry::open(folder.path().join("registry.redb")).unwrap();
         for first in ["/a", "/b"] {
-            let turn = registry.turn().await;
+            let turn = registry.turn("alice").await.unwrap();
             let (own, of_another_hub) = (turn.rights(), turn.rights());
             registry.store().commit(of_another_hub.hold(Txn::new().put(first, Vec::new()))).await.unwrap();
             let refused = registry.store().commit(own.hold(Txn::new().put("/late", Vec::new()))).await.unwrap_err();
@@ -62,5 +122,22 @@ mod tests {
         }
         let held = registry.store().commit(Txn::new().expect_absent("/a")).await.unwrap_err();
         assert!(!Rights::passed(&held), "that is another conflict");
+    }
+
+    #[tokio::test]
+    async fn one_user_waits_with_so_many_writes_and_no_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = Registry::open(folder.path().join("registry.redb")).unwrap();
+        let first = registry.turn("alice").await.unwrap();
+        let waiting = (1..OF_ONE).map(|_| registry.turn("alice"));
+        let more = async {
+            tokio::task::yield_now().await;
+            assert!(registry.turn("alice").await.is_none());
+            drop(first);
+        };
+        let (turns, ()) =
+            tokio::join!(futures_util::future::join_all(waiting.map(|turn| async { turn.await.map(drop) })), more);
+        assert!(turns.iter().all(Option::is_some));
+        assert!(registry.turn("alice").await.is_some());
     }
 }

@@ -110,7 +110,7 @@ impl RawAgent {
 
     /// Says something on the control stream.
     pub async fn say(&mut self, message: AgentMessage) -> Result<()> {
-        Ok(timeout(BOUND, self.control.send(message)).await??)
+        Ok(self.control.send(message)?)
     }
 
     /// The hub's next message on the control stream.

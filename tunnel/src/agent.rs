@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::{
     code::{CloseReason, ResetReason},
     connection::{Connection, Loss},
-    control::{Channel, ControlError},
+    control::{Control, ControlError},
     credit::TunnelMemory,
     hub::EstablishError,
     message::{
@@ -28,10 +28,7 @@ pub struct AgentTunnel {
 
 /// The agent's end of the control stream.
 #[derive(Debug)]
-pub struct AgentControl {
-    channel: Channel<FromHub, FromAgent>,
-    windows: Arc<Windows>,
-}
+pub struct AgentControl(Control<FromHub, FromAgent>);
 
 /// A stream whose [`Dial`] has not been read yet.
 #[derive(Debug)]
@@ -77,9 +74,8 @@ impl AgentTunnel {
             Ok(Ok(stream)) => stream,
         };
         let windows = Windows::new(connection.quic.clone(), memory);
-        let channel = Channel::new(connection.quic.clone(), send, receive);
-        let mut control = AgentControl { channel, windows: windows.clone() };
-        control.send(AgentMessage::Hello(hello)).await.map_err(EstablishError::Control)?;
+        let mut control = AgentControl(Control::new(connection.quic.clone(), windows.clone(), send, receive));
+        control.send(AgentMessage::Hello(hello)).map_err(EstablishError::Control)?;
         let first = tokio::time::timeout_at(deadline, control.receive()).await;
         match first.map_err(|_| EstablishError::TimedOut)?.map_err(EstablishError::Control)? {
             HubMessage::Welcome(welcome) => Ok((Self { connection, windows }, control, welcome)),
@@ -108,6 +104,16 @@ impl AgentTunnel {
         self.connection.offload()
     }
 
+    /// See [`Connection::heard`].
+    pub fn heard(&self) -> u64 {
+        self.connection.heard()
+    }
+
+    /// Has the hub give a sign of life: what it is sent it acknowledges.
+    pub fn nudge(&self) {
+        self.windows.nudge();
+    }
+
     /// Closes the tunnel, and waits at most `limit` for the hub to hear of it.
     pub async fn close(&self, reason: CloseReason, text: &str, limit: Duration) {
         self.connection.close(reason, text);
@@ -121,21 +127,14 @@ impl AgentTunnel {
 }
 
 impl AgentControl {
-    /// Sends one message.
-    pub async fn send(&mut self, message: AgentMessage) -> Result<(), ControlError> {
-        self.channel.send(&FromAgent { message: Some(message), windows: Vec::new() }).await
+    /// Has one message sent, behind those before it. An error where the tunnel is lost, or the hub reads nothing.
+    pub fn send(&self, message: AgentMessage) -> Result<(), ControlError> {
+        self.0.send(message)
     }
 
-    /// The next message that this version knows. Safe to cancel. While it waits it also carries the flow control of the
-    /// tunnel's streams, which stand still when nobody waits here.
+    /// The next message that this version knows. Safe to cancel.
     pub async fn receive(&mut self) -> Result<HubMessage, ControlError> {
-        loop {
-            let FromHub { message, windows } = self.channel.receive_and_grant(&self.windows).await?;
-            self.windows.granted(&windows);
-            if let Some(message) = message {
-                return Ok(message);
-            }
-        }
+        self.0.receive().await
     }
 }
 

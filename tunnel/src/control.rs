@@ -1,29 +1,34 @@
 //! The control stream: framed messages both ways, for as long as the tunnel lives.
+//!
+//! A task of its own drives it, so that nothing its user waits for, a store or another message, holds up the flow control of
+//! the tunnel's streams. What the user has not taken or the peer has not read waits in two short queues; neither waits for
+//! the other, and a peer for which one overflows is at fault.
 
 use std::{
-    convert::Infallible,
+    collections::VecDeque,
+    fmt,
     future::{Future, poll_fn},
-    io,
-    marker::PhantomData,
     pin::pin,
-    task::{Context, Poll, ready},
+    sync::Arc,
+    task::{Context, Poll, Waker, ready},
 };
 
-use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt;
+use bytes::Bytes;
+use futures_util::{StreamExt, task::AtomicWaker};
+use parking_lot::Mutex;
 use prost::Message;
-use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     code::ResetReason,
     connection::Loss,
     message::Window,
     windows::Windows,
-    wire::{self, WireError},
+    wire::{self, Frames, WireError},
 };
 
-/// Room for what is read ahead, which grows with what comes. tokio-util's 8 KiB would be a quarter of an idle tunnel.
-const READ_AHEAD: usize = 64;
+/// Messages that wait for the user, or for a peer that does not read: many times what a tunnel needs at once.
+const QUEUE: usize = 64;
 
 /// Why the control stream ended, which ends the tunnel.
 #[derive(Debug, thiserror::Error)]
@@ -32,52 +37,167 @@ pub enum ControlError {
     Lost(#[source] Loss),
     #[error("the peer broke the protocol on the control stream")]
     Protocol(#[source] WireError),
+    /// One of the queues is full.
+    #[error("the control stream is stuck: {QUEUE} messages wait")]
+    Stuck,
+}
+
+/// What goes over the control stream as one frame: a message, windows or both.
+pub(crate) trait Envelope: Message + Default + 'static {
+    type Content: Send + 'static;
+
+    fn of(message: Option<Self::Content>, windows: Vec<Window>) -> Self;
+    fn open(self) -> (Option<Self::Content>, Vec<Window>);
 }
 
 /// One end of a control stream that receives `I` and sends `O`.
-#[derive(Debug)]
-pub(crate) struct Channel<I, O> {
+pub(crate) struct Control<I: Envelope, O: Envelope> {
     connection: quinn::Connection,
+    queues: Arc<Queues<I, O>>,
+    _driver: AbortOnDropHandle<()>,
+}
+
+struct Queues<I: Envelope, O: Envelope> {
+    waiting: Mutex<Waiting<I, O>>,
+    /// The driver, when it has nothing to send.
+    driver: AtomicWaker,
+}
+
+struct Waiting<I: Envelope, O: Envelope> {
+    received: VecDeque<I::Content>,
+    to_send: VecDeque<O::Content>,
+    /// The driver has ended, for this reason until it was told.
+    end: Option<Option<ControlError>>,
+    user: Option<Waker>,
+}
+
+/// What drives the stream.
+struct Driver<I: Envelope, O: Envelope> {
+    connection: quinn::Connection,
+    windows: Arc<Windows>,
+    queues: Arc<Queues<I, O>>,
     send: quinn::SendStream,
     /// What of the last message is not sent yet.
     outgoing: Bytes,
-    receive: FramedRead<quinn::RecvStream, LengthDelimitedCodec>,
-    messages: PhantomData<fn(O) -> I>,
+    receive: Frames,
 }
 
-impl<I: Message + Default, O: Message> Channel<I, O> {
-    pub(crate) fn new(connection: quinn::Connection, send: quinn::SendStream, receive: quinn::RecvStream) -> Self {
+impl<I: Envelope, O: Envelope> fmt::Debug for Control<I, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control").finish_non_exhaustive()
+    }
+}
+
+impl<I: Envelope, O: Envelope> Control<I, O> {
+    /// Takes the stream over in the runtime in which this is called. `windows` are sent and received with the messages.
+    pub(crate) fn new(
+        connection: quinn::Connection,
+        windows: Arc<Windows>,
+        send: quinn::SendStream,
+        receive: quinn::RecvStream,
+    ) -> Self {
         // A window that waits behind the data of other streams would come late. A stream just opened is not closed.
         let _ = send.set_priority(1);
-        let receive = FramedRead::with_capacity(receive, wire::codec(), READ_AHEAD);
-        Self { connection, send, outgoing: Bytes::new(), receive, messages: PhantomData }
-    }
-
-    /// Sends one message. When cancelled, the rest of it is sent with the next call of this or of [`Self::receive`].
-    pub(crate) async fn send(&mut self, message: &O) -> Result<(), ControlError> {
-        poll_fn(|cx| self.poll_flush(cx)).await?;
-        self.outgoing = wire::frame(message);
-        poll_fn(|cx| self.poll_flush(cx)).await
-    }
-
-    /// The next message. Safe to cancel: a message half received is kept.
-    pub(crate) async fn receive(&mut self) -> Result<I, ControlError> {
-        let frame = self.receive.next().await;
-        self.decode(frame)
-    }
-
-    fn decode(&self, frame: Option<io::Result<BytesMut>>) -> Result<I, ControlError> {
-        let frame = match frame {
-            Some(Ok(frame)) => frame,
-            // The stream ends with its connection; the connection knows why.
-            Some(Err(_)) if self.connection.close_reason().is_some() => return Err(self.lost()),
-            Some(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
-                return Err(ControlError::Protocol(WireError::TooLong));
-            }
-            Some(Err(_)) => return Err(ControlError::Protocol(WireError::Reset)),
-            None => return Err(ControlError::Protocol(WireError::Ended)),
+        let waiting = Waiting { received: VecDeque::new(), to_send: VecDeque::new(), end: None, user: None };
+        let queues = Arc::new(Queues { waiting: Mutex::new(waiting), driver: AtomicWaker::new() });
+        let receive = wire::frames(receive);
+        let driver = Driver {
+            connection: connection.clone(),
+            windows,
+            queues: queues.clone(),
+            send,
+            outgoing: Bytes::new(),
+            receive,
         };
-        I::decode(frame).map_err(|error| ControlError::Protocol(WireError::Malformed(error)))
+        let driver = AbortOnDropHandle::new(tokio::spawn(driver.drive()));
+        Self { connection, queues, _driver: driver }
+    }
+
+    /// Has one message sent, behind those before it. An error where the tunnel is lost, or the peer reads nothing.
+    pub(crate) fn send(&self, message: O::Content) -> Result<(), ControlError> {
+        let mut waiting = self.queues.waiting.lock();
+        if let Some(end) = &mut waiting.end {
+            return Err(end.take().unwrap_or_else(|| lost(&self.connection)));
+        }
+        if waiting.to_send.len() >= QUEUE {
+            return Err(ControlError::Stuck);
+        }
+        waiting.to_send.push_back(message);
+        drop(waiting);
+        self.queues.driver.wake();
+        Ok(())
+    }
+
+    /// The next message. Safe to cancel.
+    pub(crate) async fn receive(&mut self) -> Result<I::Content, ControlError> {
+        poll_fn(|cx| {
+            let mut waiting = self.queues.waiting.lock();
+            if let Some(message) = waiting.received.pop_front() {
+                return Poll::Ready(Ok(message));
+            }
+            if let Some(end) = &mut waiting.end {
+                return Poll::Ready(Err(end.take().unwrap_or_else(|| lost(&self.connection))));
+            }
+            waiting.user = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+impl<I: Envelope, O: Envelope> Driver<I, O> {
+    async fn drive(mut self) {
+        let end = loop {
+            // Whoever sends windows without an end has the thread no longer than others.
+            tokio::task::consume_budget().await;
+            match self.exchange().await {
+                Ok(()) => {}
+                Err(error) => break error,
+            }
+        };
+        let mut waiting = self.queues.waiting.lock();
+        waiting.end = Some(Some(end));
+        wake(waiting.user.take());
+    }
+
+    /// Sends what there is to send until a message has come.
+    async fn exchange(&mut self) -> Result<(), ControlError> {
+        let frame = poll_fn(|cx| {
+            if let Poll::Ready(Err(error)) = self.poll_send(cx) {
+                return Poll::Ready(Err(error));
+            }
+            self.receive.poll_next_unpin(cx).map(Ok)
+        });
+        let frame = frame.await?;
+        let received: I = wire::decode(frame, &self.connection).map_err(|error| match error {
+            WireError::Lost(loss) => ControlError::Lost(loss),
+            error => ControlError::Protocol(error),
+        })?;
+        let (message, windows) = received.open();
+        self.windows.granted(&windows);
+        let Some(message) = message else { return Ok(()) };
+        let mut waiting = self.queues.waiting.lock();
+        if waiting.received.len() >= QUEUE {
+            return Err(ControlError::Stuck);
+        }
+        waiting.received.push_back(message);
+        wake(waiting.user.take());
+        Ok(())
+    }
+
+    /// Never ready but with an error.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ControlError>> {
+        loop {
+            ready!(self.poll_flush(cx))?;
+            self.queues.driver.register(cx.waker());
+            let message = self.queues.waiting.lock().to_send.pop_front();
+            let (message, windows) = match (message, self.windows.poll_grants(cx)) {
+                (message, Poll::Ready(windows)) => (message, windows),
+                (message @ Some(_), Poll::Pending) => (message, Vec::new()),
+                (None, Poll::Pending) => return Poll::Pending,
+            };
+            self.outgoing = wire::frame(&O::of(message, windows));
+        }
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ControlError>> {
@@ -92,37 +212,21 @@ impl<I: Message + Default, O: Message> Channel<I, O> {
         }
         Poll::Ready(Ok(()))
     }
-
-    fn lost(&self) -> ControlError {
-        ControlError::Lost(self.connection.close_reason().map_or(Loss::ClosedHere, Into::into))
-    }
 }
 
-impl<I: Message + Default, O: Message + From<Vec<Window>>> Channel<I, O> {
-    /// [`Self::receive`], and sends meanwhile what the receivers of `windows` grant. Safe to cancel: a message half sent is
-    /// kept, too.
-    pub(crate) async fn receive_and_grant(&mut self, windows: &Windows) -> Result<I, ControlError> {
-        let frame = poll_fn(|cx| {
-            if let Poll::Ready(Err(error)) = self.poll_grant(windows, cx) {
-                return Poll::Ready(Err(error));
-            }
-            self.receive.poll_next_unpin(cx).map(Ok)
-        });
-        let frame = frame.await?;
-        self.decode(frame)
-    }
-
-    fn poll_grant(&mut self, windows: &Windows, cx: &mut Context<'_>) -> Poll<Result<Infallible, ControlError>> {
-        loop {
-            ready!(self.poll_flush(cx))?;
-            self.outgoing = wire::frame(&O::from(ready!(windows.poll_grants(cx))));
-        }
-    }
-}
-
-impl<I, O> Drop for Channel<I, O> {
+impl<I: Envelope, O: Envelope> Drop for Driver<I, O> {
     fn drop(&mut self) {
         // quinn would finish the stream as if the peer's control were complete; it is not. A closed stream needs no reset.
         let _ = self.send.reset(ResetReason::Abandoned.varint());
+    }
+}
+
+fn lost(connection: &quinn::Connection) -> ControlError {
+    ControlError::Lost(connection.close_reason().map_or(Loss::ClosedHere, Into::into))
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
     }
 }

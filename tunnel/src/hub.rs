@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::{
     code::{CloseReason, ResetReason},
     connection::{Connection, Loss, Origin},
-    control::{Channel, ControlError},
+    control::{Control, ControlError},
     credit::TunnelMemory,
     message::{AgentMessage, Dial, DialOutcome, DialReply, Dialed, FromAgent, FromHub, Hello, HubMessage, Refusal},
     reset::Resettable,
@@ -25,10 +25,7 @@ pub struct HubTunnel {
 
 /// The hub's end of the control stream.
 #[derive(Debug)]
-pub struct HubControl {
-    channel: Channel<FromAgent, FromHub>,
-    windows: Arc<Windows>,
-}
+pub struct HubControl(Control<FromAgent, FromHub>);
 
 /// Why a connection became no tunnel.
 #[derive(Debug, thiserror::Error)]
@@ -78,8 +75,7 @@ impl HubTunnel {
             Ok(Ok(stream)) => stream,
         };
         let windows = Windows::new(connection.quic.clone(), memory);
-        let channel = Channel::new(connection.quic.clone(), send, receive);
-        let mut control = HubControl { channel, windows: windows.clone() };
+        let mut control = HubControl(Control::new(connection.quic.clone(), windows.clone(), send, receive));
         let first = tokio::time::timeout_at(deadline, control.receive()).await;
         match first.map_err(|_| EstablishError::TimedOut)?.map_err(EstablishError::Control)? {
             AgentMessage::Hello(hello) => Ok((Self { connection, windows }, control, hello)),
@@ -132,6 +128,16 @@ impl HubTunnel {
         self.connection.path_mtu()
     }
 
+    /// See [`Connection::heard`].
+    pub fn heard(&self) -> u64 {
+        self.connection.heard()
+    }
+
+    /// Has the agent give a sign of life: what it is sent it acknowledges.
+    pub fn nudge(&self) {
+        self.windows.nudge();
+    }
+
     /// Closes the tunnel at once; its streams are lost.
     pub fn close(&self, reason: CloseReason, text: &str) {
         self.connection.close(reason, text);
@@ -144,23 +150,14 @@ impl HubTunnel {
 }
 
 impl HubControl {
-    /// Sends one message.
-    pub async fn send(&mut self, message: HubMessage) -> Result<(), ControlError> {
-        self.channel.send(&FromHub { message: Some(message), windows: Vec::new() }).await
+    /// Has one message sent, behind those before it. An error where the tunnel is lost, or the agent reads nothing.
+    pub fn send(&self, message: HubMessage) -> Result<(), ControlError> {
+        self.0.send(message)
     }
 
-    /// The next message that this version knows. Safe to cancel. While it waits it also carries the flow control of the
-    /// tunnel's streams, which stand still when nobody waits here.
+    /// The next message that this version knows. Safe to cancel.
     pub async fn receive(&mut self) -> Result<AgentMessage, ControlError> {
-        loop {
-            // Whoever sends windows without an end has the thread no longer than others.
-            tokio::task::consume_budget().await;
-            let FromAgent { message, windows } = self.channel.receive_and_grant(&self.windows).await?;
-            self.windows.granted(&windows);
-            if let Some(message) = message {
-                return Ok(message);
-            }
-        }
+        self.0.receive().await
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt;
+
 use crate::{
     code::CloseReason,
     connection::{Connection, Loss},
-    control::{Channel, ControlError},
     message::{FromJoin, JoinReply, JoinRequest},
     stream::Stream,
-    wire::{self, WireError},
+    wire::{self, Frames, WireError},
 };
 
 /// The hub's end of a join.
@@ -22,7 +23,9 @@ pub struct JoinSession {
 #[derive(Debug)]
 pub struct JoinAnswers {
     connection: Connection,
-    channel: Channel<FromJoin, JoinRequest>,
+    /// Dropped, it would say that there are no more answers to be heard.
+    _send: quinn::SendStream,
+    answers: Frames,
 }
 
 /// Why a join broke off without an answer.
@@ -76,19 +79,19 @@ impl JoinAnswers {
     /// Sends `request` on a connection that was agreed to be a join, within `limit`.
     pub async fn ask(connection: Connection, request: &JoinRequest, limit: Duration) -> Result<Self, JoinError> {
         let asked = async {
-            let (send, receive) = connection.quic.open_bi().await.map_err(|error| JoinError::Lost(error.into()))?;
-            let mut channel = Channel::new(connection.quic.clone(), send, receive);
-            channel.send(request).await.map_err(control_error)?;
-            Ok(channel)
+            let (mut send, receive) = connection.quic.open_bi().await.map_err(|error| JoinError::Lost(error.into()))?;
+            wire::send(&mut send, request).await.map_err(wire_error)?;
+            Ok((send, wire::frames(receive)))
         };
-        let channel = tokio::time::timeout(limit, asked).await.map_err(|_| JoinError::TimedOut)??;
-        Ok(Self { connection, channel })
+        let (send, answers) = tokio::time::timeout(limit, asked).await.map_err(|_| JoinError::TimedOut)??;
+        Ok(Self { connection, _send: send, answers })
     }
 
     /// The hub's next answer that this version knows. Safe to cancel; bound it: an administrator may take days.
     pub async fn next(&mut self) -> Result<JoinReply, JoinError> {
         loop {
-            if let Some(reply) = self.channel.receive().await.map_err(control_error)?.reply {
+            let answer = wire::decode(self.answers.next().await, &self.connection.quic);
+            if let FromJoin { reply: Some(reply) } = answer.map_err(wire_error)? {
                 return Ok(reply);
             }
         }
@@ -98,13 +101,6 @@ impl JoinAnswers {
     pub async fn close(self, limit: Duration) {
         self.connection.close(CloseReason::Done, "");
         self.connection.flush(limit).await;
-    }
-}
-
-fn control_error(error: ControlError) -> JoinError {
-    match error {
-        ControlError::Lost(loss) => JoinError::Lost(loss),
-        ControlError::Protocol(error) => JoinError::Protocol(error),
     }
 }
 

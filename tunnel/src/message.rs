@@ -1,6 +1,9 @@
 //! The messages of the wire. Field numbers and enum values are part of the protocol: never reuse one.
 
-use crate::export::{Export, Exports};
+use crate::{
+    control::Envelope,
+    export::{Export, Exports},
+};
 
 /// What the hub asks an agent to connect to. First message of a stream.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -205,9 +208,15 @@ pub(crate) struct FromAgent {
     pub(crate) windows: Vec<Window>,
 }
 
-impl From<Vec<Window>> for FromAgent {
-    fn from(windows: Vec<Window>) -> Self {
-        Self { message: None, windows }
+impl Envelope for FromAgent {
+    type Content = AgentMessage;
+
+    fn of(message: Option<AgentMessage>, windows: Vec<Window>) -> Self {
+        Self { message, windows }
+    }
+
+    fn open(self) -> (Option<AgentMessage>, Vec<Window>) {
+        (self.message, self.windows)
     }
 }
 
@@ -235,9 +244,15 @@ pub(crate) struct FromHub {
     pub(crate) windows: Vec<Window>,
 }
 
-impl From<Vec<Window>> for FromHub {
-    fn from(windows: Vec<Window>) -> Self {
-        Self { message: None, windows }
+impl Envelope for FromHub {
+    type Content = HubMessage;
+
+    fn of(message: Option<HubMessage>, windows: Vec<Window>) -> Self {
+        Self { message, windows }
+    }
+
+    fn open(self) -> (Option<HubMessage>, Vec<Window>) {
+        (self.message, self.windows)
     }
 }
 

@@ -71,9 +71,9 @@ pub(crate) async fn pair_with(memory: TunnelMemory) -> Pair {
     let accepting = async {
         let connection = listener.accept().await.unwrap().accept(SOON).await.unwrap();
         assert_eq!(connection.protocol(), Some(Protocol::Tunnel));
-        let (tunnel, mut control, hello) = HubTunnel::establish(connection, memory, SOON).await.unwrap();
+        let (tunnel, control, hello) = HubTunnel::establish(connection, memory, SOON).await.unwrap();
         assert_eq!(hello.version, "1");
-        control.send(HubMessage::Welcome(Welcome { server_id: "s".into(), version: "1".into() })).await.unwrap();
+        control.send(HubMessage::Welcome(Welcome { server_id: "s".into(), version: "1".into() })).unwrap();
         (tunnel, control)
     };
     let ((agent, agent_control, welcome), (hub, hub_control)) = tokio::join!(dialling, accepting);
@@ -205,13 +205,74 @@ async fn a_dial_that_is_never_answered_ends_at_its_deadline() {
 #[tokio::test]
 async fn messages_cross_the_control_stream_both_ways_and_unknown_ones_are_skipped() {
     let Pair { mut hub_control, mut agent_control, listener, .. } = pair().await;
-    agent_control.send(AgentMessage::Renew(Renew { csr: vec![1, 2] })).await.unwrap();
+    agent_control.send(AgentMessage::Renew(Renew { csr: vec![1, 2] })).unwrap();
     assert_eq!(hub_control.receive().await.unwrap(), AgentMessage::Renew(Renew { csr: vec![1, 2] }));
-    hub_control.send(HubMessage::Drain(Drain {})).await.unwrap();
+    hub_control.send(HubMessage::Drain(Drain {})).unwrap();
     assert_eq!(agent_control.receive().await.unwrap(), HubMessage::Drain(Drain {}));
     listener.close(CloseReason::HubStopping, "stop", SOON).await;
     let error = agent_control.receive().await.unwrap_err();
     assert!(matches!(&error, ControlError::Lost(Loss::Closed { reason: CloseReason::HubStopping, .. })), "{error:?}");
+}
+
+#[tokio::test]
+async fn streams_flow_while_nobody_takes_what_the_control_stream_brings() {
+    const BYTES: usize = 1 << 20;
+    let pair = pair_with(TunnelMemory::SMALLEST).await;
+    pair.agent_control.send(AgentMessage::Drain(Drain {})).unwrap();
+    let (client, target, _relays) = relayed(&pair).await;
+    let ((mut reader, mut writer), (mut target_reader, mut target_writer)) =
+        (tokio::io::split(client), tokio::io::split(target));
+    let there = async {
+        writer.write_all(&vec![1; BYTES]).await.unwrap();
+        writer.shutdown().await.unwrap();
+    };
+    let back = async {
+        tokio::io::copy(&mut target_reader, &mut target_writer).await.unwrap();
+        target_writer.shutdown().await.unwrap();
+    };
+    let mut got = Vec::new();
+    let carried = timeout(SOON, async { tokio::join!(there, back, reader.read_to_end(&mut got)) }).await;
+    carried.expect("the streams stand still").2.unwrap();
+    assert_eq!(got.len(), BYTES);
+}
+
+#[tokio::test]
+async fn a_peer_whose_messages_nobody_takes_fills_no_memory() {
+    let Pair { mut hub_control, agent_control, hub: _hub, agent: _agent, listener: _listener } = pair().await;
+    let mut sent = 0;
+    let flooded = timeout(SOON, async {
+        while agent_control.send(AgentMessage::Drain(Drain {})).is_ok() || sent < 1000 {
+            sent += 1;
+            tokio::task::yield_now().await;
+        }
+    });
+    flooded.await.expect("the hub takes on and on");
+    let mut received = 0;
+    let end = loop {
+        match hub_control.receive().await {
+            Ok(_) => received += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(end, ControlError::Stuck) && received == 64, "{received} and {end}");
+}
+
+#[tokio::test]
+async fn a_nudge_is_heard_and_says_nothing() {
+    let Pair { hub, mut hub_control, agent, agent_control, listener: _listener } = pair().await;
+    for _ in 0..3 {
+        let (of_agent, of_hub) = (hub.heard(), agent.heard());
+        hub.nudge();
+        agent.nudge();
+        let heard = timeout(SOON, async {
+            while hub.heard() == of_agent || agent.heard() == of_hub {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        heard.await.expect("silence");
+    }
+    agent_control.send(AgentMessage::Drain(Drain {})).unwrap();
+    assert_eq!(hub_control.receive().await.unwrap(), AgentMessage::Drain(Drain {}));
 }
 
 #[tokio::test]
@@ -328,8 +389,14 @@ fn the_bytes_of_every_message_stay_as_they_are() {
             "12030a0170".into(),
         ),
         (hex(&FromHub { message: Some(HubMessage::Drain(Drain {})), windows: Vec::new() }), "1a00".into()),
-        (hex(&FromHub::from(vec![Window { stream: 1, limit: 300 }])), "22050801 10ac02".replace(' ', "")),
-        (hex(&FromAgent::from(vec![Window { stream: 1, limit: 300 }])), "22050801 10ac02".replace(' ', "")),
+        (
+            hex(&FromHub { message: None, windows: vec![Window { stream: 1, limit: 300 }] }),
+            "22050801 10ac02".replace(' ', ""),
+        ),
+        (
+            hex(&FromAgent { message: None, windows: vec![Window { stream: 1, limit: 300 }] }),
+            "22050801 10ac02".replace(' ', ""),
+        ),
         (hex(&join), "0a017412016 31a01612201092a0131".replace(' ', "")),
         (hex(&FromJoin { reply: Some(JoinReply::Pending(Pending { cluster: "c".into() })) }), "0a030a0163".into()),
         (hex(&FromJoin { reply: Some(JoinReply::Issued(issued)) }), "12060a0163120170".into()),
@@ -417,7 +484,7 @@ async fn what_was_kept_of_a_tunnel_resets_it_and_no_other() {
     let mut pair = pair().await;
     let tunnel: Resettable = pair.hub.resettable().unwrap().to_string().parse().unwrap();
     pair.listener.reset(&Resettable { id: tunnel.id ^ 1, ..tunnel }).unwrap();
-    pair.agent_control.send(AgentMessage::Drain(Drain {})).await.unwrap();
+    pair.agent_control.send(AgentMessage::Drain(Drain {})).unwrap();
     assert_eq!(pair.hub_control.receive().await.unwrap(), AgentMessage::Drain(Drain {}));
     pair.listener.reset(&tunnel).unwrap();
     assert_eq!(timeout(SOON, pair.agent.closed()).await.unwrap(), Loss::Forgotten);

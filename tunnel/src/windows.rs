@@ -5,7 +5,10 @@
 
 use std::{
     collections::HashMap,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Instant,
 };
@@ -32,6 +35,8 @@ pub(crate) struct Windows {
     grants: Mutex<HashMap<u64, u64>>,
     /// Who sends the grants.
     control: AtomicWaker,
+    /// Something is to be sent, be it no grant.
+    nudged: AtomicBool,
 }
 
 /// What a stream's sender may send.
@@ -64,6 +69,7 @@ impl Windows {
             credits: Mutex::default(),
             grants: Mutex::default(),
             control: AtomicWaker::new(),
+            nudged: AtomicBool::new(false),
         })
     }
 
@@ -100,14 +106,21 @@ impl Windows {
         }
     }
 
-    /// Grants to the peer, at least one.
+    /// Has the grants sent, be there none: the peer acknowledges that.
+    pub(crate) fn nudge(&self) {
+        self.nudged.store(true, Ordering::Relaxed);
+        self.control.wake();
+    }
+
+    /// Grants to the peer; none only after [`Self::nudge`].
     pub(crate) fn poll_grants(&self, cx: &mut Context<'_>) -> Poll<Vec<Window>> {
         self.control.register(cx.waker());
         let mut grants = self.grants.lock();
         let streams: Vec<u64> = grants.keys().take(GRANTS).copied().collect();
         let taken = streams.into_iter().filter_map(|stream| grants.remove_entry(&stream));
         let taken: Vec<Window> = taken.map(|(stream, limit)| Window { stream, limit }).collect();
-        if taken.is_empty() { Poll::Pending } else { Poll::Ready(taken) }
+        let nudged = self.nudged.swap(false, Ordering::Relaxed);
+        if taken.is_empty() && !nudged { Poll::Pending } else { Poll::Ready(taken) }
     }
 }
 

@@ -1,13 +1,21 @@
 //! Framing: one Protocol Buffers message behind a 4-byte big-endian length, at most [`MESSAGE_LIMIT`] bytes.
 
+use std::io;
+
 use bytes::{Bytes, BytesMut};
 use prost::Message;
-use tokio_util::codec::LengthDelimitedCodec;
+use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 
 use crate::connection::Loss;
 
 /// Longest message, in bytes. The longest legitimate one carries a certificate chain, about 4 KiB.
 pub const MESSAGE_LIMIT: usize = 64 * 1024;
+
+/// Room for what is read ahead, which grows with what comes. tokio-util's 8 KiB would be a quarter of an idle tunnel.
+const READ_AHEAD: usize = 64;
+
+/// A stream that carries messages and nothing else.
+pub(crate) type Frames = FramedRead<quinn::RecvStream, LengthDelimitedCodec>;
 
 /// Why a message could not be exchanged.
 #[derive(Debug, thiserror::Error)]
@@ -26,9 +34,28 @@ pub enum WireError {
     Lost(#[source] Loss),
 }
 
-/// The codec of both the control stream and the first messages of the others.
+/// Reads messages from `stream` to its end.
+pub(crate) fn frames(stream: quinn::RecvStream) -> Frames {
+    FramedRead::with_capacity(stream, codec(), READ_AHEAD)
+}
+
 pub(crate) fn codec() -> LengthDelimitedCodec {
     LengthDelimitedCodec::builder().length_field_length(4).max_frame_length(MESSAGE_LIMIT).new_codec()
+}
+
+/// What has come of [`frames`] on a stream of `connection`.
+pub(crate) fn decode<M: Message + Default>(
+    frame: Option<io::Result<BytesMut>>,
+    connection: &quinn::Connection,
+) -> Result<M, WireError> {
+    match (frame, connection.close_reason()) {
+        (Some(Ok(frame)), _) => M::decode(frame).map_err(WireError::Malformed),
+        // The stream ends with its connection; the connection knows why.
+        (Some(Err(_)), Some(lost)) => Err(WireError::Lost(lost.into())),
+        (Some(Err(error)), None) if error.kind() == io::ErrorKind::InvalidData => Err(WireError::TooLong),
+        (Some(Err(_)), None) => Err(WireError::Reset),
+        (None, _) => Err(WireError::Ended),
+    }
 }
 
 /// `message` with its length in front.

@@ -115,8 +115,8 @@ impl Tunnel {
         };
         let accepting = async {
             let connection = listener.accept().await.context("closed")?.accept(SOON).await?;
-            let (hub, mut control, _) = HubTunnel::establish(connection, TunnelMemory::default(), SOON).await?;
-            control.send(HubMessage::Welcome(Welcome::default())).await?;
+            let (hub, control, _) = HubTunnel::establish(connection, TunnelMemory::default(), SOON).await?;
+            control.send(HubMessage::Welcome(Welcome::default()))?;
             anyhow::Ok((hub, control))
         };
         let ((agent, agent_control, _), (hub, hub_control)) = tokio::try_join!(dialling, accepting)?;

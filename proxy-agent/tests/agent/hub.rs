@@ -81,9 +81,8 @@ impl Hub {
         let leaf = connection.peer_certificates().remove(0);
         let (identity, key) =
             (Identity::from_certificate(&leaf).unwrap(), KeyFingerprint::of_certificate(&leaf).unwrap());
-        let (tunnel, mut control, hello) =
-            HubTunnel::establish(connection, TunnelMemory::default(), SOON).await.unwrap();
-        control.send(HubMessage::Welcome(Welcome { server_id: "s".into(), version: "1".into() })).await.unwrap();
+        let (tunnel, control, hello) = HubTunnel::establish(connection, TunnelMemory::default(), SOON).await.unwrap();
+        control.send(HubMessage::Welcome(Welcome { server_id: "s".into(), version: "1".into() })).unwrap();
         HubEnd { tunnel, control, hello, identity, key }
     }
 

@@ -130,7 +130,7 @@ async fn a_certificate_is_renewed_over_the_tunnel_with_the_same_key() {
     assert_eq!(KeyFingerprint::of_csr(&renew.csr).unwrap(), end.key);
     let key = PrivateKey::load_or_create(&spoke.state.key_path()).unwrap();
     let renewed = chain(&hub, &key, DAY);
-    end.control.send(HubMessage::Renewed(Renewed { chain_pem: renewed.clone() })).await.unwrap();
+    end.control.send(HubMessage::Renewed(Renewed { chain_pem: renewed.clone() })).unwrap();
     spoke.shows("/metrics", "proxy_agent_certificate_renewals_total{result=\"used\"} 1").await;
     assert_eq!(spoke.state.load_chain().unwrap(), renewed);
     spoke.stopped().await;

@@ -23,8 +23,19 @@ const PIPE_PATIENCE: u16 = 500;
 /// What is written to.
 #[derive(Debug)]
 pub(super) enum Journal {
-    File { path: PathBuf, file: File },
+    File(LogFile),
     Stderr,
+}
+
+/// A file that somebody may rotate.
+#[derive(Debug)]
+pub(super) struct LogFile {
+    path: PathBuf,
+    file: File,
+    /// It ends within a line that a killed process has left.
+    unended: bool,
+    /// The file at the path is to be opened: another one may be there.
+    stale: bool,
 }
 
 /// Lines on their way, of which a part may be written.
@@ -37,36 +48,62 @@ pub(super) struct Lines {
 impl Journal {
     /// Appends to the file at `path`, made (0600) if there is none.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let mut file = open(path)?;
-        end_line(path, &mut file)?;
-        Ok(Self::File { path: path.to_owned(), file })
+        let file = open(path)?;
+        let unended = is_unended(path, &file)?;
+        Ok(Self::File(LogFile { path: path.to_owned(), file, unended, stale: false }))
     }
 
-    /// Opens the file at the same path, which is another one when the log was rotated. `lines` that were cut off begin
-    /// there anew.
-    pub(super) fn reopen(&mut self, lines: &mut Lines) -> io::Result<()> {
-        let Self::File { path, file } = self else { return Ok(()) };
-        let mut new = open(path)?;
-        let (old, now) = (file.metadata()?, new.metadata()?);
-        if (old.dev(), old.ino()) != (now.dev(), now.ino()) {
-            end_line(path, &mut new)?;
-            lines.begin_line_anew();
+    /// Has the next write open the file at the same path, which is another one when the log was rotated.
+    pub(super) fn reopen(&mut self) {
+        if let Self::File(log) = self {
+            log.stale = true;
         }
-        *file = new;
-        Ok(())
+    }
+
+    /// Whether a write is due though there may be no lines.
+    pub(super) fn is_stale(&self) -> bool {
+        matches!(self, Self::File(LogFile { stale: true, .. }))
     }
 
     /// Writes all lines. After an error, the next call goes on where this one has stopped.
     pub(super) fn write(&mut self, lines: &mut Lines) -> io::Result<()> {
         match self {
-            Self::File { file, .. } => loop {
-                match lines.write_to(file) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock && has_room_soon(file) => {}
-                    written => return written,
-                }
-            },
+            Self::File(log) => log.write(lines),
             Self::Stderr => lines.write_to(&mut io::stderr().lock()),
         }
+    }
+}
+
+impl LogFile {
+    fn write(&mut self, lines: &mut Lines) -> io::Result<()> {
+        // One that was removed keeps nothing for anybody.
+        let removed = self.file.metadata()?;
+        self.stale |= removed.nlink() == 0;
+        if self.stale {
+            self.open_anew(lines)?;
+        }
+        if self.unended && !lines.is_empty() {
+            self.file.write_all(b"\n")?;
+            self.unended = false;
+        }
+        loop {
+            match lines.write_to(&mut self.file) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && has_room_soon(&self.file) => {}
+                written => return written,
+            }
+        }
+    }
+
+    /// `lines` that were cut off begin anew in another file.
+    fn open_anew(&mut self, lines: &mut Lines) -> io::Result<()> {
+        let new = open(&self.path)?;
+        let (old, now) = (self.file.metadata()?, new.metadata()?);
+        if (old.dev(), old.ino()) != (now.dev(), now.ino()) {
+            self.unended = is_unended(&self.path, &new)?;
+            lines.begin_line_anew();
+        }
+        (self.file, self.stale) = (new, false);
+        Ok(())
     }
 }
 
@@ -111,17 +148,17 @@ fn has_room_soon(file: &File) -> bool {
     poll(&mut waiting, PIPE_PATIENCE).is_ok_and(|ready| ready > 0)
 }
 
-/// Ends the part of a line that a killed process may have left. Who may append and not read takes the file at its word.
-fn end_line(path: &Path, file: &mut File) -> io::Result<()> {
+/// Whether the file ends within a line, as a killed process may leave it. Who may append and not read takes it at its word.
+fn is_unended(path: &Path, file: &File) -> io::Result<bool> {
     let metadata = file.metadata()?;
     if !metadata.is_file() || metadata.len() == 0 {
-        return Ok(());
+        return Ok(false);
     }
-    let Ok(mut reader) = File::open(path) else { return Ok(()) };
+    let Ok(mut reader) = File::open(path) else { return Ok(false) };
     let mut last = [0];
     reader.seek(SeekFrom::End(-1))?;
     reader.read_exact(&mut last)?;
-    if last == *b"\n" { Ok(()) } else { file.write_all(b"\n") }
+    Ok(last != *b"\n")
 }
 
 #[cfg(test)]
@@ -168,13 +205,27 @@ mod tests {
         let mut journal = Journal::open(&path).unwrap();
         let mut lines = lines("first\nsecond\n");
         lines.written = 8;
-        journal.reopen(&mut lines).unwrap();
-        assert_eq!(lines.written, 8, "it is the same file");
         fs::rename(&path, &moved).unwrap();
-        journal.reopen(&mut lines).unwrap();
+        journal.reopen();
         journal.write(&mut lines).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "second\n");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_log_that_is_removed_or_cannot_be_opened_again_is_tried_until_it_can() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit");
+        let mut journal = Journal::open(&path).unwrap();
+        journal.write(&mut lines("first\n")).unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        let mut second = lines("second\n");
+        assert!(journal.write(&mut second).is_err() && journal.is_stale());
+        fs::remove_dir(&path).unwrap();
+        journal.write(&mut second).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "second\n");
+        assert!(!journal.is_stale());
     }
 
     #[test]

@@ -38,6 +38,11 @@ impl StoreSettings {
             wrong("etcd-endpoint: none is given; name at least one, like https://etcd-0:2379");
         }
         for endpoint in &endpoints {
+            // Not shown: it is a secret.
+            if endpoint.contains('@') {
+                wrong("etcd-endpoint: a user and a password in it are not taken; use --etcd-cert and --etcd-key");
+                continue;
+            }
             if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
                 wrong(&format!("etcd-endpoint: {endpoint:?}: must begin with http:// or https://"));
             }

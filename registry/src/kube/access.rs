@@ -1,5 +1,7 @@
 //! Access: who asks, and what they may do.
 
+use std::fmt;
+
 use super::{
     rbac::{Attributes, Decision, review::Caller},
     resource::Resource,
@@ -11,7 +13,12 @@ use crate::registry::Registry;
 pub(crate) struct Access<'a> {
     pub(crate) registry: &'a Registry,
     pub(crate) caller: &'a Caller,
+    pub(crate) still: Still<'a>,
 }
+
+/// Says whether who asks may still be taken for that: to be asked again where a request had to wait.
+#[derive(Clone, Copy)]
+pub struct Still<'a>(pub &'a (dyn Fn() -> bool + Send + Sync));
 
 /// What is asked for: an object, a collection, or a part of an object.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +30,21 @@ pub(crate) struct On<'a> {
     pub(crate) name: &'a str,
 }
 
+impl fmt::Debug for Still<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Still(..)")
+    }
+}
+
 impl Access<'_> {
+    /// Refuses what the user has no right to, or whom the credentials are no longer good for.
+    pub(crate) fn require_still(&self, verb: &str, on: &On<'_>) -> Result<(), Status> {
+        if !self.still.0() {
+            return Err(Status::unauthorized("the credentials are not good any more; log in again"));
+        }
+        self.require(verb, on)
+    }
+
     pub(crate) fn user(&self) -> &str {
         &self.caller.user
     }

@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 
 use self::answer::Shape;
 pub use self::answer::{Answer, Frames, Told};
+pub use super::access::Still;
 use super::{
     accept,
     access::{Access, On},
@@ -69,9 +70,10 @@ impl Server {
     }
 
     /// Answers a request of `caller`, whose groups include `system:authenticated`.
-    pub async fn answer(&self, request: &Request<Bytes>, caller: &Caller, now: Timestamp) -> Answer {
+    /// `still` says whether that is who asks.
+    pub async fn answer(&self, request: &Request<Bytes>, caller: &Caller, still: Still<'_>, now: Timestamp) -> Answer {
         let answered = match impersonation::caller(&self.registry, request.headers(), caller) {
-            Ok(caller) => self.route(request, &caller, now).await,
+            Ok(caller) => self.route(request, Access { registry: &self.registry, caller: &caller, still }, now).await,
             Err(status) => Err(status),
         };
         answered.unwrap_or_else(|status| Answer::status(&status))
@@ -81,7 +83,7 @@ impl Server {
     /// while it comes are noticed by [`Self::answer`].
     pub fn takes_body(&self, request: &Request<()>, caller: &Caller) -> Result<bool, Status> {
         let caller = impersonation::caller(&self.registry, request.headers(), caller)?;
-        let access = Access { registry: &self.registry, caller: &caller };
+        let access = Access { registry: &self.registry, caller: &caller, still: Still(&|| true) };
         let path = path(request.uri())?;
         // Documents take none.
         let Some(target) = Target::parse(&path) else { return Ok(false) };
@@ -96,8 +98,7 @@ impl Server {
         }
     }
 
-    async fn route(&self, request: &Request<Bytes>, caller: &Caller, now: Timestamp) -> Result<Answer, Status> {
-        let access = Access { registry: &self.registry, caller };
+    async fn route(&self, request: &Request<Bytes>, access: Access<'_>, now: Timestamp) -> Result<Answer, Status> {
         let path = path(request.uri())?;
         let Some(target) = Target::parse(&path) else { return self.document(request, &path, access) };
         let (resource, verb) = resolve(request.method(), request.uri(), &path, &target, access)?;

@@ -4,12 +4,9 @@
 mod approval;
 mod namespace;
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
-use tokio::time::timeout;
 
 use super::{
     access::{Access, On},
@@ -28,7 +25,7 @@ use super::{
 };
 use crate::registry::random_uuid;
 use crate::store::{CommitError, Revision, Txn};
-use crate::turn::{Rights, Turn};
+use crate::turn::{Rights, Turn, mark};
 
 /// One write request on objects of one resource.
 #[derive(Clone, Copy, Debug)]
@@ -89,8 +86,6 @@ const HANDS_OUT: [&str; 7] = [
     "rolebindings",
     "clusterrolebindings",
 ];
-/// How long a write waits for those before it.
-const TURN: Duration = Duration::from_secs(10);
 /// How often a name is drawn for `generateName`.
 const DRAWS: usize = 8;
 
@@ -108,6 +103,7 @@ impl Write<'_> {
         let mut draws = if drawn { DRAWS } else { 1 };
         for _ in 0..ATTEMPTS {
             let rights = turn.as_ref().map(Turn::rights);
+            self.access.require_still("create", &self.on(""))?;
             let mut object = object.clone();
             if drawn {
                 strategy::metadata_mut(&mut object).insert("name".to_owned(), strategy::drawn_name(&prefix).into());
@@ -135,7 +131,7 @@ impl Write<'_> {
             };
             return Err(Status::invalid(self.resource, name, vec![cause]));
         }
-        let (object, effect) = self.change(turn.as_ref(), name, By::Update, |_| Ok(sent.clone())).await?;
+        let (object, effect) = self.change(turn.as_ref(), "update", name, By::Update, |_| Ok(sent.clone())).await?;
         Ok(Written { object, effect, warnings })
     }
 
@@ -150,7 +146,7 @@ impl Write<'_> {
             *warned.lock() = warnings;
             Ok(object)
         };
-        let (object, effect) = self.change(turn.as_ref(), name, By::Update, patched).await?;
+        let (object, effect) = self.change(turn.as_ref(), "patch", name, By::Update, patched).await?;
         Ok(Written { object, effect, warnings: warned.into_inner() })
     }
 
@@ -167,12 +163,12 @@ impl Write<'_> {
             Ok(object)
         };
         for _ in 0..ATTEMPTS {
-            match self.change(turn.as_ref(), name, By::Apply, |live| merged(Some(live))).await {
+            match self.change(turn.as_ref(), "patch", name, By::Apply, |live| merged(Some(live))).await {
                 Err(missing) if missing.code == 404 && self.subresource.is_none() => {}
                 applied => return applied.map(|(object, effect)| Written { object, effect, warnings }),
             }
             let rights = turn.as_ref().map(Turn::rights);
-            self.access.require("create", &self.on(""))?;
+            self.access.require_still("create", &self.on(""))?;
             let mut object = merged(None)?;
             strategy::begin(self.resource, &mut object, random_uuid(), self.now);
             match self.store_new(rights, self.settled(None, object, By::Apply)?).await {
@@ -210,12 +206,20 @@ impl Write<'_> {
 
     /// What two writes hand out together nobody would have been asked for, were both decided before either is stored.
     async fn turn(&self) -> Result<Option<Turn<'_>>, Status> {
-        if !HANDS_OUT.contains(&self.resource.plural) || self.subresource.is_some() {
+        if !self.hands_out() || self.options.dry_run {
             return Ok(None);
         }
-        let turn = timeout(TURN, self.access.registry.turn()).await;
-        turn.map(Some)
-            .map_err(|_| Status::unavailable("other changes of rights are being stored; try again in a moment"))
+        match self.access.registry.turn(self.access.user()).await {
+            Some(turn) => Ok(Some(turn)),
+            None => Err(Status::too_many_requests(
+                "too many changes of rights wait to be stored; try again in a moment, and with fewer at once"
+                    .to_owned(),
+            )),
+        }
+    }
+
+    fn hands_out(&self) -> bool {
+        HANDS_OUT.contains(&self.resource.plural) && self.subresource.is_none()
     }
 
     /// What was sent, with the defaults of what was left out, and what to warn of.
@@ -308,12 +312,14 @@ impl Write<'_> {
     async fn change(
         &self,
         turn: Option<&Turn<'_>>,
+        verb: &str,
         name: &str,
         by: By,
         decide: impl Fn(&Value) -> Result<Value, Status>,
     ) -> Result<(Value, Effect), Status> {
         for _ in 0..ATTEMPTS {
             let rights = turn.map(Turn::rights);
+            self.access.require_still(verb, &self.on(name))?;
             let (before, revision) = self.stored(name)?;
             let sent = decide(&before)?;
             strategy::check(self.resource, name, &before, &sent)?;
@@ -380,6 +386,8 @@ impl Write<'_> {
         let (txn, mut object, effect) = match outcome {
             Outcome::Same => return Ok(Some((before, Effect::Changed))),
             Outcome::Put(after) => (txn.put(&key, object::write(&after)), after, Effect::Changed),
+            // What was decided while it was there is decided anew.
+            Outcome::Gone(last) if self.hands_out() => (mark(txn.delete(&key)), last, Effect::Gone),
             Outcome::Gone(last) => (txn.delete(&key), last, Effect::Gone),
         };
         if self.options.dry_run {

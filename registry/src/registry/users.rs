@@ -17,6 +17,7 @@ use crate::kube::{
 };
 use crate::secret::{DrawnToken, PresentedToken, TokenKind};
 use crate::store::{CommitError, Txn};
+use crate::turn::mark;
 use crate::user::{Login, MAX_USER_TOKENS, MAX_USER_VALIDITY, NewUser, Reach, Role, User, UserToken};
 use crate::view::Change;
 
@@ -145,7 +146,7 @@ impl Registry {
             return Err(UserError::Unknown { name: name.clone() });
         }
         let (role, binding) = keys(name);
-        let txn = Txn::new().delete(Change::User(name.clone()).key()).delete(role).delete(binding);
+        let txn = mark(Txn::new().delete(Change::User(name.clone()).key()).delete(role).delete(binding));
         self.store.commit(txn).await.map_err(UserError::Store)?;
         Ok(())
     }
@@ -216,7 +217,7 @@ impl Registry {
         for _ in 0..ATTEMPTS {
             let found = self.view.read().users.get(name).cloned();
             let found = found.ok_or_else(|| UserError::Unknown { name: name.clone() })?;
-            let txn = grant(Txn::new().expect(&key, found.modified), name, Role::User, clusters, now);
+            let txn = mark(grant(Txn::new().expect(&key, found.modified), name, Role::User, clusters, now));
             match self.store.commit(txn).await {
                 Ok(_) => return Ok(()),
                 Err(CommitError::Conflict { .. }) => {}

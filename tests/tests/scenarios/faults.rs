@@ -7,6 +7,7 @@ mod handover;
 mod kills;
 mod rebinding;
 mod restarts;
+mod silence;
 
 use std::time::Duration;
 

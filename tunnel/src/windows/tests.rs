@@ -210,13 +210,8 @@ async fn play_all(plans: Vec<Plan>, hub: &HubTunnel, agent: &AgentTunnel) -> Tes
 fn any_schedule_keeps_bytes_order_and_ends_and_holds_no_more_than_granted() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     // First windows of 7 KiB, so that they are used up and granted anew many times.
-    let Pair { hub, agent, mut hub_control, mut agent_control, listener: _listener } =
+    let Pair { hub, agent, hub_control: _hub_control, agent_control: _agent_control, listener: _listener } =
         runtime.block_on(pair_with(TunnelMemory::SMALLEST));
-    let mut controls = JoinSet::new();
-    runtime.block_on(async {
-        controls.spawn(async move { while hub_control.receive().await.is_ok() {} });
-        controls.spawn(async move { while agent_control.receive().await.is_ok() {} });
-    });
     let plans = prop::collection::vec(plan(), 1..6);
     let mut runner = TestRunner::new(Config { cases: 256, failure_persistence: None, ..Config::default() });
     runner.run(&plans, |plans| runtime.block_on(play_all(plans, &hub, &agent))).unwrap();

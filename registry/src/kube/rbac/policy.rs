@@ -169,6 +169,13 @@ impl Policy {
         own.filter_map(|(key, binding)| self.rules_of(&binding.role_ref, &key.0)).flatten()
     }
 
+    /// Whether a binding of a namespace names a role that does not exist: what it will give, nobody knows.
+    pub(super) fn gives_what_is_to_come(&self, namespace: &str) -> bool {
+        let from = (Arc::from(namespace), Arc::from(""));
+        let mut own = self.bindings.range(from..).take_while(|(key, _)| &*key.0 == namespace);
+        own.any(|(key, binding)| self.rules_of(&binding.role_ref, &key.0).is_none())
+    }
+
     /// Where bindings name the ClusterRole, which does not exist yet: their namespaces, the empty one for everywhere.
     pub(super) fn places_of(&self, role: &Role) -> BTreeSet<Arc<str>> {
         let name = &role.metadata.name;

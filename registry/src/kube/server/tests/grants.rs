@@ -218,6 +218,57 @@ async fn a_set_is_bound_where_somebody_would_reach_it_only_by_who_reaches_it() {
 }
 
 #[tokio::test]
+async fn a_set_is_bound_beside_a_role_to_come_only_by_who_reaches_it() {
+    let hub = two_sets().await;
+    let (admin, mallory) = (hub.admin(), hub.user("mallory"));
+    admin.post(NAMESPACES, namespace("team")).await.ok();
+    let bindings = format!("/apis/{GROUP}/v1beta2/namespaces/team/managedclustersetbindings");
+    let rights = json!([
+        rule(GROUP, &["managedclustersets/bind"], &["create"], &["later"]),
+        rule(GROUP, &["managedclustersetbindings"], &["*"], &[]),
+    ]);
+    hub.grant("mallory", "", rights).await;
+    // What a set that was deleted has left, and its successor's controller will fill.
+    let mut left = binding("left", "open-cluster-management:managedclusterset:admin:later", "former");
+    left["kind"] = json!("RoleBinding");
+    admin.post(&format!("{RBAC}/namespaces/team/rolebindings"), left).await.ok();
+    mallory.post(&bindings, set_binding("later")).await.refused(403, "Forbidden");
+    admin.delete(&format!("{RBAC}/namespaces/team/rolebindings/left")).await.ok();
+    mallory.post(&bindings, set_binding("later")).await.ok();
+}
+
+#[tokio::test]
+async fn a_right_or_a_user_that_goes_while_a_write_waits_for_its_turn_takes_the_write_along() {
+    let hub = two_sets().await;
+    let admin = hub.admin();
+    let label = json!({"metadata": {"labels": {"x": "y"}}}).to_string();
+    for (what, code) in [("the right", 403), ("the user", 401)] {
+        let turn = hub.registry.turn("somebody").await.unwrap();
+        let request = Request::patch(format!("{SETS}/dev")).header("content-type", MERGE);
+        let request = request.body(Bytes::from(label.clone())).unwrap();
+        let (mallory, gone) = (hub.user("mallory"), std::sync::atomic::AtomicBool::new(false));
+        let is_still = || !gone.load(std::sync::atomic::Ordering::Relaxed);
+        let writing = hub.server.answer(&request, &mallory.caller, Still(&is_still), now());
+        let taking = async {
+            // The write is in its turn's queue by now.
+            tokio::task::yield_now().await;
+            match code {
+                403 => drop(admin.delete(&format!("{RBAC}/clusterrolebindings/dev")).await.ok()),
+                _ => gone.store(true, std::sync::atomic::Ordering::Relaxed),
+            }
+            drop(turn);
+        };
+        let (answer, ()) = tokio::join!(writing, taking);
+        let Answer::Whole(response) = answer else { panic!("a watch") };
+        assert_eq!(response.status(), code, "{what} is gone");
+        if code == 403 {
+            bind(&hub, "dev", "open-cluster-management:managedclusterset:admin:dev", "mallory").await;
+        }
+    }
+    hub.user("mallory").patch(&format!("{SETS}/dev"), json!({"metadata": {"labels": {"x": "y"}}})).await.ok();
+}
+
+#[tokio::test]
 async fn who_only_lists_sets_shows_nobody_the_clusters_in_them() {
     let hub = two_sets().await;
     hub.grant(

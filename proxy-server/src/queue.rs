@@ -1,0 +1,154 @@
+//! The queue before a lobby: who finds no room in it waits for its turn, in the order of arrival, for as long as it has patience.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    lobby::{Guest, Lobby},
+    source::Source,
+};
+
+/// How many may wait, of all sources and of one: agents behind one address are many, and leave room for others.
+const MOST: usize = 4096;
+const MOST_OF_SOURCE: usize = MOST / 2;
+
+/// What waits before a lobby.
+#[derive(Debug)]
+pub(crate) struct Queue<T> {
+    lobby: Arc<Lobby>,
+    /// After this long whoever waits has given up: to begin with it would be work for nothing.
+    patience: Duration,
+    waiting: VecDeque<Waiting<T>>,
+    by_source: HashMap<Source, usize>,
+}
+
+#[derive(Debug)]
+struct Waiting<T> {
+    what: T,
+    source: Source,
+    since: Instant,
+}
+
+impl<T> Queue<T> {
+    pub(crate) fn new(lobby: Arc<Lobby>, patience: Duration) -> Self {
+        Self { lobby, patience, waiting: VecDeque::new(), by_source: HashMap::new() }
+    }
+
+    /// Lets it in behind those that wait; gives it back where too many do.
+    pub(crate) fn push(&mut self, what: T, source: Source, now: Instant) -> Result<(), T> {
+        let own = self.by_source.entry(source).or_default();
+        if *own >= MOST_OF_SOURCE || self.waiting.len() >= MOST {
+            return Err(what);
+        }
+        *own += 1;
+        self.waiting.push_back(Waiting { what, source, since: now });
+        Ok(())
+    }
+
+    /// Who is next in the lobby, and its place there; and all whose patience has ended before. Of those that wait, the first whose
+    /// source has room.
+    pub(crate) fn next(&mut self, now: Instant) -> (Option<(T, Guest)>, Vec<T>) {
+        let mut late = Vec::new();
+        while self.waiting.front().is_some_and(|first| now.duration_since(first.since) >= self.patience) {
+            late.extend(self.take(0).map(|waiting| waiting.what));
+        }
+        // One try for each source: where one of its own found no room, none does.
+        let mut tried: Vec<Source> = Vec::new();
+        for index in 0..self.waiting.len() {
+            let source = self.waiting[index].source;
+            if tried.len() == self.by_source.len() {
+                break;
+            }
+            if tried.contains(&source) {
+                continue;
+            }
+            match self.lobby.enter(source) {
+                Some(guest) => return (self.take(index).map(|waiting| (waiting.what, guest)), late),
+                None => tried.push(source),
+            }
+        }
+        (None, late)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    fn take(&mut self, index: usize) -> Option<Waiting<T>> {
+        let waiting = self.waiting.remove(index)?;
+        if let Some(count) = self.by_source.get_mut(&waiting.source) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_source.remove(&waiting.source);
+            }
+        }
+        Some(waiting)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+    use crate::lobby::Size;
+
+    const PATIENCE: Duration = Duration::from_secs(2);
+
+    fn source(host: u8) -> Source {
+        IpAddr::V4(Ipv4Addr::new(192, 0, 2, host)).into()
+    }
+
+    fn queue(guests: usize, of_source: usize) -> Queue<u32> {
+        Queue::new(Lobby::new(Size { guests, of_source, grace: Duration::from_secs(60) }, 1), PATIENCE)
+    }
+
+    #[test]
+    fn turns_come_in_the_order_of_arrival_as_places_are_left() {
+        let (mut queue, now) = (queue(2, 2), Instant::now());
+        for number in 0..5 {
+            queue.push(number, source(1), now).unwrap();
+        }
+        let mut inside = Vec::new();
+        while let (Some(next), _) = queue.next(now) {
+            inside.push(next);
+        }
+        assert_eq!(inside.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [0, 1]);
+        inside.remove(0);
+        assert_eq!(queue.next(now).0.unwrap().0, 2);
+    }
+
+    #[test]
+    fn a_source_that_fills_its_share_holds_up_nobody_else() {
+        let (mut queue, now) = (queue(3, 2), Instant::now());
+        for number in 0..5 {
+            queue.push(number, source(1), now).unwrap();
+        }
+        queue.push(9, source(2), now).unwrap();
+        let inside: Vec<_> = std::iter::from_fn(|| queue.next(now).0).collect();
+        assert_eq!(inside.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [0, 1, 9]);
+    }
+
+    #[test]
+    fn who_has_given_up_is_not_begun_with() {
+        let (mut queue, now) = (queue(1, 1), Instant::now());
+        queue.push(0, source(1), now).unwrap();
+        queue.push(1, source(1), now + PATIENCE).unwrap();
+        let (next, late) = queue.next(now + PATIENCE);
+        assert_eq!((next.unwrap().0, late), (1, vec![0]));
+        assert!(queue.is_empty() && queue.by_source.is_empty());
+    }
+
+    #[test]
+    fn what_waits_is_bounded_in_all_and_of_one_source() {
+        let (mut queue, now) = (queue(1, 1), Instant::now());
+        let waits =
+            |queue: &mut Queue<u32>, host| (0..).take_while(|n| queue.push(*n, source(host), now).is_ok()).count();
+        assert_eq!(waits(&mut queue, 1), MOST_OF_SOURCE);
+        assert_eq!(waits(&mut queue, 2), MOST - MOST_OF_SOURCE);
+        assert_eq!(queue.push(7, source(3), now), Err(7));
+    }
+}

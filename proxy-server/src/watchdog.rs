@@ -1,0 +1,57 @@
+//! The watchdog of the tunnels: it ends those whose agent is silent, and those that a later start of the agent has replaced.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tunnel::{OVERDUE, SILENCE};
+
+use crate::tunnels::{Member, Tunnels};
+
+/// Between two looks at all tunnels. A look is a lock and a few loads for each: 10,000 take about 2 ms.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How long an agent that seems to be gone may take for a sign of life: three round trips, for one that is lost, and this.
+const SIGN: Duration = Duration::from_millis(300);
+
+/// However long the round trips were.
+const LONGEST_SIGN: Duration = Duration::from_secs(5);
+
+/// Watches for as long as it is polled.
+pub(crate) async fn watch(tunnels: Arc<Tunnels>) {
+    let mut looks = interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut doubted = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            _ = looks.tick() => {
+                let now = Instant::now();
+                tunnels.for_each(|member| look(member, now));
+            }
+            members = tunnels.doubted() => doubted.extend(members.into_iter().map(ask)),
+            Some(()) = doubted.next() => {}
+        }
+    }
+}
+
+fn look(member: &Member, now: Instant) {
+    let silence = member.look(now);
+    if silence >= SILENCE {
+        member.close_silent("the agent has not been heard of for 14 s");
+    } else if silence >= OVERDUE {
+        member.tunnel.nudge();
+    }
+}
+
+/// Ends the tunnel unless its agent gives a sign of life: replicas may share an identity, and hints may be forged.
+async fn ask(member: Arc<Member>) {
+    let before = member.tunnel.heard();
+    member.tunnel.nudge();
+    sleep((3 * member.tunnel.rtt() + SIGN).min(LONGEST_SIGN)).await;
+    if member.tunnel.heard() == before {
+        member.close_silent("the agent does not answer any more, and seems to have ended");
+    }
+}

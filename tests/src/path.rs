@@ -1,0 +1,117 @@
+//! A path of UDP before one server: how long it takes and which way it leads can change under way.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::UdpSocket;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+/// The longest payload of a UDP datagram.
+const LONGEST: usize = 65_507;
+
+/// A path. It ends when dropped.
+#[derive(Debug)]
+pub struct Path {
+    address: SocketAddr,
+    weather: watch::Sender<Weather>,
+    _task: JoinSet<()>,
+}
+
+/// What the path is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weather {
+    /// Each way.
+    pub delay: Duration,
+    /// Whether what clients send arrives.
+    pub there: bool,
+    /// Whether what the server sends arrives.
+    pub back: bool,
+}
+
+impl Weather {
+    /// Both ways are open, and take this long each.
+    pub fn fair(delay: Duration) -> Self {
+        Self { delay, there: true, back: true }
+    }
+
+    /// Nothing arrives.
+    pub fn down() -> Self {
+        Self { delay: Duration::ZERO, there: false, back: false }
+    }
+}
+
+impl Path {
+    /// Starts one to `server`.
+    pub async fn start(server: SocketAddr, weather: Weather) -> io::Result<Self> {
+        let inner = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?);
+        let address = inner.local_addr()?;
+        let (weather, seen) = watch::channel(weather);
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            // A socket that fails ends the path: what goes along it shows that.
+            let _ended: io::Result<()> = lead(inner, server, seen).await;
+        });
+        Ok(Self { address, weather, _task: task })
+    }
+
+    /// Where clients send to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Changes what it is like. What is under way arrives as it would have.
+    pub fn set(&self, weather: Weather) {
+        self.weather.send_replace(weather);
+    }
+}
+
+async fn lead(inner: Arc<UdpSocket>, server: SocketAddr, weather: watch::Receiver<Weather>) -> io::Result<()> {
+    let mut clients: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
+    let (mut under_way, mut answers) = (JoinSet::new(), JoinSet::new());
+    let mut datagram = vec![0; LONGEST];
+    loop {
+        let (length, client) = tokio::select! {
+            received = inner.recv_from(&mut datagram) => received?,
+            Some(_) = under_way.join_next() => continue,
+        };
+        if !clients.contains_key(&client) {
+            let outer = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?);
+            outer.connect(server).await?;
+            answers.spawn(answer(inner.clone(), outer.clone(), client, weather.clone()));
+            clients.insert(client, outer);
+        }
+        let Weather { delay, there, .. } = *weather.borrow();
+        if let (true, Some(outer)) = (there, clients.get(&client).cloned()) {
+            let datagram = datagram[..length].to_vec();
+            under_way.spawn(async move {
+                sleep(delay).await;
+                drop(outer.send(&datagram).await);
+            });
+        }
+    }
+}
+
+async fn answer(inner: Arc<UdpSocket>, outer: Arc<UdpSocket>, client: SocketAddr, weather: watch::Receiver<Weather>) {
+    let (mut under_way, mut datagram) = (JoinSet::new(), vec![0; LONGEST]);
+    loop {
+        let received = tokio::select! {
+            received = outer.recv(&mut datagram) => received,
+            Some(_) = under_way.join_next() => continue,
+        };
+        // The server may be away for a while: the kernel tells that here.
+        let Ok(length) = received else { continue };
+        let Weather { delay, back, .. } = *weather.borrow();
+        if back {
+            let (inner, datagram) = (inner.clone(), datagram[..length].to_vec());
+            under_way.spawn(async move {
+                sleep(delay).await;
+                drop(inner.send_to(&datagram, client).await);
+            });
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Silence: an end that is gone is told within 15 s whatever the path was like before, and an outage shorter than that ends nothing.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
+use tests::client::Connection;
+use tests::service::echo;
+use tests::{Hub, Path, Spoke, Weather, wait_until};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::{sleep, timeout};
+
+use super::{BOUND, agents, dials_well};
+
+/// What is promised, and what a loaded machine may add.
+const NOTICED: Duration = Duration::from_secs(15 + 5);
+const FAIR: Weather = Weather { delay: Duration::from_millis(10), there: true, back: true };
+
+/// A hub, an agent behind a path, and a service in its spoke.
+struct Site {
+    hub: Hub,
+    path: Path,
+    spoke: Spoke,
+    service: tests::Service,
+}
+
+impl Site {
+    async fn start() -> Result<Self> {
+        let hub = Hub::start().await?;
+        let path = Path::start(hub.addresses().tunnel, FAIR).await?;
+        let spoke = Spoke::of(&hub, "c1").via(path.address()).start().await?;
+        let service = echo::start().await?;
+        dials_well(&hub.client("c1")?, &service.address().to_string()).await?;
+        Ok(Self { hub, path, spoke, service })
+    }
+
+    async fn dial(&self) -> Result<Connection> {
+        Ok(self.hub.client("c1")?.dial(&self.service.address().to_string()).await?)
+    }
+}
+
+async fn echoes(connection: &mut Connection) -> Result<()> {
+    connection.write_all(b"still here").await?;
+    let mut echo = [0; 10];
+    timeout(BOUND, connection.read_exact(&mut echo)).await.context("the connection is stuck")??;
+    ensure!(&echo == b"still here");
+    Ok(())
+}
+
+/// Demands that a connection breaks; says how long that took.
+async fn breaks(mut connection: Connection) -> Result<Duration> {
+    let start = Instant::now();
+    let end = timeout(2 * BOUND, connection.read_u8()).await.context("the connection hangs")?;
+    ensure!(end.is_err(), "{end:?}");
+    Ok(start.elapsed())
+}
+
+#[tokio::test]
+async fn after_a_spike_of_the_round_trip_time_a_killed_agent_is_missed_as_soon_as_ever() -> Result<()> {
+    let mut site = Site::start().await?;
+    let mut connection = site.dial().await?;
+    site.path.set(Weather::fair(Duration::from_secs(2)));
+    for _ in 0..3 {
+        echoes(&mut connection).await?;
+    }
+    site.path.set(FAIR);
+    echoes(&mut connection).await?;
+    site.spoke.kill().await?;
+    let took = breaks(connection).await?;
+    eprintln!("the connection broke after {took:?}");
+    ensure!(took < NOTICED, "the connection hung for {took:?}");
+    agents(&site.hub, 0).await
+}
+
+#[tokio::test]
+async fn an_outage_of_thirteen_seconds_ends_nothing() -> Result<()> {
+    let site = Site::start().await?;
+    let mut connection = site.dial().await?;
+    // At different times of the keep-alive's.
+    for wait in [0, 2, 4] {
+        sleep(Duration::from_secs(wait)).await;
+        site.path.set(Weather::down());
+        sleep(Duration::from_secs(13)).await;
+        site.path.set(FAIR);
+        let start = Instant::now();
+        echoes(&mut connection).await.with_context(|| format!("{wait} s after the last"))?;
+        eprintln!("the first answer came {:?} after the outage", start.elapsed());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_path_that_leads_one_way_only_is_noticed_at_both_ends() -> Result<()> {
+    for weather in [Weather { there: false, ..FAIR }, Weather { back: false, ..FAIR }] {
+        let site = Site::start().await?;
+        let connection = site.dial().await?;
+        site.path.set(weather);
+        let start = Instant::now();
+        let took = breaks(connection).await?;
+        wait_until(BOUND, "the target to be left", async || site.service.open() == 0).await?;
+        eprintln!("{weather:?}: the hub noticed after {took:?}, the agent after {:?}", start.elapsed());
+        ensure!(start.elapsed() < NOTICED, "{weather:?}: it took {:?}", start.elapsed());
+        site.path.set(FAIR);
+        dials_well(&site.hub.client("c1")?, &site.service.address().to_string()).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_hub_that_stood_still_serves_at_once_and_leaves_nothing_hanging() -> Result<()> {
+    let site = Site::start().await?;
+    let connection = site.dial().await?;
+    site.hub.process().signal(Signal::SIGSTOP)?;
+    sleep(Duration::from_secs(20)).await;
+    site.hub.process().signal(Signal::SIGCONT)?;
+    let took = breaks(connection).await?;
+    let start = Instant::now();
+    dials_well(&site.hub.client("c1")?, &site.service.address().to_string()).await?;
+    eprintln!("what was open broke after {took:?}; a dial worked {:?} later", start.elapsed());
+    ensure!(took < Duration::from_secs(5), "what was open hung for {took:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_killed_agent_served_ends_with_its_successors_tunnel() -> Result<()> {
+    let mut site = Site::start().await?;
+    let connection = site.dial().await?;
+    site.spoke.kill().await?;
+    site.spoke.start_again().await?;
+    dials_well(&site.hub.client("c1")?, &site.service.address().to_string()).await?;
+    let took = breaks(connection).await?;
+    eprintln!("what the killed agent served broke {took:?} after its successor served");
+    ensure!(took < Duration::from_secs(5), "it hung for {took:?}");
+    agents(&site.hub, 1).await
+}
