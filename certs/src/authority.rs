@@ -152,7 +152,8 @@ fn self_signed(key: &PrivateKey) -> Result<Certificate, IssueError> {
     // badly signed where it is only foreign.
     let fingerprint = key.fingerprint().to_string();
     let short: String = fingerprint.trim_start_matches("sha256:").chars().take(16).collect();
-    let mut params = params(&format!("cluster-proxy hub CA {short}"), Dates::new(now, CA_VALIDITY, now + CA_VALIDITY))?;
+    let mut params =
+        params(&format!("cluster-proxy hub CA {short}"), Dates::of_hub(now, CA_VALIDITY, now + CA_VALIDITY))?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
     params.self_signed(key.pair()).map_err(IssueError::Sign)

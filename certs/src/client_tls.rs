@@ -5,13 +5,16 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use rustls::{
     ClientConfig, SignatureScheme,
-    client::{ResolvesClientCert, Resumption},
+    client::{ResolvesClientCert, Resumption, WebPkiServerVerifier},
     pki_types::{CertificateDer, PrivateKeyDer},
     sign::CertifiedKey,
     version::TLS13,
 };
 
-use crate::server_tls::{TlsError, provider, root_store};
+use crate::{
+    clock::Dated,
+    server_tls::{TlsError, provider, root_store},
+};
 
 /// A client's side of TLS: TLS 1.3 only, the hub verified under the roots, nothing resumed.
 #[derive(Clone, Debug)]
@@ -36,10 +39,13 @@ impl ClientTls {
 
     /// A configuration that follows every later [`Self::swap`].
     pub fn config(&self, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
+        let verifier = WebPkiServerVerifier::builder_with_provider(root_store(&self.roots)?, provider());
+        let verifier = Dated(verifier.build().map_err(TlsError::Verifier)?);
         let mut config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13])
             .map_err(TlsError::Roots)?
-            .with_root_certificates(root_store(&self.roots)?)
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
             .with_client_cert_resolver(self.certificate.clone());
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         config.resumption = Resumption::disabled();

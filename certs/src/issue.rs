@@ -22,8 +22,11 @@ use crate::{
     server_tls::ServerCredentials,
 };
 
-/// Clocks of hub and spoke differ.
+/// Clocks of hubs differ, which verify the clients' certificates.
 const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
+
+/// The hub's own certificates are verified by the clocks of others: they may be a day slow.
+pub(crate) const SERVER_SKEW: Duration = Duration::from_secs(24 * 3600);
 
 /// When a certificate is valid, in whole seconds as certificates have it.
 #[derive(Clone, Copy, Debug)]
@@ -83,7 +86,7 @@ impl Authority {
     /// A hub's key and certificate for `names` (DNS names and addresses), beside [`HUB_SERVER_NAME`], `localhost` and
     /// the loopback addresses.
     pub fn issue_server(&self, names: &[String], validity: Duration) -> Result<ServerCredentials, IssueError> {
-        let params = server_params(names, Dates::new(SystemTime::now(), validity, self.not_after()))?;
+        let params = server_params(names, Dates::of_hub(SystemTime::now(), validity, self.not_after()))?;
         let key = PrivateKey::generate();
         let leaf = self.sign(&params, key.pair())?;
         Ok(ServerCredentials::new(vec![leaf.der().clone(), self.certificate().clone()], key.to_der()))
@@ -125,8 +128,17 @@ pub fn ends_at(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
 impl Dates {
     /// From a little before `now` until `validity` after it, but never beyond `limit`.
     pub(crate) fn new(now: SystemTime, validity: Duration, limit: SystemTime) -> Self {
+        Self::skewed(now, validity, limit, CLOCK_SKEW)
+    }
+
+    /// As [`Self::new`], for what others verify.
+    pub(crate) fn of_hub(now: SystemTime, validity: Duration, limit: SystemTime) -> Self {
+        Self::skewed(now, validity, limit, SERVER_SKEW)
+    }
+
+    fn skewed(now: SystemTime, validity: Duration, limit: SystemTime, skew: Duration) -> Self {
         let not_after = now.checked_add(validity).map_or(limit, |end| end.min(limit));
-        let not_before = now.checked_sub(CLOCK_SKEW).unwrap_or(SystemTime::UNIX_EPOCH).min(not_after);
+        let not_before = now.checked_sub(skew).unwrap_or(SystemTime::UNIX_EPOCH).min(not_after);
         Self { not_before: whole_seconds(not_before), not_after: whole_seconds(not_after) }
     }
 }

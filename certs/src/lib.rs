@@ -12,6 +12,7 @@
 
 mod authority;
 mod client_tls;
+mod clock;
 mod credentials;
 mod file;
 #[cfg(test)]
@@ -28,6 +29,7 @@ mod server_tls;
 
 pub use authority::{Authority, AuthorityError, HUB_SERVER_NAME, TRUST_DOMAIN};
 pub use client_tls::ClientTls;
+pub use clock::{WrongClock, shown as shown_time, span as shown_span};
 pub use credentials::{Credentials, CredentialsError, HubEntry};
 pub use file::{guard_folder, guard_secret, write_public, write_secret};
 pub use identity::{Identity, IdentityError};

@@ -16,6 +16,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{
     authority::HUB_SERVER_NAME,
+    clock,
     pin::{KeyFingerprint, Pin},
     server_tls::{provider, root_store},
 };
@@ -112,12 +113,11 @@ impl PinnedVerifier {
     }
 }
 
-impl ServerCertVerifier for PinnedVerifier {
-    fn verify_server_cert(
+impl PinnedVerifier {
+    fn verify(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
@@ -129,6 +129,19 @@ impl ServerCertVerifier for PinnedVerifier {
             .map_err(|_| CertificateError::BadEncoding)?;
         let name = ServerName::try_from(HUB_SERVER_NAME).expect("the constant is a DNS name");
         verifier.verify_server_cert(leaf, intermediates, &name, ocsp, now)
+    }
+}
+
+impl ServerCertVerifier for PinnedVerifier {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        clock::verify_at(leaf, now, |at| self.verify(leaf, intermediates, ocsp, at))
     }
 
     fn verify_tls12_signature(

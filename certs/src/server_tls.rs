@@ -18,6 +18,8 @@ use rustls::{
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::{Identity, clock};
+
 /// A hub's certificate chain (leaf first, then the CA, by which a joiner checks its pin) and the leaf's key.
 pub struct ServerCredentials {
     chain: Vec<CertificateDer<'static>>,
@@ -45,7 +47,7 @@ pub enum TlsError {
     Roots(#[source] rustls::Error),
     #[error("there are no roots to verify the other side under; give at least one CA certificate")]
     NoRoots,
-    #[error("the roots cannot verify client certificates")]
+    #[error("the roots cannot verify certificates")]
     Verifier(#[source] rustls::server::VerifierBuilderError),
 }
 
@@ -93,10 +95,20 @@ impl ServerTls {
     /// Nothing is resumed: a resumed session skips the verification of the client's certificate, so that one that has
     /// expired or whose CA is gone would come back. No early data: it can be replayed.
     pub fn config(&self, alpn: &[&[u8]]) -> Arc<ServerConfig> {
+        self.config_with(alpn, self.verifier.clone())
+    }
+
+    /// As [`Self::config`], for a port where an agent may also show a certificate that has ended: who it is stands, and the
+    /// handshake proves that it holds the key. Whether that counts is for the caller to decide.
+    pub fn config_for_ended_agents(&self, alpn: &[&[u8]]) -> Arc<ServerConfig> {
+        self.config_with(alpn, Arc::new(EndedAgents(self.verifier.clone())))
+    }
+
+    fn config_with(&self, alpn: &[&[u8]], verifier: Arc<dyn ClientCertVerifier>) -> Arc<ServerConfig> {
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13])
             .expect("the provider's suites are those of TLS 1.3")
-            .with_client_cert_verifier(self.verifier.clone())
+            .with_client_cert_verifier(verifier)
             .with_cert_resolver(self.certificate.clone());
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -189,6 +201,61 @@ impl ClientCertVerifier for Verifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.load().supported_verify_schemes()
+    }
+}
+
+/// As [`Verifier`], but an agent's certificate may have ended: it is verified in everything else as on its last second.
+#[derive(Debug)]
+struct EndedAgents(Arc<Verifier>);
+
+impl ClientCertVerifier for EndedAgents {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.0.client_auth_mandatory()
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let verified = self.0.verify_client_cert(leaf, intermediates, now);
+        let ended = matches!(
+            verified,
+            Err(rustls::Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }))
+        );
+        match clock::end(leaf) {
+            Some(end) if ended && matches!(Identity::from_certificate(leaf), Ok(Identity::Agent { .. })) => {
+                self.0.verify_client_cert(leaf, intermediates, end)
+            }
+            _ => verified,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, leaf, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, leaf, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
     }
 }
 

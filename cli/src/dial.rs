@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use certs::HUB_SERVER_NAME;
+use certs::{HUB_SERVER_NAME, WrongClock};
 use rustls::{ClientConfig, pki_types::ServerName};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{net::TcpStream, time::timeout};
@@ -27,6 +27,8 @@ pub(crate) enum DialError {
     TimedOut { address: String },
     #[error("the hub at {address} broke off the TLS handshake")]
     Handshake { address: String, source: io::Error },
+    #[error("the hub at {address} is the right one, at another time")]
+    WrongClock { address: String, source: io::Error },
     #[error("what answers at {address} is not the hub of these credentials")]
     NotTheHub { address: String, source: io::Error },
 }
@@ -57,6 +59,9 @@ fn prepare(tcp: &TcpStream) -> io::Result<()> {
 
 fn handshake_error(address: &str, source: io::Error) -> DialError {
     let address = address.into();
+    if WrongClock::find(&source).is_some() {
+        return DialError::WrongClock { address, source };
+    }
     match rustls_error(&source) {
         Some(rustls::Error::InvalidCertificate(_) | rustls::Error::InvalidMessage(_)) => {
             DialError::NotTheHub { address, source }
@@ -94,7 +99,7 @@ impl DialError {
         match self {
             Self::Connect { .. } | Self::TimedOut { .. } => true,
             Self::Handshake { source, .. } => !is_refused_certificate(source),
-            Self::NotTheHub { .. } => false,
+            Self::NotTheHub { .. } | Self::WrongClock { .. } => false,
         }
     }
 }
@@ -106,6 +111,9 @@ impl From<DialError> for Failure {
                 Exit::NotAllowed,
                 "check the addresses in the credentials' hub.toml, or ask an administrator for new credentials",
             ),
+            DialError::WrongClock { .. } => {
+                (Exit::Unavailable, "compare 'date -u' on both machines; where the hub's was wrong, restart it")
+            }
             DialError::Handshake { source, .. } if is_refused_certificate(source) => (
                 Exit::NotAllowed,
                 "ask an administrator for new credentials ('cluster-proxy user renew NAME', or 'user token create NAME --name TOKEN')",

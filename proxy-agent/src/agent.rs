@@ -112,6 +112,7 @@ impl Agent {
             streams: Arc::new(streams),
             status: Arc::new(Status::new(&hubs)),
             metrics,
+            reached: Arc::default(),
             instance: format!("{:032x}", rand::random::<u128>()),
             exports: exported,
             tunnel,

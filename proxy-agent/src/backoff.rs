@@ -10,8 +10,11 @@ const BASE: Duration = Duration::from_millis(100);
 /// loses them at once must not be dialled in a tight loop.
 const STABLE: Duration = Duration::from_secs(10);
 
-/// Between two attempts at a hub that has said no. Nothing but an administrator changes its mind.
+/// Between two attempts at a hub that has said no: somebody here has to do something first.
 const REFUSED: Duration = Duration::from_secs(20);
+
+/// The same where an administrator of the hub decides, after whose word the agent is to be back within 5 s.
+const UNDECIDED: Duration = Duration::from_secs(4);
 
 /// What the length of an outage makes of the pace.
 struct Phase {
@@ -51,9 +54,10 @@ impl Backoff {
     }
 
     /// How long to wait after the hub has refused this agent: never less than half of the bound.
-    pub(crate) fn refused(&mut self, random: f64) -> Duration {
+    pub(crate) fn refused(&mut self, decided_at_the_hub: bool, random: f64) -> Duration {
         self.failures = self.failures.saturating_add(1);
-        REFUSED.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
+        let bound = if decided_at_the_hub { UNDECIDED } else { REFUSED };
+        bound.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
     }
 
     /// A tunnel has ended after `life`; returns whether it counts as having worked, which ends the outage.
@@ -135,9 +139,11 @@ mod tests {
         }
 
         #[test]
-        fn a_refused_agent_waits_at_least_ten_seconds(failures: u32, random in 0.0..1.0_f64) {
-            let delay = Backoff { failures }.refused(random);
+        fn a_refused_agent_waits_at_least_half_of_its_bound(failures: u32, random in 0.0..1.0_f64) {
+            let delay = Backoff { failures }.refused(false, random);
             prop_assert!(delay >= Duration::from_secs(10) && delay <= REFUSED);
+            let delay = Backoff { failures }.refused(true, random);
+            prop_assert!(delay >= Duration::from_secs(2) && delay <= UNDECIDED);
         }
     }
 }

@@ -1,8 +1,12 @@
 //! One attempt to open a connection to a hub, and what to do about one that failed.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use certs::HUB_SERVER_NAME;
+use certs::{HUB_SERVER_NAME, WrongClock, shown_span, shown_time};
 use tokio::time::{Instant, timeout_at};
 use tunnel::{
     AgentControl, AgentTunnel, CloseReason, Connection, ControlError, EstablishError, Hello, Loss, TunnelMemory,
@@ -123,13 +127,44 @@ impl Refused {
                 | CloseReason::Other(_) => return None,
             },
             Loss::CertificateRefused(_) => (JOIN, "certificate_refused"),
+            // As below: what `certs::WrongClock` says about the hub's certificate.
+            Loss::Transport(text) if text.contains(WrongClock::SAYS) => {
+                ("compare 'date -u' on both machines; the agent comes back by itself", "wrong_clock")
+            }
             // What rustls says about the hub's certificate; quinn hands it on as a text.
             Loss::Transport(text) if text.contains("invalid peer certificate") => {
                 ("this is not the hub that the agent has joined; check --hub, or join this one", "hub_not_trusted")
             }
             Loss::Transport(_) | Loss::TimedOut | Loss::Forgotten | Loss::ClosedHere => return None,
         };
-        Some(Self { why: loss.to_string(), remedy, label })
+        let said = loss.to_string();
+        // Without the words of QUIC and TLS around it.
+        let why = said.find(WrongClock::SAYS).map_or(said.as_str(), |at| said[at..].trim_end_matches(')'));
+        Some(Self { why: why.to_owned(), remedy, label })
+    }
+
+    /// What it means where the hub holds a certificate for ended that by this machine's clock, `now`, goes on until `end`.
+    pub(crate) fn at(self, now: SystemTime, end: SystemTime) -> Self {
+        let Ok(left) = end.duration_since(now) else { return self };
+        if self.why != Loss::CertificateRefused("certificate expired").to_string() {
+            return self;
+        }
+        Self {
+            why: format!(
+                "{}: here it is {}, and the certificate ends at {}; the hub's clock is at least {} ahead",
+                WrongClock::SAYS,
+                shown_time(now),
+                shown_time(end),
+                shown_span(left)
+            ),
+            remedy: "compare 'date -u' on both machines; the agent comes back by itself",
+            label: "wrong_clock",
+        }
+    }
+
+    /// An administrator at the hub alone can change its mind, and the agent is to be back soon then.
+    pub(crate) fn is_decided_at_the_hub(&self) -> bool {
+        matches!(self.label, "denied" | "not_accepted")
     }
 }
 
@@ -147,6 +182,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_certificate_that_has_not_ended_here_tells_of_a_wrong_clock() {
+        let (now, hour) = (SystemTime::UNIX_EPOCH + Duration::from_secs(86_400), Duration::from_secs(3600));
+        let refused = |alert| Refused::of(&Loss::CertificateRefused(alert)).unwrap();
+        let wrong = refused("certificate expired").at(now, now + 50 * hour);
+        assert_eq!(wrong.label, "wrong_clock");
+        for part in ["1970-01-02T00:00:00Z", "1970-01-04T02:00:00Z", "2 days ahead"] {
+            assert!(wrong.why.contains(part), "{}", wrong.why);
+        }
+        assert_eq!(refused("certificate expired").at(now, now - hour).label, "certificate_refused");
+        assert_eq!(refused("bad certificate").at(now, now + hour).label, "certificate_refused");
+    }
+
+    #[test]
     fn a_hubs_no_is_told_from_what_passes() {
         let closed = |reason| Loss::Closed { reason, text: "because".into() };
         for (loss, label) in [
@@ -157,6 +205,7 @@ mod tests {
             (closed(CloseReason::WrongIdentity), Some("wrong_identity")),
             (Loss::CertificateRefused("certificate expired"), Some("certificate_refused")),
             (Loss::Transport("invalid peer certificate: UnknownIssuer".into()), Some("hub_not_trusted")),
+            (Loss::Transport(format!("invalid peer certificate: {}", WrongClock::SAYS)), Some("wrong_clock")),
             (closed(CloseReason::HubStopping), None),
             (closed(CloseReason::Overloaded), None),
             (closed(CloseReason::Other(4711)), None),

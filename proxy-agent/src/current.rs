@@ -48,7 +48,9 @@ impl CurrentIdentity {
         let identity = Identity::load(&state)?;
         metrics.certificate_ends(identity.validity().end());
         if identity.validity().not_after <= SystemTime::now() {
-            tracing::warn!("the agent's certificate has ended; the hub will ask for 'proxy-agent join'");
+            tracing::warn!(
+                "the agent's certificate has ended; a hub that renews such ones (--ended-agents) gives it a new one, another asks for 'proxy-agent join'"
+            );
         }
         Ok(Self { state, identity: watch::Sender::new(Arc::new(identity)), asked: Mutex::new(None), metrics })
     }

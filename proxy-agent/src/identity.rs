@@ -22,10 +22,14 @@ pub(crate) struct Identity {
     validity: Validity,
 }
 
+/// Twice as long as until the next look.
+const LAST_MINUTE: Duration = Duration::from_secs(60);
+
 /// When a certificate can be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Validity {
-    pub(crate) not_before: SystemTime,
+    /// When the hub issued it.
+    pub(crate) issued: SystemTime,
     pub(crate) not_after: SystemTime,
 }
 
@@ -104,18 +108,19 @@ impl Identity {
 impl Validity {
     /// Of a certificate; `None` when it cannot be decoded.
     pub(crate) fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let issued = certs::issued_at(certificate)?;
         let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
         let validity = certificate.validity();
-        Some(Self {
-            not_before: unix_time(validity.not_before.timestamp())?,
-            not_after: unix_time(validity.not_after.timestamp())?,
-        })
+        Some(Self { issued, not_after: unix_time(validity.not_after.timestamp())? })
     }
 
-    /// Two thirds of its life are over: a third is left to find a hub that renews it.
+    /// Two thirds of its life are over: a third is left to find a hub that renews it. In its last minute that is late.
     pub(crate) fn should_renew(&self, now: SystemTime) -> bool {
-        let life = self.not_after.duration_since(self.not_before).unwrap_or_default();
-        now.duration_since(self.not_before).is_ok_and(|age| age >= life.mul_f64(2.0 / 3.0))
+        if now + LAST_MINUTE >= self.not_after {
+            return true;
+        }
+        let life = self.not_after.duration_since(self.issued).unwrap_or_default();
+        now.duration_since(self.issued).is_ok_and(|age| age >= life.mul_f64(2.0 / 3.0))
     }
 
     /// When it ends, as a Unix time in seconds.
@@ -208,10 +213,10 @@ mod tests {
 
     #[test]
     fn a_certificate_is_renewed_at_two_thirds_of_its_life() {
-        let not_before = SystemTime::UNIX_EPOCH;
-        let validity = Validity { not_before, not_after: not_before + 3 * DAY };
+        let issued = SystemTime::UNIX_EPOCH;
+        let validity = Validity { issued, not_after: issued + 3 * DAY };
         for (age, due) in [(0, false), (47, false), (48, true), (100, true)] {
-            assert_eq!(validity.should_renew(not_before + Duration::from_secs(age * 3600)), due, "{age}");
+            assert_eq!(validity.should_renew(issued + Duration::from_secs(age * 3600)), due, "{age}");
         }
     }
 }

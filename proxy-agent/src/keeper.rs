@@ -1,12 +1,15 @@
 //! Keeps one hub address connected: attempt, serve, wait, again; until the agent stops.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use logging::chain;
-use tokio::{sync::watch, time::Instant};
+use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span};
-use tunnel::{AgentControl, AgentTunnel, Export, Hello};
+use tunnel::{AgentControl, AgentTunnel, CloseReason, Export, Hello};
 
 use crate::{
     backoff::{Backoff, attempt_limit},
@@ -14,6 +17,7 @@ use crate::{
     current::CurrentIdentity,
     hub::HubAddress,
     metrics::{CONNECTED, Metrics},
+    reached::{Reached, Sole},
     resolve::Resolver,
     session::{Session, SessionEnd},
     status::{HubState, Status},
@@ -23,6 +27,9 @@ use crate::{
 /// Different failures that are told of one outage. Beyond it they come and go, and say nothing new.
 const FAILURES_TOLD: usize = 8;
 
+/// How long the hub may take to hear that a tunnel is one too many.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// What every hub's keeper uses.
 #[derive(Clone, Debug)]
 pub(crate) struct Keeper {
@@ -31,6 +38,7 @@ pub(crate) struct Keeper {
     pub(crate) streams: Arc<Streams>,
     pub(crate) status: Arc<Status>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) reached: Arc<Reached>,
     /// Random at each start of the agent.
     pub(crate) instance: String,
     /// What the agent exports now.
@@ -48,6 +56,7 @@ struct Told(Vec<String>);
 struct Connected {
     tunnel: AgentTunnel,
     control: AgentControl,
+    server_id: String,
     /// Has seen what the hub was told.
     exports: watch::Receiver<Arc<[Export]>>,
 }
@@ -57,7 +66,7 @@ enum Wait {
     /// The usual back-off.
     Failed,
     /// The hub has said no.
-    Refused,
+    Refused(Refused),
     /// Nothing was wrong.
     None,
     /// There is no next attempt.
@@ -74,30 +83,63 @@ impl Keeper {
     async fn keep_connected(&self, hub: &HubAddress) {
         let (mut backoff, mut told) = (Backoff::default(), Told::default());
         let mut down_since = Instant::now();
-        loop {
+        // Tunnels of hubs that drain: they serve what is open while another hub is looked for.
+        let mut leaving = JoinSet::new();
+        while !self.drain.is_cancelled() {
             let attempt = self.attempt(hub, attempt_limit(down_since.elapsed()));
-            let Some(attempt) = self.drain.run_until_cancelled(attempt).await else { return };
+            let attempt = tokio::select! {
+                attempt = attempt => attempt,
+                () = self.drain.cancelled() => break,
+                // The hub has gone at last: who comes after it is asked anew, at once.
+                Some(_) = leaving.join_next() => {
+                    backoff = Backoff::default();
+                    continue;
+                }
+            };
             let wait = match attempt {
                 Ok(connected) => {
+                    let Some(sole) = self.sole(hub, &connected).await else {
+                        (backoff, down_since, told) = (Backoff::default(), Instant::now(), Told::default());
+                        continue;
+                    };
                     let up_since = Instant::now();
-                    let end = self.serve(hub, connected).await;
-                    if backoff.ended(up_since.elapsed()) {
-                        (down_since, told) = (Instant::now(), Told::default());
+                    let hub_drains = CancellationToken::new();
+                    let session = self.session(hub, &connected, hub_drains.clone());
+                    let mut session = Box::pin(async move {
+                        let _sole = sole;
+                        session.serve(connected.control).await
+                    });
+                    let end = tokio::select! {
+                        end = &mut session => Some(end),
+                        () = hub_drains.cancelled(), if !self.drain.is_cancelled() => None,
+                    };
+                    if backoff.ended(up_since.elapsed()) || end.is_none() {
+                        (backoff, down_since, told) = (Backoff::default(), Instant::now(), Told::default());
                     }
-                    self.ended(hub, &end, &mut told)
+                    match end {
+                        Some(end) => self.ended(hub, &end, &mut told),
+                        None => {
+                            leaving.spawn(session.in_current_span());
+                            Wait::Failed
+                        }
+                    }
                 }
                 Err(error) => self.failed(hub, &error, &mut told),
             };
             let delay = match wait {
                 Wait::Failed => backoff.failed(down_since.elapsed(), rand::random()),
-                Wait::Refused => backoff.refused(rand::random()),
+                Wait::Refused(refused) => backoff.refused(refused.is_decided_at_the_hub(), rand::random()),
                 Wait::None => Duration::ZERO,
-                Wait::Stopped => return,
+                Wait::Stopped => break,
             };
-            if self.drain.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {
-                return;
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                () = self.drain.cancelled() => {}
+                Some(_) = leaving.join_next() => backoff = Backoff::default(),
             }
         }
+        // They end with the agent.
+        while leaving.join_next().await.is_some() {}
     }
 
     async fn attempt(&self, hub: &HubAddress, limit: Duration) -> Result<Connected, ConnectError> {
@@ -109,6 +151,7 @@ impl Keeper {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             capabilities: Vec::new(),
             instance: self.instance.clone(),
+            clock: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs(),
         };
         let left = deadline.saturating_duration_since(Instant::now());
         let (tunnel, control, welcome) = establish(connection, hub, hello, self.tunnel.memory, left).await?;
@@ -118,31 +161,44 @@ impl Keeper {
             version = welcome.version,
             "tunnel is up"
         );
-        Ok(Connected { tunnel, control, exports })
+        Ok(Connected { tunnel, control, server_id: welcome.server_id, exports })
     }
 
-    async fn serve(&self, hub: &HubAddress, connected: Connected) -> SessionEnd {
-        let Connected { tunnel, control, exports } = connected;
+    /// The place of the only tunnel to that hub. `None` after another address has had it for a while, or the agent drains.
+    async fn sole(&self, hub: &HubAddress, connected: &Connected) -> Option<Sole> {
+        let freed = match self.reached.take(&connected.server_id) {
+            Ok(sole) => return Some(sole),
+            Err(freed) => freed,
+        };
+        tracing::info!("this is another address of a hub that has a tunnel; standing by");
+        self.metrics.connect_ended(CONNECTED);
+        self.metrics.set_connected(hub, false);
+        self.status.set(hub, HubState::Standby);
+        connected.tunnel.close(CloseReason::Done, "another address has the tunnel", CLOSE_TIMEOUT).await;
+        self.drain.run_until_cancelled(freed.cancelled()).await;
+        None
+    }
+
+    fn session(&self, hub: &HubAddress, connected: &Connected, hub_drains: CancellationToken) -> Session {
         self.metrics.connect_ended(CONNECTED);
         self.metrics.set_connected(hub, true);
         self.status.set(hub, HubState::Ready);
-        let session = Session {
+        Session {
             hub: hub.clone(),
-            tunnel,
-            exports,
+            tunnel: connected.tunnel.clone(),
+            exports: connected.exports.clone(),
             streams: self.streams.clone(),
             identity: self.identity.clone(),
             status: self.status.clone(),
             metrics: self.metrics.clone(),
+            hub_drains,
             drain: self.drain.clone(),
             end: self.end.clone(),
-        };
-        let end = session.serve(control).await;
-        self.metrics.set_connected(hub, false);
-        end
+        }
     }
 
     fn ended(&self, hub: &HubAddress, end: &SessionEnd, told: &mut Told) -> Wait {
+        self.metrics.set_connected(hub, false);
         let loss = match end {
             SessionEnd::Stopped => return Wait::Stopped,
             SessionEnd::IdentityChanged => {
@@ -156,7 +212,7 @@ impl Keeper {
         match Refused::of(loss) {
             Some(refused) => {
                 told.refused(&refused);
-                Wait::Refused
+                Wait::Refused(refused)
             }
             None => {
                 tracing::warn!(reason = %loss, "tunnel lost; connecting again");
@@ -167,12 +223,15 @@ impl Keeper {
 
     fn failed(&self, hub: &HubAddress, error: &ConnectError, told: &mut Told) -> Wait {
         self.metrics.connect_ended(error.label());
+        self.metrics.set_connected(hub, false);
         let chain = chain(error);
         self.status.set(hub, HubState::Failed(chain.clone()));
         match error.refused() {
             Some(refused) => {
+                let refused = refused.at(SystemTime::now(), self.identity.get().validity().not_after);
+                self.status.set(hub, HubState::Failed(refused.why.clone()));
                 told.refused(&refused);
-                Wait::Refused
+                Wait::Refused(refused)
             }
             None => {
                 if told.is_new(&chain) {

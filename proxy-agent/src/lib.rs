@@ -18,6 +18,7 @@ mod metrics;
 pub mod policy;
 pub mod progress;
 mod race;
+mod reached;
 mod resolve;
 mod service_tls;
 mod session;

@@ -37,6 +37,8 @@ pub(crate) struct Session {
     pub(crate) identity: Arc<CurrentIdentity>,
     pub(crate) status: Arc<Status>,
     pub(crate) metrics: Arc<Metrics>,
+    /// Cancelled here when the hub drains.
+    pub(crate) hub_drains: CancellationToken,
     /// Cancelled when the agent drains: the hub is told.
     pub(crate) drain: CancellationToken,
     /// Cancelled when the agent ends: the tunnel is closed.
@@ -121,6 +123,7 @@ impl Session {
             HubMessage::Drain(Drain {}) => {
                 tracing::info!("the hub is about to stop");
                 self.status.set(&self.hub, HubState::HubDraining);
+                self.hub_drains.cancel();
             }
             // Said before the session began.
             HubMessage::Welcome(_) => {}

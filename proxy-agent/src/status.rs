@@ -19,6 +19,8 @@ pub(crate) enum HubState {
     Connecting,
     /// The tunnel is up.
     Ready,
+    /// Another address of the same hub has the tunnel.
+    Standby,
     /// The hub has said that it will stop: the tunnel serves what is open.
     HubDraining,
     /// Why there is no tunnel.
@@ -52,6 +54,7 @@ impl Status {
         for (hub, state) in hubs.iter() {
             let why = match state {
                 HubState::Connecting | HubState::Ready => "connecting",
+                HubState::Standby => "standing by for another address of the same hub",
                 HubState::HubDraining => "the hub is stopping",
                 HubState::Failed(why) => why,
             };

@@ -8,18 +8,20 @@ use std::{
 
 use certs::{AgentName, ClusterName, Identity, KeyFingerprint};
 use jiff::Timestamp;
-use registry::{AgentRefusal, ClusterError, Registry};
+use registry::{ClusterError, Registry};
 use rustls::pki_types::CertificateDer;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, info_span};
 use tunnel::{
     AgentMessage, CloseReason, Connection, Drain, EstablishError, Export, HandshakeError, HubControl, HubMessage,
-    HubTunnel, Incoming, Listener, Loss, Protocol, Renew, Renewed, TunnelMemory, Welcome,
+    HubTunnel, Incoming, Listener, Protocol, Renew, Renewed, TunnelMemory, Welcome,
 };
 
 use crate::{
     authorities::Authorities,
     client::Peer,
+    clock,
+    closing::{close_label, close_reason, loss_label},
     exports::{Exporter, Exports},
     joins::Joins,
     lobby::{Guest, Lobby, Size},
@@ -69,9 +71,6 @@ const EXPORTS: Rate = Rate { every: Duration::from_secs(2), burst: 5 };
 /// known what it is.
 const MESSAGES: Rate = Rate { every: Duration::from_millis(100), burst: 50 };
 
-/// An agent's certificate lives this long and is renewed at two thirds of it.
-pub(crate) const AGENT_VALIDITY: Duration = Duration::from_secs(30 * 24 * 3600);
-
 /// After a start, agents are back within this (an agent notices a lost hub after 12 s).
 const ABSENCE: Duration = Duration::from_secs(15);
 
@@ -86,6 +85,8 @@ pub(crate) struct Agents {
     pub(crate) recorder: Recorder,
     pub(crate) joins: Joins,
     pub(crate) server_id: String,
+    /// How long an agent's certificate lives; it is renewed at two thirds of it.
+    pub(crate) lifetime: Duration,
     /// What one tunnel may hold.
     pub(crate) memory: TunnelMemory,
     /// Handshakes under way.
@@ -94,7 +95,7 @@ pub(crate) struct Agents {
     pub(crate) held: Arc<Lobby<Agent>>,
     pub(crate) habits: Habits,
     pub(crate) tasks: TaskTracker,
-    /// Cancelled when the hub begins to stop: agents are told to drain.
+    /// Cancelled when another hub serves, or this one ends: agents are told, and new ones are the other's.
     pub(crate) drain: CancellationToken,
 }
 
@@ -155,6 +156,11 @@ impl Agents {
             tokio::select! {
                 incoming = listener.accept() => {
                     let Some(incoming) = incoming else { return };
+                    if self.drain.is_cancelled() {
+                        // It asks again, and comes to the next hub.
+                        incoming.ignore();
+                        continue;
+                    }
                     if !incoming.validated() && self.handshakes.guests() >= HANDSHAKES_UNVERIFIED {
                         incoming.retry();
                         continue;
@@ -270,6 +276,11 @@ impl Agents {
                 return None;
             }
         };
+        if let Some(differs) = clock::difference(hello.clock)
+            && let Some(left_out) = self.habits.agents.next(&agent)
+        {
+            tracing::warn!(cluster = %known.cluster, agent = %known.agent, left_out, "{differs}");
+        }
         let registered = self.tunnels.register(Joining {
             cluster: known.cluster.clone(),
             agent: known.agent.clone(),
@@ -369,8 +380,10 @@ impl Agents {
         let Known { cluster, agent, .. } = known;
         let available = || self.tunnels.summary(cluster).tunnels > 0;
         let recorded = self.registry.record_seen(cluster, agent, version, available, Timestamp::now()).await;
-        // A cluster that was deleted meanwhile needs no record.
-        if let Err(error @ ClusterError::Store { .. }) = recorded {
+        // A cluster that was deleted meanwhile needs no record, and what is written at a hub's end is the next hub's.
+        if let Err(error @ ClusterError::Store { .. }) = recorded
+            && !self.drain.is_cancelled()
+        {
             tracing::warn!(cluster = %known.cluster, error = &error as &dyn std::error::Error, "cannot record");
         }
     }
@@ -434,7 +447,7 @@ impl Agents {
             tracing::warn!(cluster = %known.cluster, agent = %known.agent, same_key, "refused to renew a certificate");
             return;
         }
-        match self.authorities.current().issue_agent(&renew.csr, &known.cluster, &known.agent, AGENT_VALIDITY) {
+        match self.authorities.current().issue_agent(&renew.csr, &known.cluster, &known.agent, self.lifetime) {
             Ok(issued) => {
                 tracing::info!(cluster = %known.cluster, agent = %known.agent, "renewed a certificate");
                 // A tunnel that is gone asks again on the next.
@@ -473,42 +486,4 @@ impl Agents {
 pub(crate) fn version(said: &str) -> String {
     const LONGEST: usize = 64;
     said.chars().filter(char::is_ascii_graphic).take(LONGEST).collect()
-}
-
-fn close_reason(refusal: &AgentRefusal) -> CloseReason {
-    match refusal {
-        AgentRefusal::UnknownCluster { .. } => CloseReason::UnknownCluster,
-        AgentRefusal::NotAccepted { .. } | AgentRefusal::AgentNotAccepted { .. } => CloseReason::NotAccepted,
-        AgentRefusal::Denied { .. } | AgentRefusal::AgentDenied { .. } => CloseReason::Denied,
-        AgentRefusal::UnknownAgent { .. } | AgentRefusal::OtherKey { .. } => CloseReason::UnknownAgent,
-    }
-}
-
-fn close_label(reason: CloseReason) -> &'static str {
-    match reason {
-        CloseReason::Done => "done",
-        CloseReason::HubStopping => "hub_stopping",
-        CloseReason::AgentStopping => "agent_stopping",
-        CloseReason::WrongIdentity => "wrong_identity",
-        CloseReason::UnknownCluster => "unknown_cluster",
-        CloseReason::NotAccepted => "not_accepted",
-        CloseReason::Denied => "denied",
-        CloseReason::UnknownAgent => "unknown_agent",
-        CloseReason::ProtocolError => "protocol_error",
-        CloseReason::Overloaded => "overloaded",
-        CloseReason::DeadlineExceeded => "deadline_exceeded",
-        CloseReason::Other(_) => "other",
-    }
-}
-
-/// A lost connection's reason as a label.
-fn loss_label(loss: &Loss) -> &'static str {
-    match loss {
-        Loss::Closed { reason, .. } => close_label(*reason),
-        Loss::CertificateRefused(_) => "certificate_refused",
-        Loss::TimedOut => "timed_out",
-        Loss::Forgotten => "forgotten",
-        Loss::ClosedHere => "closed_here",
-        Loss::Transport(_) => "transport",
-    }
 }

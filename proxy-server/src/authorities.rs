@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use crate::config::EndedAgents;
 use arc_swap::ArcSwap;
 use certs::{Authority, AuthorityError, HUB_SERVER_NAME, IssueError, Reload, ServerTls, TlsError};
 
@@ -55,6 +56,14 @@ impl Authorities {
     /// TLS for a listener; follows every change.
     pub(crate) fn tls(&self, alpn: &[&[u8]]) -> Arc<rustls::ServerConfig> {
         self.tls.config(alpn)
+    }
+
+    /// The same for the agents' port, where certificates of agents that have ended may be let through.
+    pub(crate) fn agents_tls(&self, alpn: &[&[u8]], ended: EndedAgents) -> Arc<rustls::ServerConfig> {
+        match ended {
+            EndedAgents::Renew => self.tls.config_for_ended_agents(alpn),
+            EndedAgents::Refuse => self.tls.config(alpn),
+        }
     }
 
     /// Renews and reloads for ever.

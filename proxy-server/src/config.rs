@@ -27,11 +27,14 @@ mod words;
 
 pub use self::record::{AuditFailure, AuditTo};
 use self::store::StoreSettings;
-pub use self::words::{Plaintext, ServiceUrls};
+pub use self::words::{EndedAgents, Plaintext, ServiceUrls};
 pub use crate::limits::Caps;
 
 /// Exit code of a wrong command line or configuration (sysexits.h).
 pub const EX_USAGE: u8 = 64;
+
+/// An agent looks every thirty seconds whether its certificate is to be renewed.
+const LEAST_LIFE: Duration = Duration::from_secs(60);
 
 /// Everything that a hub needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +66,9 @@ pub struct Config {
     pub head_timeout: Duration,
     /// How long connections may go on once the hub is told to stop.
     pub drain_timeout: Duration,
+    /// How long an agent's certificate lives.
+    pub agent_lifetime: Duration,
+    pub ended_agents: EndedAgents,
     pub log_format: LogFormat,
     pub audit: AuditTo,
     pub audit_failure: AuditFailure,
@@ -176,6 +182,12 @@ struct Settings {
     /// How long connections may go on once the hub is told to stop [default: 30s]
     #[arg(long, value_name = "DURATION", env = "CLUSTER_PROXY_DRAIN_TIMEOUT")]
     drain_timeout: Option<String>,
+    /// How long an agent's certificate lives, 1m or more; it is renewed at two thirds of that [default: 720h]
+    #[arg(long, value_name = "DURATION", env = "CLUSTER_PROXY_AGENT_CERTIFICATE_LIFETIME")]
+    agent_certificate_lifetime: Option<String>,
+    /// What becomes of an accepted agent whose certificate has ended: renew, or refuse (it joins anew) [default: renew]
+    #[arg(long, value_name = "HOW", env = "CLUSTER_PROXY_ENDED_AGENTS")]
+    ended_agents: Option<String>,
     /// How the log is written: text or json [default: text]
     #[arg(long, value_name = "FORMAT", env = "CLUSTER_PROXY_LOG_FORMAT")]
     log_format: Option<String>,
@@ -254,6 +266,8 @@ impl Config {
             dial_timeout: Duration::from_secs(10),
             head_timeout: Duration::from_secs(15),
             drain_timeout: Duration::from_secs(30),
+            agent_lifetime: Duration::from_secs(30 * 24 * 3600),
+            ended_agents: EndedAgents::Renew,
             log_format: LogFormat::Text,
             audit: AuditTo::Nowhere,
             audit_failure: AuditFailure::Continue,
@@ -284,6 +298,14 @@ impl Config {
         let dial_timeout = time("dial-timeout", flags.dial_timeout, file.dial_timeout, "10s");
         let head_timeout = time("head-timeout", flags.head_timeout, file.head_timeout, "15s");
         let drain_timeout = time("drain-timeout", flags.drain_timeout, file.drain_timeout, "30s");
+        let lifetime = flags.agent_certificate_lifetime.or(file.agent_certificate_lifetime);
+        let agent_lifetime =
+            problems.value("agent-certificate-lifetime", lifetime.unwrap_or_else(|| "720h".into()), |text| {
+                duration(text)
+                    .and_then(|life| if life < LEAST_LIFE { Err("must be 1m or more".into()) } else { Ok(life) })
+            });
+        let ended_agents = flags.ended_agents.or(file.ended_agents).unwrap_or_else(|| "renew".into());
+        let ended_agents = problems.value("ended-agents", ended_agents, parsed);
         let max_mtu = flags.max_mtu.or(file.max_mtu).unwrap_or_else(|| Mtu::default().to_string());
         let max_mtu = problems.value("max-mtu", max_mtu, parsed);
         let workers = flags.workers.or(file.workers).unwrap_or_else(|| default_count().to_string());
@@ -333,6 +355,8 @@ impl Config {
             dial_timeout: dial_timeout?,
             head_timeout: head_timeout?,
             drain_timeout: drain_timeout?,
+            agent_lifetime: agent_lifetime?,
+            ended_agents: ended_agents?,
             log_format: log_format?,
             audit: flags.audit_log.or(file.audit_log).map_or(AuditTo::Log(log_format?), AuditTo::File),
             audit_failure: audit_failure?,

@@ -54,6 +54,17 @@ impl Connections {
         cut
     }
 
+    /// The number of the next connection.
+    pub(crate) fn next(&self) -> u64 {
+        self.next.load(Ordering::Relaxed)
+    }
+
+    /// Cuts every connection that came before that number; says how many.
+    pub(crate) fn cut_before(&self, number: u64) -> usize {
+        let before = self.live.iter().filter(|live| *live.key() < number);
+        before.map(|live| live.cut.cancel()).count()
+    }
+
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
         self.live.len()

@@ -35,6 +35,9 @@ const FAREWELL: Duration = Duration::from_secs(3);
 /// A client that is gone without a word is noticed by the kernel.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 
+/// How long, once idle clients are let go, one that has just come may take to say its first word.
+const FIRST_WORD: Duration = Duration::from_millis(500);
+
 /// How long accepting pauses after an error (no more file descriptors): it would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -50,8 +53,16 @@ pub(crate) struct Frontends {
     room: Arc<Semaphore>,
     lobby: Arc<Lobby>,
     tasks: TaskTracker,
-    /// Cancelled when no more connections are accepted, and idle ones end.
-    stop: CancellationToken,
+    until: Until,
+}
+
+/// When the clients' port ends.
+#[derive(Clone, Debug)]
+pub(crate) struct Until {
+    /// Cancelled when idle connections end.
+    pub(crate) leave: CancellationToken,
+    /// Cancelled when no more connections are accepted.
+    pub(crate) closed: CancellationToken,
 }
 
 impl Frontends {
@@ -62,24 +73,38 @@ impl Frontends {
         head_timeout: Duration,
         room: usize,
         tasks: TaskTracker,
-        stop: CancellationToken,
+        until: Until,
     ) -> Arc<Self> {
         let (lobby, room) = (Lobby::of_port(room), Arc::new(Semaphore::new(room)));
-        let konnectivity = Konnectivity::new(proxy.clone(), head_timeout, tasks.clone(), stop.clone());
-        Arc::new(Self { proxy, konnectivity, tls, plaintext, head_timeout, room, lobby, tasks, stop })
+        let konnectivity = Konnectivity::new(proxy.clone(), head_timeout, tasks.clone(), until.leave.clone());
+        Arc::new(Self { proxy, konnectivity, tls, plaintext, head_timeout, room, lobby, tasks, until })
     }
 
     /// Accepts TCP connections until stopped.
     pub(crate) async fn serve_tcp(self: Arc<Self>, listener: TcpListener) {
         while let Some((permit, accepted)) = self.next(|| listener.accept()).await {
             match accepted {
-                Ok((tcp, address)) => {
-                    let Some(guest) = self.lobby.enter(address.ip().into()) else { continue };
-                    let serving = self.clone().serve_guest(tcp, address, permit, Arc::new(guest));
-                    self.spawn(Peer::Tcp(address), serving);
-                }
+                Ok((tcp, address)) => self.welcome(tcp, address, permit),
                 Err(error) => pause(&error).await,
             }
+        }
+        // Who is connected and waits to be accepted would be reset with the listener.
+        let Ok(listener) = listener.into_std() else { return };
+        while let Ok(permit) = self.room.clone().try_acquire_owned()
+            && let Ok((tcp, address)) = listener.accept()
+        {
+            if tcp.set_nonblocking(true).is_ok()
+                && let Ok(tcp) = TcpStream::from_std(tcp)
+            {
+                self.welcome(tcp, address, permit);
+            }
+        }
+    }
+
+    fn welcome(self: &Arc<Self>, tcp: TcpStream, address: SocketAddr, permit: OwnedSemaphorePermit) {
+        if let Some(guest) = self.lobby.enter(address.ip().into()) {
+            let serving = self.clone().serve_guest(tcp, address, permit, Arc::new(guest));
+            self.spawn(Peer::Tcp(address), serving);
         }
     }
 
@@ -111,7 +136,7 @@ impl Frontends {
         };
         tokio::select! {
             next = next => next,
-            () = self.stop.cancelled() => None,
+            () = self.until.closed.cancelled() => None,
         }
     }
 
@@ -163,7 +188,10 @@ impl Frontends {
     async fn soon<T>(&self, first: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             first = tokio::time::timeout(self.head_timeout, first) => first.ok(),
-            () = self.stop.cancelled() => None,
+            () = async {
+                self.until.leave.cancelled().await;
+                tokio::time::sleep(FIRST_WORD).await;
+            } => None,
         }
     }
 
@@ -202,7 +230,7 @@ impl Frontends {
             }
             Ok(Ok(Head::Http2)) => self.konnectivity.clone().serve(client, peer, shown).await,
             Ok(Ok(Head::Other)) => {
-                let (proxy, stop) = (self.proxy.clone(), self.stop.clone());
+                let (proxy, stop) = (self.proxy.clone(), self.until.leave.clone());
                 forward::serve(proxy, client, peer, shown, limit, stop).await;
             }
             Ok(Err(error)) => {

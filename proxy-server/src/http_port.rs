@@ -75,6 +75,9 @@ const KEEPALIVE: TcpKeepalive =
 /// The body of an answer. An error breaks it off.
 pub(crate) type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 
+/// When a connection ends: idle, and in any case.
+type Until = (CancellationToken, CancellationToken);
+
 /// Where a request comes from.
 #[derive(Clone, Debug)]
 pub(crate) struct Origin {
@@ -151,6 +154,8 @@ pub(crate) struct HttpPort {
     pub(crate) lobby: Arc<Lobby>,
     pub(crate) patience: Option<Duration>,
     pub(crate) tasks: TaskTracker,
+    /// Lets idle clients go.
+    pub(crate) leave: CancellationToken,
     /// Ends the port and everyone on it.
     pub(crate) end: CancellationToken,
 }
@@ -174,7 +179,7 @@ impl HttpPort {
             };
             let Ok(permit) = room.clone().try_acquire_owned() else { continue };
             let Some(guest) = self.lobby.enter(peer.ip().into()) else { continue };
-            let (answer, tls, end) = (answer.clone(), self.tls.clone(), self.end.clone());
+            let (answer, tls, until) = (answer.clone(), self.tls.clone(), (self.leave.clone(), self.end.clone()));
             let (tasks, recorder) = (Tracked(self.tasks.clone()), self.recorder.clone());
             let (name, patience) = (self.name, self.patience);
             self.tasks.spawn(async move {
@@ -183,7 +188,7 @@ impl HttpPort {
                 let served = async {
                     let socket = prepare(tcp)?;
                     let origin = Origin { peer, certificate: None, guest: guest.clone(), socket };
-                    serve_one(origin, tls, recorder, tasks, end, answer).await
+                    serve_one(origin, tls, recorder, tasks, until, answer).await
                 };
                 tokio::select! {
                     // First: a handshake has the same time, and is not what ends who is late.
@@ -213,7 +218,7 @@ async fn serve_one<F, R>(
     tls: Option<TlsAcceptor>,
     recorder: Recorder,
     tasks: Tracked,
-    end: CancellationToken,
+    until: Until,
     answer: F,
 ) -> io::Result<()>
 where
@@ -221,10 +226,10 @@ where
     R: Future<Output = Response<Body>> + Send + 'static,
 {
     let Some(tls) = tls else {
-        return serve_requests(origin.socket.clone(), origin, false, tasks, end, answer).await;
+        return serve_requests(origin.socket.clone(), origin, false, tasks, until, answer).await;
     };
     let record = recorder.handshake("api", Peer::Tcp(origin.peer));
-    let shaking = end.run_until_cancelled(tokio::time::timeout(PATIENCE, tls.accept(origin.socket.clone())));
+    let shaking = until.1.run_until_cancelled(tokio::time::timeout(PATIENCE, tls.accept(origin.socket.clone())));
     let Some(shaken) = shaking.await else { return Ok(()) };
     let stream = match shaken {
         Ok(Ok(stream)) => stream,
@@ -242,7 +247,7 @@ where
     let http2 = session.alpn_protocol() == Some(b"h2");
     let leaf = session.peer_certificates().and_then(|chain| chain.first()).cloned();
     let origin = Origin { certificate: leaf.map(CertificateDer::into_owned), ..origin };
-    serve_requests(stream, origin, http2, tasks, end, answer).await
+    serve_requests(stream, origin, http2, tasks, until, answer).await
 }
 
 async fn serve_requests<F, R>(
@@ -250,7 +255,7 @@ async fn serve_requests<F, R>(
     origin: Origin,
     http2: bool,
     tasks: Tracked,
-    end: CancellationToken,
+    until: Until,
     answer: F,
 ) -> io::Result<()>
 where
@@ -268,28 +273,39 @@ where
         http.timer(TokioTimer::new()).keep_alive_interval(SILENCE).keep_alive_timeout(PATIENCE);
         http.max_concurrent_streams(REQUESTS);
         http.initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
-        return finish(http.serve_connection(io, service), |connection| connection.graceful_shutdown(), end, delivery)
-            .await;
+        return finish(
+            http.serve_connection(io, service),
+            |connection| connection.graceful_shutdown(),
+            until,
+            delivery,
+        )
+        .await;
     }
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
     let connection = http.serve_connection(io, service).with_upgrades();
-    finish(connection, |connection| connection.graceful_shutdown(), end, delivery).await
+    finish(connection, |connection| connection.graceful_shutdown(), until, delivery).await
 }
 
 /// Serves a connection to its end or, at the port's end, until what is under way is answered.
 async fn finish<C: Future<Output = hyper::Result<()>>>(
     connection: C,
     last: fn(Pin<&mut C>),
-    end: CancellationToken,
+    (leave, end): Until,
     delivery: Option<Delivery>,
 ) -> io::Result<()> {
     let mut connection = pin!(connection);
     let served = tokio::select! {
         served = connection.as_mut() => served,
-        () = end.cancelled() => {
+        () = leave.cancelled() => {
             last(connection.as_mut());
-            tokio::time::timeout(GOODBYE, connection).await.unwrap_or(Ok(()))
+            tokio::select! {
+                served = connection.as_mut() => served,
+                () = async {
+                    end.cancelled().await;
+                    tokio::time::sleep(GOODBYE).await;
+                } => Ok(()),
+            }
         }
     };
     if let Some(delivery) = delivery.filter(|_| served.is_err()) {

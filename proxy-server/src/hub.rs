@@ -1,5 +1,7 @@
 //! The hub put together: bound first, served later, and stopped in a written order.
 
+mod stop;
+
 use std::{
     fs::File,
     io,
@@ -11,7 +13,6 @@ use std::{
 };
 
 use certs::ClusterName;
-use futures_util::future::join_all;
 use http::Request;
 use hyper::body::Incoming;
 use jiff::Timestamp;
@@ -27,7 +28,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tunnel::{ALPN_JOIN, ALPN_TUNNEL, CloseReason, Listener, PortSocket, ServeError};
+use tunnel::{ALPN_JOIN, ALPN_TUNNEL, Listener, PortSocket, ServeError};
 
 use crate::{
     agents::{Agents, HANDSHAKES, Habits, TUNNELS},
@@ -41,11 +42,12 @@ use crate::{
     descriptors::Descriptors,
     discovery::Discovery,
     exports::Exports,
-    frontend::Frontends,
+    frontend::{Frontends, Until},
     gateway::Gateway,
     health::Health,
     http_port::{HttpPort, Origin},
     joins::Joins,
+    layout::Layout,
     limits::Limits,
     lobby::{Lobby, Size},
     metrics::{LiveCollector, Metrics},
@@ -55,6 +57,7 @@ use crate::{
     roster::Roster,
     shares::Shares,
     state::{State, StateError},
+    succession::{self, Raised, Sign},
     tunnels::Tunnels,
     watchdog,
     workers::Workers,
@@ -96,7 +99,15 @@ pub struct Hub {
     workers: Workers,
     phases: Phases,
     /// Keeps other hubs out of the state folder, when the registry is elsewhere.
-    _folder_lock: Option<File>,
+    folder_lock: Option<File>,
+    /// Says that this hub follows another one, until it serves.
+    successor: Option<Raised>,
+    /// The hub before this one drains yet.
+    follows: bool,
+    /// Which sockets this hub has, once it serves.
+    layout: Option<Layout>,
+    /// Another hub has the state folder.
+    handed_over: Option<Raised>,
 }
 
 /// Where a hub really listens.
@@ -113,16 +124,38 @@ pub struct Addresses {
 }
 
 /// The signals and the tasks of the hub's life.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Phases {
-    /// Finish: accept nothing more, tell agents.
+    /// Agents are told to look for another hub.
     drain: CancellationToken,
+    /// Another hub gets the state folder: nothing more is written there.
+    handover: CancellationToken,
+    /// Idle clients are let go.
+    leave: CancellationToken,
+    /// Accept no more clients.
+    closed: CancellationToken,
     /// Over: whatever still runs ends.
     end: CancellationToken,
     /// Clients' connections.
     clients: TaskTracker,
     /// Everything else.
     others: TaskTracker,
+}
+
+impl Phases {
+    fn new() -> Self {
+        let end = CancellationToken::new();
+        Self {
+            drain: CancellationToken::new(),
+            // The end is one of the folder's keeping, too.
+            handover: end.child_token(),
+            leave: CancellationToken::new(),
+            closed: CancellationToken::new(),
+            end,
+            clients: TaskTracker::new(),
+            others: TaskTracker::new(),
+        }
+    }
 }
 
 /// Why a hub did not start.
@@ -145,11 +178,14 @@ pub enum StartError {
 }
 
 impl Hub {
-    /// Opens the state and binds every port; serves nothing yet.
+    /// Opens the state, waiting for a hub that still has it, and binds every port; serves nothing yet.
     pub async fn bind(config: Config) -> Result<Self, StartError> {
-        let state = State::open(&config.state, config.etcd.as_ref()).map_err(StartError::State)?;
+        let (state, successor) = succession::open(&config).await.map_err(StartError::State)?;
         let workers = Workers::start(config.workers).map_err(StartError::Worker)?;
-        let (mut ports, bound) = Ports::bind(&config, workers.handles()).map_err(StartError::Listen)?;
+        let layout = if Sign::Former.stands(&config.state) { Layout::read(&config.state) } else { None };
+        let (mut ports, bound) =
+            Ports::bind(&config, workers.handles(), layout.as_ref()).map_err(StartError::Listen)?;
+        let follows = layout.is_some();
         let Bound { proxy, tunnel, api, metrics } = bound;
         let names = advertised(&config);
         state.begin().await.map_err(StartError::State)?;
@@ -161,7 +197,7 @@ impl Hub {
         let wildcard = format!("*.{}", config.clusters_domain);
         let certified: Vec<_> = names.iter().chain(&config.api_names).cloned().chain([wildcard]).collect();
         let authorities = Authorities::new(authority, folder, certified).map_err(StartError::Authorities)?;
-        let tls = authorities.tls(&[ALPN_TUNNEL, ALPN_JOIN]);
+        let tls = authorities.agents_tls(&[ALPN_TUNNEL, ALPN_JOIN], config.ended_agents);
         let serve = |(port, worker): (PortSocket, &Handle)| {
             let _driven_by = worker.enter();
             Listener::serve(port, tls.clone(), &reset_key, config.tunnel).map(Arc::new)
@@ -169,7 +205,7 @@ impl Hub {
         let listeners = ports.tunnel.drain(..).zip(workers.handles()).map(serve).collect::<Result<_, _>>();
         let listeners = listeners.map_err(StartError::Tunnel)?;
         let hub = Self::assemble(config, names, addresses, registry, authorities, listeners, workers);
-        Ok(Self { ports: Some(ports), _folder_lock: folder_lock, ..hub? })
+        Ok(Self { ports: Some(ports), folder_lock, successor, follows, ..hub? })
     }
 
     fn assemble(
@@ -184,7 +220,7 @@ impl Hub {
         let (registry, authorities) = (Arc::new(registry), Arc::new(authorities));
         let (tunnels, connections) = (Arc::new(Tunnels::default()), Arc::new(Connections::default()));
         let exports = Arc::new(Exports::new(config.clusters_domain.clone()));
-        let phases = Phases::default();
+        let phases = Phases::new();
         let gathered = MetricsRegistry::new();
         let metrics = Arc::new(Metrics::register(&gathered)?);
         let audit = Audit::start(&config.audit, config.audit_failure, &gathered)?;
@@ -202,6 +238,7 @@ impl Hub {
             domain: config.clusters_domain.clone(),
             dial_timeout: config.dial_timeout,
             tasks: phases.clients.clone(),
+            started: tokio::time::Instant::now(),
         });
         let agents = Arc::new(Agents {
             registry: registry.clone(),
@@ -209,7 +246,8 @@ impl Hub {
             tunnels: tunnels.clone(),
             exports: exports.clone(),
             metrics,
-            joins: Joins::new(registry.clone(), authorities.clone(), recorder.clone()),
+            joins: Joins::new(registry.clone(), authorities.clone(), recorder.clone(), config.agent_lifetime),
+            lifetime: config.agent_lifetime,
             recorder,
             server_id: server_id.clone(),
             memory: config.tunnel.memory,
@@ -263,7 +301,11 @@ impl Hub {
             listeners,
             workers,
             phases,
-            _folder_lock: None,
+            folder_lock: None,
+            successor: None,
+            follows: false,
+            layout: None,
+            handed_over: None,
         })
     }
 
@@ -285,17 +327,20 @@ impl Hub {
         if let Some(ports) = self.ports.take() {
             let room = Descriptors::claim();
             self.spawn_services();
+            self.spawn_succession(ports.steering, ports.proxy.len());
             self.spawn_http(ports.api, ports.metrics, room.api, &stop);
             self.spawn_frontends(ports.proxy, ports.sockets, room.clients);
         }
+        // The hub before this one may end.
+        self.successor = None;
         stop.cancelled().await;
         self.stop(abort).await;
     }
 
     /// Everything but the frontends: it goes on while connections drain.
     fn spawn_services(&self) {
-        let Phases { end, others, .. } = &self.phases;
-        let until = |worker: &Handle, service: Pin<Box<dyn Future<Output = ()> + Send>>| {
+        let Phases { end, handover, others, .. } = &self.phases;
+        let until = |end: &CancellationToken, worker: &Handle, service: Pin<Box<dyn Future<Output = ()> + Send>>| {
             let end = end.clone();
             let until_end = async move {
                 tokio::select! {
@@ -308,25 +353,25 @@ impl Hub {
             others.spawn_on(until_end, worker);
         };
         for (listener, worker) in self.listeners.iter().zip(self.workers.handles()) {
-            until(worker, Box::pin(self.agents.clone().serve(listener.clone())));
+            until(end, worker, Box::pin(self.agents.clone().serve(listener.clone())));
         }
         let here = Handle::current();
         let roster = self.roster().serve(self.agents.clone(), self.listeners[0].clone());
-        until(&here, Box::pin(roster));
+        until(handover, &here, Box::pin(roster));
         let (registry, proxy, agents) = (self.registry.clone(), self.proxy.clone(), self.agents.clone());
-        until(&here, Box::pin(async move { watch(&registry, &proxy, &agents).await }));
+        until(end, &here, Box::pin(async move { watch(&registry, &proxy, &agents).await }));
         let tunnels = self.agents.tunnels.clone();
-        until(&here, Box::pin(async move { watchdog::watch(tunnels).await }));
-        until(&here, Box::pin(Controller::new(self.registry.clone()).run()));
-        let (agents, ended) = (self.agents.clone(), end.clone());
+        until(end, &here, Box::pin(async move { watchdog::watch(tunnels).await }));
+        until(handover, &here, Box::pin(Controller::new(self.registry.clone()).run()));
+        let (agents, ended) = (self.agents.clone(), handover.clone());
         others.spawn(async move { ended.run_until_cancelled(agents.note_absent()).await });
         let authorities = self.authorities.clone();
-        until(&here, Box::pin(async move { authorities.keep_current().await }));
+        until(end, &here, Box::pin(async move { authorities.keep_current().await }));
     }
 
     /// The API, for `room` clients at a time, and the health port.
     fn spawn_http(&self, api: TcpListener, metrics: TcpListener, room: usize, stop: &CancellationToken) {
-        let Phases { end, others, .. } = &self.phases;
+        let Phases { leave, end, others, .. } = &self.phases;
         let port = |name, listener, tls, connections, lobby, patience| HttpPort {
             name,
             listener,
@@ -336,6 +381,7 @@ impl Hub {
             patience,
             recorder: self.proxy.recorder.clone(),
             tasks: others.clone(),
+            leave: leave.clone(),
             end: end.clone(),
         };
         let (metrics_registry, browsers) = (self.metrics.clone(), self.browsers.clone());
@@ -363,62 +409,18 @@ impl Hub {
         sockets: Vec<(UnixListener, Option<ClusterName>)>,
         room: usize,
     ) {
-        let Phases { clients, others, drain, .. } = &self.phases;
+        let Phases { clients, others, leave, closed, .. } = &self.phases;
         let Config { plaintext, head_timeout, .. } = self.config;
         // In the order of preference: a client that speaks both means CONNECT, and gRPC's clients speak HTTP/2 only.
         let tls = self.authorities.tls(&[b"http/1.1", b"h2"]);
-        let frontends =
-            Frontends::new(self.proxy.clone(), tls, plaintext, head_timeout, room, clients.clone(), drain.clone());
+        let until = Until { leave: leave.clone(), closed: closed.clone() };
+        let frontends = Frontends::new(self.proxy.clone(), tls, plaintext, head_timeout, room, clients.clone(), until);
         for (listener, worker) in listeners.into_iter().zip(self.workers.handles()) {
             others.spawn_on(frontends.clone().serve_tcp(listener), worker);
         }
         for (listener, cluster) in sockets {
             others.spawn(frontends.clone().serve_unix(listener, cluster));
         }
-    }
-
-    /// The readiness is off by now.
-    async fn stop(self, abort: CancellationToken) {
-        let (roster, audit) = (self.roster(), self.audit());
-        let Self { config, registry, proxy, listeners, workers, phases, .. } = self;
-        let Phases { drain, end, clients, others } = phases;
-        tracing::info!(connections = proxy.connections.count(), "stopping");
-        // 1. No client is accepted any more; agents look for another hub; idle clients are let go.
-        drain.cancel();
-        clients.close();
-        // 2. Connections may end by themselves, up to the deadline.
-        let drained = tokio::select! {
-            () = clients.wait() => true,
-            () = tokio::time::sleep(config.drain_timeout) => false,
-            () = abort.cancelled() => false,
-        };
-        // 3. The rest is cut.
-        if !drained {
-            let cut = proxy.connections.retain(|_, _| false);
-            tracing::warn!(cut, "cut the connections that were left");
-            let _ = tokio::time::timeout(CUT_TIMEOUT, clients.wait()).await;
-        }
-        // 4. This is the end for everything else, and agents hear of it.
-        end.cancel();
-        let closing = listeners
-            .iter()
-            .map(|listener| listener.close(CloseReason::HubStopping, "the hub is stopping", CUT_TIMEOUT));
-        join_all(closing).await;
-        roster.clear();
-        others.close();
-        if tokio::time::timeout(CUT_TIMEOUT, others.wait()).await.is_err() {
-            tracing::warn!(tasks = others.len(), "some tasks did not end in time");
-        }
-        // 5. The registry finishes writing.
-        registry.close().await;
-        for socket in &config.proxy_sockets {
-            // Left behind, the next start would have to tell it from one in use.
-            let _ = std::fs::remove_file(&socket.path);
-        }
-        workers.stop().await;
-        // 6. What was recorded is written.
-        audit.close().await;
-        tracing::info!("stopped");
     }
 }
 

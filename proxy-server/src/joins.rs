@@ -12,7 +12,7 @@ use tunnel::{
 };
 
 use crate::{
-    agents::{AGENT_VALIDITY, version},
+    agents::version,
     audit::{self, Text},
     authorities::Authorities,
     rates::Lines,
@@ -32,6 +32,8 @@ pub(crate) struct Joins {
     registry: Arc<Registry>,
     authorities: Arc<Authorities>,
     recorder: Recorder,
+    /// How long an agent's certificate lives.
+    lifetime: Duration,
     waits: Arc<Waits>,
     /// Of the log, which joiners cause.
     lines: Lines<()>,
@@ -47,8 +49,13 @@ struct Taken {
 }
 
 impl Joins {
-    pub(crate) fn new(registry: Arc<Registry>, authorities: Arc<Authorities>, recorder: Recorder) -> Self {
-        Self { registry, authorities, recorder, waits: Arc::default(), lines: Lines::default() }
+    pub(crate) fn new(
+        registry: Arc<Registry>,
+        authorities: Arc<Authorities>,
+        recorder: Recorder,
+        lifetime: Duration,
+    ) -> Self {
+        Self { registry, authorities, recorder, lifetime, waits: Arc::default(), lines: Lines::default() }
     }
 
     /// Serves one join to its end.
@@ -207,7 +214,7 @@ impl Joins {
     }
 
     fn issue(&self, taken: &Taken) -> JoinReply {
-        match self.authorities.current().issue_agent(&taken.csr, &taken.cluster, &taken.agent, AGENT_VALIDITY) {
+        match self.authorities.current().issue_agent(&taken.csr, &taken.cluster, &taken.agent, self.lifetime) {
             Ok(issued) => {
                 tracing::info!(cluster = %taken.cluster, agent = %taken.agent, "issued an agent's certificate");
                 JoinReply::Issued(Issued { cluster: taken.cluster.to_string(), chain_pem: issued.chain_pem })

@@ -1,4 +1,5 @@
-//! The hub's ports: all of them are bound before anything is served.
+//! The hub's ports: all of them are bound before anything is served, beside those of a hub that is about to end where there is
+//! one.
 
 use std::{
     io,
@@ -16,9 +17,9 @@ use tokio::{
     net::{TcpListener, UnixListener},
     runtime::Handle,
 };
-use tunnel::PortSocket;
+use tunnel::{PortSocket, Steering, steer_connections};
 
-use crate::config::Config;
+use crate::{config::Config, inherited::Inherited, layout::Layout};
 
 /// Connections that wait to be accepted, as many as the kernel allows (net.core.somaxconn).
 const BACKLOG: i32 = 4096;
@@ -33,6 +34,7 @@ pub(crate) struct Ports {
     pub(crate) metrics: TcpListener,
     /// For agents, one for each worker.
     pub(crate) tunnel: Vec<PortSocket>,
+    pub(crate) steering: Steering,
 }
 
 /// Where a hub really listens.
@@ -54,42 +56,67 @@ pub struct ListenError {
 }
 
 impl Ports {
-    /// Binds what `config` names; the clients' and agents' for `workers`.
-    pub(crate) fn bind(config: &Config, workers: &[Handle]) -> Result<(Self, Bound), ListenError> {
-        let (proxy_address, proxy) = listen_each("clients", config.proxy_listen, workers)?;
-        let (api_address, api) = listen("the API", config.api_listen)?;
-        let (metrics_address, metrics) = listen("metrics", config.metrics_listen)?;
-        let (tunnel_address, tunnel) = listen_udp("agents", config.tunnel_listen, workers)?;
-        let sockets =
-            config.proxy_sockets.iter().map(|socket| Ok((listen_unix(&socket.path)?, socket.cluster.clone())));
+    /// Binds what `config` names; the clients' and agents' for `workers`. What the hub before still has, by its `layout`, is
+    /// shared with it, and new connections come here.
+    pub(crate) fn bind(
+        config: &Config,
+        workers: &[Handle],
+        layout: Option<&Layout>,
+    ) -> Result<(Self, Bound), ListenError> {
+        let here: &[Option<&Handle>] = &[None];
+        let each: Vec<_> = workers.iter().map(Some).collect();
+        let mut inherited = Inherited::of_process();
+        let mut listen = |what, address, runtimes: &[_]| listen_each(what, address, runtimes, &mut inherited, layout);
+        let (proxy_address, proxy) = listen("clients", config.proxy_listen, &each)?;
+        let (api_address, mut api) = listen("the API", config.api_listen, here)?;
+        let (metrics_address, mut metrics) = listen("metrics", config.metrics_listen, here)?;
+        let (api, metrics) = (api.remove(0), metrics.remove(0));
+        inherited.tell_left();
+        let (tunnel_address, tunnel, steering) = listen_udp("agents", config.tunnel_listen, workers, layout)?;
+        let sockets = config
+            .proxy_sockets
+            .iter()
+            .map(|socket| Ok((listen_unix(&socket.path, layout.is_some())?, socket.cluster.clone())));
         let sockets = sockets.collect::<Result<_, _>>()?;
         let bound = Bound { proxy: proxy_address, tunnel: tunnel_address, api: api_address, metrics: metrics_address };
-        Ok((Self { proxy, sockets, api, metrics, tunnel }, bound))
+        Ok((Self { proxy, sockets, api, metrics, tunnel, steering }, bound))
     }
 }
 
-fn listen(what: &'static str, address: SocketAddr) -> Result<(SocketAddr, TcpListener), ListenError> {
-    let bind = || {
-        let listener = bind_tcp(or_ipv4(address), false)?;
-        Ok((listener.local_addr()?, TcpListener::from_std(listener)?))
-    };
-    bind().map_err(|source| ListenError { what, address: address.to_string(), source })
-}
-
-/// A listener for each worker, all on one port.
+/// A listener for each of `runtimes` (this one where none is named), all on one port.
 fn listen_each(
     what: &'static str,
     address: SocketAddr,
-    workers: &[Handle],
+    runtimes: &[Option<&Handle>],
+    inherited: &mut Inherited,
+    layout: Option<&Layout>,
 ) -> Result<(SocketAddr, Vec<TcpListener>), ListenError> {
+    let given = inherited.take(or_ipv4(address));
     let bind = || {
+        if let Some(given) = given {
+            given.set_nonblocking(true)?;
+            let listeners = runtimes.iter().map(|runtime| {
+                let _driven_by = runtime.map(Handle::enter);
+                TcpListener::from_std(given.try_clone()?)
+            });
+            return Ok((given.local_addr()?, listeners.collect::<io::Result<_>>()?));
+        }
         // Alone first: sockets that share a port would share it with another hub of this user, too.
-        let bound = bind_tcp(or_ipv4(address), false)?.local_addr()?;
-        let listeners = workers.iter().map(|worker| {
-            let _driven_by = worker.enter();
+        let alone = bind_tcp(or_ipv4(address), false).and_then(|listener| listener.local_addr());
+        let (bound, before) = match (alone, layout.and_then(|layout| layout.listeners(or_ipv4(address)))) {
+            (Err(error), Some(before)) if error.kind() == io::ErrorKind::AddrInUse => (or_ipv4(address), Some(before)),
+            (alone, _) => (alone?, None),
+        };
+        let listeners = runtimes.iter().map(|runtime| {
+            let _driven_by = runtime.map(Handle::enter);
             TcpListener::from_std(bind_tcp(bound, true)?)
         });
-        Ok((bound, listeners.collect::<io::Result<_>>()?))
+        let listeners = listeners.collect::<io::Result<Vec<_>>>()?;
+        if let (Some(before), Some(listener)) = (before, listeners.first()) {
+            // The other accepts what has been connected already.
+            steer_connections(listener, before, u16::try_from(listeners.len()).unwrap_or(u16::MAX))?;
+        }
+        Ok((bound, listeners))
     };
     bind().map_err(|source| ListenError { what, address: address.to_string(), source })
 }
@@ -98,12 +125,19 @@ fn listen_udp(
     what: &'static str,
     address: SocketAddr,
     workers: &[Handle],
-) -> Result<(SocketAddr, Vec<PortSocket>), ListenError> {
+    layout: Option<&Layout>,
+) -> Result<(SocketAddr, Vec<PortSocket>, Steering), ListenError> {
     let bind = || {
-        let sockets = PortSocket::bind(or_ipv4(address), u8::try_from(workers.len()).unwrap_or(u8::MAX))?;
+        let (address, workers) = (or_ipv4(address), u8::try_from(workers.len()).unwrap_or(u8::MAX));
+        let (sockets, steering) = match (PortSocket::bind(address, workers), layout) {
+            (Err(error), Some(layout)) if error.kind() == io::ErrorKind::AddrInUse && layout.tunnel == address => {
+                PortSocket::bind_beside(address, workers, layout.share)?
+            }
+            (bound, _) => bound?,
+        };
         let bound =
             sockets.first().map_or_else(|| Err(io::ErrorKind::AddrNotAvailable.into()), PortSocket::local_address)?;
-        Ok((bound, sockets))
+        Ok((bound, sockets, steering))
     };
     bind().map_err(|source| ListenError { what, address: address.to_string(), source })
 }
@@ -131,9 +165,17 @@ fn or_ipv4(address: SocketAddr) -> SocketAddr {
     address
 }
 
-/// Binds a Unix socket that only its owner and group may use; a stale one is replaced, a used one is an error.
-fn listen_unix(path: &Path) -> Result<UnixListener, ListenError> {
+/// Binds a Unix socket that only its owner and group may use; a stale one is replaced, and so is that of the hub before, which
+/// accepts what has been connected already. Another used one is an error.
+fn listen_unix(path: &Path, follows: bool) -> Result<UnixListener, ListenError> {
     let bind = || {
+        if follows && path.exists() {
+            let beside = path.with_extension("next");
+            let _ = std::fs::remove_file(&beside);
+            let listener = listen_unix(&beside, false).map_err(|error| error.source)?;
+            std::fs::rename(&beside, path)?;
+            return Ok(listener);
+        }
         let socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
         if socket && std::os::unix::net::UnixStream::connect(path).is_err() {
             std::fs::remove_file(path)?;
@@ -176,11 +218,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
         let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
-        let first = listen_unix(&path).unwrap();
+        let first = listen_unix(&path, false).unwrap();
         assert_eq!(mode(), 0o660);
-        listen_unix(&path).unwrap_err();
+        listen_unix(&path, false).unwrap_err();
         drop(first);
-        let again = listen_unix(&path).unwrap();
+        let again = listen_unix(&path, false).unwrap();
         assert_eq!(mode(), 0o660);
         let (client, accepted) = tokio::join!(tokio::net::UnixStream::connect(&path), again.accept());
         assert!(client.is_ok() && accepted.is_ok());

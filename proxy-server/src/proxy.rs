@@ -23,6 +23,12 @@ use crate::{
     tunnels::{Counted, Tunnels},
 };
 
+/// How long after a hub's start a dial waits for agents that the hub before it had. They come back within 2 s of a restart.
+const RETURN: Duration = Duration::from_secs(5);
+
+/// Agents that were last seen so many seconds ago may have left with the hub before this one.
+const LATELY: i64 = 15;
+
 /// What opening a connection needs to know.
 #[derive(Debug)]
 pub(crate) struct Proxy {
@@ -38,6 +44,8 @@ pub(crate) struct Proxy {
     pub(crate) dial_timeout: Duration,
     /// Where connections run.
     pub(crate) tasks: TaskTracker,
+    /// When this hub started.
+    pub(crate) started: tokio::time::Instant,
 }
 
 /// What a client asks for.
@@ -197,6 +205,10 @@ impl Proxy {
         let deadline = tokio::time::Instant::now() + self.dial_timeout;
         let mut tried = Vec::new();
         let mut last = None;
+        if let Some(returning) = self.returning(cluster) {
+            // Within the dial's deadline; whether it has come is seen below.
+            let _ = tokio::time::timeout_at(deadline.min(returning), self.tunnels.arrival(cluster)).await;
+        }
         while let Some(member) = self.tunnels.pick(cluster, &tried) {
             let counted = member.count();
             let opened = tokio::select! {
@@ -226,6 +238,18 @@ impl Proxy {
         let error = last.unwrap_or_else(|| self.away(cluster));
         dialling.answered(error.label());
         Err(error)
+    }
+
+    /// Until when the agents of a cluster without a tunnel are about to be back: those that the hub before this one had.
+    fn returning(&self, cluster: &ClusterName) -> Option<tokio::time::Instant> {
+        let until = self.started + RETURN;
+        if until <= tokio::time::Instant::now() || self.tunnels.pick(cluster, &[]).is_some() {
+            return None;
+        }
+        let known = self.registry.cluster(cluster)?;
+        // A hub that was stopped has seen its agents leave.
+        let lately = |seen: Timestamp| seen.as_second() + LATELY >= Timestamp::now().as_second();
+        (known.is_available() || known.status.last_seen.is_some_and(lately)).then_some(until)
     }
 
     fn away(&self, cluster: &ClusterName) -> OpenError {

@@ -1,6 +1,7 @@
 //! The live tunnels by cluster, and which of them a dial takes.
 
 use std::{
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -36,6 +37,8 @@ struct Cluster {
     traffic: Arc<Traffic>,
     /// Not registered any more: goes with its last tunnel.
     forgotten: bool,
+    /// Told of every tunnel that comes.
+    arrived: Arc<Notify>,
 }
 
 /// One tunnel and what is known of it.
@@ -122,6 +125,7 @@ impl Tunnels {
         entry.forgotten = false;
         entry.members.push(member.clone());
         entry.find_superseded();
+        entry.arrived.notify_waiters();
         let superseded: Vec<_> = entry.members.iter().filter(|member| *member.superseded.borrow()).cloned().collect();
         drop(entry);
         superseded.into_iter().for_each(|member| self.doubt(member));
@@ -135,6 +139,16 @@ impl Tunnels {
         let entry = self.by_cluster.get(cluster)?;
         let candidates = entry.members.iter().filter(|member| !tried.contains(&member.id));
         candidates.min_by_key(|member| member.preference()).cloned()
+    }
+
+    /// Waits until `cluster`, which is registered, has a tunnel.
+    pub(crate) async fn arrival(&self, cluster: &ClusterName) {
+        let arrived = self.by_cluster.entry(cluster.clone()).or_default().arrived.clone();
+        let mut arrival = pin!(arrived.notified());
+        arrival.as_mut().enable();
+        if self.members(cluster).is_empty() {
+            arrival.await;
+        }
     }
 
     /// The tunnels of `cluster`.

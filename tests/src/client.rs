@@ -106,8 +106,13 @@ impl Client {
 
     /// Connects to the proxy and asks it for `target` (`HOST:PORT`). What the target says first is the connection's first byte.
     pub async fn dial(&self, target: &str) -> Result<Connection, DialError> {
+        let dial = async { self.dial_over(self.enter().await?, target).await };
+        timeout(BOUND, dial).await.unwrap_or(Err(DialError::Late(BOUND)))
+    }
+
+    /// As [`Self::dial`], over a connection to the proxy that has said nothing yet.
+    pub async fn dial_over(&self, mut connection: Connection, target: &str) -> Result<Connection, DialError> {
         let dial = async {
-            let mut connection = self.enter().await?;
             match self.socks5 {
                 true => socks5::connect(&mut connection, target, self.login.as_ref()).await?,
                 false => connect(&mut connection, target, self.login.as_ref()).await?,

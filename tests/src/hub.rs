@@ -31,6 +31,7 @@ pub struct HubBuilder {
     shell: Option<String>,
     quiet: bool,
     tunnel: Option<IpAddr>,
+    proxy: Option<SocketAddr>,
     disk: Option<PathBuf>,
 }
 
@@ -89,6 +90,13 @@ impl HubBuilder {
         self
     }
 
+    /// Listens for clients at this address, where the shell of [`Self::after_shell`] has a socket for it.
+    #[must_use]
+    pub fn proxy_at(mut self, address: SocketAddr) -> Self {
+        self.proxy = Some(address);
+        self
+    }
+
     /// Keeps its state below this folder.
     #[must_use]
     pub fn state_in(mut self, folder: &Path) -> Self {
@@ -98,12 +106,12 @@ impl HubBuilder {
 
     /// Starts it and waits until it is ready.
     pub async fn start(self) -> Result<Hub> {
-        let Self { arguments, shell, quiet, tunnel, disk } = self;
+        let Self { arguments, shell, quiet, tunnel, proxy, disk } = self;
         let state =
             disk.map_or_else(TempDir::new, TempDir::new_in).context("no temporary folder for the hub's state")?;
         let any: SocketAddr = (loopback::unused(), 0).into();
         let tunnel = tunnel.map_or(any, |address| (address, 0).into());
-        let server = server(state.path(), &arguments, shell.as_deref(), [any, tunnel, any, any])?;
+        let server = server(state.path(), &arguments, shell.as_deref(), [proxy.unwrap_or(any), tunnel, any, any])?;
         let (process, addresses) = launch(&if quiet { server.quiet() } else { server }).await?;
         Ok(Hub { process, addresses, arguments, shell, quiet, state })
     }
@@ -165,6 +173,13 @@ impl Hub {
     pub async fn start_again(&mut self) -> Result<()> {
         (self.process, self.addresses) = launch(&self.program()?).await?;
         Ok(())
+    }
+
+    /// As [`Self::start_again`], while the process before may still run; gives that back.
+    pub async fn succeed(&mut self) -> Result<Process> {
+        let (process, addresses) = launch(&self.program()?).await?;
+        self.addresses = addresses;
+        Ok(std::mem::replace(&mut self.process, process))
     }
 
     /// The program that [`Self::start_again`] runs, for starts that are to fail.

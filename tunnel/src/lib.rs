@@ -66,6 +66,7 @@ mod runtime;
 mod scratch;
 mod silence;
 mod socket;
+mod steering;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -98,6 +99,7 @@ pub use relay::{RelayEnd, relay};
 pub use reset::{Resettable, ResettableError};
 pub use silence::{LOOK, OVERDUE, SILENCE, Silence};
 pub use socket::Offload;
+pub use steering::{Share, Steering, steer_connections};
 pub use stream::{ReceiveHalf, SendHalf, Stream};
 pub use traffic::Traffic;
 pub use upgraded::relay_upgraded;

@@ -318,6 +318,9 @@ pub struct Hello {
     /// What Prometheus is to scrape through the hub.
     #[prost(message, repeated, tag = "4")]
     pub exports: Vec<Export>,
+    /// The agent's time, as Unix seconds; 0 when it does not say. The hub tells of clocks that differ, and does no more with it.
+    #[prost(uint64, tag = "5")]
+    pub clock: u64,
 }
 
 /// The hub admits the agent.

@@ -5,14 +5,13 @@
 
 use std::{io, net::SocketAddr};
 
-use nix::{
-    libc,
-    sys::socket::{setsockopt, sockopt::AttachReusePortCbpf},
-};
 use quinn_proto::{ConnectionId, ConnectionIdGenerator, HashedConnectionIdGenerator, InvalidCid};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::reset;
+use crate::{
+    reset,
+    steering::{Share, Steering},
+};
 
 /// Room for bursts of a whole congestion window; with the kernel's default of 212 KiB, quinn loses about a thousand
 /// datagrams a second at full speed on loopback.
@@ -30,6 +29,7 @@ pub struct PortSocket {
 pub(crate) struct Worker {
     index: u8,
     count: u8,
+    generation: u8,
 }
 
 /// Makes connection ids that lead to one worker, and tells [`reset::drawn_id`] of each.
@@ -40,19 +40,28 @@ struct SteeredIds {
 
 impl PortSocket {
     /// Opens `address` (port 0 for any; `[::]` serves IPv4 too) with a socket for each of `workers`, 1..=255.
-    pub fn bind(address: SocketAddr, workers: u8) -> io::Result<Vec<Self>> {
+    pub fn bind(address: SocketAddr, workers: u8) -> io::Result<(Vec<Self>, Steering)> {
         // Alone first: sockets that share a port would share it with another hub of this user, too.
-        let alone = open(address, false)?;
-        if workers <= 1 {
-            return Ok(vec![Self { socket: alone, worker: Worker { index: 0, count: 1 } }]);
-        }
-        let address = alone.local_addr()?;
-        drop(alone);
-        let sockets: Vec<_> = (0..workers)
-            .map(|index| Ok(Self { socket: open(address, true)?, worker: Worker { index, count: workers } }))
+        let address = open(address, false)?.local_addr()?;
+        Self::share(address, Share::alone(workers.max(1)), None)
+    }
+
+    /// As [`Self::bind`], beside the sockets of a process that is about to end: it goes on with its tunnels, and what is new
+    /// comes here. An error where that has been done too often in a row.
+    pub fn bind_beside(address: SocketAddr, workers: u8, before: Share) -> io::Result<(Vec<Self>, Steering)> {
+        let own = Share::after(before, workers.max(1)).ok_or(io::ErrorKind::AddrInUse)?;
+        Self::share(address, own, Some(before))
+    }
+
+    fn share(address: SocketAddr, own: Share, before: Option<Share>) -> io::Result<(Vec<Self>, Steering)> {
+        let Share { workers: count, generation, .. } = own;
+        let worker = |index| Worker { index, count, generation };
+        let sockets: Vec<_> = (0..count)
+            .map(|index| Ok(Self { socket: open(address, true)?, worker: worker(index) }))
             .collect::<io::Result<_>>()?;
-        steer(&sockets)?;
-        Ok(sockets)
+        let placeholders = (0..own.places()).map(|_| open(address, true)).collect::<io::Result<_>>()?;
+        let first = sockets.first().ok_or(io::ErrorKind::AddrNotAvailable)?.socket.try_clone()?;
+        Ok((sockets, Steering::begin(own, before, first, placeholders)?))
     }
 
     /// The address really bound.
@@ -68,13 +77,13 @@ impl Worker {
     }
 
     fn owns(self, id: &ConnectionId) -> bool {
-        id.first().is_some_and(|first| first % self.count == self.index)
+        matches!(**id, [first, second, ..] if first % self.count == self.index && second & 1 == self.generation)
     }
 }
 
 impl ConnectionIdGenerator for SteeredIds {
     fn generate_cid(&mut self) -> ConnectionId {
-        // The first byte is random: a few tries for each worker there is.
+        // The first bytes are random: a few tries for each worker there is.
         loop {
             let id = self.ids.generate_cid();
             if self.worker.owns(&id) {
@@ -120,26 +129,6 @@ pub(crate) fn open(address: SocketAddr, shared: bool) -> io::Result<std::net::Ud
     Ok(socket.into())
 }
 
-/// Has the kernel choose the socket by the first byte of the destination's connection id: at offset 6 behind a long header's
-/// version and length, at offset 1 of a short one (RFC 9000 section 17). A client's first id is its own and random; whatever
-/// socket it leads to answers with an id that leads there again. What is shorter goes to the first socket.
-fn steer(sockets: &[PortSocket]) -> io::Result<()> {
-    let Some(PortSocket { socket, worker }) = sockets.first() else { return Ok(()) };
-    let instruction = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
-    let load_byte = libc::BPF_LD | libc::BPF_B | libc::BPF_ABS;
-    let mut program = [
-        instruction(load_byte, 0, 0, 0),
-        instruction(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 0, 2, 0x80),
-        instruction(load_byte, 0, 0, 6),
-        instruction(libc::BPF_JMP | libc::BPF_JA, 0, 0, 1),
-        instruction(load_byte, 0, 0, 1),
-        instruction(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, 0, 0, worker.count.into()),
-        instruction(libc::BPF_RET | libc::BPF_A, 0, 0, 0),
-    ];
-    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
-    Ok(setsockopt(socket, AttachReusePortCbpf, &program)?)
-}
-
 #[cfg(test)]
 mod tests {
     use std::{net::UdpSocket, time::Duration};
@@ -150,7 +139,7 @@ mod tests {
 
     #[test]
     fn ids_lead_to_their_worker_and_are_recognised_by_all() {
-        let workers = [0, 1, 2].map(|index| Worker { index, count: 3 });
+        let workers = [0, 1, 2].map(|index| Worker { index, count: 3, generation: index % 2 });
         for worker in workers {
             let mut ids = worker.ids(7);
             for _ in 0..100 {
@@ -164,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_datagram_reaches_the_worker_of_its_connection_id_from_any_address() {
-        let sockets = PortSocket::bind(LOOPBACK, 3).unwrap();
+        let (sockets, _steering) = PortSocket::bind(LOOPBACK, 3).unwrap();
         let to = sockets[0].local_address().unwrap();
         for PortSocket { socket, .. } in &sockets {
             socket.set_nonblocking(false).unwrap();
@@ -185,10 +174,54 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_refused_to_one_worker_and_to_many() {
-        let sockets = PortSocket::bind(LOOPBACK, 2).unwrap();
+        let (sockets, _steering) = PortSocket::bind(LOOPBACK, 2).unwrap();
         let address = sockets[0].local_address().unwrap();
         for workers in [1, 2] {
             assert_eq!(PortSocket::bind(address, workers).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         }
+    }
+
+    #[test]
+    fn two_processes_share_a_port_by_the_generation_of_ids_and_the_end_of_one_moves_nothing() {
+        let (before, first) = PortSocket::bind(LOOPBACK, 2).unwrap();
+        let to = before[0].local_address().unwrap();
+        let (after, second) = PortSocket::bind_beside(to, 3, first.share()).unwrap();
+        assert_eq!(second.share(), Share { first: 2, workers: 3, sockets: 5, generation: 1 });
+        for PortSocket { socket, .. } in before.iter().chain(&after) {
+            socket.set_nonblocking(false).unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        }
+        let arrives = |datagram: &[u8], owner: &PortSocket| {
+            UdpSocket::bind(LOOPBACK).unwrap().send_to(datagram, to).unwrap();
+            assert_eq!(owner.socket.recv(&mut [0; 64]).unwrap(), datagram.len(), "{datagram:?}");
+        };
+        let handshake = |worker, generation| [0xe0, 0, 0, 0, 1, 8, worker, generation, 9, 9, 9, 9, 9, 9];
+        let short = |worker, generation| [0x40, worker, generation, 9, 9, 9, 9, 9, 9];
+        for worker in 0..6 {
+            let (old, new) = (&before[usize::from(worker % 2)], &after[usize::from(worker % 3)]);
+            arrives(&short(worker, 4), old);
+            arrives(&short(worker, 5), new);
+            arrives(&handshake(worker, 4), old);
+            arrives(&handshake(worker, 5), new);
+            // What begins is new, whatever id it has drawn.
+            arrives(&[0xc0, 0, 0, 0, 1, 8, worker, 4, 9, 9, 9, 9, 9, 9], new);
+        }
+        // In either order, as a process that dies closes them.
+        drop((before, first));
+        let settled = |worker: u8| arrives(&short(worker, 5), &after[usize::from(worker % 3)]);
+        (0..6).for_each(settled);
+        second.settle().unwrap();
+        for worker in 0..6 {
+            settled(worker);
+            arrives(&short(worker, 4), &after[usize::from(worker % 3)]);
+        }
+        let (third, steering) = PortSocket::bind_beside(to, 1, second.share()).unwrap();
+        assert_eq!(steering.share(), Share { first: 5, workers: 1, sockets: 6, generation: 0 });
+        third[0].socket.set_nonblocking(false).unwrap();
+        third[0].socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        arrives(&short(3, 4), &third[0]);
+        drop(after.into_iter().rev().collect::<Vec<_>>());
+        drop(second);
+        arrives(&short(3, 4), &third[0]);
     }
 }

@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn the_id_that_was_drawn_is_known_on_its_thread() {
-        let mut ids = PortSocket::bind(([127, 0, 0, 1], 0).into(), 1).unwrap().remove(0).worker.ids(1);
+        let mut ids = PortSocket::bind(([127, 0, 0, 1], 0).into(), 1).unwrap().0.remove(0).worker.ids(1);
         let id = ids.generate_cid();
         assert_eq!(&id[..], drawn_id().to_be_bytes());
         assert!(ids.validate(&id).is_ok());

@@ -52,7 +52,7 @@ pub(crate) fn tls() -> (Arc<rustls::ServerConfig>, Arc<rustls::ClientConfig>) {
 }
 
 fn listen(address: SocketAddr, tls: Arc<rustls::ServerConfig>) -> Listener {
-    let port = PortSocket::bind(address, 1).unwrap().remove(0);
+    let port = PortSocket::bind(address, 1).unwrap().0.remove(0);
     Listener::serve(port, tls, &KEY, Settings::default()).unwrap()
 }
 
@@ -359,8 +359,7 @@ fn the_bytes_of_every_message_stay_as_they_are() {
     let export_hex = "0a016e 120168 1850 220173 2a012f 32016a 3a060a016c120176".replace(' ', "");
     let exporting = Hello { exports: vec![export.clone()], ..Hello::default() };
     let exports = Exports { items: vec![export] };
-    let hello =
-        Hello { version: "1".into(), capabilities: vec!["x".into()], instance: "i".into(), exports: Vec::new() };
+    let hello = Hello { version: "1".into(), capabilities: vec!["x".into()], instance: "i".into(), ..Hello::default() };
     let welcome = Welcome { server_id: "s".into(), version: "1".into() };
     let dialed = Dialed { address: "a".into(), window: 0, breaks: false };
     let issued = Issued { cluster: "c".into(), chain_pem: "p".into() };
@@ -441,7 +440,7 @@ proptest! {
     fn mutated_bytes_of_any_message_never_panic(at: prop::sample::Index, to: u8, cut: prop::sample::Index) {
         let exports = vec![Export { name: "n".into(), labels: [("a".into(), "b".into())].into(), ..Export::default() }];
         let capabilities = vec!["x".into(), "y".into()];
-        let hello = Hello { version: "1.2.3".into(), capabilities, instance: "z".into(), exports };
+        let hello = Hello { version: "1.2.3".into(), capabilities, instance: "z".into(), exports, clock: 1 };
         let mut bytes = FromAgent { message: Some(AgentMessage::Hello(hello)), ..Default::default() }.encode_to_vec();
         let at = at.index(bytes.len());
         bytes[at] = to;
@@ -473,7 +472,7 @@ async fn a_restarted_hub_answers_packets_of_old_tunnels_with_a_reset() {
     let deadline = Instant::now() + SOON;
     let _second = loop {
         match PortSocket::bind(address, 1) {
-            Ok(mut port) => break Listener::serve(port.remove(0), server, &KEY, Settings::default()).unwrap(),
+            Ok((mut port, _)) => break Listener::serve(port.remove(0), server, &KEY, Settings::default()).unwrap(),
             Err(error) => assert!(Instant::now() < deadline, "{error}"),
         }
         tokio::task::yield_now().await;

@@ -105,7 +105,7 @@ async fn work(mib: u64, connections: u64) -> Result<()> {
 impl Tunnel {
     async fn open() -> Result<Self> {
         let (server, client) = tls()?;
-        let port = PortSocket::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), 1)?.remove(0);
+        let port = PortSocket::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), 1)?.0.remove(0);
         let listener = Listener::serve(port, server, &[7; RESET_KEY_LENGTH], Settings::default())?;
         let address = listener.local_address()?;
         let dialling = async {

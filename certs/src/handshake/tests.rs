@@ -374,3 +374,33 @@ fn a_hub_is_valid_for_its_loopback_names_too() {
     }
     assert!(!Handshake::run_with_name(&hub.client(None), &hub.tls.config(&[]), "hub.example").succeeded());
 }
+
+#[test]
+fn an_ended_certificate_of_an_agent_is_let_through_where_that_is_asked_for_and_proves_its_key_as_any_other() {
+    let hub = Hub::new();
+    let ended = |params: CertificateParams, key: &PrivateKey| hub.sign(&params, key);
+    let dates = Dates::new(SystemTime::now() - 2 * HOUR, HOUR, SystemTime::now());
+    let key = PrivateKey::generate();
+    let agent = ended(agent_params(&"c1".parse().unwrap(), &"a1".parse().unwrap(), dates).unwrap(), &key);
+    let user = ended(crate::issue::user_params(&"alice".parse().unwrap(), None, dates).unwrap(), &key);
+    let (strict, lenient) = (hub.tls.config(&[]), hub.tls.config_for_ended_agents(&[]));
+    let shake = |leaf: &CertificateDer<'static>, server| {
+        Handshake::run(&hub.client(Some((vec![leaf.clone()], key.to_der()))), server)
+    };
+    assert_eq!(shake(&agent, &strict).alert_to_client(), Some(AlertDescription::CertificateExpired));
+    assert!(shake(&agent, &lenient).succeeded());
+    assert_eq!(shake(&user, &lenient).alert_to_client(), Some(AlertDescription::CertificateExpired));
+
+    // Somebody who has the certificate, and not its key.
+    let other = crate::provider().key_provider.load_private_key(PrivateKey::generate().to_der()).unwrap();
+    let stolen = rustls::sign::CertifiedKey::new(vec![agent], other);
+    let mut thief = (*hub.client(None)).clone();
+    thief.client_auth_cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(stolen));
+    let refused = Handshake::run(&Arc::new(thief), &lenient);
+    assert!(!refused.succeeded() && refused.server_error.is_some(), "{:?}", refused.server_error);
+
+    // Another hub's agent.
+    let foreign = Hub::new();
+    let leaf = foreign.sign(&agent_params(&"c1".parse().unwrap(), &"a1".parse().unwrap(), dates).unwrap(), &key);
+    assert_eq!(shake(&leaf, &lenient).alert_to_client(), Some(AlertDescription::UnknownCA));
+}

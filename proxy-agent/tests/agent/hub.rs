@@ -117,7 +117,7 @@ fn listen(authority: &Authority, address: SocketAddr) -> Listener {
 fn try_listen(authority: &Authority, address: SocketAddr) -> io::Result<Listener> {
     let credentials = authority.issue_server(&[], DAY).unwrap();
     let tls = ServerTls::new(credentials, &[authority.certificate().clone()]).unwrap();
-    let port = PortSocket::bind(address, 1)?.remove(0);
+    let port = PortSocket::bind(address, 1)?.0.remove(0);
     let tls = tls.config(&[ALPN_TUNNEL, ALPN_JOIN]);
     Ok(Listener::serve(port, tls, &[7; RESET_KEY_LENGTH], Settings::default()).unwrap())
 }

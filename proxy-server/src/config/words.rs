@@ -19,6 +19,15 @@ pub enum ServiceUrls {
     NoBrowsers,
 }
 
+/// What becomes of an agent whose certificate has ended, and whose cluster and key are still accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndedAgents {
+    /// It gets a new one.
+    Renew,
+    /// It must join anew.
+    Refuse,
+}
+
 impl Plaintext {
     /// Whether a client at `address` may speak without TLS.
     pub(crate) fn allows(self, address: IpAddr) -> bool {
@@ -39,6 +48,18 @@ impl FromStr for Plaintext {
             "any" => Ok(Self::Any),
             "never" => Ok(Self::Never),
             _ => Err("must be loopback, any or never"),
+        }
+    }
+}
+
+impl FromStr for EndedAgents {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "renew" => Ok(Self::Renew),
+            "refuse" => Ok(Self::Refuse),
+            _ => Err("must be renew or refuse"),
         }
     }
 }

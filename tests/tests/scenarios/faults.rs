@@ -3,6 +3,7 @@
 mod dials;
 mod disk;
 mod frozen;
+mod handover;
 mod kills;
 mod rebinding;
 mod restarts;

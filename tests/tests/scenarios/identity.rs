@@ -1,7 +1,7 @@
 //! Who is who: an agent speaks for its own cluster, a user for no agent, and both only as long as the hub says so.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use base64::Engine as _;
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use tests::client::{Connection, DialError, Entry};
 use tests::hub::ClusterAccess;
 use tests::raw_agent::{AgentCredentials, RawAgent, RawJoin, join_request};
-use tests::{Client, Fetch, HUB_NAME, Hub, wait_for};
+use tests::{Client, Fetch, HUB_NAME, Hub, Spoke, wait_for};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout};
 use tunnel::{AgentMessage, CloseReason, Drain, Hello, HubMessage, JoinRequest, Loss, Reason, Renew, Stream};
@@ -124,7 +124,7 @@ async fn a_users_certificate_or_none_opens_no_tunnel() -> Result<()> {
 
 #[tokio::test]
 async fn an_expired_a_foreign_a_forged_and_a_self_signed_certificate_are_refused() -> Result<()> {
-    let hub = Hub::start().await?;
+    let hub = Hub::builder().args(["--ended-agents", "refuse"]).start().await?;
     let known = AgentCredentials::joined(&hub, "a", "agent").await?;
     let expired = AgentCredentials::issued_by(hub.state(), "a", "agent", Duration::ZERO)?;
     // A certificate's end has whole seconds.
@@ -147,6 +147,88 @@ async fn an_expired_a_foreign_a_forged_and_a_self_signed_certificate_are_refused
         assert_eq!(loss, Loss::CertificateRefused(alert));
     }
     RawAgent::open(&hub, &known).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_ended_certificate_of_an_accepted_agent_is_renewed_and_no_other_opens_a_tunnel() -> Result<()> {
+    let hub = Hub::start().await?;
+    let known = AgentCredentials::joined(&hub, "a", "agent").await?;
+    let authority = Authority::load_or_create(hub.state())?;
+    let ended = authority.issue_agent(&known.key.csr_der()?, &"a".parse()?, &"agent".parse()?, Duration::ZERO)?;
+    let ended = AgentCredentials::new(&ended.chain_pem, PrivateKey::from_pem(&known.key.to_pem())?)?;
+    // A certificate's end has whole seconds.
+    wait_for(BOUND, "the certificate to end", async || {
+        let ended = certs::ends_at(&ended.chain[0]).is_some_and(|end| end + Duration::from_secs(1) < SystemTime::now());
+        if ended { Ok(()) } else { Err("it goes on") }
+    })
+    .await?;
+    let mut agent = RawAgent::open(&hub, &ended).await?;
+    agent.say(AgentMessage::Renew(Renew { csr: known.key.csr_der()? })).await?;
+    let HubMessage::Renewed(renewed) = agent.hear().await? else { bail!("no certificate") };
+    let renewed = AgentCredentials::new(&renewed.chain_pem, PrivateKey::from_pem(&known.key.to_pem())?)?;
+    ensure!(certs::ends_at(&renewed.chain[0]) > Some(SystemTime::now() + 29 * DAY), "it is as short as the one before");
+    RawAgent::open(&hub, &renewed).await?;
+
+    // Another key under the same names, and another hub's agent: as if their certificates went on.
+    let other = AgentCredentials::issued_by(hub.state(), "a", "agent", Duration::ZERO)?;
+    closed_as(&RawAgent::refused(&hub, Some(&other)).await?, CloseReason::UnknownAgent)?;
+    let elsewhere = TempDir::new()?;
+    let foreign = AgentCredentials::issued_by(elsewhere.path(), "a", "agent", Duration::ZERO)?;
+    assert_eq!(
+        RawAgent::refused(&hub, Some(&foreign)).await?,
+        Loss::CertificateRefused("unknown certificate authority")
+    );
+    hub.deny("a").await?;
+    closed_as(&RawAgent::refused(&hub, Some(&ended)).await?, CloseReason::Denied)?;
+    hub.delete_cluster("a").await?;
+    closed_as(&RawAgent::refused(&hub, Some(&ended)).await?, CloseReason::UnknownCluster)?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_agent_that_was_off_for_longer_than_its_certificate_lives_comes_back() -> Result<()> {
+    let hub = Hub::builder().args(["--agent-certificate-lifetime", "2h"]).start().await?;
+    let mut spoke = Spoke::of(&hub, "a").start().await?;
+    spoke.stop().await?;
+    let (chain, key) = (spoke.state().join("agent.crt"), PrivateKey::load_or_create(&spoke.state().join("agent.key"))?);
+    let ends = || {
+        let chain = std::fs::read(&chain)?;
+        certs::ends_at(&CertificateDer::from_pem_slice(&chain)?).context("no certificate")
+    };
+    let life = ends()?.duration_since(SystemTime::now())?;
+    ensure!(life > DAY / 24 && life < DAY / 8, "it lives for {life:?}");
+    let authority = Authority::load_or_create(hub.state())?;
+    let ended = authority.issue_agent(&key.csr_der()?, &"a".parse()?, &"agent".parse()?, Duration::ZERO)?;
+    std::fs::write(&chain, ended.chain_pem)?;
+    wait_for(BOUND, "the certificate to end", async || {
+        if ended.not_after + Duration::from_secs(1) < SystemTime::now() { Ok(()) } else { Err("it goes on") }
+    })
+    .await?;
+    spoke.start_again().await?;
+    wait_for(BOUND, "a new certificate", async || {
+        let left = ends()?.duration_since(SystemTime::now())?;
+        ensure!(left > DAY / 24, "{left:?} are left");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_denied_agent_is_back_soon_after_it_is_accepted() -> Result<()> {
+    let hub = Hub::start().await?;
+    let _spoke = Spoke::of(&hub, "a").start().await?;
+    hub.deny("a").await?;
+    wait_for(BOUND, "the agent to be away", async || if hub.is_available("a").await { Err("there") } else { Ok(()) })
+        .await?;
+    // Refused at least once more.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    hub.accept("a").await?;
+    let accepted = Instant::now();
+    wait_for(BOUND, "the agent to be back", async || if hub.is_available("a").await { Ok(()) } else { Err("away") })
+        .await?;
+    eprintln!("back {:?} after it was accepted", accepted.elapsed());
+    ensure!(accepted.elapsed() < Duration::from_secs(6), "back after {:?}", accepted.elapsed());
     Ok(())
 }
 

@@ -1,0 +1,160 @@
+//! How one hub follows another, and how it stops, step by step: it serves until the last moment, or until another hub serves in its
+//! place.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tunnel::{CloseReason, Steering};
+
+use super::{Addresses, CUT_TIMEOUT, Hub, Phases};
+use crate::{
+    layout::Layout,
+    succession::{self, LOOK, Sign},
+};
+
+/// How long clients that came at the very end may take to be answered.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+impl Hub {
+    /// What is to be done for as long as the hub before this one drains, and what the next one needs to know.
+    pub(super) fn spawn_succession(&mut self, steering: Steering, listeners: usize) {
+        let Addresses { proxy, tunnel, api, metrics, .. } = self.addresses;
+        let listeners = u16::try_from(listeners).unwrap_or(u16::MAX);
+        let share = steering.share();
+        self.layout = Some(Layout { tcp: vec![(proxy, listeners), (api, 1), (metrics, 1)], tunnel, share });
+        let (registry, folder, follows) = (self.registry.clone(), self.config.state.clone(), self.follows);
+        let end = self.phases.end.clone();
+        self.phases.others.spawn(async move {
+            if follows {
+                tokio::select! {
+                    () = succession::follow(&registry, &folder) => {}
+                    () = end.cancelled() => return,
+                }
+                if let Err(error) = steering.settle() {
+                    tracing::warn!(%error, "agents of the hub before this one find out by their keep-alive");
+                }
+            }
+            // The kernel steers for as long as the port is open.
+            end.cancelled().await;
+            drop(steering);
+        });
+    }
+
+    /// The readiness is off by now.
+    pub(super) async fn stop(mut self, abort: CancellationToken) {
+        let Phases { drain, closed, .. } = self.phases.clone();
+        let (deadline, before) = (Instant::now() + self.config.drain_timeout, self.proxy.connections.next());
+        tracing::info!(connections = self.proxy.connections.count(), "stopping");
+        // 1. Connections may end by themselves, up to the deadline. New ones, and agents, go to the next hub once it serves, and
+        //    until then are served here.
+        let drained = tokio::select! {
+            () = self.drained() => true,
+            () = sleep_until(deadline) => false,
+            () = abort.cancelled() => false,
+        };
+        // 2. The rest is cut, but for who has come since; agents look for another hub; no client is accepted any more, and idle ones are let go.
+        if !drained {
+            let cut = self.proxy.connections.cut_before(before);
+            tracing::warn!(cut, "cut the connections that were left");
+        }
+        drain.cancel();
+        closed.cancel();
+        self.finish(if drained { deadline } else { Instant::now() }.max(Instant::now() + LAST_ANSWERS), abort).await;
+    }
+
+    /// Resolves when nobody is connected. Where another hub waits, it gets the registry first, and serves then.
+    async fn drained(&mut self) {
+        let folder = self.config.state.clone();
+        let idle = async |hub: &Self| {
+            while hub.proxy.connections.count() > 0 {
+                sleep(LOOK).await;
+            }
+        };
+        if !Sign::Successor.stands(&folder) {
+            tokio::select! {
+                () = idle(self) => return,
+                () = Sign::Successor.raised(&folder) => {}
+            }
+        }
+        self.hand_over().await;
+        Sign::Successor.lowered(&folder).await;
+        tracing::info!(connections = self.proxy.connections.count(), "another hub serves here now; draining");
+        self.phases.drain.cancel();
+        self.phases.leave.cancel();
+        tokio::select! {
+            () = idle(self) => {}
+            () = Sign::Recall.raised(&folder) => {
+                // What is open here was opened with rights that may have gone since.
+                tracing::info!("rights have changed at the hub that serves now; what is left here ends");
+                self.proxy.connections.retain(|_, _| false);
+            }
+        }
+    }
+
+    /// Lets go of the state folder. Questions are answered from memory from now on, and changes are refused.
+    async fn hand_over(&mut self) {
+        let folder = &self.config.state;
+        // One at a time: a third process could not tell the sockets of the first from those of this one.
+        Sign::Former.lowered(folder).await;
+        self.phases.handover.cancel();
+        if let Some(layout) = &self.layout
+            && let Err(error) = layout.write(folder)
+        {
+            tracing::warn!(%error, "the next hub cannot listen before this one ends");
+        }
+        self.handed_over = Sign::Former.raise(folder).ok().flatten();
+        // Where etcd keeps the registry, changes still come from there.
+        // The tunnels here live on: the next hub must not reset them.
+        self.roster().clear();
+        if self.config.etcd.is_none() {
+            self.registry.close().await;
+        }
+        self.folder_lock = None;
+        tracing::info!("another hub waits for the state folder, and has it now");
+    }
+
+    /// Ends clients by `deadline`, and then everything else.
+    async fn finish(self, deadline: Instant, abort: CancellationToken) {
+        let (roster, audit) = (self.roster(), self.audit());
+        let Self { config, registry, proxy, listeners, workers, phases, handed_over, .. } = self;
+        let Phases { leave, end, clients, others, .. } = phases;
+        leave.cancel();
+        clients.close();
+        let ended = tokio::select! {
+            ended = timeout_at(deadline, clients.wait()) => ended.is_ok(),
+            () = abort.cancelled() => false,
+        };
+        if !ended {
+            let cut = proxy.connections.retain(|_, _| false);
+            tracing::warn!(cut, "cut the connections that were left");
+            let _ = timeout(CUT_TIMEOUT, clients.wait()).await;
+        }
+        // 3. This is the end for everything else, and agents hear of it.
+        end.cancel();
+        let closing = listeners
+            .iter()
+            .map(|listener| listener.close(CloseReason::HubStopping, "the hub is stopping", CUT_TIMEOUT));
+        join_all(closing).await;
+        if handed_over.is_none() {
+            roster.clear();
+        }
+        others.close();
+        if timeout(CUT_TIMEOUT, others.wait()).await.is_err() {
+            tracing::warn!(tasks = others.len(), "some tasks did not end in time");
+        }
+        // 4. The registry finishes writing.
+        registry.close().await;
+        if handed_over.is_none() {
+            for socket in &config.proxy_sockets {
+                // Left behind, the next start would have to tell it from one in use.
+                let _ = std::fs::remove_file(&socket.path);
+            }
+        }
+        workers.stop().await;
+        // 5. What was recorded is written.
+        audit.close().await;
+        tracing::info!("stopped");
+    }
+}

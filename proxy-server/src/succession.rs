@@ -1,0 +1,188 @@
+//! Who follows whom in a state folder: a hub that starts waits for the one before it, which lets go when it drains.
+//!
+//! They tell each other by locks of files, which the kernel takes from a process that dies:
+//!
+//! | file | its lock says |
+//! |---|---|
+//! | `successor` | a hub waits for the folder, or has it and does not serve yet |
+//! | `former` | a hub has let go of the folder, and drains |
+//! | `recall` | the hub that followed has changed rights: what still drains with the old ones ends now |
+
+use std::{
+    collections::HashMap,
+    fs::{File, TryLockError},
+    io,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    pin::pin,
+    time::Duration,
+};
+
+use certs::ClusterName;
+use registry::{Change, Registry, store::OpenError};
+use tokio::{
+    sync::broadcast::error::RecvError,
+    time::{Instant, sleep},
+};
+
+use crate::{
+    config::Config,
+    state::{State, StateError},
+};
+
+/// How often is looked whether the other hub has gone on.
+pub(crate) const LOOK: Duration = Duration::from_millis(25);
+
+/// How often is told that a hub still waits.
+const TELL: Duration = Duration::from_secs(5);
+
+/// How much longer than a drain a hub waits for the one before it.
+const BEYOND_DRAIN: Duration = Duration::from_secs(15);
+
+/// What one hub tells the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sign {
+    Successor,
+    Former,
+    Recall,
+}
+
+/// A sign that stands until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Raised(#[expect(dead_code, reason = "held for its lock")] File);
+
+impl Sign {
+    fn path(self, folder: &Path) -> PathBuf {
+        folder.join(match self {
+            Self::Successor => "successor",
+            Self::Former => "former",
+            Self::Recall => "recall",
+        })
+    }
+
+    /// Raises it, unless another process has, or looks right now.
+    pub(crate) fn raise(self, folder: &Path) -> io::Result<Option<Raised>> {
+        let path = self.path(folder);
+        let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Raised(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// As [`Self::raise`], again while another process looks. `None` where it cannot be raised.
+    async fn raise_soon(self, folder: &Path) -> Option<Raised> {
+        for _ in 0..100 {
+            match self.raise(folder) {
+                Ok(Some(raised)) => return Some(raised),
+                Ok(None) => sleep(LOOK / 10).await,
+                Err(error) => {
+                    tracing::warn!(%error, "the hub before this one does not hear that rights have changed");
+                    return None;
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether another process has raised it.
+    pub(crate) fn stands(self, folder: &Path) -> bool {
+        File::open(self.path(folder)).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
+    /// Waits until it stands.
+    pub(crate) async fn raised(self, folder: &Path) {
+        while !self.stands(folder) {
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Waits until it stands no more.
+    pub(crate) async fn lowered(self, folder: &Path) {
+        while self.stands(folder) {
+            sleep(LOOK).await;
+        }
+    }
+}
+
+/// Opens the state folder, as soon as the hub before this one has let go of it. What comes with it is to be kept until the
+/// hub serves.
+pub(crate) async fn open(config: &Config) -> Result<(State, Option<Raised>), StateError> {
+    let (begun, patience) = (Instant::now(), config.drain_timeout + BEYOND_DRAIN);
+    let (mut raised, mut told) = (None, None::<Instant>);
+    loop {
+        match State::open(&config.state, config.etcd.as_ref()) {
+            Err(StateError::InUse(_) | StateError::Registry(OpenError::InUse { .. })) if begun.elapsed() < patience => {
+            }
+            opened => return opened.map(|state| (state, raised)),
+        }
+        if raised.is_none() {
+            let file = |source| StateError::File { path: Sign::Successor.path(&config.state), source };
+            raised = Sign::Successor.raise(&config.state).map_err(file)?;
+        }
+        if told.is_none_or(|told| told.elapsed() >= TELL) {
+            told = Some(Instant::now());
+            let (folder, waited) = (config.state.display(), begun.elapsed().as_secs());
+            tracing::info!(
+                %folder,
+                waited,
+                at_most = patience.as_secs(),
+                "another hub has the state folder; waiting for it to be told to stop (SIGTERM), when it lets go at once"
+            );
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// Runs until the hub before this one has ended, and has it end at once when rights change: it does not see that.
+pub(crate) async fn follow(registry: &Registry, folder: &Path) {
+    let mut changes = registry.changes();
+    let rights_of = |name: &ClusterName| {
+        registry.cluster(name).map(|cluster| {
+            (cluster.standing(), cluster.status.agents.iter().map(|agent| (agent.key, agent.phase)).collect::<Vec<_>>())
+        })
+    };
+    let mut known: HashMap<_, _> =
+        registry.clusters().iter().map(|cluster| (cluster.name().clone(), rights_of(cluster.name()))).collect();
+    let mut recall = None;
+    let ended = Sign::Former.lowered(folder);
+    let mut ended = pin!(ended);
+    loop {
+        let change = tokio::select! {
+            () = &mut ended => return,
+            change = changes.recv() => change,
+        };
+        let concerns = match change {
+            // Agents that come are a change of a cluster, too.
+            Ok(Change::Cluster(name)) => {
+                let now = rights_of(&name);
+                known.insert(name, now.clone()).is_some_and(|before| before != now)
+            }
+            Ok(Change::User(_) | Change::Set(_) | Change::Rights(_)) | Err(RecvError::Lagged(_)) => true,
+            Ok(Change::Token(_)) => false,
+            Err(RecvError::Closed) => return,
+        };
+        if concerns && recall.is_none() {
+            recall = Sign::Recall.raise_soon(folder).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sign_stands_for_others_until_it_is_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!Sign::Successor.stands(folder.path()));
+        let raised = Sign::Successor.raise(folder.path()).unwrap().unwrap();
+        assert!(Sign::Successor.stands(folder.path()));
+        assert!(!Sign::Recall.stands(folder.path()));
+        assert!(Sign::Successor.raise(folder.path()).unwrap().is_none());
+        drop(raised);
+        assert!(!Sign::Successor.stands(folder.path()));
+        assert!(Sign::Successor.raise(folder.path()).unwrap().is_some());
+    }
+}
