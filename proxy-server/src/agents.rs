@@ -14,7 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, info_span};
 use tunnel::{
     AgentMessage, CloseReason, Connection, Drain, EstablishError, Export, HandshakeError, HubControl, HubMessage,
-    HubTunnel, Incoming, Listener, Loss, Protocol, Renew, Renewed, TunnelMemory, Welcome,
+    HubTunnel, Incoming, Listener, Protocol, Renew, Renewed, TunnelMemory, Welcome,
 };
 
 use crate::{
