@@ -329,7 +329,9 @@ fn an_expired_hub_is_refused() {
     let server = hub.server_with(&server(dates(SystemTime::now() - 2 * HOUR)));
     for client in [hub.client(None), hub.pinned()] {
         let handshake = Handshake::run(&client, &server);
-        assert!(matches!(refusal(&handshake), CertificateError::ExpiredContext { .. }), "{handshake:?}");
+        // It is this hub all the same: somebody's clock is wrong.
+        let error = handshake.client_error.as_ref().unwrap();
+        assert!(crate::WrongClock::find(error).is_some(), "{handshake:?}");
     }
 }
 

@@ -189,7 +189,7 @@ async fn an_ended_certificate_of_an_accepted_agent_is_renewed_and_no_other_opens
 #[tokio::test]
 async fn an_agent_that_was_off_for_longer_than_its_certificate_lives_comes_back() -> Result<()> {
     let hub = Hub::builder().args(["--agent-certificate-lifetime", "2h"]).start().await?;
-    let mut spoke = Spoke::of(&hub, "a").start().await?;
+    let mut spoke = Spoke::of(&hub, "a").agent("agent").start().await?;
     spoke.stop().await?;
     let (chain, key) = (spoke.state().join("agent.crt"), PrivateKey::load_or_create(&spoke.state().join("agent.key"))?);
     let ends = || {
