@@ -105,6 +105,7 @@ mod tests {
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpListener,
+        task::JoinSet,
     };
 
     use super::*;
@@ -126,7 +127,8 @@ mod tests {
             assert!(written.is_err(), "the kernel takes all of it");
             let held = delivery.unacknowledged().unwrap();
             assert!(held > 0);
-            let reading = tokio::spawn(async move {
+            let mut reading = JoinSet::new();
+            reading.spawn(async move {
                 let mut taken = 0;
                 while let Ok(count @ 1..) = client.read(&mut [0; 65536]).await {
                     taken += count;
@@ -137,7 +139,7 @@ mod tests {
             assert_eq!(delivery.unacknowledged().unwrap(), 0);
             server.set_zero_linger().unwrap();
             drop(server);
-            assert!(reading.await.unwrap() >= usize::try_from(held).unwrap());
+            assert!(reading.join_next().await.unwrap().unwrap() >= usize::try_from(held).unwrap());
             assert!(delivery.unacknowledged().is_err());
         }
     }

@@ -45,10 +45,7 @@ struct Upgraded<'a, C> {
 impl<C> Upgraded<'_, C> {
     /// What is written to a peer that has said its end may find nobody.
     fn unless_heard<T>(&self, polled: Poll<io::Result<T>>, instead: T) -> Poll<io::Result<T>> {
-        match polled {
-            Poll::Ready(Err(_)) if self.heard => Poll::Ready(Ok(instead)),
-            polled => polled,
-        }
+        polled.map(|done| if self.heard { done.or(Ok(instead)) } else { done })
     }
 }
 

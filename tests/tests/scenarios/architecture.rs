@@ -15,7 +15,7 @@ const ARROWS: [(&str, &[&str]); 6] = [
     ("registry", &["certs"]),
     ("proxy-server", &["registry", "tunnel", "certs"]),
     ("proxy-agent", &["tunnel", "certs"]),
-    ("cli", &["certs", "registry", "proxy-server", "proxy-agent"]),
+    ("cli", &["certs", "registry", "tunnel", "proxy-server", "proxy-agent"]),
 ];
 const ABOVE_ALL: [&str; 3] = ["bench", "fuzz", "tests"];
 /// Names that say nothing about what is inside.
