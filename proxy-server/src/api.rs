@@ -17,7 +17,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use registry::{
-    Login, MAX_USER_VALIDITY, Registry, Role, User,
+    Login, MAX_USER_VALIDITY, Presence, Registry, Role, User,
     api::{NewToken, NewUser, TokenCreated, TokenList, TokenView, UserCreated, UserList, UserView},
     kube::{
         body::{BodyError, MAX_BODY},
@@ -54,6 +54,7 @@ const REGISTER: &str = "register.open-cluster-management.io";
 #[derive(Debug)]
 pub(crate) struct Api {
     pub(crate) registry: Arc<Registry>,
+    pub(crate) presence: Arc<Presence>,
     pub(crate) kube: Server,
     pub(crate) gateway: Gateway,
     pub(crate) discovery: Discovery,

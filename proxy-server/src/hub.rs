@@ -5,7 +5,6 @@ use std::{
     io,
     net::SocketAddr,
     path::PathBuf,
-    pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,13 +16,12 @@ use hyper::body::Incoming;
 use jiff::Timestamp;
 use prometheus::{Registry as MetricsRegistry, process_collector::ProcessCollector};
 use registry::{
-    Change, Registry,
+    Presence, Registry,
     kube::{controller::Controller, server::Server},
 };
 use tokio::{
     net::{TcpListener, UnixListener},
     runtime::Handle,
-    sync::broadcast::error::RecvError,
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -52,7 +50,9 @@ use crate::{
     ports::{Bound, ListenError, Ports},
     proxy::Proxy,
     record::Recorder,
+    revocations,
     roster::Roster,
+    services::{RunError, Services},
     shares::Shares,
     state::{State, StateError},
     tunnels::Tunnels,
@@ -61,9 +61,6 @@ use crate::{
 
 /// How long cut connections and closing tunnels may take once their time is up.
 const CUT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How soon connections are cut that were opened with a token that has ended since.
-const LOOK_FOR_ENDS: Duration = Duration::from_secs(10);
 
 /// How long an API client may take to shake hands and to show who it is. One with credentials sends its first request at once.
 const API_PATIENCE: Duration = Duration::from_secs(10);
@@ -82,6 +79,7 @@ pub struct Hub {
     config: Config,
     addresses: Addresses,
     registry: Arc<Registry>,
+    presence: Arc<Presence>,
     authorities: Arc<Authorities>,
     metrics: MetricsRegistry,
     proxy: Arc<Proxy>,
@@ -94,6 +92,7 @@ pub struct Hub {
     listeners: Vec<Arc<Listener>>,
     workers: Workers,
     phases: Phases,
+    services: Services,
     /// Keeps other hubs out of the state folder, when the registry is elsewhere.
     _folder_lock: Option<File>,
 }
@@ -184,6 +183,9 @@ impl Hub {
         let (tunnels, connections) = (Arc::new(Tunnels::default()), Arc::new(Connections::default()));
         let exports = Arc::new(Exports::new(config.clusters_domain.clone()));
         let phases = Phases::default();
+        let (until, present) = (Roster::new(&config.state).until(), tunnels.clone());
+        let available = move |cluster: &ClusterName| present.summary(cluster).tunnels > 0;
+        let presence = Arc::new(Presence::new(registry.clone(), until, available));
         let gathered = MetricsRegistry::new();
         let metrics = Arc::new(Metrics::register(&gathered)?);
         let audit = Audit::start(&config.audit, config.audit_failure, &gathered)?;
@@ -193,6 +195,7 @@ impl Hub {
         let recorder = Recorder { audit, metrics: metrics.clone() };
         let proxy = Arc::new(Proxy {
             registry: registry.clone(),
+            presence: presence.clone(),
             tunnels: tunnels.clone(),
             connections: connections.clone(),
             limits: Limits::new(config.caps),
@@ -204,6 +207,7 @@ impl Hub {
         });
         let agents = Arc::new(Agents {
             registry: registry.clone(),
+            presence: presence.clone(),
             authorities: authorities.clone(),
             tunnels: tunnels.clone(),
             exports: exports.clone(),
@@ -237,6 +241,7 @@ impl Hub {
         };
         let api = Arc::new(Api {
             registry: registered,
+            presence: presence.clone(),
             kube,
             gateway,
             discovery,
@@ -251,6 +256,7 @@ impl Hub {
             config,
             addresses,
             registry,
+            presence,
             authorities,
             metrics: gathered,
             proxy,
@@ -260,6 +266,7 @@ impl Hub {
             ports: None,
             listeners,
             workers,
+            services: Services::new(phases.others.clone()),
             phases,
             _folder_lock: None,
         })
@@ -275,8 +282,8 @@ impl Hub {
         self.proxy.recorder.audit.clone()
     }
 
-    /// Serves until `stop`, then drains; `abort` cuts a drain short.
-    pub async fn run(mut self, stop: CancellationToken, abort: CancellationToken) {
+    /// Serves until `stop`, then drains; `abort` cuts a drain short. Ends at once when a part of it does.
+    pub async fn run(mut self, stop: CancellationToken, abort: CancellationToken) -> Result<(), RunError> {
         let Addresses { proxy, tunnel, api, metrics, pin, admin } = &self.addresses;
         let (credentials, workers) = (admin.display(), self.workers.handles().len());
         tracing::info!(%proxy, %tunnel, %api, %metrics, %pin, %credentials, workers, "hub ready");
@@ -286,38 +293,52 @@ impl Hub {
             self.spawn_http(ports.api, ports.metrics, room.api, &stop);
             self.spawn_frontends(ports.proxy, ports.sockets, room.clients);
         }
-        stop.cancelled().await;
-        self.stop(abort).await;
+        let services = self.services.clone();
+        let failed = tokio::select! {
+            () = stop.cancelled() => None,
+            error = services.failed() => Some(error),
+        };
+        if failed.is_some() {
+            // Not ready any more, and nothing is waited for: nobody looks after what is open.
+            stop.cancel();
+            abort.cancel();
+        }
+        let draining = self.stop(&abort);
+        tokio::pin!(draining);
+        let failed_late = tokio::select! {
+            () = &mut draining => None,
+            error = services.failed(), if failed.is_none() => Some(error),
+        };
+        if failed_late.is_some() {
+            abort.cancel();
+            draining.await;
+        }
+        failed.or(failed_late).map_or(Ok(()), Err)
     }
 
     /// Everything but the frontends: it goes on while connections drain.
     fn spawn_services(&self) {
-        let Phases { end, others, .. } = &self.phases;
-        let until = |worker: &Handle, service: Pin<Box<dyn Future<Output = ()> + Send>>| {
-            let end = end.clone();
-            let until_end = async move {
-                tokio::select! {
-                    // First: at the hub's end, services may end by themselves.
-                    biased;
-                    () = end.cancelled() => {}
-                    () = service => tracing::error!("a service of the hub ended by itself"),
-                }
-            };
-            others.spawn_on(until_end, worker);
-        };
-        for (listener, worker) in self.listeners.iter().zip(self.workers.handles()) {
-            until(worker, Box::pin(self.agents.clone().serve(listener.clone())));
-        }
+        let end = &self.phases.end;
         let here = Handle::current();
+        for (listener, worker) in self.listeners.iter().zip(self.workers.handles()) {
+            self.services.spawn("the agents' port", worker, end, self.agents.clone().serve(listener.clone()));
+        }
         let roster = self.roster().serve(self.agents.clone(), self.listeners[0].clone());
-        until(&here, Box::pin(roster));
+        self.services.spawn("the roster of tunnels", &here, end, roster);
         let (registry, proxy, agents) = (self.registry.clone(), self.proxy.clone(), self.agents.clone());
-        until(&here, Box::pin(async move { watch(&registry, &proxy, &agents).await }));
-        until(&here, Box::pin(Controller::new(self.registry.clone()).run()));
-        let (agents, ended) = (self.agents.clone(), end.clone());
-        others.spawn(async move { ended.run_until_cancelled(agents.note_absent()).await });
+        let revocations = async move { revocations::watch(&registry, &proxy, &agents).await };
+        self.services.spawn("the watch of revocations", &here, end, revocations);
+        self.services.spawn("the controller", &here, end, Controller::new(self.registry.clone()).run());
+        let (presence, agents) = (self.presence.clone(), self.agents.clone());
+        let presence = async move { tokio::join!(presence.run(), agents.note_absent()).0 };
+        self.services.spawn("the record of agents", &here, end, presence);
         let authorities = self.authorities.clone();
-        until(&here, Box::pin(async move { authorities.keep_current().await }));
+        let certificates = async move { authorities.keep_current().await };
+        self.services.spawn("the renewal of certificates", &here, end, certificates);
+        let registry = self.registry.clone();
+        self.services.spawn("the registry's store", &here, end, async move { registry.ended().await });
+        let audit = self.audit();
+        self.services.spawn("the audit record", &here, end, async move { audit.ended().await });
     }
 
     /// The API, for `room` clients at a time, and the health port.
@@ -340,12 +361,14 @@ impl Hub {
             move |request: Request<Incoming>, origin: Origin| std::future::ready(health.answer(&request, origin.peer));
         // Twice as many as guests: who makes room needs a moment to leave.
         let health_port = port("health", metrics, None, 2 * HEALTH.guests, Lobby::new(HEALTH, HEALTH.guests), None);
-        others.spawn(health_port.serve(answer));
+        let here = Handle::current();
+        self.services.spawn("the health port", &here, end, health_port.serve(answer));
         let tls = TlsAcceptor::from(self.authorities.tls(&[b"h2", b"http/1.1"]));
         let recorder = self.proxy.recorder.clone();
         let answering = Recorded { api: self.api.clone(), recorder, tasks: others.clone() };
         let answer = move |request, origin| answering.clone().answer(request, origin);
-        others.spawn(port("api", api, Some(tls), room, Lobby::of_port(room), Some(API_PATIENCE)).serve(answer));
+        let api = port("api", api, Some(tls), room, Lobby::of_port(room), Some(API_PATIENCE)).serve(answer);
+        self.services.spawn("the API's port", &here, end, api);
     }
 
     fn roster(&self) -> Roster {
@@ -359,24 +382,25 @@ impl Hub {
         sockets: Vec<(UnixListener, Option<ClusterName>)>,
         room: usize,
     ) {
-        let Phases { clients, others, drain, .. } = &self.phases;
+        let Phases { clients, drain, .. } = &self.phases;
         let Config { plaintext, head_timeout, .. } = self.config;
         // In the order of preference: a client that speaks both means CONNECT, and gRPC's clients speak HTTP/2 only.
         let tls = self.authorities.tls(&[b"http/1.1", b"h2"]);
         let frontends =
             Frontends::new(self.proxy.clone(), tls, plaintext, head_timeout, room, clients.clone(), drain.clone());
         for (listener, worker) in listeners.into_iter().zip(self.workers.handles()) {
-            others.spawn_on(frontends.clone().serve_tcp(listener), worker);
+            self.services.spawn("the clients' port", worker, drain, frontends.clone().serve_tcp(listener));
         }
         for (listener, cluster) in sockets {
-            others.spawn(frontends.clone().serve_unix(listener, cluster));
+            let serving = frontends.clone().serve_unix(listener, cluster);
+            self.services.spawn("a client's socket", &Handle::current(), drain, serving);
         }
     }
 
     /// The readiness is off by now.
-    async fn stop(self, abort: CancellationToken) {
+    async fn stop(self, abort: &CancellationToken) {
         let (roster, audit) = (self.roster(), self.audit());
-        let Self { config, registry, proxy, listeners, workers, phases, .. } = self;
+        let Self { config, registry, presence, proxy, listeners, workers, phases, .. } = self;
         let Phases { drain, end, clients, others } = phases;
         tracing::info!(connections = proxy.connections.count(), "stopping");
         // 1. No client is accepted any more; agents look for another hub; idle clients are let go.
@@ -405,7 +429,10 @@ impl Hub {
         if tokio::time::timeout(CUT_TIMEOUT, others.wait()).await.is_err() {
             tracing::warn!(tasks = others.len(), "some tasks did not end in time");
         }
-        // 5. The registry finishes writing.
+        // 5. The registry finishes writing, who has left among it.
+        if !matches!(tokio::time::timeout(CUT_TIMEOUT, presence.write()).await, Ok(Ok(()))) {
+            tracing::warn!("could not record in time which agents were there to the end");
+        }
         registry.close().await;
         for socket in &config.proxy_sockets {
             // Left behind, the next start would have to tell it from one in use.
@@ -415,38 +442,6 @@ impl Hub {
         // 6. What was recorded is written.
         audit.close().await;
         tracing::info!("stopped");
-    }
-}
-
-/// Looks again at the tunnels and connections that a change of the registry concerns. (An agent's coming and going is a
-/// change too: looking at all of them would make a restart with many agents costly.)
-async fn watch(registry: &Registry, proxy: &Proxy, agents: &Agents) {
-    let mut changes = registry.changes();
-    let mut looks = tokio::time::interval(LOOK_FOR_ENDS);
-    loop {
-        let change = tokio::select! {
-            change = changes.recv() => change,
-            _ = looks.tick() => {
-                let now = Timestamp::now();
-                let cut = proxy.recheck(|caller, _| caller.has_ended(now));
-                if cut > 0 {
-                    tracing::info!(connections = cut, "cut what was opened with tokens that have ended");
-                }
-                continue;
-            }
-        };
-        let (cut, closed) = match change {
-            Ok(Change::Cluster(name)) => (proxy.recheck(|_, cluster| *cluster == name), agents.recheck(&name)),
-            Ok(Change::User(name)) => (proxy.recheck(|caller, _| caller.is_user(&name)), 0),
-            Ok(Change::Set(_) | Change::Rights(_)) => (proxy.recheck(|_, _| true), 0),
-            // Nobody is connected by a join token.
-            Ok(Change::Token(_)) => continue,
-            Err(RecvError::Lagged(_)) => (proxy.recheck(|_, _| true), agents.recheck_all()),
-            Err(RecvError::Closed) => return,
-        };
-        if cut + closed > 0 {
-            tracing::info!(connections = cut, tunnels = closed, "cut what the registry allows no more");
-        }
     }
 }
 
@@ -473,3 +468,6 @@ fn near(address: SocketAddr) -> String {
 fn host_port(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
+
+#[cfg(test)]
+mod tests;

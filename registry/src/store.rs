@@ -24,7 +24,7 @@ mod etcd;
 mod log;
 mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod txn;
 mod watch;
 mod writer;
@@ -195,7 +195,7 @@ impl Store {
     }
 
     /// Starts the writer on an opened disk.
-    fn start(disk: Disk, state: State, observer: Observer) -> Result<Self, OpenError> {
+    pub(crate) fn start(disk: Disk, state: State, observer: Observer) -> Result<Self, OpenError> {
         let path = disk.path().to_owned();
         let (requests, queue) = mpsc::channel(QUEUE);
         let (publish, published) = latest::channel(state.revision());
@@ -264,10 +264,15 @@ impl Store {
     /// Finishes the queued commits, closes the file and waits for that. Reads still work; commits end with `Closed`.
     pub async fn close(&self) {
         drop(self.requests.lock().take());
+        self.ended().await;
+        self.join();
+    }
+
+    /// Waits until the writer has ended: it was closed, or it panicked.
+    pub(crate) async fn ended(&self) {
         let mut published = self.published.clone();
         // Ends when the writer drops its sender, which is the last thing it does.
         while published.changed().await.is_ok() {}
-        self.join();
     }
 
     async fn request(&self, request: Request) -> Result<(), CommitError> {

@@ -26,6 +26,7 @@ mod konnectivity;
 mod kubeconfig;
 mod kubectl;
 mod kubernetes;
+mod liveness;
 mod metrics;
 mod port_forward;
 mod prometheus;
