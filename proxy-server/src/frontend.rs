@@ -17,7 +17,9 @@ use crate::{
     caller::Shown,
     client::{Client, Peer, Transport},
     config::Plaintext,
-    connect, forward,
+    connect,
+    descriptors::{ACCEPT_PAUSE, NONE_LEFT, Reserve, Spent, TELLING},
+    forward,
     head::{self, Head},
     konnectivity::Konnectivity,
     lobby::{Guest, Lobby},
@@ -35,9 +37,6 @@ const FAREWELL: Duration = Duration::from_secs(3);
 /// A client that is gone without a word is noticed by the kernel.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// How long accepting pauses after an error (no more file descriptors): it would fail again at once.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 /// What serves the clients' connections.
 #[derive(Debug)]
 pub(crate) struct Frontends {
@@ -48,6 +47,7 @@ pub(crate) struct Frontends {
     /// How long a client may take to show its certificate, its head or its SOCKS5 request.
     head_timeout: Duration,
     room: Arc<Semaphore>,
+    reserve: Arc<Reserve>,
     lobby: Arc<Lobby>,
     tasks: TaskTracker,
     /// Cancelled when no more connections are accepted, and idle ones end.
@@ -61,12 +61,13 @@ impl Frontends {
         plaintext: Plaintext,
         head_timeout: Duration,
         room: usize,
+        reserve: Arc<Reserve>,
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Arc<Self> {
         let (lobby, room) = (Lobby::of_port(room), Arc::new(Semaphore::new(room)));
         let konnectivity = Konnectivity::new(proxy.clone(), head_timeout, tasks.clone(), stop.clone());
-        Arc::new(Self { proxy, konnectivity, tls, plaintext, head_timeout, room, lobby, tasks, stop })
+        Arc::new(Self { proxy, konnectivity, tls, plaintext, head_timeout, room, reserve, lobby, tasks, stop })
     }
 
     /// Accepts TCP connections until stopped.
@@ -74,11 +75,21 @@ impl Frontends {
         while let Some((permit, accepted)) = self.next(|| listener.accept()).await {
             match accepted {
                 Ok((tcp, address)) => {
+                    if let Some(spent) = self.reserve.lacks() {
+                        let peer = Peer::Tcp(address);
+                        self.spawn(peer, self.clone().tell(Transport::Tcp(tcp), peer, permit, spent));
+                        continue;
+                    }
                     let Some(guest) = self.lobby.enter(address.ip().into()) else { continue };
                     let serving = self.clone().serve_guest(tcp, address, permit, Arc::new(guest));
                     self.spawn(Peer::Tcp(address), serving);
                 }
-                Err(error) => pause(&error).await,
+                Err(error) => {
+                    if let Some((spent, (tcp, address))) = self.accept_in_need(&error, || listener.accept()).await {
+                        let peer = Peer::Tcp(address);
+                        self.spawn(peer, self.clone().tell(Transport::Tcp(tcp), peer, permit, spent));
+                    }
+                }
             }
         }
     }
@@ -89,12 +100,22 @@ impl Frontends {
             let accepted = accepted.and_then(|(unix, _)| Ok((unix.peer_cred()?.uid(), unix)));
             match accepted {
                 Ok((uid, unix)) => {
+                    if let Some(spent) = self.reserve.lacks() {
+                        let peer = Peer::Unix(uid);
+                        self.spawn(peer, self.clone().tell(Transport::Unix(unix), peer, permit, spent));
+                        continue;
+                    }
                     let shown = Shown { uid: Some(uid), cluster: cluster.clone(), ..Shown::default() };
                     let client = Client::new(Transport::Unix(unix), permit);
                     let serving = self.clone().serve_client(client, Peer::Unix(uid), shown);
                     self.spawn(Peer::Unix(uid), serving);
                 }
-                Err(error) => pause(&error).await,
+                Err(error) => {
+                    if let Some((spent, (unix, _))) = self.accept_in_need(&error, || listener.accept()).await {
+                        let peer = Peer::Unix(unix.peer_cred().map_or(u32::MAX, |peer| peer.uid()));
+                        self.spawn(peer, self.clone().tell(Transport::Unix(unix), peer, permit, spent));
+                    }
+                }
             }
         }
     }
@@ -113,6 +134,53 @@ impl Frontends {
             next = next => next,
             () = self.stop.cancelled() => None,
         }
+    }
+
+    /// The client that could not be accepted for want of a descriptor, in the place of a spare one.
+    async fn accept_in_need<T, F: Future<Output = io::Result<T>>>(
+        &self,
+        error: &io::Error,
+        accept: impl Fn() -> F,
+    ) -> Option<(Spent, T)> {
+        let Some(spent) = self.reserve.spend(error) else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            return None;
+        };
+        let accepted = tokio::time::timeout(ACCEPT_PAUSE, accept()).await.ok()?.ok()?;
+        Some((spent, accepted))
+    }
+
+    /// Tells a client, in its own protocol, that there is no descriptor for it.
+    async fn tell(self: Arc<Self>, transport: Transport, peer: Peer, room: OwnedSemaphorePermit, spent: Spent) {
+        let telling = async {
+            let mut first = [0];
+            let mut client = match transport {
+                Transport::Tcp(tcp) if matches!(tcp.peek(&mut first).await, Ok(1)) && first[0] == TLS_HANDSHAKE => {
+                    match self.handshake(tcp, peer, room).await {
+                        Some((client, _)) => client,
+                        None => return,
+                    }
+                }
+                transport @ (Transport::Tcp(_) | Transport::Tls(_) | Transport::Unix(_)) => {
+                    Client::new(transport, room)
+                }
+            };
+            if !matches!(client.read_ahead().await, Ok(1..)) {
+                return;
+            }
+            let socks5 = client.ahead().first() == Some(&socks5::VERSION);
+            let frontend = if socks5 { Frontend::Socks5 } else { Frontend::Http };
+            self.proxy.recorder.connection(frontend, peer).refuse("no_descriptor");
+            if socks5 {
+                client.conclude(&socks5::NO_METHOD).await;
+            } else {
+                // Whatever it asks for: a client that is not done asking would take the answer for a reset.
+                let _ = head::read(&mut client).await;
+                connect::answer(&mut client, StatusCode::SERVICE_UNAVAILABLE, NONE_LEFT).await;
+            }
+        };
+        let _ = tokio::time::timeout(TELLING, telling).await;
+        drop(spent);
     }
 
     fn spawn(&self, peer: Peer, serving: impl Future<Output = ()> + Send + 'static) {
@@ -233,11 +301,6 @@ async fn refuse_plaintext(mut client: Client, first: u8) {
     let sentence = "credentials would cross the network in clear; use TLS (https:// as the proxy's scheme), \
                     or start the hub with --plaintext any";
     connect::answer(&mut client, StatusCode::FORBIDDEN, sentence).await;
-}
-
-async fn pause(error: &io::Error) {
-    tracing::warn!(%error, "cannot accept connections; raise the limit of open files if it is reached");
-    tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
 /// A handshake's failure as a label.

@@ -36,7 +36,7 @@ use crate::{
     browser::Browsers,
     config::Config,
     connections::Connections,
-    descriptors::Descriptors,
+    descriptors::{Descriptors, Reserve},
     discovery::Discovery,
     exports::Exports,
     frontend::Frontends,
@@ -72,6 +72,9 @@ const WATCHES: usize = 512;
 /// Scrapers and probes at a time. Where there are more, the oldest makes room: probes are short, and a scraper that keeps its
 /// connection makes another when it needs it.
 const HEALTH: Size = Size { guests: 64, of_source: 64, grace: Duration::ZERO };
+
+/// The port that serves probes and scrapers, which are answered as long as anybody is.
+const HEALTH_PORT: &str = "health";
 
 /// A hub whose ports are bound.
 #[derive(Debug)]
@@ -290,8 +293,9 @@ impl Hub {
         if let Some(ports) = self.ports.take() {
             let room = Descriptors::claim();
             self.spawn_services();
-            self.spawn_http(ports.api, ports.metrics, room.api, &stop);
-            self.spawn_frontends(ports.proxy, ports.sockets, room.clients);
+            let [clients, api, health] = Reserve::of(room.limit);
+            self.spawn_http((ports.api, api), (ports.metrics, health), room.api, &stop);
+            self.spawn_frontends(ports.proxy, ports.sockets, room.clients, clients);
         }
         let services = self.services.clone();
         let failed = tokio::select! {
@@ -342,15 +346,23 @@ impl Hub {
     }
 
     /// The API, for `room` clients at a time, and the health port.
-    fn spawn_http(&self, api: TcpListener, metrics: TcpListener, room: usize, stop: &CancellationToken) {
+    fn spawn_http(
+        &self,
+        api: (TcpListener, Arc<Reserve>),
+        metrics: (TcpListener, Arc<Reserve>),
+        room: usize,
+        stop: &CancellationToken,
+    ) {
         let Phases { end, others, .. } = &self.phases;
-        let port = |name, listener, tls, connections, lobby, patience| HttpPort {
+        let port = |name, (listener, reserve), tls, connections, lobby, patience| HttpPort {
             name,
             listener,
             tls,
             connections,
             lobby,
             patience,
+            reserve,
+            vital: name == HEALTH_PORT,
             recorder: self.proxy.recorder.clone(),
             tasks: others.clone(),
             end: end.clone(),
@@ -360,7 +372,7 @@ impl Hub {
         let answer =
             move |request: Request<Incoming>, origin: Origin| std::future::ready(health.answer(&request, origin.peer));
         // Twice as many as guests: who makes room needs a moment to leave.
-        let health_port = port("health", metrics, None, 2 * HEALTH.guests, Lobby::new(HEALTH, HEALTH.guests), None);
+        let health_port = port(HEALTH_PORT, metrics, None, 2 * HEALTH.guests, Lobby::new(HEALTH, HEALTH.guests), None);
         let here = Handle::current();
         self.services.spawn("the health port", &here, end, health_port.serve(answer));
         let tls = TlsAcceptor::from(self.authorities.tls(&[b"h2", b"http/1.1"]));
@@ -381,13 +393,22 @@ impl Hub {
         listeners: Vec<TcpListener>,
         sockets: Vec<(UnixListener, Option<ClusterName>)>,
         room: usize,
+        reserve: Arc<Reserve>,
     ) {
         let Phases { clients, drain, .. } = &self.phases;
         let Config { plaintext, head_timeout, .. } = self.config;
         // In the order of preference: a client that speaks both means CONNECT, and gRPC's clients speak HTTP/2 only.
         let tls = self.authorities.tls(&[b"http/1.1", b"h2"]);
-        let frontends =
-            Frontends::new(self.proxy.clone(), tls, plaintext, head_timeout, room, clients.clone(), drain.clone());
+        let frontends = Frontends::new(
+            self.proxy.clone(),
+            tls,
+            plaintext,
+            head_timeout,
+            room,
+            reserve,
+            clients.clone(),
+            drain.clone(),
+        );
         for (listener, worker) in listeners.into_iter().zip(self.workers.handles()) {
             self.services.spawn("the clients' port", worker, drain, frontends.clone().serve_tcp(listener));
         }

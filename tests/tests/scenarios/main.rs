@@ -12,6 +12,7 @@ mod browser;
 mod clients;
 mod demo;
 mod deploy;
+mod descriptors;
 mod discovery;
 mod doubles;
 mod ended_token;
