@@ -7,6 +7,7 @@
 mod admit;
 pub mod api;
 mod backoff;
+pub mod backup;
 mod cluster;
 pub mod condition;
 mod join;

@@ -135,6 +135,11 @@ impl Registry {
         self.store.close().await;
     }
 
+    /// Whether there is nothing in it, not even what every registry has from its beginning.
+    pub fn is_new(&self) -> bool {
+        self.store.list("").0.is_empty()
+    }
+
     /// Waits until nothing can be written any more, which only [`Self::close`] asks for.
     pub async fn ended(&self) {
         self.store.ended().await;

@@ -29,6 +29,7 @@ mod txn;
 mod watch;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -42,6 +43,7 @@ use tokio::time::timeout;
 
 use self::disk::Disk;
 pub use self::etcd::Etcd;
+use self::log::EventLog;
 pub use self::log::{Commit, Event};
 use self::state::State;
 pub use self::txn::{Revision, Txn, Versioned};
@@ -67,6 +69,9 @@ pub struct Store {
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
+/// Every key with its value.
+pub(crate) type Entries = BTreeMap<Arc<str>, Versioned<Arc<[u8]>>>;
+
 /// What the writer tells about each commit before it answers the callers. Runs on the writer's thread.
 pub(crate) type Observer = Box<dyn FnMut(&Commit) + Send>;
 
@@ -76,8 +81,8 @@ pub enum OpenError {
     #[error("the store {path} is in use by another process; stop that process, or use another state folder")]
     InUse { path: PathBuf },
     #[error(
-        "the store {path} is damaged; restore a copy of it, or move it away to start with an empty registry (all \
-         clusters must then join again)"
+        "the store {path} is damaged; restore a copy of it ('cluster-proxy restore BACKUP' sets the damaged file aside; \
+         keep that: an empty registry would know no agent and no user)"
     )]
     Damaged {
         path: PathBuf,
@@ -147,6 +152,11 @@ const QUEUE: usize = 256;
 /// How long a commit waits for a place in the queue. A group takes milliseconds; this is a disk that hangs.
 const QUEUE_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Whether no process uses the store in the file `path`, which need not be there.
+pub(crate) fn check_unused(path: &Path) -> Result<(), OpenError> {
+    disk::lock(path).map(drop)
+}
+
 impl Backend {
     /// The file, or the prefix in etcd.
     pub(crate) fn place(&self) -> PathBuf {
@@ -192,6 +202,11 @@ impl Store {
             published: started.published,
             writer: Mutex::new(Some(started.thread)),
         })
+    }
+
+    /// Makes the file `path`, which is not there yet, with these entries, for a later [`Self::open`].
+    pub(crate) fn make(path: &Path, entries: Entries, revision: Revision) -> Result<(), OpenError> {
+        Disk::make(path, &State::restored(entries, EventLog::after(revision)))
     }
 
     /// Starts the writer on an opened disk.

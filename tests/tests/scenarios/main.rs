@@ -7,6 +7,7 @@ mod aliases;
 mod answers;
 mod api_clients;
 mod architecture;
+mod backup;
 mod bad_input;
 mod browser;
 mod clients;
