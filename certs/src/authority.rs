@@ -46,9 +46,12 @@ pub struct Authority {
 pub enum AuthorityError {
     #[error("cannot read or write {path}; check its permissions")]
     File { path: PathBuf, source: io::Error },
-    #[error("{missing} is missing beside {present}; restore it, or move {present} away to start with a new CA")]
+    #[error(
+        "{missing} is missing beside {present}; restore a copy of it ('cluster-proxy restore BACKUP'; admin/ca.crt is a copy \
+         of ca.crt); no agent and no user would know a hub with a new CA"
+    )]
     Half { present: PathBuf, missing: PathBuf },
-    #[error("the CA's key cannot be used")]
+    #[error("the CA's key cannot be used; restore a copy of it ('cluster-proxy restore BACKUP')")]
     Key(#[source] PrivateKeyError),
     #[error("{path} holds no CA certificate in PEM; restore it from a copy")]
     Certificate { path: PathBuf },

@@ -20,7 +20,7 @@ pub enum PrivateKeyError {
     #[error("cannot read or write {path}; check its permissions")]
     File { path: PathBuf, source: io::Error },
     // Without the parser's error: nobody promises that it never quotes its input.
-    #[error("{path} holds no private key in PKCS#8 PEM; move it away to have a new one made")]
+    #[error("{path} holds no private key in PKCS#8 PEM")]
     Damaged { path: PathBuf },
     #[error("the text is no private key in PKCS#8 PEM")]
     Pem,

@@ -13,6 +13,7 @@ use clap::{
 
 use crate::{
     api::Api,
+    backup::{BackupCommand, Restore},
     clusters::Clusters,
     completion::Completion,
     credential::Credential,
@@ -98,6 +99,10 @@ enum Command {
     /// Show the hub at a glance
     #[command(after_help = "Example:\n  cluster-proxy status")]
     Status,
+    /// Write the hub's registry and CA into one file, while it serves
+    Backup(BackupCommand),
+    /// Put a backup into the state folder of a hub that does not run
+    Restore(Restore),
     /// Show all of it on this machine: a hub, two spokes, and every way through
     Demo(Demo),
     /// Print the completion script of a shell
@@ -134,6 +139,8 @@ impl CommandLine {
             Command::PrometheusConfig(config) => {
                 config.run(&credentials::find(named)?.hub, &credentials::folder(named)?)
             }
+            Command::Backup(backup) => backup.run(&api()?).await,
+            Command::Restore(restore) => restore.run(),
             Command::Demo(demo) => demo.run().await,
             Command::Status => status::run(&api()?).await,
             Command::Completion(completion) => completion.run(),

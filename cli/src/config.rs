@@ -14,8 +14,12 @@ struct Homes {
 
 /// The folders to look into, best first: one's own, then that of the hub on this machine.
 pub(crate) fn credential_folders() -> Vec<PathBuf> {
-    let home = variable("HOME");
-    Homes { home, config: variable("XDG_CONFIG_HOME"), state: variable("XDG_STATE_HOME") }.credential_folders()
+    homes().credential_folders()
+}
+
+/// The state folder of the hub on this machine.
+pub(crate) fn hub_state() -> Option<PathBuf> {
+    homes().hub_state()
 }
 
 /// The kubeconfig that kubectl changes: the first of `KUBECONFIG`, else the one in the home folder.
@@ -31,6 +35,10 @@ pub(crate) fn exec_info() -> Option<String> {
 /// The user's choice of a browser.
 pub(crate) fn browser() -> Option<PathBuf> {
     variable("BROWSER")
+}
+
+fn homes() -> Homes {
+    Homes { home: variable("HOME"), config: variable("XDG_CONFIG_HOME"), state: variable("XDG_STATE_HOME") }
 }
 
 fn kubeconfig_of(list: Option<PathBuf>, home: Option<PathBuf>) -> Option<PathBuf> {

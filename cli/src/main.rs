@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 mod api;
+mod backup;
 mod clusters;
 mod command;
 mod completion;

@@ -1,6 +1,10 @@
 //! `/metrics`, `/healthz` and `/readyz`: plain HTTP on a port of its own, loopback unless told otherwise.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -28,6 +32,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// After a failed accept: long enough not to spin when file descriptors are used up.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How often the log says so.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
+
 /// What the health port tells.
 #[derive(Debug)]
 pub(crate) struct Health {
@@ -42,6 +49,7 @@ impl Health {
     pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener, tasks: TaskTracker, end: CancellationToken) {
         let room = Arc::new(Semaphore::new(CONNECTIONS));
         let accepting = async {
+            let mut told: Option<Instant> = None;
             loop {
                 // The permit comes first: who finds no room waits in the kernel's backlog.
                 let Ok(permit) = room.clone().acquire_owned().await else { return };
@@ -55,7 +63,11 @@ impl Health {
                         });
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "cannot accept on the metrics port");
+                        // It fails again until somebody acts, ten times a second.
+                        if told.is_none_or(|told| told.elapsed() >= TELL_AGAIN) {
+                            tracing::warn!(%error, "cannot accept on the metrics port; raise the limit of open files if it is reached");
+                            told = Some(Instant::now());
+                        }
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 }

@@ -61,8 +61,18 @@ pub enum StateError {
     /// `agent.toml` cannot be expressed.
     #[error("agent.toml cannot be written")]
     Write(#[source] toml::ser::Error),
+    /// `agent.key` is not there.
+    #[error(
+        "{} is missing: restore a copy of it, or have this agent join again under its name, which puts a new key in the place \
+         of the old (on the hub, 'cluster-proxy join-command CLUSTER' prints the line); no other agent is concerned",
+        .0.display()
+    )]
+    KeyMissing(PathBuf),
     /// `agent.key` cannot be used.
-    #[error("the agent's key cannot be used")]
+    #[error(
+        "the agent's key cannot be used: restore a copy of agent.key, or move it away and have this agent join again under \
+         its name (on the hub, 'cluster-proxy join-command CLUSTER' prints the line); no other agent is concerned"
+    )]
     Key(#[source] PrivateKeyError),
 }
 
@@ -107,7 +117,12 @@ impl StateFolder {
     /// The key of a joined agent.
     pub fn load_key(&self) -> Result<PrivateKey, StateError> {
         // `load_or_create` must not make a key that no certificate is for.
-        self.read(&self.key_path())?;
+        match self.read(&self.key_path()) {
+            Err(StateError::File { path, source }) if source.kind() == io::ErrorKind::NotFound => {
+                return Err(StateError::KeyMissing(path));
+            }
+            read => read.map(drop)?,
+        }
         guard_folder(&self.0).map_err(|source| StateError::File { path: self.0.clone(), source })?;
         PrivateKey::load_or_create(&self.key_path()).map_err(StateError::Key)
     }
@@ -193,7 +208,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let state = StateFolder::new(folder.path());
         assert!(state.load_chain().unwrap_err().to_string().contains("proxy-agent join --hub"));
-        assert!(matches!(state.load_key(), Err(StateError::File { .. })));
+        assert!(matches!(state.load_key(), Err(StateError::KeyMissing(_))));
         assert!(!state.key_path().exists());
     }
 

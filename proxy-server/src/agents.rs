@@ -8,7 +8,7 @@ use std::{
 
 use certs::{AgentName, ClusterName, Identity, KeyFingerprint};
 use jiff::Timestamp;
-use registry::{ClusterError, Registry};
+use registry::{Presence, Registry, Sighting};
 use rustls::pki_types::CertificateDer;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, info_span};
@@ -57,7 +57,7 @@ const HANDSHAKES_UNVERIFIED: usize = 32;
 /// that share an identity are a mistake that should not cut them off. The newest wins.
 pub(crate) const TUNNELS: Size = Size { guests: usize::MAX, of_source: 8, grace: Duration::ZERO };
 
-/// Tunnels that one agent may open: each is written down in the registry, twice. An agent that is restarted in a loop begins ten
+/// Tunnels that one agent may open: each is written down in the registry. An agent that is restarted in a loop begins ten
 /// times a minute.
 const OPENINGS: Rate = Rate { every: Duration::from_secs(2), burst: 30 };
 
@@ -78,6 +78,7 @@ const ABSENCE: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(crate) struct Agents {
     pub(crate) registry: Arc<Registry>,
+    pub(crate) presence: Arc<Presence>,
     pub(crate) authorities: Arc<Authorities>,
     pub(crate) tunnels: Arc<Tunnels>,
     pub(crate) exports: Arc<Exports>,
@@ -145,6 +146,11 @@ impl Default for Habits {
 impl Known {
     fn named(&self) -> Agent {
         (self.cluster.clone(), self.agent.clone())
+    }
+
+    /// That it is here at this moment.
+    fn sighting(&self, version: Option<String>) -> Sighting {
+        Sighting { key: self.key, at: Timestamp::now(), version }
     }
 }
 
@@ -330,61 +336,45 @@ impl Agents {
         // looked at for registered tunnels only.
         if let Err(Refused { reason, text }) = self.admit(known) {
             member.close(reason, &text);
-            return;
+            return self.leave(known, registered);
         }
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let welcome = Welcome { server_id: self.server_id.clone(), version };
         if control.send(HubMessage::Welcome(welcome)).is_err() {
-            return;
+            return self.leave(known, registered);
         }
         self.metrics.tunnel_opened(&known.cluster);
         let (Known { cluster, agent, .. }, peer) = (known, member.tunnel.remote_address());
         tracing::info!(%peer, %cluster, %agent, version = member.version, "tunnel opened");
-        // Beside the rest: a store that hangs must hold up neither what the agent says nor the notice of its end.
-        let noting = async {
-            Box::pin(self.seen(known, &member.version)).await;
-            std::future::pending::<()>().await;
-        };
+        self.presence.saw(cluster, agent, known.sighting(Some(member.version.clone())));
         tokio::select! {
             () = self.listen(known, member, &exporter, control) => {}
-            () = noting => {}
             parting = guest.outstayed(None) => {
                 self.metrics.guest_left("tunnel", parting);
                 member.close(CloseReason::Overloaded, "the agent has newer tunnels, as many as one may have");
             }
         }
         drop(exporter);
-        let member = registered.leave();
+        let member = member.clone();
+        self.leave(known, registered);
         let loss = member.closed().await;
         self.metrics.tunnel_closed(&known.cluster, loss_label(&loss));
         tracing::info!(%peer, %cluster, %agent, reason = %loss, "tunnel closed");
-        Box::pin(self.seen(known, &member.version)).await;
+    }
+
+    /// Takes a tunnel out. Also of one that never took a dial: the registry may have heard of it by another of its cluster.
+    fn leave(&self, known: &Known, registered: Registered) {
+        drop(registered);
+        self.presence.saw(&known.cluster, &known.agent, known.sighting(None));
     }
 
     /// Notes, once after the hub's start, which clusters' agents did not come back: nobody else would.
     pub(crate) async fn note_absent(&self) {
         tokio::time::sleep(ABSENCE).await;
         for cluster in self.registry.clusters().iter().filter(|cluster| cluster.is_available()) {
-            let available = || self.tunnels.summary(cluster.name()).tunnels > 0;
-            if available() {
-                continue;
+            if self.tunnels.summary(cluster.name()).tunnels == 0 {
+                self.presence.did_not_come_back(cluster.name());
             }
-            let noted = self.registry.record_available(cluster.name(), available, Timestamp::now()).await;
-            if let Err(error @ ClusterError::Store { .. }) = noted {
-                tracing::warn!(cluster = %cluster.name(), error = &error as &dyn std::error::Error, "cannot record");
-            }
-        }
-    }
-
-    async fn seen(&self, known: &Known, version: &str) {
-        let Known { cluster, agent, .. } = known;
-        let available = || self.tunnels.summary(cluster).tunnels > 0;
-        let recorded = self.registry.record_seen(cluster, agent, version, available, Timestamp::now()).await;
-        // A cluster that was deleted meanwhile needs no record, and what is written at a hub's end is the next hub's.
-        if let Err(error @ ClusterError::Store { .. }) = recorded
-            && !self.drain.is_cancelled()
-        {
-            tracing::warn!(cluster = %known.cluster, error = &error as &dyn std::error::Error, "cannot record");
         }
     }
 

@@ -1,5 +1,6 @@
 //! The hub's HTTPS API: what `cluster-proxy` asks of it below `/v1`, and the registry's Kubernetes-style API for the rest.
 
+mod backup;
 mod credential;
 mod decision;
 mod failure;
@@ -17,7 +18,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use registry::{
-    Login, MAX_USER_VALIDITY, Registry, Role, User,
+    Login, MAX_USER_VALIDITY, Presence, Registry, Role, User,
     api::{NewToken, NewUser, TokenCreated, TokenList, TokenView, UserCreated, UserList, UserView},
     kube::{
         body::{BodyError, MAX_BODY},
@@ -54,6 +55,7 @@ const REGISTER: &str = "register.open-cluster-management.io";
 #[derive(Debug)]
 pub(crate) struct Api {
     pub(crate) registry: Arc<Registry>,
+    pub(crate) presence: Arc<Presence>,
     pub(crate) kube: Server,
     pub(crate) gateway: Gateway,
     pub(crate) discovery: Discovery,
@@ -287,7 +289,16 @@ impl Api {
                 self.user_credentials(asker, origin, name, what, request, now).await
             }
             (&Method::POST, ["v1", "credential"]) => self.issue_credential(asker, origin, request).await,
-            (_, ["v1", "status" | "clusters" | "tokens" | "users" | "credential", ..] | ["prometheus", "targets"]) => {
+            (&Method::POST, ["v1", "backup"]) => {
+                // It holds the CA's key and everybody's rights.
+                self.require(asker, "*", "*", "*", "")?;
+                self.backup(now).await
+            }
+            (
+                _,
+                ["v1", "status" | "clusters" | "tokens" | "users" | "credential" | "backup", ..]
+                | ["prometheus", "targets"],
+            ) => {
                 let message = format!("{} is not served at {path}", request.method());
                 Err(failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message))
             }

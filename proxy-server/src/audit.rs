@@ -20,6 +20,7 @@ use jiff::Timestamp;
 use logging::LogFormat;
 use parking_lot::{Condvar, Mutex};
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use tokio_util::sync::CancellationToken;
 
 use event::Form;
 pub(crate) use event::{Connection, Event, Handshake, Request, Text, Who};
@@ -67,6 +68,8 @@ struct Shared {
     /// Since when a write is under way.
     writing: Mutex<Option<Instant>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// Cancelled when the thread ends.
+    ended: CancellationToken,
 }
 
 #[derive(Debug, Default)]
@@ -124,6 +127,7 @@ impl Audit {
             failing: IntGauge::new("proxy_server_audit_failing", "Whether audit events cannot be written at present")?,
             writing: Mutex::default(),
             thread: Mutex::default(),
+            ended: CancellationToken::new(),
         });
         metrics.register(Box::new(shared.events.clone()))?;
         metrics.register(Box::new(shared.lost.clone()))?;
@@ -138,7 +142,13 @@ impl Audit {
             }
         };
         let writer = Writer { shared: shared.clone(), journal, form, lines: Lines::default(), pending: 0, told: None };
-        let thread = std::thread::Builder::new().name("audit".into()).spawn(move || writer.run());
+        let thread = std::thread::Builder::new().name("audit".into()).spawn({
+            let ended = shared.ended.clone().drop_guard();
+            move || {
+                let _ended = ended;
+                writer.run();
+            }
+        });
         shared.queue.lock().open = true;
         *shared.thread.lock() = Some(thread.map_err(AuditError::Thread)?);
         Ok(Self(shared))
@@ -165,6 +175,11 @@ impl Audit {
             drop(queue);
             shared.stirred.notify_one();
         }
+    }
+
+    /// Waits until what writes the record has ended, which only [`Self::close`] asks for.
+    pub(crate) async fn ended(&self) {
+        self.0.ended.cancelled().await;
     }
 
     /// Whether events cannot be written.

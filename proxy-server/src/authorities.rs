@@ -1,6 +1,10 @@
 //! The hub's CA and its own certificate as they are now: issued anew in time, and reloaded when the CA's files change.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::config::EndedAgents;
 use arc_swap::ArcSwap;
@@ -41,6 +45,11 @@ impl Authorities {
         let credentials = authority.issue_server(&names, SERVER_VALIDITY).map_err(AuthoritiesError::Issue)?;
         let tls = ServerTls::new(credentials, &[authority.certificate().clone()]).map_err(AuthoritiesError::Tls)?;
         Ok(Self { folder, names, current: ArcSwap::from_pointee(authority), tls })
+    }
+
+    /// Where the CA is.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The names in the hub's certificate, beside `localhost` and its addresses.

@@ -1,6 +1,15 @@
-//! The process' file descriptors: how many there are, and how many connections each port may have of them.
+//! The process' file descriptors: how many there are, how many connections each port may have of them, and some that are kept
+//! for telling clients that there are none.
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::{fs::File, io, sync::Arc, time::Duration};
+
+use nix::{
+    errno::Errno,
+    sys::resource::{Resource, getrlimit, setrlimit},
+};
+use parking_lot::Mutex;
+
+use crate::rates::{Lines, Rate};
 
 /// What is no client's connection: the registry, etcd, the log, workers, probes and scrapers (64), and as much again.
 const RESERVE: usize = 256;
@@ -15,6 +24,81 @@ pub(crate) struct Descriptors {
     pub(crate) clients: usize,
     /// Of the API.
     pub(crate) api: usize,
+    /// Descriptors of all kinds.
+    pub(crate) limit: usize,
+}
+
+/// Descriptors in reserve: one is given up for each client that is answered when there are none.
+#[derive(Debug)]
+pub(crate) struct Reserve {
+    most: usize,
+    spare: Mutex<Vec<File>>,
+    /// What the log says of all reserves.
+    lines: Arc<Lines<()>>,
+}
+
+/// A descriptor that was given up; comes back when dropped, which must be after the client's.
+#[derive(Debug)]
+pub(crate) struct Spent(Arc<Reserve>);
+
+/// Clients of a port that are told at a time.
+const SPARE: usize = 16;
+
+/// Lines of the log about accepting that fails: it is the same for every client, and goes on until somebody acts.
+const LINES: Rate = Rate { every: Duration::from_secs(60), burst: 1 };
+
+/// How long one that is told may take: it is in the way of others.
+pub(crate) const TELLING: Duration = Duration::from_secs(2);
+
+/// How long accepting pauses where nobody can be told: it would fail again at once.
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a client is told.
+pub(crate) const NONE_LEFT: &str =
+    "the hub has no file descriptor left; try again in a moment, and raise its limit (LimitNOFILE=, ulimit -n)";
+
+impl Reserve {
+    /// Of as many ports, of a process that may have `limit` descriptors.
+    pub(crate) fn of<const PORTS: usize>(limit: usize) -> [Arc<Self>; PORTS] {
+        let (lines, most) = (Arc::new(Lines::new(LINES)), SPARE.min(limit / 64));
+        std::array::from_fn(|_| {
+            let reserve = Self { most, spare: Mutex::default(), lines: lines.clone() };
+            reserve.fill();
+            Arc::new(reserve)
+        })
+    }
+
+    /// Gives up a descriptor for the client that could not be accepted for want of one. Says so in the log.
+    pub(crate) fn spend(self: &Arc<Self>, error: &io::Error) -> Option<Spent> {
+        let wanting = [Errno::EMFILE, Errno::ENFILE].iter().any(|errno| error.raw_os_error() == Some(*errno as i32));
+        if let Some(left_out) = self.lines.next(&()) {
+            let advice = if wanting { "raise the limit of open files (LimitNOFILE=, ulimit -n)" } else { "" };
+            tracing::warn!(%error, left_out, advice, "cannot accept connections");
+        }
+        let given_up = if wanting { self.spare.lock().pop() } else { None };
+        given_up.map(|_| Spent(self.clone()))
+    }
+
+    /// For a client that was accepted while the reserve is not whole: it has a spare descriptor, and gives it back.
+    pub(crate) fn lacks(self: &Arc<Self>) -> Option<Spent> {
+        self.fill();
+        (self.spare.lock().len() < self.most).then(|| Spent(self.clone()))
+    }
+
+    fn fill(&self) {
+        let mut spare = self.spare.lock();
+        while spare.len() < self.most
+            && let Ok(file) = File::open("/dev/null")
+        {
+            spare.push(file);
+        }
+    }
+}
+
+impl Drop for Spent {
+    fn drop(&mut self) {
+        self.0.fill();
+    }
 }
 
 impl Descriptors {
@@ -30,7 +114,7 @@ impl Descriptors {
     /// both together what keeps the hub alive.
     fn of(limit: usize) -> Self {
         let rest = limit.saturating_sub(RESERVE).max(limit / 2);
-        Self { clients: (rest - rest / 3).clamp(1, MOST), api: (rest / 3).clamp(1, MOST) }
+        Self { clients: (rest - rest / 3).clamp(1, MOST), api: (rest / 3).clamp(1, MOST), limit }
     }
 }
 
@@ -40,8 +124,24 @@ mod tests {
 
     #[test]
     fn the_ports_leave_a_reserve_and_both_have_room_where_little_is_allowed() {
-        assert_eq!(Descriptors::of(1 << 20), Descriptors { clients: MOST, api: MOST });
-        assert_eq!(Descriptors::of(1024), Descriptors { clients: 512, api: 256 });
-        assert_eq!(Descriptors::of(64), Descriptors { clients: 22, api: 10 });
+        let of = |limit| {
+            let Descriptors { clients, api, .. } = Descriptors::of(limit);
+            (clients, api)
+        };
+        assert_eq!(of(1 << 20), (MOST, MOST));
+        assert_eq!(of(1024), (512, 256));
+        assert_eq!(of(64), (22, 10));
+    }
+
+    #[test]
+    fn a_spare_descriptor_is_given_up_for_want_of_one_and_comes_back() {
+        let [reserve] = Reserve::of(128);
+        let (none_left, other) = (io::Error::from(Errno::EMFILE), io::Error::from(Errno::ECONNABORTED));
+        assert!(reserve.spend(&other).is_none());
+        let spent: Vec<_> = std::iter::from_fn(|| reserve.spend(&none_left)).collect();
+        assert_eq!(spent.len(), 2);
+        assert!(reserve.lacks().is_none(), "there are others");
+        drop(spent);
+        assert_eq!(reserve.spare.lock().len(), 2);
     }
 }

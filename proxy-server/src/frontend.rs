@@ -17,7 +17,9 @@ use crate::{
     caller::Shown,
     client::{Client, Peer, Transport},
     config::Plaintext,
-    connect, forward,
+    connect,
+    descriptors::{ACCEPT_PAUSE, NONE_LEFT, Reserve, Spent, TELLING},
+    forward,
     head::{self, Head},
     konnectivity::Konnectivity,
     lobby::{Guest, Lobby},
@@ -38,9 +40,6 @@ const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 /// How long, once idle clients are let go, one that has just come may take to say its first word.
 const FIRST_WORD: Duration = Duration::from_millis(500);
 
-/// How long accepting pauses after an error (no more file descriptors): it would fail again at once.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 /// What serves the clients' connections.
 #[derive(Debug)]
 pub(crate) struct Frontends {
@@ -51,6 +50,7 @@ pub(crate) struct Frontends {
     /// How long a client may take to show its certificate, its head or its SOCKS5 request.
     head_timeout: Duration,
     room: Arc<Semaphore>,
+    reserve: Arc<Reserve>,
     lobby: Arc<Lobby>,
     tasks: TaskTracker,
     until: Until,
@@ -72,20 +72,32 @@ impl Frontends {
         plaintext: Plaintext,
         head_timeout: Duration,
         room: usize,
+        reserve: Arc<Reserve>,
         tasks: TaskTracker,
         until: Until,
     ) -> Arc<Self> {
         let (lobby, room) = (Lobby::of_port(room), Arc::new(Semaphore::new(room)));
         let konnectivity = Konnectivity::new(proxy.clone(), head_timeout, tasks.clone(), until.leave.clone());
-        Arc::new(Self { proxy, konnectivity, tls, plaintext, head_timeout, room, lobby, tasks, until })
+        Arc::new(Self { proxy, konnectivity, tls, plaintext, head_timeout, room, reserve, lobby, tasks, until })
     }
 
     /// Accepts TCP connections until stopped.
     pub(crate) async fn serve_tcp(self: Arc<Self>, listener: TcpListener) {
         while let Some((permit, accepted)) = self.next(|| listener.accept()).await {
             match accepted {
-                Ok((tcp, address)) => self.welcome(tcp, address, permit),
-                Err(error) => pause(&error).await,
+                Ok((tcp, address)) => match self.reserve.lacks() {
+                    Some(spent) => {
+                        let peer = Peer::Tcp(address);
+                        self.spawn(peer, self.clone().tell(Transport::Tcp(tcp), peer, permit, spent));
+                    }
+                    None => self.welcome(tcp, address, permit),
+                },
+                Err(error) => {
+                    if let Some((spent, (tcp, address))) = self.accept_in_need(&error, || listener.accept()).await {
+                        let peer = Peer::Tcp(address);
+                        self.spawn(peer, self.clone().tell(Transport::Tcp(tcp), peer, permit, spent));
+                    }
+                }
             }
         }
         // Who is connected and waits to be accepted would be reset with the listener.
@@ -114,12 +126,22 @@ impl Frontends {
             let accepted = accepted.and_then(|(unix, _)| Ok((unix.peer_cred()?.uid(), unix)));
             match accepted {
                 Ok((uid, unix)) => {
+                    if let Some(spent) = self.reserve.lacks() {
+                        let peer = Peer::Unix(uid);
+                        self.spawn(peer, self.clone().tell(Transport::Unix(unix), peer, permit, spent));
+                        continue;
+                    }
                     let shown = Shown { uid: Some(uid), cluster: cluster.clone(), ..Shown::default() };
                     let client = Client::new(Transport::Unix(unix), permit);
                     let serving = self.clone().serve_client(client, Peer::Unix(uid), shown);
                     self.spawn(Peer::Unix(uid), serving);
                 }
-                Err(error) => pause(&error).await,
+                Err(error) => {
+                    if let Some((spent, (unix, _))) = self.accept_in_need(&error, || listener.accept()).await {
+                        let peer = Peer::Unix(unix.peer_cred().map_or(u32::MAX, |peer| peer.uid()));
+                        self.spawn(peer, self.clone().tell(Transport::Unix(unix), peer, permit, spent));
+                    }
+                }
             }
         }
     }
@@ -138,6 +160,53 @@ impl Frontends {
             next = next => next,
             () = self.until.closed.cancelled() => None,
         }
+    }
+
+    /// The client that could not be accepted for want of a descriptor, in the place of a spare one.
+    async fn accept_in_need<T, F: Future<Output = io::Result<T>>>(
+        &self,
+        error: &io::Error,
+        accept: impl Fn() -> F,
+    ) -> Option<(Spent, T)> {
+        let Some(spent) = self.reserve.spend(error) else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            return None;
+        };
+        let accepted = tokio::time::timeout(ACCEPT_PAUSE, accept()).await.ok()?.ok()?;
+        Some((spent, accepted))
+    }
+
+    /// Tells a client, in its own protocol, that there is no descriptor for it.
+    async fn tell(self: Arc<Self>, transport: Transport, peer: Peer, room: OwnedSemaphorePermit, spent: Spent) {
+        let telling = async {
+            let mut first = [0];
+            let mut client = match transport {
+                Transport::Tcp(tcp) if matches!(tcp.peek(&mut first).await, Ok(1)) && first[0] == TLS_HANDSHAKE => {
+                    match self.handshake(tcp, peer, room).await {
+                        Some((client, _)) => client,
+                        None => return,
+                    }
+                }
+                transport @ (Transport::Tcp(_) | Transport::Tls(_) | Transport::Unix(_)) => {
+                    Client::new(transport, room)
+                }
+            };
+            if !matches!(client.read_ahead().await, Ok(1..)) {
+                return;
+            }
+            let socks5 = client.ahead().first() == Some(&socks5::VERSION);
+            let frontend = if socks5 { Frontend::Socks5 } else { Frontend::Http };
+            self.proxy.recorder.connection(frontend, peer).refuse("no_descriptor");
+            if socks5 {
+                client.conclude(&socks5::NO_METHOD).await;
+            } else {
+                // Whatever it asks for: a client that is not done asking would take the answer for a reset.
+                let _ = head::read(&mut client).await;
+                connect::answer(&mut client, StatusCode::SERVICE_UNAVAILABLE, NONE_LEFT).await;
+            }
+        };
+        let _ = tokio::time::timeout(TELLING, telling).await;
+        drop(spent);
     }
 
     fn spawn(&self, peer: Peer, serving: impl Future<Output = ()> + Send + 'static) {
@@ -261,11 +330,6 @@ async fn refuse_plaintext(mut client: Client, first: u8) {
     let sentence = "credentials would cross the network in clear; use TLS (https:// as the proxy's scheme), \
                     or start the hub with --plaintext any";
     connect::answer(&mut client, StatusCode::FORBIDDEN, sentence).await;
-}
-
-async fn pause(error: &io::Error) {
-    tracing::warn!(%error, "cannot accept connections; raise the limit of open files if it is reached");
-    tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
 /// A handshake's failure as a label.

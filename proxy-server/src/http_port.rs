@@ -12,8 +12,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, stream};
-use http::{Request, Response};
+use futures_util::{Stream, StreamExt, future::Either, stream};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     body::{Frame, Incoming},
@@ -37,6 +37,7 @@ use crate::{
     bodies::Room,
     caller::Shown,
     client::Peer,
+    descriptors::{ACCEPT_PAUSE, NONE_LEFT, Reserve, TELLING},
     flushes::Flushes,
     frontend::handshake_reason,
     lobby::{Guest, Lobby},
@@ -47,9 +48,6 @@ use socket::Socket;
 
 /// How long a client may take to shake hands, then to ask, and then to take its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// How long accepting pauses after an error (no more file descriptors): it would fail again at once.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long an HTTP/2 connection may be silent before it is asked whether anybody is there.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -153,6 +151,10 @@ pub(crate) struct HttpPort {
     /// Those of them who are nobody yet, and how long they may be; on a port for everybody they always are.
     pub(crate) lobby: Arc<Lobby>,
     pub(crate) patience: Option<Duration>,
+    /// For clients that find no descriptor.
+    pub(crate) reserve: Arc<Reserve>,
+    /// Whether those are answered like others, and not told so: probes are short.
+    pub(crate) vital: bool,
     pub(crate) tasks: TaskTracker,
     /// Lets idle clients go.
     pub(crate) leave: CancellationToken,
@@ -173,15 +175,29 @@ impl HttpPort {
                 accepted = self.listener.accept() => accepted,
                 () = self.end.cancelled() => return,
             };
-            let Ok((tcp, peer)) = accepted else {
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
+            let (spent, (tcp, peer)) = match accepted {
+                Ok(accepted) => (self.reserve.lacks(), accepted),
+                Err(error) => {
+                    let Some(spent) = self.reserve.spend(&error) else {
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        continue;
+                    };
+                    match tokio::time::timeout(ACCEPT_PAUSE, self.listener.accept()).await {
+                        Ok(Ok(accepted)) => (Some(spent), accepted),
+                        Ok(Err(_)) | Err(_) => continue,
+                    }
+                }
             };
             let Ok(permit) = room.clone().try_acquire_owned() else { continue };
             let Some(guest) = self.lobby.enter(peer.ip().into()) else { continue };
             let (answer, tls, until) = (answer.clone(), self.tls.clone(), (self.leave.clone(), self.end.clone()));
             let (tasks, recorder) = (Tracked(self.tasks.clone()), self.recorder.clone());
-            let (name, patience) = (self.name, self.patience);
+            let (name, refused) = (self.name, spent.is_some() && !self.vital);
+            let patience = if spent.is_some() { Some(TELLING) } else { self.patience };
+            let answer = move |request: Request<Incoming>, origin| match refused {
+                true => Either::Left(std::future::ready(none_left(request.version()))),
+                false => Either::Right(answer(request, origin)),
+            };
             self.tasks.spawn(async move {
                 let guest = Arc::new(guest);
                 let metrics = recorder.metrics.clone();
@@ -190,18 +206,36 @@ impl HttpPort {
                     let origin = Origin { peer, certificate: None, guest: guest.clone(), socket };
                     serve_one(origin, tls, recorder, tasks, until, answer).await
                 };
+                let answered = async {
+                    match spent.is_some() {
+                        true => tokio::time::timeout(TELLING, served).await?,
+                        false => served.await,
+                    }
+                };
                 tokio::select! {
                     // First: a handshake has the same time, and is not what ends who is late.
                     biased;
                     parting = guest.outstayed(patience) => metrics.guest_left(name, parting),
-                    served = served => if let Err(error) = served {
+                    served = answered => if let Err(error) = served {
                         tracing::debug!(%error, "a client broke off");
                     },
                 }
-                drop(permit);
+                drop((permit, spent));
             });
         }
     }
+}
+
+/// What a client hears that has the place of a spare descriptor, and is to leave it.
+fn none_left(version: Version) -> Response<Body> {
+    let mut response = Response::new(whole(Full::from(format!("{NONE_LEFT}\n"))));
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    let headers = response.headers_mut();
+    headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    if version < Version::HTTP_2 {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 fn prepare(tcp: TcpStream) -> io::Result<Socket> {

@@ -7,7 +7,6 @@ use std::{
     io,
     net::SocketAddr,
     path::PathBuf,
-    pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,13 +17,12 @@ use hyper::body::Incoming;
 use jiff::Timestamp;
 use prometheus::{Registry as MetricsRegistry, process_collector::ProcessCollector};
 use registry::{
-    Change, Registry,
+    Presence, Registry,
     kube::{controller::Controller, server::Server},
 };
 use tokio::{
     net::{TcpListener, UnixListener},
     runtime::Handle,
-    sync::broadcast::error::RecvError,
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -39,7 +37,7 @@ use crate::{
     browser::Browsers,
     config::Config,
     connections::Connections,
-    descriptors::Descriptors,
+    descriptors::{Descriptors, Reserve},
     discovery::Discovery,
     exports::Exports,
     frontend::{Frontends, Until},
@@ -54,7 +52,9 @@ use crate::{
     ports::{Bound, ListenError, Ports},
     proxy::Proxy,
     record::Recorder,
+    revocations,
     roster::Roster,
+    services::{RunError, Services},
     shares::Shares,
     state::{State, StateError},
     succession::{self, Raised, Sign},
@@ -65,9 +65,6 @@ use crate::{
 
 /// How long cut connections and closing tunnels may take once their time is up.
 const CUT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How soon connections are cut that were opened with a token that has ended since.
-const LOOK_FOR_ENDS: Duration = Duration::from_secs(10);
 
 /// How long an API client may take to shake hands and to show who it is. One with credentials sends its first request at once.
 const API_PATIENCE: Duration = Duration::from_secs(10);
@@ -80,12 +77,16 @@ const WATCHES: usize = 512;
 /// connection makes another when it needs it.
 const HEALTH: Size = Size { guests: 64, of_source: 64, grace: Duration::ZERO };
 
+/// The port that serves probes and scrapers, which are answered as long as anybody is.
+const HEALTH_PORT: &str = "health";
+
 /// A hub whose ports are bound.
 #[derive(Debug)]
 pub struct Hub {
     config: Config,
     addresses: Addresses,
     registry: Arc<Registry>,
+    presence: Arc<Presence>,
     authorities: Arc<Authorities>,
     metrics: MetricsRegistry,
     proxy: Arc<Proxy>,
@@ -98,6 +99,7 @@ pub struct Hub {
     listeners: Vec<Arc<Listener>>,
     workers: Workers,
     phases: Phases,
+    services: Services,
     /// Keeps other hubs out of the state folder, when the registry is elsewhere.
     folder_lock: Option<File>,
     /// Says that this hub follows another one, until it serves.
@@ -221,6 +223,9 @@ impl Hub {
         let (tunnels, connections) = (Arc::new(Tunnels::default()), Arc::new(Connections::default()));
         let exports = Arc::new(Exports::new(config.clusters_domain.clone()));
         let phases = Phases::new();
+        let (until, present) = (Roster::new(&config.state).until(), tunnels.clone());
+        let available = move |cluster: &ClusterName| present.summary(cluster).tunnels > 0;
+        let presence = Arc::new(Presence::new(registry.clone(), until, available));
         let gathered = MetricsRegistry::new();
         let metrics = Arc::new(Metrics::register(&gathered)?);
         let audit = Audit::start(&config.audit, config.audit_failure, &gathered)?;
@@ -230,6 +235,7 @@ impl Hub {
         let recorder = Recorder { audit, metrics: metrics.clone() };
         let proxy = Arc::new(Proxy {
             registry: registry.clone(),
+            presence: presence.clone(),
             tunnels: tunnels.clone(),
             connections: connections.clone(),
             limits: Limits::new(config.caps),
@@ -242,6 +248,7 @@ impl Hub {
         });
         let agents = Arc::new(Agents {
             registry: registry.clone(),
+            presence: presence.clone(),
             authorities: authorities.clone(),
             tunnels: tunnels.clone(),
             exports: exports.clone(),
@@ -277,6 +284,7 @@ impl Hub {
         };
         let api = Arc::new(Api {
             registry: registered,
+            presence: presence.clone(),
             kube,
             gateway,
             discovery,
@@ -291,6 +299,7 @@ impl Hub {
             config,
             addresses,
             registry,
+            presence,
             authorities,
             metrics: gathered,
             proxy,
@@ -300,6 +309,7 @@ impl Hub {
             ports: None,
             listeners,
             workers,
+            services: Services::new(phases.others.clone()),
             phases,
             folder_lock: None,
             successor: None,
@@ -319,8 +329,8 @@ impl Hub {
         self.proxy.recorder.audit.clone()
     }
 
-    /// Serves until `stop`, then drains; `abort` cuts a drain short.
-    pub async fn run(mut self, stop: CancellationToken, abort: CancellationToken) {
+    /// Serves until `stop`, then drains; `abort` cuts a drain short. Ends at once when a part of it does.
+    pub async fn run(mut self, stop: CancellationToken, abort: CancellationToken) -> Result<(), RunError> {
         let Addresses { proxy, tunnel, api, metrics, pin, admin } = &self.addresses;
         let (credentials, workers) = (admin.display(), self.workers.handles().len());
         tracing::info!(%proxy, %tunnel, %api, %metrics, %pin, %credentials, workers, "hub ready");
@@ -328,57 +338,80 @@ impl Hub {
             let room = Descriptors::claim();
             self.spawn_services();
             self.spawn_succession(ports.steering, ports.proxy.len());
-            self.spawn_http(ports.api, ports.metrics, room.api, &stop);
-            self.spawn_frontends(ports.proxy, ports.sockets, room.clients);
+            let [clients, api, health] = Reserve::of(room.limit);
+            self.spawn_http((ports.api, api), (ports.metrics, health), room.api, &stop);
+            self.spawn_frontends(ports.proxy, ports.sockets, room.clients, clients);
         }
         // The hub before this one may end.
         self.successor = None;
-        stop.cancelled().await;
-        self.stop(abort).await;
+        let services = self.services.clone();
+        let failed = tokio::select! {
+            () = stop.cancelled() => None,
+            error = services.failed() => Some(error),
+        };
+        if failed.is_some() {
+            // Not ready any more, and nothing is waited for: nobody looks after what is open.
+            stop.cancel();
+            abort.cancel();
+        }
+        let draining = self.stop(abort.clone());
+        tokio::pin!(draining);
+        let failed_late = tokio::select! {
+            () = &mut draining => None,
+            error = services.failed(), if failed.is_none() => Some(error),
+        };
+        if failed_late.is_some() {
+            abort.cancel();
+            draining.await;
+        }
+        failed.or(failed_late).map_or(Ok(()), Err)
     }
 
     /// Everything but the frontends: it goes on while connections drain.
     fn spawn_services(&self) {
-        let Phases { end, handover, others, .. } = &self.phases;
-        let until = |end: &CancellationToken, worker: &Handle, service: Pin<Box<dyn Future<Output = ()> + Send>>| {
-            let end = end.clone();
-            let until_end = async move {
-                tokio::select! {
-                    // First: at the hub's end, services may end by themselves.
-                    biased;
-                    () = end.cancelled() => {}
-                    () = service => tracing::error!("a service of the hub ended by itself"),
-                }
-            };
-            others.spawn_on(until_end, worker);
-        };
-        for (listener, worker) in self.listeners.iter().zip(self.workers.handles()) {
-            until(end, worker, Box::pin(self.agents.clone().serve(listener.clone())));
-        }
+        let Phases { end, handover, .. } = &self.phases;
         let here = Handle::current();
+        for (listener, worker) in self.listeners.iter().zip(self.workers.handles()) {
+            self.services.spawn("the agents' port", worker, end, self.agents.clone().serve(listener.clone()));
+        }
         let roster = self.roster().serve(self.agents.clone(), self.listeners[0].clone());
-        until(handover, &here, Box::pin(roster));
+        self.services.spawn("the roster of tunnels", &here, handover, roster);
         let (registry, proxy, agents) = (self.registry.clone(), self.proxy.clone(), self.agents.clone());
-        until(end, &here, Box::pin(async move { watch(&registry, &proxy, &agents).await }));
+        let revocations = async move { revocations::watch(&registry, &proxy, &agents).await };
+        self.services.spawn("the watch of revocations", &here, end, revocations);
         let tunnels = self.agents.tunnels.clone();
-        until(end, &here, Box::pin(async move { watchdog::watch(tunnels).await }));
-        until(handover, &here, Box::pin(Controller::new(self.registry.clone()).run()));
-        let (agents, ended) = (self.agents.clone(), handover.clone());
-        others.spawn(async move { ended.run_until_cancelled(agents.note_absent()).await });
+        self.services.spawn("the watch of silence", &here, end, async move { watchdog::watch(tunnels).await });
+        self.services.spawn("the controller", &here, handover, Controller::new(self.registry.clone()).run());
+        let (presence, agents) = (self.presence.clone(), self.agents.clone());
+        let presence = async move { tokio::join!(presence.run(), agents.note_absent()).0 };
+        self.services.spawn("the record of agents", &here, handover, presence);
         let authorities = self.authorities.clone();
-        until(end, &here, Box::pin(async move { authorities.keep_current().await }));
+        let certificates = async move { authorities.keep_current().await };
+        self.services.spawn("the renewal of certificates", &here, end, certificates);
+        let registry = self.registry.clone();
+        self.services.spawn("the registry's store", &here, handover, async move { registry.ended().await });
+        let audit = self.audit();
+        self.services.spawn("the audit record", &here, end, async move { audit.ended().await });
     }
 
     /// The API, for `room` clients at a time, and the health port.
-    fn spawn_http(&self, api: TcpListener, metrics: TcpListener, room: usize, stop: &CancellationToken) {
+    fn spawn_http(
+        &self,
+        api: (TcpListener, Arc<Reserve>),
+        metrics: (TcpListener, Arc<Reserve>),
+        room: usize,
+        stop: &CancellationToken,
+    ) {
         let Phases { leave, end, others, .. } = &self.phases;
-        let port = |name, listener, tls, connections, lobby, patience| HttpPort {
+        let port = |name, (listener, reserve), tls, connections, lobby, patience| HttpPort {
             name,
             listener,
             tls,
             connections,
             lobby,
             patience,
+            reserve,
+            vital: name == HEALTH_PORT,
             recorder: self.proxy.recorder.clone(),
             tasks: others.clone(),
             leave: leave.clone(),
@@ -389,13 +422,15 @@ impl Hub {
         let answer =
             move |request: Request<Incoming>, origin: Origin| std::future::ready(health.answer(&request, origin.peer));
         // Twice as many as guests: who makes room needs a moment to leave.
-        let health_port = port("health", metrics, None, 2 * HEALTH.guests, Lobby::new(HEALTH, HEALTH.guests), None);
-        others.spawn(health_port.serve(answer));
+        let health_port = port(HEALTH_PORT, metrics, None, 2 * HEALTH.guests, Lobby::new(HEALTH, HEALTH.guests), None);
+        let here = Handle::current();
+        self.services.spawn("the health port", &here, end, health_port.serve(answer));
         let tls = TlsAcceptor::from(self.authorities.tls(&[b"h2", b"http/1.1"]));
         let recorder = self.proxy.recorder.clone();
         let answering = Recorded { api: self.api.clone(), recorder, tasks: others.clone() };
         let answer = move |request, origin| answering.clone().answer(request, origin);
-        others.spawn(port("api", api, Some(tls), room, Lobby::of_port(room), Some(API_PATIENCE)).serve(answer));
+        let api = port("api", api, Some(tls), room, Lobby::of_port(room), Some(API_PATIENCE)).serve(answer);
+        self.services.spawn("the API's port", &here, end, api);
     }
 
     fn roster(&self) -> Roster {
@@ -408,50 +443,31 @@ impl Hub {
         listeners: Vec<TcpListener>,
         sockets: Vec<(UnixListener, Option<ClusterName>)>,
         room: usize,
+        reserve: Arc<Reserve>,
     ) {
-        let Phases { clients, others, leave, closed, .. } = &self.phases;
+        let Phases { clients, leave, closed, end, .. } = &self.phases;
         let Config { plaintext, head_timeout, .. } = self.config;
         // In the order of preference: a client that speaks both means CONNECT, and gRPC's clients speak HTTP/2 only.
         let tls = self.authorities.tls(&[b"http/1.1", b"h2"]);
         let until = Until { leave: leave.clone(), closed: closed.clone() };
-        let frontends = Frontends::new(self.proxy.clone(), tls, plaintext, head_timeout, room, clients.clone(), until);
+        let frontends =
+            Frontends::new(self.proxy.clone(), tls, plaintext, head_timeout, room, reserve, clients.clone(), until);
         for (listener, worker) in listeners.into_iter().zip(self.workers.handles()) {
-            others.spawn_on(frontends.clone().serve_tcp(listener), worker);
+            let (serving, ended) = (frontends.clone().serve_tcp(listener), end.clone());
+            // It ends when no more clients are accepted, which is not yet the hub's end.
+            let serving = async move {
+                serving.await;
+                ended.cancelled().await;
+            };
+            self.services.spawn("the clients' port", worker, end, serving);
         }
         for (listener, cluster) in sockets {
-            others.spawn(frontends.clone().serve_unix(listener, cluster));
-        }
-    }
-}
-
-/// Looks again at the tunnels and connections that a change of the registry concerns. (An agent's coming and going is a
-/// change too: looking at all of them would make a restart with many agents costly.)
-async fn watch(registry: &Registry, proxy: &Proxy, agents: &Agents) {
-    let mut changes = registry.changes();
-    let mut looks = tokio::time::interval(LOOK_FOR_ENDS);
-    loop {
-        let change = tokio::select! {
-            change = changes.recv() => change,
-            _ = looks.tick() => {
-                let now = Timestamp::now();
-                let cut = proxy.recheck(|caller, _| caller.has_ended(now));
-                if cut > 0 {
-                    tracing::info!(connections = cut, "cut what was opened with tokens that have ended");
-                }
-                continue;
-            }
-        };
-        let (cut, closed) = match change {
-            Ok(Change::Cluster(name)) => (proxy.recheck(|_, cluster| *cluster == name), agents.recheck(&name)),
-            Ok(Change::User(name)) => (proxy.recheck(|caller, _| caller.is_user(&name)), 0),
-            Ok(Change::Set(_) | Change::Rights(_)) => (proxy.recheck(|_, _| true), 0),
-            // Nobody is connected by a join token.
-            Ok(Change::Token(_)) => continue,
-            Err(RecvError::Lagged(_)) => (proxy.recheck(|_, _| true), agents.recheck_all()),
-            Err(RecvError::Closed) => return,
-        };
-        if cut + closed > 0 {
-            tracing::info!(connections = cut, tunnels = closed, "cut what the registry allows no more");
+            let (serving, ended) = (frontends.clone().serve_unix(listener, cluster), end.clone());
+            let serving = async move {
+                serving.await;
+                ended.cancelled().await;
+            };
+            self.services.spawn("a client's socket", &Handle::current(), end, serving);
         }
     }
 }
@@ -479,3 +495,6 @@ fn near(address: SocketAddr) -> String {
 fn host_port(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
+
+#[cfg(test)]
+mod tests;

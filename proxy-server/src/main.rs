@@ -58,7 +58,7 @@ fn run(config: Config) -> Result<(), Box<dyn Error>> {
         let audit = hub.audit();
         let running = hub.run(stop.clone(), abort.clone());
         tokio::select! {
-            () = running => {}
+            ended = running => ended?,
             () = forward_signals(terminate, interrupt, stop, abort) => {}
             () = reopen(hangup, audit) => {}
         }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use certs::ClusterName;
 use jiff::Timestamp;
 use registry::{
-    Registry, Standing, User,
+    Presence, Registry, Standing, User,
     kube::rbac::{Denied, Grant},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -33,6 +33,7 @@ const LATELY: i64 = 15;
 #[derive(Debug)]
 pub(crate) struct Proxy {
     pub(crate) registry: Arc<Registry>,
+    pub(crate) presence: Arc<Presence>,
     pub(crate) tunnels: Arc<Tunnels>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) limits: Limits,
@@ -253,7 +254,7 @@ impl Proxy {
     }
 
     fn away(&self, cluster: &ClusterName) -> OpenError {
-        let seen = self.registry.cluster(cluster).and_then(|cluster| cluster.status.last_seen);
+        let seen = self.registry.cluster(cluster).and_then(|cluster| self.presence.last_seen(&cluster));
         OpenError::Away { cluster: cluster.clone(), last_seen: seen.map(|seen| (seen, Timestamp::now())) }
     }
 

@@ -73,11 +73,15 @@ impl<K: Clone + Eq + Hash> Rates<K> {
 
 impl<K: Clone + Eq + Hash> Default for Lines<K> {
     fn default() -> Self {
-        Self { rates: Rates::new(LINES), left_out: AtomicU64::new(0) }
+        Self::new(LINES)
     }
 }
 
 impl<K: Clone + Eq + Hash> Lines<K> {
+    pub(crate) fn new(rate: Rate) -> Self {
+        Self { rates: Rates::new(rate), left_out: AtomicU64::new(0) }
+    }
+
     /// Whether `who` may cause a line, and how many were left out since the last.
     pub(crate) fn next(&self, who: &K) -> Option<u64> {
         if self.rates.spend(who).is_ok() {

@@ -5,14 +5,15 @@
 
 use std::{
     fmt::Write as _,
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
+use jiff::Timestamp;
 use tokio::time::MissedTickBehavior;
 use tunnel::{Listener, Resettable};
 
@@ -24,6 +25,9 @@ use crate::{
 
 /// The pause after a write, for each tunnel that was written: a tenth of a percent of a core, and 2 s with 10,000 tunnels.
 const PAUSE: Duration = Duration::from_micros(200);
+
+/// How often the file says that the hub is still there.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 
 /// Resets in a row, and the least time from one row to the next. The next row leaves only when there is room for the handshakes
 /// of those who come back, an agent waits up to 100 ms before it does.
@@ -40,6 +44,12 @@ impl Roster {
     /// The roster in the state folder.
     pub(crate) fn new(state: &Path) -> Self {
         Self { path: state.join("tunnels") }
+    }
+
+    /// When the process before this one was there last, if it did not end well. To [`SIGN_OF_LIFE`].
+    pub(crate) fn until(&self) -> Option<Timestamp> {
+        let modified = fs::metadata(&self.path).and_then(|metadata| metadata.modified());
+        modified.ok().and_then(|modified| Timestamp::try_from(modified).ok())
     }
 
     /// Resets the tunnels of the process before this one, and keeps the file for the one after it.
@@ -67,7 +77,12 @@ impl Roster {
     /// Writes the file when a tunnel has come or gone, at once and then after a pause.
     async fn keep(&self, tunnels: &Tunnels) {
         loop {
-            tunnels.changed().await;
+            while tokio::time::timeout(SIGN_OF_LIFE, tunnels.changed()).await.is_err() {
+                let path = self.path.clone();
+                // Only its time is new. Where there is no file there were no tunnels.
+                let touch = move || File::open(path).and_then(|file| file.set_modified(SystemTime::now()));
+                let _ = tokio::task::spawn_blocking(touch).await;
+            }
             let up = tunnels.resettable();
             let pause = PAUSE * u32::try_from(up.len()).unwrap_or(u32::MAX);
             let roster = self.clone();

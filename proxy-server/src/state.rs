@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `ca.crt`, `ca.key` | the CA; losing the key means that every agent joins again |
 //! | `registry.redb` | clusters, tokens, users; not there when etcd keeps them |
+//! | `begin-empty` | made by who wants it: an empty registry beside a CA is no loss, once |
 //! | `in-use` | keeps other hubs out of the folder when it has no `registry.redb` |
 //! | `reset.key` | lets a restarted hub tell old tunnels that they are gone |
 //! | `tunnels` | which tunnels were up, so that a hub that starts after a crash resets them ([`crate::roster`]) |
@@ -63,6 +64,17 @@ pub enum StateError {
     InUse(PathBuf),
     #[error("{0} is damaged; delete it, and every agent takes a moment longer to come back once")]
     ResetKey(PathBuf),
+    #[error(
+        "{registry} is missing beside {ca}: restore a copy of it ('cluster-proxy restore BACKUP'); an empty registry would know no \
+         agent and no user, and all would have to join again (to begin with one all the same: touch {mark})"
+    )]
+    RegistryMissing { registry: PathBuf, ca: PathBuf, mark: PathBuf },
+    #[error(
+        "etcd holds no registry for the hub whose CA is {ca}: check --etcd-endpoint and --etcd-prefix, or restore etcd's snapshot; \
+         an empty registry would know no agent and no user, and all would have to join again (to begin with one all the same: \
+         touch {mark})"
+    )]
+    EtcdEmpty { ca: PathBuf, mark: PathBuf },
     #[error("the hub's CA cannot be used")]
     Authority(#[source] AuthorityError),
     #[error("the registry cannot be opened")]
@@ -77,7 +89,7 @@ pub enum StateError {
     Create(#[source] NewUserError),
     #[error("the administrator cannot be registered anew")]
     Replace(#[source] UserError),
-    #[error("the administrator's key cannot be used")]
+    #[error("the administrator's key cannot be used; move it away to have a new one made")]
     Key(#[source] certs::PrivateKeyError),
     #[error("the administrator's key signs nothing")]
     Csr(#[source] certs::CsrError),
@@ -94,7 +106,23 @@ impl State {
             None => (Backend::File(folder.join("registry.redb")), None),
             Some(etcd) => (Backend::Etcd(etcd.clone()), Some(lock(folder)?)),
         };
+        let mark = folder.join("begin-empty");
+        // A CA without a registry: this folder's agents and users are known nowhere.
+        let ca = ["ca.crt", "ca.key"].map(|name| folder.join(name)).into_iter().find(|path| path.exists());
+        let ca = ca.filter(|_| !mark.exists());
+        if let (Backend::File(path), Some(ca)) = (&backend, &ca)
+            && !path.exists()
+        {
+            return Err(StateError::RegistryMissing { registry: path.clone(), ca: ca.clone(), mark });
+        }
         let registry = Registry::on(&backend).map_err(StateError::Registry)?;
+        if let (Backend::Etcd(_), Some(ca)) = (&backend, ca)
+            && registry.is_new()
+        {
+            return Err(StateError::EtcdEmpty { ca, mark });
+        }
+        // For this start only.
+        let _ = fs::remove_file(&mark);
         let authority = Authority::load_or_create(folder).map_err(StateError::Authority)?;
         let reset_key = reset_key(&folder.join("reset.key"))?;
         Ok(Self { folder: folder.to_owned(), authority, registry, reset_key, folder_lock })

@@ -323,13 +323,6 @@ impl Member {
     }
 }
 
-impl Registered {
-    /// Takes no more dials.
-    pub(crate) fn leave(self) -> Arc<Member> {
-        self.member.clone()
-    }
-}
-
 impl Drop for Registered {
     fn drop(&mut self) {
         if let Some(mut entry) = self.tunnels.by_cluster.get_mut(&self.cluster) {

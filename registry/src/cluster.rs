@@ -229,23 +229,33 @@ impl ManagedCluster {
         condition::set(&mut self.status.conditions, Fact::Denied, whole_second(now));
     }
 
-    /// Notes that an agent connected or left at `at`, and whether the cluster can be reached since; false when there is
-    /// no such agent.
+    /// Notes that an agent with this key connected or left at `at`, and its version where it has told it. One that is not known
+    /// was not seen.
     ///
     /// Time never runs backwards here: a late report of an earlier moment changes nothing.
-    pub(crate) fn record_seen(&mut self, agent: &AgentName, version: &str, available: bool, at: Timestamp) -> bool {
+    pub(crate) fn record_seen(
+        &mut self,
+        agent: &AgentName,
+        key: &KeyFingerprint,
+        version: Option<&str>,
+        at: Timestamp,
+    ) {
         let at = whole_second(at);
-        let Some(agent) = self.status.agents.iter_mut().find(|known| known.name == *agent) else {
-            return false;
-        };
-        if agent.last_seen.is_none_or(|seen| seen <= at) {
-            agent.last_seen = Some(at);
+        let mut agents = self.status.agents.iter_mut();
+        let Some(agent) = agents.find(|known| known.name == *agent && known.key == *key) else { return };
+        if agent.last_seen.is_none_or(|seen| seen <= at)
+            && let Some(version) = version
+        {
             version.clone_into(&mut agent.version);
         }
-        self.status.last_seen = self.status.last_seen.max(Some(at));
+        agent.last_seen = agent.last_seen.max(Some(at));
+        self.record_last_seen(Some(at));
         condition::set(&mut self.status.conditions, Fact::Joined, at);
-        self.record_available(available, at);
-        true
+    }
+
+    /// Notes that the cluster was seen, whichever agent it was.
+    pub(crate) fn record_last_seen(&mut self, at: Option<Timestamp>) {
+        self.status.last_seen = self.status.last_seen.max(at.map(whole_second));
     }
 
     /// Notes whether the cluster can be reached. One that nobody accepted yet says nothing about that.
@@ -347,13 +357,20 @@ mod tests {
     fn being_seen_marks_the_cluster_joined_and_never_runs_backwards() {
         let mut cluster = cluster();
         let agent = "a1".parse().unwrap();
-        assert!(cluster.record_seen(&agent, "0.2", true, at(20)));
-        assert!(cluster.record_seen(&agent, "0.1", true, at(10)));
+        let key = cluster.agent(&agent).unwrap().key;
+        let other: KeyFingerprint = format!("sha256:{:064x}", 7).parse().unwrap();
+        cluster.record_seen(&agent, &other, Some("0.3"), at(30));
+        cluster.record_seen(&"other".parse().unwrap(), &key, Some("0.3"), at(30));
+        assert_eq!((cluster.status.last_seen, cluster.status.conditions.len()), (None, 0));
+        cluster.record_seen(&agent, &key, Some("0.2"), at(20));
+        cluster.record_seen(&agent, &key, Some("0.1"), at(10));
+        cluster.record_seen(&agent, &key, None, at(20));
         assert_eq!(cluster.status.last_seen, Some(at(20)));
         assert_eq!(cluster.agent(&agent).unwrap().last_seen, Some(at(20)));
         assert_eq!(cluster.agent(&agent).unwrap().version, "0.2");
         assert!(condition::find(&cluster.status.conditions, condition::JOINED).is_some());
-        assert!(!cluster.record_seen(&"other".parse().unwrap(), "0.2", true, at(30)));
+        cluster.record_last_seen(Some(at(15)));
+        assert_eq!(cluster.status.last_seen, Some(at(20)));
     }
 
     #[test]

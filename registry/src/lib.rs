@@ -6,6 +6,8 @@
 
 mod admit;
 pub mod api;
+mod backoff;
+pub mod backup;
 mod cluster;
 pub mod condition;
 mod join;
@@ -25,7 +27,10 @@ pub use cluster::{
     ShownAgent, Standing,
 };
 pub use join::{Already, CLUSTERS_OF_TOKEN, JoinAsk, JoinRefusal, Joined};
-pub use registry::{ClusterError, NewTokenError, NewUserError, Registry, TokenError, TokenRefusal, UserError, new_uid};
+pub use registry::{
+    ClusterError, NewTokenError, NewUserError, Presence, Registry, Sighting, TokenError, TokenRefusal, UserError,
+    new_uid,
+};
 pub use secret::{SecretHash, is_user_token, join_token_id};
 pub use tally::source;
 pub use token::{JoinToken, MAX_TIME_TO_LIVE, NewToken, TokenUse};

@@ -1,12 +1,13 @@
 //! The registry as the hub uses it: questions answered from memory, changes decided by the rules and then stored.
 
 pub(crate) mod beginning;
+mod presence;
 mod users;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use certs::{AgentName, ClusterName, KeyFingerprint};
@@ -18,6 +19,7 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 use tokio::sync::broadcast;
 
+pub use self::presence::{Presence, Sighting};
 pub use self::users::{NewUserError, TokenRefusal, UserError, new_uid};
 
 use crate::admit::{AgentRefusal, admit};
@@ -26,6 +28,8 @@ use crate::join::{self, JoinAsk, JoinRefusal, Joined};
 use crate::kube::rbac::{Attributes, Caller, Decision, Denial, Policy, REGISTER_GROUP};
 use crate::kube::sets::Rule;
 use crate::secret::{DrawnToken, PresentedToken, TokenKind};
+#[cfg(test)]
+use crate::store::tests::faults::{self, Fault};
 use crate::store::{Backend, CommitError, Event, Observer, OpenError, Store, Txn, Versioned};
 use crate::token::{JoinToken, MAX_TIME_TO_LIVE, NewToken};
 use crate::turn::{Turn, Turns};
@@ -97,9 +101,14 @@ impl Registry {
 
     /// Opens the registry in a file or in etcd. Blocks; meant for the start of a process.
     pub fn on(backend: &Backend) -> Result<Self, OpenError> {
+        Self::over(backend.place(), |observer| Store::on(backend, observer))
+    }
+
+    /// Opens the registry over a store, which is at `place`.
+    fn over(place: PathBuf, open: impl FnOnce(Observer) -> Result<Store, OpenError>) -> Result<Self, OpenError> {
         let (changes, _) = broadcast::channel(CHANGES);
         let view = Arc::new(RwLock::new(View::default()));
-        let store = Store::on(backend, observer(Arc::clone(&view), changes.clone()))?;
+        let store = open(observer(Arc::clone(&view), changes.clone()))?;
         {
             // Taken before the list, so what another process commits meanwhile is applied after it.
             let mut view = view.write();
@@ -108,15 +117,32 @@ impl Registry {
             for (key, after) in sets.into_iter().chain(others) {
                 let event = Event { key, after: Some(after), before: None };
                 view.apply(&event)
-                    .map_err(|source| OpenError::Damaged { path: backend.place(), source: source.into() })?;
+                    .map_err(|source| OpenError::Damaged { path: place.clone(), source: source.into() })?;
             }
         }
         Ok(Self { store, view, changes, turns: Turns::default() })
     }
 
+    /// A registry in a file whose disk fails as it is told to.
+    #[cfg(test)]
+    pub(crate) fn on_failing(path: &Path) -> (Self, Arc<parking_lot::Mutex<Fault>>) {
+        let (disk, state, fault) = faults::open(path);
+        (Self::over(path.to_owned(), |observer| Store::start(disk, state, observer)).unwrap(), fault)
+    }
+
     /// Finishes what is being written and closes the file. Questions are still answered; changes end with an error.
     pub async fn close(&self) {
         self.store.close().await;
+    }
+
+    /// Whether there is nothing in it, not even what every registry has from its beginning.
+    pub fn is_new(&self) -> bool {
+        self.store.list("").0.is_empty()
+    }
+
+    /// Waits until nothing can be written any more, which only [`Self::close`] asks for.
+    pub async fn ended(&self) {
+        self.store.ended().await;
     }
 
     /// Announces every change after this call. A receiver that lags must look at everything anew.
@@ -310,41 +336,6 @@ impl Registry {
         let key = Change::Cluster(cluster.clone()).key();
         let committed = self.store.commit(Txn::new().delete(key)).await;
         committed.map(|_| ()).map_err(|source| ClusterError::Store { cluster: cluster.clone(), source })
-    }
-
-    /// Notes that an agent connected or disconnected at `at`. Every call is a write, so never call it per heartbeat.
-    ///
-    /// `available` says whether the cluster has a tunnel: it is asked anew whenever another change came first, so that the
-    /// last one asked is the last one written.
-    pub async fn record_seen(
-        &self,
-        cluster: &ClusterName,
-        agent: &AgentName,
-        version: &str,
-        available: impl Fn() -> bool,
-        at: Timestamp,
-    ) -> Result<(), ClusterError> {
-        self.update_cluster(cluster, |cluster| {
-            if cluster.record_seen(agent, version, available(), at) {
-                return Ok(());
-            }
-            Err(unknown_agent(cluster, agent))
-        })
-        .await
-    }
-
-    /// Notes whether a cluster has a tunnel, when no agent's coming or going says so.
-    pub async fn record_available(
-        &self,
-        cluster: &ClusterName,
-        available: impl Fn() -> bool,
-        at: Timestamp,
-    ) -> Result<(), ClusterError> {
-        self.update_cluster(cluster, |cluster| {
-            cluster.record_available(available(), at);
-            Ok(())
-        })
-        .await
     }
 
     /// The join rule on what is registered now, and the transaction that writes its decision if nothing changed since.

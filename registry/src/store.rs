@@ -24,11 +24,12 @@ mod etcd;
 mod log;
 mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod txn;
 mod watch;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -42,6 +43,7 @@ use tokio::time::timeout;
 
 use self::disk::Disk;
 pub use self::etcd::Etcd;
+use self::log::EventLog;
 pub use self::log::{Commit, Event};
 use self::state::State;
 pub use self::txn::{Revision, Txn, Versioned};
@@ -67,6 +69,9 @@ pub struct Store {
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
+/// Every key with its value.
+pub(crate) type Entries = BTreeMap<Arc<str>, Versioned<Arc<[u8]>>>;
+
 /// What the writer tells about each commit before it answers the callers. Runs on the writer's thread.
 pub(crate) type Observer = Box<dyn FnMut(&Commit) + Send>;
 
@@ -76,8 +81,8 @@ pub enum OpenError {
     #[error("the store {path} is in use by another process; stop that process, or use another state folder")]
     InUse { path: PathBuf },
     #[error(
-        "the store {path} is damaged; restore a copy of it, or move it away to start with an empty registry (all \
-         clusters must then join again)"
+        "the store {path} is damaged; restore a copy of it ('cluster-proxy restore BACKUP' sets the damaged file aside; \
+         keep that: an empty registry would know no agent and no user)"
     )]
     Damaged {
         path: PathBuf,
@@ -147,6 +152,11 @@ const QUEUE: usize = 256;
 /// How long a commit waits for a place in the queue. A group takes milliseconds; this is a disk that hangs.
 const QUEUE_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Whether no process uses the store in the file `path`, which need not be there.
+pub(crate) fn check_unused(path: &Path) -> Result<(), OpenError> {
+    disk::lock(path).map(drop)
+}
+
 impl Backend {
     /// The file, or the prefix in etcd.
     pub(crate) fn place(&self) -> PathBuf {
@@ -194,8 +204,13 @@ impl Store {
         })
     }
 
+    /// Makes the file `path`, which is not there yet, with these entries, for a later [`Self::open`].
+    pub(crate) fn make(path: &Path, entries: Entries, revision: Revision) -> Result<(), OpenError> {
+        Disk::make(path, &State::restored(entries, EventLog::after(revision)))
+    }
+
     /// Starts the writer on an opened disk.
-    fn start(disk: Disk, state: State, observer: Observer) -> Result<Self, OpenError> {
+    pub(crate) fn start(disk: Disk, state: State, observer: Observer) -> Result<Self, OpenError> {
         let path = disk.path().to_owned();
         let (requests, queue) = mpsc::channel(QUEUE);
         let (publish, published) = latest::channel(state.revision());
@@ -264,10 +279,15 @@ impl Store {
     /// Finishes the queued commits, closes the file and waits for that. Reads still work; commits end with `Closed`.
     pub async fn close(&self) {
         drop(self.requests.lock().take());
+        self.ended().await;
+        self.join();
+    }
+
+    /// Waits until the writer has ended: it was closed, or it panicked.
+    pub(crate) async fn ended(&self) {
         let mut published = self.published.clone();
         // Ends when the writer drops its sender, which is the last thing it does.
         while published.changed().await.is_ok() {}
-        self.join();
     }
 
     async fn request(&self, request: Request) -> Result<(), CommitError> {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use certs::{AgentName, ClusterName, Credentials};
-use proxy_server::Config;
+use proxy_server::{Config, RunError};
 use registry::{
     ClusterAgent, Reach,
     api::{ClusterView, HubStatus, NewToken, ShownAgents, TokenCreated},
@@ -42,7 +42,7 @@ pub(super) struct Hub {
     pub(super) folder: PathBuf,
     pub(super) api: Api,
     pub(super) proxy: SocketAddr,
-    pub(super) running: JoinHandle<()>,
+    pub(super) running: JoinHandle<Result<(), RunError>>,
 }
 
 impl Hub {

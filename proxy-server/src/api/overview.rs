@@ -79,7 +79,7 @@ impl Api {
             streams: summary.streams as u64,
             bytes_to_cluster: summary.bytes_to_cluster,
             bytes_from_cluster: summary.bytes_from_cluster,
-            last_seen: if available { Some(now) } else { cluster.status.last_seen },
+            last_seen: if available { Some(now) } else { self.presence.last_seen(cluster) },
             available,
         };
         ClusterView { cluster: ManagedCluster::clone(cluster), tunnel }

@@ -108,6 +108,9 @@ impl Hub {
         // Where etcd keeps the registry, changes still come from there.
         // The tunnels here live on: the next hub must not reset them.
         self.roster().clear();
+        if !matches!(timeout(CUT_TIMEOUT, self.presence.write()).await, Ok(Ok(()))) {
+            tracing::warn!("could not record in time which agents are here");
+        }
         if self.config.etcd.is_none() {
             self.registry.close().await;
         }
@@ -118,7 +121,7 @@ impl Hub {
     /// Ends clients by `deadline`, and then everything else.
     async fn finish(self, deadline: Instant, abort: CancellationToken) {
         let (roster, audit) = (self.roster(), self.audit());
-        let Self { config, registry, proxy, listeners, workers, phases, handed_over, .. } = self;
+        let Self { config, registry, presence, proxy, listeners, workers, phases, handed_over, .. } = self;
         let Phases { leave, end, clients, others, .. } = phases;
         leave.cancel();
         clients.close();
@@ -144,7 +147,10 @@ impl Hub {
         if timeout(CUT_TIMEOUT, others.wait()).await.is_err() {
             tracing::warn!(tasks = others.len(), "some tasks did not end in time");
         }
-        // 4. The registry finishes writing.
+        // 4. The registry finishes writing, who has left among it; what happens after a handover is the next hub's to write.
+        if handed_over.is_none() && !matches!(timeout(CUT_TIMEOUT, presence.write()).await, Ok(Ok(()))) {
+            tracing::warn!("could not record in time which agents were there to the end");
+        }
         registry.close().await;
         if handed_over.is_none() {
             for socket in &config.proxy_sockets {

@@ -10,11 +10,12 @@ use std::time::Duration;
 use certs::ClusterName;
 use jiff::Timestamp;
 use serde_json::Value;
-use tokio::sync::broadcast::{Receiver, error::RecvError};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, interval, sleep_until};
 
-use self::chronicle::Chronicle;
+use self::chronicle::{Chronicle, News};
 use super::{admission, object, projection::CLUSTER_LABEL, rbac::builtin, sets::CLUSTER_SET_LABEL};
+use crate::backoff::Backoff;
 use crate::cluster::Standing;
 use crate::condition::Fact;
 use crate::registry::{Registry, beginning};
@@ -27,7 +28,7 @@ const GATHERED: Duration = Duration::from_millis(50);
 /// Between looks for events that are too old.
 const PRUNING: Duration = Duration::from_secs(60);
 
-/// How often a write is decided anew because another one came first. What is left then comes with the next change.
+/// How often a write is decided anew because another one came first. What is left then is tried again later.
 const ATTEMPTS: usize = 10;
 
 /// Sees to the registry's own objects for as long as it runs.
@@ -35,85 +36,123 @@ const ATTEMPTS: usize = 10;
 pub struct Controller {
     registry: Arc<Registry>,
     chronicle: Chronicle,
+    concerned: Concerned,
 }
 
-/// What is to be looked at.
+/// What is to be looked at: what was heard of stays until it has been seen to.
 #[derive(Debug, Default)]
 struct Concerned {
-    everything: bool,
     clusters: BTreeSet<ClusterName>,
+    /// How many clusters the sets hold.
     sets: bool,
-    rights: bool,
+    /// The roles of the sets.
+    roles: bool,
+    bindings: bool,
 }
 
 impl Controller {
     pub fn new(registry: Arc<Registry>) -> Self {
         let chronicle = Chronicle::new(&registry);
-        Self { registry, chronicle }
+        Self { registry, chronicle, concerned: Concerned::default() }
     }
 
     /// Runs until the registry is closed.
     pub async fn run(mut self) {
         let mut changes = self.registry.changes();
         let mut pruning = interval(PRUNING);
-        let mut concerned = Concerned { everything: true, ..Concerned::default() };
+        let mut backoff = Backoff::default();
+        let mut behind = false;
+        self.hear_of_everything();
+        let mut due = Some(Instant::now());
         loop {
-            if let Err(error) = self.settle(&concerned).await {
-                tracing::warn!(%error, "the registry's conditions are behind");
-            }
-            concerned = tokio::select! {
-                gathered = gather(&mut changes) => match gathered {
-                    Some(concerned) => concerned,
-                    None => return,
-                },
+            tokio::select! {
+                change = changes.recv() => {
+                    match change {
+                        Ok(change) => self.concerned.add(change),
+                        Err(RecvError::Lagged(_)) => self.hear_of_everything(),
+                        Err(RecvError::Closed) => return,
+                    }
+                    due.get_or_insert_with(|| Instant::now() + GATHERED);
+                }
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    due = match self.settle(Timestamp::now()).await {
+                        Ok(()) => {
+                            backoff = Backoff::default();
+                            if std::mem::take(&mut behind) {
+                                tracing::info!("the registry's conditions are up to date again");
+                            }
+                            None
+                        }
+                        Err(error) => {
+                            if !std::mem::replace(&mut behind, true) {
+                                tracing::warn!(%error, "the registry's conditions are behind; they are tried again");
+                            }
+                            Some(Instant::now() + backoff.next())
+                        }
+                    };
+                }
                 _ = pruning.tick() => {
+                    // What is left is as old a minute later.
                     if let Err(error) = chronicle::prune(&self.registry, Timestamp::now()).await {
                         tracing::warn!(%error, "old events could not be deleted");
                     }
-                    Concerned::default()
                 }
-            };
+            }
         }
     }
 
     /// What [`Self::run`] does about a change, at once.
     #[cfg(test)]
     pub(crate) async fn look_at_everything(&mut self) {
-        let all = Concerned { everything: true, ..Concerned::default() };
-        self.settle(&all).await.expect("the store of a test takes writes");
+        self.hear_of_everything();
+        self.settle(Timestamp::now()).await.expect("the store of a test takes writes");
     }
 
-    async fn settle(&mut self, concerned: &Concerned) -> Result<(), CommitError> {
-        let now = Timestamp::now();
-        let Concerned { everything, clusters, sets, rights } = concerned;
-        if *everything {
-            let all = self.registry.clusters().into_iter().map(|cluster| cluster.name().clone()).collect();
-            self.settle_clusters(&all, now).await?;
-        } else {
-            self.settle_clusters(clusters, now).await?;
+    fn hear_of_everything(&mut self) {
+        // Those that were told of and are there no more have their end told.
+        self.concerned.clusters.extend(self.chronicle.known().cloned());
+        self.concerned.clusters.extend(self.registry.clusters().iter().map(|cluster| cluster.name().clone()));
+        (self.concerned.sets, self.concerned.roles, self.concerned.bindings) = (true, true, true);
+    }
+
+    /// Sees to what was heard of. What failed, and what comes after it, is still to be seen to.
+    async fn settle(&mut self, now: Timestamp) -> Result<(), CommitError> {
+        while !self.concerned.clusters.is_empty() {
+            self.settle_clusters(now).await?;
         }
-        if *everything || *sets || !clusters.is_empty() {
-            self.settle_sets(now).await?;
+        if self.concerned.sets {
+            possible(self.settle_sets(now).await)?;
+            self.concerned.sets = false;
         }
-        if *everything || *sets {
-            self.settle_roles(now).await?;
+        if self.concerned.roles {
+            possible(self.settle_roles(now).await)?;
+            self.concerned.roles = false;
         }
-        if *everything || *sets || *rights {
-            self.settle_bindings(now).await?;
+        if self.concerned.bindings {
+            possible(self.settle_bindings(now).await)?;
+            self.concerned.bindings = false;
         }
         Ok(())
     }
 
-    /// A namespace for each accepted cluster, and events of what has happened.
-    async fn settle_clusters(&mut self, names: &BTreeSet<ClusterName>, now: Timestamp) -> Result<(), CommitError> {
-        for name in names {
+    /// A namespace for each accepted cluster, and events of what has happened: of as many clusters as fit into one commit.
+    async fn settle_clusters(&mut self, now: Timestamp) -> Result<(), CommitError> {
+        let mut news = News::default();
+        for name in &self.concerned.clusters {
             let cluster = self.registry.cluster(name);
             if cluster.as_ref().is_some_and(|cluster| cluster.standing() == Standing::Accepted) {
                 let mut namespace = beginning::namespace(name.as_ref());
                 namespace["metadata"]["labels"][CLUSTER_LABEL] = name.as_ref().into();
                 self.registry.make_if_missing(namespace, now).await?;
             }
-            self.chronicle.look(&self.registry, name, cluster.as_deref(), now).await?;
+            self.chronicle.look(&self.registry, name, cluster.as_deref(), now, &mut news);
+            if news.is_full() {
+                break;
+            }
+        }
+        possible(self.registry.store().commit(news.events()).await.map(drop))?;
+        for name in self.chronicle.told(news) {
+            self.concerned.clusters.remove(&name);
         }
         Ok(())
     }
@@ -158,8 +197,8 @@ impl Controller {
     /// Notes a fact in each object below `prefix` that does not say so yet.
     async fn note_all(&self, prefix: &str, fact: impl Fn(&Value) -> Fact, now: Timestamp) -> Result<(), CommitError> {
         for (key, _) in self.registry.store().list(prefix).0 {
-            for _ in 0..ATTEMPTS {
-                let Some(stored) = self.registry.store().get(&key) else { break };
+            let mut attempts = ATTEMPTS;
+            while let Some(stored) = self.registry.store().get(&key) {
                 let Some(before) = object::read(&stored) else { break };
                 let mut after = before.clone();
                 admission::note(&mut after, fact(&before), now);
@@ -167,9 +206,10 @@ impl Controller {
                     break;
                 }
                 let txn = Txn::new().expect(&*key, stored.modified).put(&*key, object::write(&after));
-                match self.registry.store().commit(txn).await {
-                    Ok(_) => break,
-                    Err(CommitError::Conflict { .. }) => {}
+                attempts -= 1;
+                match possible(self.registry.store().commit(txn).await.map(drop)) {
+                    Ok(()) => break,
+                    Err(CommitError::Conflict { .. }) if attempts > 0 => {}
                     Err(error) => return Err(error),
                 }
             }
@@ -179,28 +219,27 @@ impl Controller {
 }
 
 impl Concerned {
-    fn add(&mut self, change: Result<Change, RecvError>) -> Option<()> {
+    fn add(&mut self, change: Change) {
         match change {
-            Ok(Change::Cluster(name)) => drop(self.clusters.insert(name)),
-            Ok(Change::Set(_)) => self.sets = true,
-            Ok(Change::Rights(_)) => self.rights = true,
-            Ok(Change::User(_) | Change::Token(_)) => {}
-            Err(RecvError::Lagged(_)) => self.everything = true,
-            Err(RecvError::Closed) => return None,
+            Change::Cluster(name) => {
+                self.clusters.insert(name);
+                self.sets = true;
+            }
+            Change::Set(_) => (self.sets, self.roles, self.bindings) = (true, true, true),
+            Change::Rights(_) => self.bindings = true,
+            Change::User(_) | Change::Token(_) => {}
         }
-        Some(())
     }
 }
 
-/// Waits for a change, and gathers those that come with it; `None` when the registry is closed.
-async fn gather(changes: &mut Receiver<Change>) -> Option<Concerned> {
-    let mut concerned = Concerned::default();
-    concerned.add(changes.recv().await)?;
-    let end = Instant::now() + GATHERED;
-    loop {
-        tokio::select! {
-            change = changes.recv() => concerned.add(change)?,
-            () = sleep_until(end) => return Some(concerned),
-        }
+/// What will never fit into the store is told and left: trying again would hold up the rest for ever.
+fn possible(outcome: Result<(), CommitError>) -> Result<(), CommitError> {
+    if let Err(error @ CommitError::TooLarge { .. }) = &outcome {
+        tracing::warn!(%error, "something that follows from a change of the registry cannot be written");
+        return Ok(());
     }
+    outcome
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! Tests of the registry as a whole, on a real store.
 
 mod admission;
+mod presence;
 mod user_tokens;
 
 use std::str::FromStr;
@@ -286,24 +287,6 @@ async fn a_user_is_known_by_its_token_until_it_is_deleted() {
     assert!(registry.authenticate(text, at(1)).is_err() && registry.user(&user.name).is_none());
     assert!(matches!(registry.delete_user(&user.name).await, Err(UserError::Unknown { .. })));
     assert!(matches!(registry.set_reach(&user.name, &Reach::All, at(5)).await, Err(UserError::Unknown { .. })));
-}
-
-#[tokio::test]
-async fn an_agent_that_was_seen_is_noted() {
-    let fixture = Fixture::new();
-    let token = fixture.token(NewToken { auto_accept: true, ..plain() }).await;
-    fixture.join(&token, "c1", "a1", 1).await.unwrap();
-    fixture.registry.record_seen(&name("c1"), &name("a1"), "1.1", || true, at(60)).await.unwrap();
-    let revision = fixture.registry.store().revision();
-    fixture.registry.record_seen(&name("c1"), &name("a1"), "1.1", || true, at(60)).await.unwrap();
-    assert_eq!(fixture.registry.store().revision(), revision, "nothing new is not written");
-    let cluster = fixture.registry.cluster(&name("c1")).unwrap();
-    assert_eq!((cluster.status.last_seen, &*cluster.status.agents[0].version), (Some(at(60)), "1.1"));
-
-    let unknown = fixture.registry.record_seen(&name("c1"), &name("a2"), "1.1", || true, at(60)).await;
-    assert!(matches!(unknown, Err(ClusterError::UnknownAgent { .. })));
-    let unknown = fixture.registry.record_seen(&name("c2"), &name("a1"), "1.1", || true, at(60)).await;
-    assert!(matches!(unknown, Err(ClusterError::Unknown { .. })));
 }
 
 #[tokio::test]

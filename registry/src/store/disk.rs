@@ -3,13 +3,14 @@
 //! redb refuses everything after its first I/O error (`PreviousIo`) until the database is opened anew. So after an error
 //! the file is opened again, compared with memory, which is right by definition, and made equal to it.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use redb::backends::InMemoryBackend;
 use redb::{
@@ -75,12 +76,21 @@ impl Disk {
         let lock = lock(path)?;
         match path.try_exists() {
             Ok(true) => check(path).map_err(|error| error.while_opening(path))?,
-            Ok(false) => create(path).map_err(|error| error.while_opening(path))?,
+            Ok(false) => create(path, &State::default()).map_err(|error| error.while_opening(path))?,
             Err(error) => return Err(io_error(path, error)),
         }
         let (database, state, digest) = load(&reopen, path).map_err(|error| error.while_opening(path))?;
         let disk = Self { path: path.to_owned(), reopen, database: Some(database), digest, _lock: lock };
         Ok((disk, state))
+    }
+
+    /// Makes a file that holds `state`, where there is none.
+    pub(super) fn make(path: &Path, state: &State) -> Result<(), OpenError> {
+        let _lock = lock(path)?;
+        if path.try_exists().map_err(|error| io_error(path, error))? {
+            return Err(io_error(path, io::ErrorKind::AlreadyExists.into()));
+        }
+        create(path, state).map_err(|error| error.while_opening(path))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -158,7 +168,7 @@ fn builder() -> redb::Builder {
     builder
 }
 
-fn lock(path: &Path) -> Result<File, OpenError> {
+pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
     let lock = OpenOptions::new()
         .write(true)
         .create(true)
@@ -173,12 +183,12 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     }
 }
 
-/// Makes an empty store. It gets its name only when it is complete, so a file of that name is never half a store:
+/// Makes a store. It gets its name only when it is complete, so a file of that name is never half a store:
 /// an empty or short one is damage, and not a reason to start anew.
-fn create(path: &Path) -> Result<(), DiskError> {
+fn create(path: &Path, state: &State) -> Result<(), DiskError> {
     let unfinished = beside(path, "new");
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-    rewrite(&builder().create_file(file)?, &State::default())?;
+    rewrite(&builder().create_file(file)?, state)?;
     fs::rename(&unfinished, path)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()?;
@@ -335,10 +345,28 @@ fn finish(txn: WriteTransaction, revision: Revision, compacted: Revision, digest
     Ok(digest)
 }
 
-/// Turns a panic of the storage engine into an error: neither a damaged file nor a failing disk may end the process.
+thread_local! {
+    /// Whether a panic of this thread is expected, and becomes an error.
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Turns a panic of the storage engine into an error: neither a damaged file nor a failing disk may end the process, and what
+/// they say to who reads the log is the error, not where redb gave up.
 fn guarded<T>(work: impl FnOnce() -> Result<T, DiskError>) -> Result<T, DiskError> {
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| {
+        let loud = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            if !GUARDED.get() {
+                loud(panic);
+            }
+        }));
+    });
+    let before = GUARDED.replace(true);
     // What `work` may leave half done is redb's database, and that is thrown away on any error.
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(DiskError::Panicked))
+    let done = catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(DiskError::Panicked));
+    GUARDED.set(before);
+    done
 }
 
 fn numbered(commit: &Commit) -> impl Iterator<Item = (u32, &Event)> {

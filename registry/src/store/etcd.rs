@@ -11,7 +11,6 @@
 //! etcd keeps no values from before a change. Compacting etcd's own history is left to its operator (`etcd
 //! --auto-compaction-retention`): others may use the same etcd. [`super::Store::compact`] forgets this process' log alone.
 
-mod backoff;
 mod client;
 mod connection;
 mod feed;
@@ -31,7 +30,6 @@ use thiserror::Error;
 use tokio::sync::{mpsc, watch as latest};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use self::backoff::Backoff;
 use self::client::{CallError, Client};
 use self::feed::{Feed, Snapshot};
 use self::layout::{Identity, Layout};
@@ -40,6 +38,7 @@ use self::writer::Writer;
 use super::state::State;
 use super::writer::Request;
 use super::{Observer, OpenError, Revision};
+use crate::backoff::Backoff;
 
 /// How an etcd is reached, and which part of it is ours.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 mod conformance;
 mod damage;
 mod etcd;
-mod faults;
+pub(crate) mod faults;
 #[allow(dead_code, unreachable_pub, reason = "shared with other tests, each of which uses a part")]
 #[path = "../../tests/etcd/process.rs"]
 mod process;

@@ -17,6 +17,9 @@ const PREFIX: &str = "/events/";
 /// As long as kube-apiserver keeps them by default.
 const LIFE: SignedDuration = SignedDuration::from_hours(1);
 
+/// Events in one transaction that leave room for those of another cluster, of which each waiting agent may make one.
+const MANY: usize = 80;
+
 /// Deletions in one transaction.
 const AT_ONCE: usize = 100;
 
@@ -34,6 +37,13 @@ struct State {
     waiting: Vec<String>,
 }
 
+/// What is to be told, and what the clusters are by then; `None` if they have gone.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    told: Vec<(ClusterName, Option<State>)>,
+    events: Vec<(String, Vec<u8>)>,
+}
+
 impl Chronicle {
     /// Begins with what there is: that is no news.
     pub(super) fn new(registry: &Registry) -> Self {
@@ -41,41 +51,61 @@ impl Chronicle {
         Self { known: known.collect() }
     }
 
-    /// Tells what is new about a cluster, `None` if it has gone.
-    pub(super) async fn look(
-        &mut self,
+    /// The clusters that were told of.
+    pub(super) fn known(&self) -> impl Iterator<Item = &ClusterName> {
+        self.known.keys()
+    }
+
+    /// Adds what is new about a cluster, `None` if it has gone.
+    pub(super) fn look(
+        &self,
         registry: &Registry,
         name: &ClusterName,
         cluster: Option<&ManagedCluster>,
         now: Timestamp,
-    ) -> Result<(), CommitError> {
-        let Some(cluster) = cluster else {
-            self.known.remove(name);
-            return Ok(());
+        news: &mut News,
+    ) {
+        news.told.push((name.clone(), cluster.map(State::of)));
+        let (Some(cluster), Some((_, Some(new)))) = (cluster, news.told.last()) else { return };
+        let nothing = State::default();
+        let old = self.known.get(name).unwrap_or(&nothing);
+        let mut tell = |warns, reason: &str, message: &str| {
+            let event = event(registry, cluster, warns, reason, message, now);
+            let key = format!("{PREFIX}{}/{}", object::metadata(&event, "namespace"), object::name(&event));
+            news.events.push((key, object::write(&event)));
         };
-        let new = State::of(cluster);
-        let old = self.known.insert(name.clone(), new.clone()).unwrap_or_default();
-        if old == new {
-            return Ok(());
-        }
-        let mut events = Vec::new();
         for condition in &new.conditions {
             if find(&old.conditions, &condition.type_).is_none_or(|old| old.status != condition.status) {
-                let warns = condition.status != ConditionStatus::True;
-                events.push((warns, condition.reason.clone(), condition.message.clone()));
+                tell(condition.status != ConditionStatus::True, &condition.reason, &condition.message);
             }
         }
         for request in new.waiting.iter().filter(|request| !old.waiting.contains(request)) {
             let message = format!("An agent asks to join; to let it in: kubectl certificate approve {request}");
-            events.push((false, "AgentWaits".to_owned(), message));
+            tell(false, "AgentWaits", &message);
         }
-        let mut txn = Txn::new();
-        for (warns, reason, message) in events {
-            let event = event(registry, cluster, warns, &reason, &message, now);
-            let key = format!("{PREFIX}{}/{}", object::metadata(&event, "namespace"), object::name(&event));
-            txn = txn.put(key, object::write(&event));
-        }
-        registry.store().commit(txn).await.map(drop)
+    }
+
+    /// Takes over what was told, and says of which clusters it was.
+    pub(super) fn told(&mut self, news: News) -> impl Iterator<Item = ClusterName> {
+        news.told.into_iter().map(|(name, state)| {
+            match state {
+                Some(state) => drop(self.known.insert(name.clone(), state)),
+                None => drop(self.known.remove(&name)),
+            }
+            name
+        })
+    }
+}
+
+impl News {
+    /// Whether the events of one more cluster might not fit into a commit.
+    pub(super) fn is_full(&self) -> bool {
+        self.events.len() >= MANY
+    }
+
+    /// The transaction that tells them.
+    pub(super) fn events(&self) -> Txn {
+        self.events.iter().fold(Txn::new(), |txn, (key, event)| txn.put(key, event.clone()))
     }
 }
 

@@ -13,11 +13,11 @@ use thiserror::Error;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, timeout};
 
-use super::backoff::Backoff;
 use super::client::{CallError, Client};
 use super::connection::Lines;
 use super::layout::{Identity, Layout, Marker, Place};
 use super::message::{self, KeyValue, RangeAnswer, WatchAnswer, WatchEvent, WatchLine};
+use crate::backoff::Backoff;
 use crate::store::log::EventLog;
 use crate::store::state::State;
 use crate::store::{Revision, Versioned};

@@ -15,11 +15,11 @@ use tokio::sync::{Notify, mpsc, oneshot, watch as latest};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
-use super::backoff::Backoff;
 use super::client::{CallError, Client};
 use super::feed::{Changes, Feed, Shown, Snapshot, Stranger, versioned};
 use super::layout::{Layout, Marker, Outcome, Place};
 use super::message::{self, EventKind, KeyValue, TxnAnswer};
+use crate::backoff::Backoff;
 use crate::store::state::State;
 use crate::store::writer::Request;
 use crate::store::{Commit, CommitError, Event, Observer, Revision, Txn};
@@ -151,6 +151,10 @@ impl Writer {
                 biased;
                 Some(shown) = shown.recv() => self.show(shown),
                 Some(Ok((slot, number, outcome))) = self.calls.join_next() => self.called(slot, number, outcome),
+                Some(Err(error)) = feeding.join_next() => {
+                    tracing::error!(%error, "nothing is heard of etcd any more");
+                    break;
+                }
                 _ = tick.tick(), if busy => self.look_at_deadlines(),
                 request = queue.recv(), if closed.is_none() && self.waiting.len() < MAX_WAITING => match request {
                     Some(request) => self.take(request),

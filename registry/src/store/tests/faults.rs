@@ -11,7 +11,7 @@ use super::*;
 
 /// What goes wrong with the next operations that change the file.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Fault {
+pub(crate) enum Fault {
     Healthy,
     /// Nothing can be written.
     ReadOnly,
@@ -43,19 +43,24 @@ struct Faulty {
     fault: Arc<Mutex<Fault>>,
 }
 
+/// Opens a file whose disk fails as it is told to.
+pub(crate) fn open(path: &Path) -> (Disk, State, Arc<Mutex<Fault>>) {
+    drop(Store::open(path).unwrap());
+    let fault = Arc::new(Mutex::new(Fault::Healthy));
+    let switch = Arc::clone(&fault);
+    let reopen = Box::new(move |path: &Path| {
+        let file = File::options().read(true).write(true).open(path)?;
+        let file = FaultyFile { file: FileBackend::new(file)?, fault: Arc::clone(&switch) };
+        Database::builder().create_with_backend(file)
+    });
+    let (disk, state) = Disk::open_with(path, reopen).unwrap();
+    (disk, state, fault)
+}
+
 impl Faulty {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("registry.redb");
-        drop(Store::open(&path).unwrap());
-        let fault = Arc::new(Mutex::new(Fault::Healthy));
-        let switch = Arc::clone(&fault);
-        let reopen = Box::new(move |path: &Path| {
-            let file = File::options().read(true).write(true).open(path)?;
-            let file = FaultyFile { file: FileBackend::new(file)?, fault: Arc::clone(&switch) };
-            Database::builder().create_with_backend(file)
-        });
-        let (disk, state) = Disk::open_with(&path, reopen).unwrap();
+        let (disk, state, fault) = open(&folder.path().join("registry.redb"));
         let store = Store::start(disk, state, Box::new(|_| ())).unwrap();
         Self { folder, store, fault }
     }

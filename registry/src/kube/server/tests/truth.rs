@@ -1,5 +1,7 @@
 //! The tunnel's truth: nobody's write says that a cluster can be reached, was seen, has joined or was accepted.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::*;
 
 const CONDITIONS: [&str; 3] = ["ManagedClusterConditionAvailable", "ManagedClusterJoined", "HubAcceptedManagedCluster"];
@@ -92,9 +94,17 @@ async fn a_tunnel_that_is_gone_is_kept_up_by_no_write() {
     };
     hub.registry.request_join(ask, now()).await.unwrap();
     let (name, agent) = ("c1".parse().unwrap(), "a1".parse().unwrap());
-    hub.registry.record_seen(&name, &agent, "1", || true, now()).await.unwrap();
+    let key = format!("sha256:{:064x}", 1).parse().unwrap();
+    let sighting = crate::Sighting { key, at: now(), version: Some("1".to_owned()) };
+    let there = Arc::new(AtomicBool::new(true));
+    let asked = Arc::clone(&there);
+    let presence = crate::Presence::new(Arc::clone(&hub.registry), None, move |_| asked.load(Ordering::Relaxed));
+    presence.saw(&name, &agent, sighting.clone());
+    presence.write().await.unwrap();
     let up = hub.admin().get(&format!("{CLUSTERS}/c1")).await.ok()["status"].clone();
-    hub.registry.record_seen(&name, &agent, "1", || false, now()).await.unwrap();
+    there.store(false, Ordering::Relaxed);
+    presence.saw(&name, &agent, sighting);
+    presence.write().await.unwrap();
     let down = hub.admin().get(&format!("{CLUSTERS}/c1")).await.ok()["status"].clone();
     assert_ne!(up, down);
     let nothing = json!({"conditions": []});

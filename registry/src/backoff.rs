@@ -1,4 +1,4 @@
-//! How long to wait before etcd is tried again: longer each time, and never all hubs at once.
+//! How long to wait before a store is tried again: longer each time, and never all hubs at once.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ const LONGEST: Duration = Duration::from_secs(3);
 
 /// Waits that double up to three seconds, each shortened by chance to no less than half.
 #[derive(Debug)]
-pub(super) struct Backoff(Duration);
+pub(crate) struct Backoff(Duration);
 
 impl Default for Backoff {
     fn default() -> Self {
@@ -16,7 +16,7 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    pub(super) fn next(&mut self) -> Duration {
+    pub(crate) fn next(&mut self) -> Duration {
         let longest = self.0;
         self.0 = (longest * 2).min(LONGEST);
         rand::random_range(longest / 2..=longest)

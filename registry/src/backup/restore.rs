@@ -1,0 +1,173 @@
+//! Restoring a backup into a state folder: checked whole before anything is put in the place of what is there.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use certs::{Authority, AuthorityError};
+use jiff::Timestamp;
+use thiserror::Error;
+
+use super::{Backup, BackupError, RestoreRegistryError, Sealed};
+use crate::store::{OpenError, check_unused};
+
+/// Why a backup was not restored. The state folder is as it was.
+#[derive(Debug, Error)]
+pub enum RestoreError {
+    #[error(transparent)]
+    Backup(BackupError),
+    #[error("{0} is in use by a hub; stop that one first, or name another folder with --state")]
+    InUse(PathBuf),
+    #[error("the backup's registry cannot be restored")]
+    Registry(#[source] RestoreRegistryError),
+    #[error("the backup's CA cannot be used; use another backup")]
+    Authority(#[source] AuthorityError),
+    #[error("the backup names a file {0:?} that is no hub's; use another one")]
+    Name(String),
+    #[error("cannot write {path}; check its permissions and the disk's free space, then restore again")]
+    File { path: PathBuf, source: io::Error },
+}
+
+/// What was restored.
+#[derive(Debug)]
+pub struct Restored {
+    pub backup: Backup,
+    /// Where what was there before is now.
+    pub set_aside: Vec<PathBuf>,
+}
+
+const REGISTRY: &str = "registry.redb";
+
+/// The files of `folder` that belong into a backup: those of the CA.
+pub fn files(folder: &Path) -> io::Result<BTreeMap<String, String>> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        if let Some(name) = name.to_str().filter(|name| is_of_ca(name)) {
+            files.insert(name.to_owned(), fs::read_to_string(folder.join(name))?);
+        }
+    }
+    Ok(files)
+}
+
+/// Restores a backup into `folder`, which no hub may use. What is there is set aside and not lost.
+pub fn restore(sealed: &Sealed, folder: &Path, now: Timestamp) -> Result<Restored, RestoreError> {
+    let backup = sealed.open().map_err(RestoreError::Backup)?;
+    if let Some(name) = backup.files.keys().find(|name| !is_of_ca(name)) {
+        return Err(RestoreError::Name(name.clone()));
+    }
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| RestoreError::File { path, source }
+    };
+    let make = |path: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed(path));
+    make(folder)?;
+    let _in_use = claim(folder)?;
+    // On the same disk, so that moving from it is all or nothing for each file.
+    let staging = folder.join("restoring");
+    match fs::remove_dir_all(&staging) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(&staging)(error)),
+        Ok(()) | Err(_) => make(&staging)?,
+    }
+    for (name, text) in &backup.files {
+        write(&staging.join(name), text).map_err(failed(&staging.join(name)))?;
+    }
+    backup.restore_registry(&staging.join(REGISTRY)).map_err(RestoreError::Registry)?;
+    Authority::load_or_create(&staging).map_err(RestoreError::Authority)?;
+    let mut set_aside = Vec::new();
+    for name in backup.files.keys().map(String::as_str).chain([REGISTRY]) {
+        let (new, place) = (staging.join(name), folder.join(name));
+        let aside = folder.join(format!("{name}.before-{}", now.as_second()));
+        match fs::rename(&place, &aside) {
+            Ok(()) => set_aside.push(aside),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(&place)(error)),
+        }
+        fs::rename(&new, &place).map_err(failed(&place))?;
+    }
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed(folder))?;
+    // What is left are locks.
+    let _ = fs::remove_dir_all(&staging);
+    Ok(Restored { backup, set_aside })
+}
+
+/// The files of the CA, however many roots it has.
+fn is_of_ca(name: &str) -> bool {
+    let (stem, extension) = name.rsplit_once('.').unwrap_or((name, ""));
+    let named = stem == "ca" || stem.strip_prefix("ca.").is_some_and(|rest| !rest.contains(['/', '.']));
+    named && matches!(extension, "crt" | "key")
+}
+
+/// Keeps hubs out: one with its registry in a file holds a lock beside that, any other one of the folder.
+fn claim(folder: &Path) -> Result<File, RestoreError> {
+    match check_unused(&folder.join(REGISTRY)) {
+        Err(OpenError::InUse { .. }) => return Err(RestoreError::InUse(folder.to_owned())),
+        Err(error) => return Err(RestoreError::Registry(RestoreRegistryError::Store(error))),
+        Ok(()) => {}
+    }
+    let path = folder.join("in-use");
+    let opened = File::options().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let locked = opened.map_err(TryLockError::Error).and_then(|file| file.try_lock().map(|()| file));
+    locked.map_err(|error| match error {
+        TryLockError::WouldBlock => RestoreError::InUse(folder.to_owned()),
+        TryLockError::Error(source) => RestoreError::File { path, source },
+    })
+}
+
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::Registry;
+
+    async fn backed_up() -> (tempfile::TempDir, Sealed) {
+        let folder = tempfile::tempdir().unwrap();
+        Authority::load_or_create(folder.path()).unwrap();
+        let registry = Registry::open(folder.path().join(REGISTRY)).unwrap();
+        registry.begin(Timestamp::UNIX_EPOCH).await.unwrap();
+        let sealed = Backup::of(&registry, "1", files(folder.path()).unwrap(), Timestamp::UNIX_EPOCH).seal();
+        (folder, sealed)
+    }
+
+    #[tokio::test]
+    async fn a_backup_is_restored_beside_what_was_there() {
+        let (lost, sealed) = backed_up().await;
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(REGISTRY), "damaged").unwrap();
+        let restored = restore(&sealed, folder.path(), Timestamp::UNIX_EPOCH).unwrap();
+        assert_eq!(restored.set_aside, [folder.path().join("registry.redb.before-0")]);
+        assert_eq!(fs::read(&restored.set_aside[0]).unwrap(), b"damaged");
+        let [before, after] = [&lost, &folder].map(|folder| Authority::load_or_create(folder.path()).unwrap().pin());
+        assert_eq!(before, after);
+        assert!(!Registry::open(folder.path().join(REGISTRY)).unwrap().is_new());
+    }
+
+    #[tokio::test]
+    async fn a_folder_in_use_is_left_alone() {
+        let (used, sealed) = backed_up().await;
+        let registry = Registry::open(used.path().join(REGISTRY)).unwrap();
+        let error = restore(&sealed, used.path(), Timestamp::UNIX_EPOCH).unwrap_err();
+        assert!(matches!(error, RestoreError::InUse(_)), "{error}");
+        drop(registry);
+        let _lock = claim(used.path()).unwrap();
+        let error = restore(&sealed, used.path(), Timestamp::UNIX_EPOCH).unwrap_err();
+        assert!(matches!(error, RestoreError::InUse(_)), "{error}");
+    }
+
+    #[test]
+    fn only_files_of_the_ca_have_a_place() {
+        for name in ["ca.crt", "ca.key", "ca.next.key", "ca.old.crt"] {
+            assert!(is_of_ca(name), "{name}");
+        }
+        for name in ["ca", "ca.", "../ca.key", "ca./x.key", "ca.a.b.key", "admin/token", "tls.key", "", ".key"] {
+            assert!(!is_of_ca(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Presence: when agents were last seen and whether their clusters can be reached, noted at once and written down behind.
+//!
+//! Who notes never waits for the store. What was noted of a cluster is one note, in which the newest wins, until a commit that
+//! says so has succeeded: a store that is away costs memory for the agents that are registered, and no truth.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use certs::{AgentName, ClusterName, KeyFingerprint};
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+use super::{ATTEMPTS, Registry, json};
+use crate::backoff::Backoff;
+use crate::cluster::ManagedCluster;
+use crate::store::{CommitError, Txn};
+use crate::view::Change;
+
+/// What is noted and not yet written.
+pub struct Presence {
+    registry: Arc<Registry>,
+    /// Until when the process before this one was there: clusters that are recorded as available had agents until then.
+    until: Option<Timestamp>,
+    /// Whether a cluster has a tunnel. Asked when that is written, and again whenever another change came first.
+    available: Box<dyn Fn(&ClusterName) -> bool + Send + Sync>,
+    notes: Mutex<BTreeMap<ClusterName, Note>>,
+    noted: Notify,
+}
+
+/// An agent that came or went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    /// Whose it was: an agent that has joined again with another key was not seen.
+    pub key: KeyFingerprint,
+    pub at: Timestamp,
+    /// Its own version, where it has just told it.
+    pub version: Option<String>,
+}
+
+/// What is to be written of a cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Note {
+    agents: BTreeMap<AgentName, Sighting>,
+    /// When the cluster was seen, where nobody knows which agent it was.
+    at: Option<Timestamp>,
+}
+
+/// How long notes gather, so that a fleet that comes back is written in few commits.
+const GATHERED: Duration = Duration::from_millis(100);
+
+/// Clusters in one commit, as long as they fit in.
+const CLUSTERS: usize = 100;
+
+impl Presence {
+    pub fn new(
+        registry: Arc<Registry>,
+        until: Option<Timestamp>,
+        available: impl Fn(&ClusterName) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        Self { registry, until, available: Box::new(available), notes: Mutex::default(), noted: Notify::new() }
+    }
+
+    /// Notes that an agent came or went, and that its cluster's tunnels are others since.
+    pub fn saw(&self, cluster: &ClusterName, agent: &AgentName, sighting: Sighting) {
+        self.note(cluster, |note| match note.agents.get_mut(agent) {
+            Some(known) if known.key == sighting.key => known.take_over(sighting),
+            _ => drop(note.agents.insert(agent.clone(), sighting)),
+        });
+    }
+
+    /// Notes that no agent of the cluster has come back since the process before this one.
+    pub fn did_not_come_back(&self, cluster: &ClusterName) {
+        self.note(cluster, |note| note.at = note.at.max(self.until));
+    }
+
+    /// When an agent of the cluster last came or went, whether that is written or not.
+    pub fn last_seen(&self, cluster: &ManagedCluster) -> Option<Timestamp> {
+        let notes = self.notes.lock();
+        let noted = notes.get(cluster.name()).and_then(|note| note.last(cluster));
+        let until = self.until.filter(|_| cluster.is_available());
+        cluster.status.last_seen.max(noted).max(until)
+    }
+
+    /// Writes what is noted for as long as it runs.
+    pub async fn run(&self) {
+        let mut backoff = Backoff::default();
+        let mut behind = false;
+        loop {
+            self.noted.notified().await;
+            sleep(GATHERED).await;
+            while let Err(error) = self.write().await {
+                if !behind {
+                    tracing::warn!(error = &error as &dyn Error, "when agents were seen cannot be written; it is kept");
+                }
+                behind = true;
+                sleep(backoff.next()).await;
+            }
+            backoff = Backoff::default();
+            if std::mem::take(&mut behind) {
+                tracing::info!("when agents were seen is written again");
+            }
+        }
+    }
+
+    /// Writes what is noted; what fails stays noted.
+    pub async fn write(&self) -> Result<(), CommitError> {
+        loop {
+            let some: Vec<_> = self.notes.lock().iter().take(CLUSTERS).map(cloned).collect();
+            if some.is_empty() {
+                return Ok(());
+            }
+            self.record(&some).await?;
+            let mut notes = self.notes.lock();
+            for (cluster, written) in &some {
+                // What was noted meanwhile is written next.
+                if notes.get(cluster) == Some(written) {
+                    notes.remove(cluster);
+                }
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn notes_left(&self) -> usize {
+        self.notes.lock().len()
+    }
+
+    /// Writes these notes in as few commits as they fit into.
+    async fn record(&self, notes: &[(ClusterName, Note)]) -> Result<(), CommitError> {
+        let mut parts = vec![notes];
+        while let Some(part) = parts.pop() {
+            match self.commit(part).await {
+                Err(CommitError::TooLarge { .. }) if part.len() > 1 => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
+                }
+                Err(error @ CommitError::TooLarge { .. }) => {
+                    tracing::warn!(cluster = %part[0].0, error = &error as &dyn Error, "cannot record an agent");
+                }
+                outcome => outcome?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn commit(&self, notes: &[(ClusterName, Note)]) -> Result<(), CommitError> {
+        let mut attempts = ATTEMPTS;
+        loop {
+            let txn = notes.iter().fold(Txn::new(), |txn, (cluster, note)| self.decide(txn, cluster, note));
+            if txn == Txn::new() {
+                return Ok(());
+            }
+            attempts -= 1;
+            match self.registry.store.commit(txn).await {
+                Err(CommitError::Conflict { .. }) if attempts > 0 => {}
+                outcome => return outcome.map(drop),
+            }
+        }
+    }
+
+    /// Adds what a note makes of its cluster as it is now. One that is not registered any more needs no record.
+    fn decide(&self, txn: Txn, cluster: &ClusterName, note: &Note) -> Txn {
+        let Some(found) = self.registry.view.read().clusters.get(cluster).cloned() else { return txn };
+        let mut new = ManagedCluster::clone(&found.value);
+        note.apply(&mut new, (self.available)(cluster), Timestamp::now());
+        if new == *found.value {
+            return txn;
+        }
+        if new.spec != found.value.spec {
+            new.metadata.generation += 1;
+        }
+        let key = Change::Cluster(cluster.clone()).key();
+        txn.expect(&key, found.modified).put(&key, json(&new))
+    }
+
+    fn note(&self, cluster: &ClusterName, add: impl FnOnce(&mut Note)) {
+        add(self.notes.lock().entry(cluster.clone()).or_default());
+        self.noted.notify_one();
+    }
+}
+
+impl Sighting {
+    /// The newest time, and the version that was told last.
+    fn take_over(&mut self, newer: Self) {
+        self.at = self.at.max(newer.at);
+        self.version = newer.version.or_else(|| self.version.take());
+    }
+}
+
+impl Note {
+    fn apply(&self, cluster: &mut ManagedCluster, available: bool, now: Timestamp) {
+        let newest = self.last(cluster);
+        for (agent, Sighting { key, at, version }) in &self.agents {
+            cluster.record_seen(agent, key, version.as_deref(), *at);
+        }
+        cluster.record_last_seen(self.at);
+        cluster.record_available(available, newest.unwrap_or(now));
+    }
+
+    /// When an agent was seen that the cluster knows.
+    fn last(&self, cluster: &ManagedCluster) -> Option<Timestamp> {
+        let known = |(agent, sighting): (&AgentName, &Sighting)| {
+            cluster.agent(agent).is_some_and(|known| known.key == sighting.key).then_some(sighting.at)
+        };
+        self.agents.iter().filter_map(known).max().max(self.at)
+    }
+}
+
+impl fmt::Debug for Presence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Presence").field("notes", &self.notes.lock().len()).finish_non_exhaustive()
+    }
+}
+
+fn cloned((cluster, note): (&ClusterName, &Note)) -> (ClusterName, Note) {
+    (cluster.clone(), note.clone())
+}

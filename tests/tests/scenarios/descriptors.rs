@@ -1,0 +1,82 @@
+//! A hub that has no file descriptor left tells everybody so at once, and serves again when there is one.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use futures_util::future::join_all;
+use hyper::StatusCode;
+use tests::client::{DialError, Entry};
+use tests::service::echo;
+use tests::{Client, Fetch, Hub, Program, Spoke, wait_for};
+use tokio::time::timeout;
+
+/// How long anything may take on a loaded machine.
+const BOUND: Duration = Duration::from_secs(30);
+
+/// Within this everybody has an answer, one after the other where there are many.
+const SOON: Duration = Duration::from_secs(10);
+
+/// How many descriptors the hub may have, or as many as ever.
+async fn limit(hub: &Hub, files: Option<usize>) -> Result<()> {
+    let soft = files.map_or_else(|| String::from("4096"), |files| files.to_string());
+    let prlimit = Program::at("/usr/bin/prlimit").arg(format!("--pid={}", hub.process().pid()));
+    prlimit.arg(format!("--nofile={soft}:")).run(BOUND).await?.success()?;
+    Ok(())
+}
+
+/// The highest descriptor that the hub has.
+fn highest(hub: &Hub) -> Result<usize> {
+    let open = std::fs::read_dir(format!("/proc/{}/fd", hub.process().pid()))?;
+    let numbers = open.map(|entry| Ok(entry?.file_name().to_string_lossy().parse()?));
+    Ok(numbers.collect::<Result<Vec<usize>>>()?.into_iter().max().unwrap_or_default())
+}
+
+#[tokio::test]
+async fn without_descriptors_everybody_is_told_at_once_and_the_log_says_it_once() -> Result<()> {
+    let hub = Hub::builder().after_shell("ulimit -n 4096").start().await?;
+    let _spoke = Spoke::of(&hub, "c1").start().await?;
+    let service = echo::start().await?;
+    let target = service.address().to_string();
+    let admin = hub.credentials();
+    let plain = hub.client("c1")?;
+    let tls = Client::new(Entry::Tls(hub.addresses().proxy, admin.mutual_tls()?)).cluster("c1", &admin.token()?);
+    plain.dial(&target).await?;
+    limit(&hub, Some(highest(&hub)? + 1)).await?;
+    // Until none is left: there may be free ones between.
+    let mut held = Vec::new();
+    while let Ok(connection) = plain.dial(&target).await {
+        ensure!(held.len() < 1_000, "the limit holds for nobody");
+        held.push(connection);
+    }
+    let begun = Instant::now();
+    let mut told = 0;
+    for client in [&plain, &tls] {
+        for outcome in join_all((0..20).map(|_| timeout(SOON, client.dial(&target)))).await {
+            match outcome? {
+                Err(DialError::Status { status: 503, body, .. }) if body.contains("descriptor") => told += 1,
+                // The hub has closed something in between.
+                Ok(_) => {}
+                Err(error) => anyhow::bail!("a client was told {error}"),
+            }
+        }
+    }
+    eprintln!("{told} of 40 clients were told within {:?}", begun.elapsed());
+    ensure!(told > 30, "{told} of 40 clients were told");
+    let socks5 = timeout(SOON, plain.clone().socks5().dial(&target)).await?;
+    ensure!(matches!(socks5, Err(DialError::Reply { .. })), "{:?}", socks5.map(drop));
+    let mut told = 0;
+    for answer in join_all((0..10).map(|_| timeout(SOON, hub.ask(Fetch::get("/v1/status"))))).await {
+        let answer = answer??;
+        told += u32::from(answer.status == StatusCode::SERVICE_UNAVAILABLE && answer.text().contains("descriptor"));
+    }
+    ensure!(told > 5, "{told} of 10 clients of the API were told");
+    timeout(SOON, Fetch::get("/healthz").plain(hub.addresses().metrics)).await??.success()?;
+    let lines = hub.process().stderr().iter().filter(|line| line.contains("cannot accept connections")).count();
+    ensure!(lines == 1, "the log has {lines} lines about it");
+
+    limit(&hub, None).await?;
+    drop(held);
+    wait_for(BOUND, "the hub to serve again", async || plain.dial(&target).await).await?;
+    hub.ask(Fetch::get("/v1/status")).await?.success()?;
+    Ok(())
+}
