@@ -278,7 +278,7 @@ impl Delete {
             };
             let left: Vec<_> = items.iter().filter(left).map(|token| token.id.as_str()).collect();
             if !left.is_empty() {
-                note(&format!(
+                note(format!(
                     "Join tokens that they made still let agents in: cluster-proxy token delete {}",
                     left.join(" ")
                 ));

@@ -110,9 +110,11 @@ impl Resolver {
         let permit = self.permits.clone().acquire_owned().await.map_err(io::Error::other)?;
         let lookup = self.lookups.spawn_blocking(move || {
             let _permit = permit;
-            dns_lookup::lookup_host(&name).map(Iterator::collect).map_err(|error| match error.kind() {
-                LookupErrorKind::NoName | LookupErrorKind::NoData => io::Error::new(io::ErrorKind::NotFound, error),
-                _ => error.into(),
+            dns_lookup::lookup_host(&name).map(Iterator::collect).map_err(|error| {
+                if matches!(error.kind(), LookupErrorKind::NoName | LookupErrorKind::NoData) {
+                    return io::Error::new(io::ErrorKind::NotFound, error);
+                }
+                error.into()
             })
         });
         lookup.await.map_err(io::Error::other)?

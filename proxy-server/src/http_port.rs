@@ -118,7 +118,7 @@ pub(crate) fn whole(body: Full<Bytes>) -> Body {
 pub(crate) fn held(body: Bytes, room: Room) -> Body {
     let rest = stream::unfold((body, room), |(mut rest, room)| async move {
         let piece = rest.split_to(rest.len().min(PIECE));
-        (!piece.is_empty()).then(|| (piece, (rest, room)))
+        if piece.is_empty() { None } else { Some((piece, (rest, room))) }
     });
     streamed(rest)
 }

@@ -304,10 +304,9 @@ impl Member {
 
     /// Waits until the tunnel is gone.
     pub(crate) async fn closed(&self) -> Loss {
-        match self.tunnel.closed().await {
-            Loss::ClosedHere if self.closed_silent.load(Ordering::Relaxed) => Loss::TimedOut,
-            loss => loss,
-        }
+        let loss = self.tunnel.closed().await;
+        let silent = loss == Loss::ClosedHere && self.closed_silent.load(Ordering::Relaxed);
+        if silent { Loss::TimedOut } else { loss }
     }
 
     /// Closes the tunnel.

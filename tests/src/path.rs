@@ -1,6 +1,7 @@
 //! A path of UDP before one server: how long it takes and which way it leads can change under way.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -79,14 +80,17 @@ async fn lead(inner: Arc<UdpSocket>, server: SocketAddr, weather: watch::Receive
             received = inner.recv_from(&mut datagram) => received?,
             Some(_) = under_way.join_next() => continue,
         };
-        if !clients.contains_key(&client) {
-            let outer = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?);
-            outer.connect(server).await?;
-            answers.spawn(answer(inner.clone(), outer.clone(), client, weather.clone()));
-            clients.insert(client, outer);
-        }
+        let outer = match clients.entry(client) {
+            Entry::Occupied(known) => known.get().clone(),
+            Entry::Vacant(new) => {
+                let outer = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?);
+                outer.connect(server).await?;
+                answers.spawn(answer(inner.clone(), outer.clone(), client, weather.clone()));
+                new.insert(outer).clone()
+            }
+        };
         let Weather { delay, there, .. } = *weather.borrow();
-        if let (true, Some(outer)) = (there, clients.get(&client).cloned()) {
+        if there {
             let datagram = datagram[..length].to_vec();
             under_way.spawn(async move {
                 sleep(delay).await;

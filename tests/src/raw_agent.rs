@@ -109,7 +109,7 @@ impl RawAgent {
     }
 
     /// Says something on the control stream.
-    pub async fn say(&mut self, message: AgentMessage) -> Result<()> {
+    pub fn say(&self, message: AgentMessage) -> Result<()> {
         Ok(self.control.send(message)?)
     }
 

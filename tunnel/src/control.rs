@@ -17,6 +17,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, task::AtomicWaker};
 use parking_lot::Mutex;
 use prost::Message;
+use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
@@ -109,7 +110,7 @@ impl<I: Envelope, O: Envelope> Control<I, O> {
             outgoing: Bytes::new(),
             receive,
         };
-        let driver = AbortOnDropHandle::new(tokio::spawn(driver.drive()));
+        let driver = AbortOnDropHandle::new(Handle::current().spawn(driver.drive()));
         Self { connection, queues, _driver: driver }
     }
 
@@ -171,7 +172,11 @@ impl<I: Envelope, O: Envelope> Driver<I, O> {
         let frame = frame.await?;
         let received: I = wire::decode(frame, &self.connection).map_err(|error| match error {
             WireError::Lost(loss) => ControlError::Lost(loss),
-            error => ControlError::Protocol(error),
+            error @ (WireError::TooLong
+            | WireError::Malformed(_)
+            | WireError::Empty
+            | WireError::Ended
+            | WireError::Reset) => ControlError::Protocol(error),
         })?;
         let (message, notes) = received.open();
         self.windows.heard(&notes);

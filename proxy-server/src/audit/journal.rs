@@ -136,9 +136,11 @@ impl Lines {
 fn open(path: &Path) -> io::Result<File> {
     let opened =
         OpenOptions::new().create(true).append(true).mode(0o600).custom_flags(OFlag::O_NONBLOCK.bits()).open(path);
-    opened.map_err(|error| match Errno::from_raw(error.raw_os_error().unwrap_or_default()) {
-        Errno::ENXIO => io::Error::new(io::ErrorKind::NotConnected, "nobody reads this pipe; start its reader first"),
-        _ => error,
+    opened.map_err(|error| {
+        if error.raw_os_error() == Some(Errno::ENXIO as i32) {
+            return io::Error::new(io::ErrorKind::NotConnected, "nobody reads this pipe; start its reader first");
+        }
+        error
     })
 }
 

@@ -173,14 +173,14 @@ async fn beside_an_agent_that_asks_on_and_on() -> Result<()> {
     let attack = async || {
         loop {
             // A tunnel that is refused is one that is tried again.
-            let Ok(mut agent) = RawAgent::open(&day.hub, &credentials).await else {
+            let Ok(agent) = RawAgent::open(&day.hub, &credentials).await else {
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 continue;
             };
             for _ in 0..200 {
                 let items = vec![export.clone(); 100];
-                let said = agent.say(AgentMessage::Renew(Renew { csr: csr.clone() })).await.is_ok()
-                    && agent.say(AgentMessage::Exports(Exports { items })).await.is_ok();
+                let said = agent.say(AgentMessage::Renew(Renew { csr: csr.clone() })).is_ok()
+                    && agent.say(AgentMessage::Exports(Exports { items })).is_ok();
                 if !said {
                     break;
                 }

@@ -165,7 +165,7 @@ async fn an_agent_finds_annotated_services_and_tells_the_hub_of_changes() -> Res
 async fn a_spoke_cannot_pass_its_targets_off_as_anothers() -> Result<()> {
     let hub = Hub::start().await?;
     let credentials = AgentCredentials::joined(&hub, "one", "agent").await?;
-    let mut agent = RawAgent::open(&hub, &credentials).await?;
+    let agent = RawAgent::open(&hub, &credentials).await?;
     let export = |name: &str, label: &str| Export {
         name: name.to_owned(),
         host: "web.shop".to_owned(),
@@ -178,11 +178,11 @@ async fn a_spoke_cannot_pass_its_targets_off_as_anothers() -> Result<()> {
     let elsewhere = Export { host: "web.two.clusters.internal/x".to_owned(), ..export("elsewhere", "team") };
     let claims = ["cluster", "set", "job", "__address__", "__param_target", "a-b"].map(|label| export("claim", label));
     let items = claims.into_iter().chain([elsewhere, export("good", "team")]).collect();
-    agent.say(AgentMessage::Exports(Exports { items })).await?;
+    agent.say(AgentMessage::Exports(Exports { items }))?;
     waits_for(&hub, "", &["one/good"]).await?;
     let list = ask(&hub, &hub.credentials(), "").await?.json()?;
     ensure!(list[0]["labels"]["cluster"] == "one" && list[0]["labels"]["team"] == "two", "{list}");
-    agent.say(AgentMessage::Exports(Exports { items: vec![export("next", "team")] })).await?;
+    agent.say(AgentMessage::Exports(Exports { items: vec![export("next", "team")] }))?;
     waits_for(&hub, "", &["one/next"]).await?;
     hub.delete_cluster("one").await?;
     waits_for(&hub, "", &[]).await

@@ -61,7 +61,7 @@ async fn renewals_and_exports_have_a_rate_and_the_last_list_counts() -> Result<(
     let mut agent = RawAgent::open(&hub, &credentials).await?;
     let csr = credentials.key.csr_der()?;
     for _ in 0..40 {
-        agent.say(AgentMessage::Renew(Renew { csr: csr.clone() })).await?;
+        agent.say(AgentMessage::Renew(Renew { csr: csr.clone() }))?;
     }
     let (mut renewed, begun) = (0, Instant::now());
     while let Ok(heard) = tokio::time::timeout(Duration::from_secs(3), agent.hear()).await {
@@ -82,7 +82,7 @@ async fn renewals_and_exports_have_a_rate_and_the_last_list_counts() -> Result<(
         }],
     };
     for number in 0..20 {
-        agent.say(AgentMessage::Exports(list(format!("list{number}")))).await?;
+        agent.say(AgentMessage::Exports(list(format!("list{number}"))))?;
     }
     wait_for(BOUND, "the last list", async || {
         let targets = hub.ask(tests::Fetch::get("/prometheus/targets")).await?.success()?.text();
@@ -97,10 +97,10 @@ async fn renewals_and_exports_have_a_rate_and_the_last_list_counts() -> Result<(
 async fn a_flood_of_messages_ends_the_tunnel_and_fills_no_log() -> Result<()> {
     let hub = Hub::start().await?;
     let credentials = AgentCredentials::joined(&hub, "a", "agent").await?;
-    let mut agent = RawAgent::open(&hub, &credentials).await?;
+    let agent = RawAgent::open(&hub, &credentials).await?;
     let bad = Export { name: "bad name!".into(), ..Export::default() };
     for _ in 0..2_000 {
-        if agent.say(AgentMessage::Exports(Exports { items: vec![bad.clone(); 10] })).await.is_err() {
+        if agent.say(AgentMessage::Exports(Exports { items: vec![bad.clone(); 10] })).is_err() {
             break;
         }
     }

@@ -37,11 +37,14 @@ async fn an_agent_of_one_cluster_serves_no_other_whatever_it_says() -> Result<()
     let claims = ["b", "cluster=b", "system:open-cluster-management:b:agent"].map(str::to_owned);
     for claim in &claims {
         let (version, instance) = (claim.clone(), claim.clone());
-        impostor
-            .say(AgentMessage::Hello(Hello { version, capabilities: claims.to_vec(), instance, ..Hello::default() }))
-            .await?;
+        impostor.say(AgentMessage::Hello(Hello {
+            version,
+            capabilities: claims.to_vec(),
+            instance,
+            ..Hello::default()
+        }))?;
     }
-    impostor.say(AgentMessage::Renew(Renew { csr: csr_for("b", "agent", &a.key)? })).await?;
+    impostor.say(AgentMessage::Renew(Renew { csr: csr_for("b", "agent", &a.key)? }))?;
     let HubMessage::Renewed(renewed) = impostor.hear().await? else { bail!("no certificate") };
     assert_eq!(identity(&renewed.chain_pem)?, agent_of("a", "agent"));
     let renewed = AgentCredentials::new(&renewed.chain_pem, PrivateKey::from_pem(&a.key.to_pem())?)?;
@@ -66,7 +69,7 @@ async fn an_agent_of_one_cluster_serves_no_other_whatever_it_says() -> Result<()
     })
     .await?;
     // The first dial that ever reaches the impostor's tunnels is one for its own cluster.
-    impostor.say(AgentMessage::Drain(Drain {})).await?;
+    impostor.say(AgentMessage::Drain(Drain {}))?;
     let client = hub.client("a")?;
     let (_, dial) = tokio::join!(client.dial("for-a:80"), async {
         tokio::select! { dial = impostor.dial() => dial, dial = second.dial() => dial }.map(|dial| {
@@ -164,7 +167,7 @@ async fn an_ended_certificate_of_an_accepted_agent_is_renewed_and_no_other_opens
     })
     .await?;
     let mut agent = RawAgent::open(&hub, &ended).await?;
-    agent.say(AgentMessage::Renew(Renew { csr: known.key.csr_der()? })).await?;
+    agent.say(AgentMessage::Renew(Renew { csr: known.key.csr_der()? }))?;
     let HubMessage::Renewed(renewed) = agent.hear().await? else { bail!("no certificate") };
     let renewed = AgentCredentials::new(&renewed.chain_pem, PrivateKey::from_pem(&known.key.to_pem())?)?;
     ensure!(certs::ends_at(&renewed.chain[0]) > Some(SystemTime::now() + 29 * DAY), "it is as short as the one before");
@@ -281,10 +284,10 @@ async fn a_certificate_is_renewed_for_its_own_key_and_for_no_other() -> Result<(
     let mut agent = RawAgent::open(&hub, &known).await?;
     let garbage = [Vec::new(), b"garbage".to_vec(), vec![0x30; 20_000]];
     for csr in garbage.into_iter().chain([PrivateKey::generate().csr_der()?]) {
-        agent.say(AgentMessage::Renew(Renew { csr })).await?;
+        agent.say(AgentMessage::Renew(Renew { csr }))?;
     }
     // Answers come in order: the first one is for the first request that was granted.
-    agent.say(AgentMessage::Renew(Renew { csr: known.key.csr_der()? })).await?;
+    agent.say(AgentMessage::Renew(Renew { csr: known.key.csr_der()? }))?;
     let HubMessage::Renewed(renewed) = agent.hear().await? else { bail!("no certificate") };
     assert_eq!(identity(&renewed.chain_pem)?, agent_of("a", "agent"));
     let renewed = AgentCredentials::new(&renewed.chain_pem, PrivateKey::from_pem(&known.key.to_pem())?)?;

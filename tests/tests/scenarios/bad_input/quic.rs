@@ -161,7 +161,7 @@ async fn an_agent_may_open_no_other_stream() -> Result<()> {
 #[tokio::test]
 async fn an_agents_answer_that_is_none_is_a_bad_gateway() -> Result<()> {
     let mut target = Target::start().await?;
-    target.agent.say(AgentMessage::Drain(Drain {})).await?;
+    target.agent.say(AgentMessage::Drain(Drain {}))?;
     let (_endpoint, connection) = peer(&target, &[ALPN_TUNNEL]).await?;
     let (mut control, mut receive) = connection.open_bi().await?;
     control.write_all(&HELLO).await?;
@@ -212,7 +212,7 @@ async fn a_second_hello_changes_nothing() -> Result<()> {
             instance: "\0".to_owned(),
             ..Hello::default()
         };
-        target.agent.say(AgentMessage::Hello(hello)).await?;
+        target.agent.say(AgentMessage::Hello(hello))?;
     }
     target.is_unharmed().await
 }
