@@ -11,6 +11,7 @@ mod rights;
 mod scale;
 mod sight;
 mod truth;
+mod turns;
 mod watches;
 mod writes;
 
