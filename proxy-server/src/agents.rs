@@ -340,9 +340,8 @@ impl Agents {
         }
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let welcome = Welcome { server_id: self.server_id.clone(), version };
-        if control.send(HubMessage::Welcome(welcome)).is_err() {
-            return self.leave(known, registered);
-        }
+        // One that has ended by now says so below.
+        let _ = control.send(HubMessage::Welcome(welcome));
         self.metrics.tunnel_opened(&known.cluster);
         let (Known { cluster, agent, .. }, peer) = (known, member.tunnel.remote_address());
         tracing::info!(%peer, %cluster, %agent, version = member.version, "tunnel opened");

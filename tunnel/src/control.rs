@@ -117,8 +117,9 @@ impl<I: Envelope, O: Envelope> Control<I, O> {
     /// Has one message sent, behind those before it. An error where the tunnel is lost, or the peer reads nothing.
     pub(crate) fn send(&self, message: O::Content) -> Result<(), ControlError> {
         let mut waiting = self.queues.waiting.lock();
-        if let Some(end) = &mut waiting.end {
-            return Err(end.take().unwrap_or_else(|| lost(&self.connection)));
+        // Why is for who receives.
+        if waiting.end.is_some() {
+            return Err(lost(&self.connection));
         }
         if waiting.to_send.len() >= QUEUE {
             return Err(ControlError::Stuck);

@@ -77,6 +77,8 @@ async fn without_descriptors_everybody_is_told_at_once_and_the_log_says_it_once(
     limit(&hub, None).await?;
     drop(held);
     wait_for(BOUND, "the hub to serve again", async || plain.dial(&target).await).await?;
-    hub.ask(Fetch::get("/v1/status")).await?.success()?;
+    // Each port has a reserve of its own, and fills it when it is asked.
+    let serves = async || hub.ask(Fetch::get("/v1/status")).await?.success();
+    wait_for(BOUND, "the API to serve again", serves).await?;
     Ok(())
 }

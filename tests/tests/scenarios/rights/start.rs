@@ -47,7 +47,9 @@ async fn a_second_start_has_all_that_the_first_had() -> Result<()> {
 #[tokio::test]
 async fn a_state_or_a_port_that_another_hub_uses_is_a_clear_error() -> Result<()> {
     let hub = Hub::start().await?;
-    let second = server(hub.state().to_str().unwrap_or_default()).run(BOUND).await?;
+    // It waits for one that may be about to drain.
+    let patient = server(hub.state().to_str().unwrap_or_default()).args(["--drain-timeout", "1s"]);
+    let second = patient.run(BOUND).await?;
     assert!(second.stderr.contains("registry.redb") && second.stderr.contains("use"), "{}", second.stderr);
     second.exited_with(1)?;
     let state = TempDir::new()?;
