@@ -45,7 +45,7 @@ pub struct Registry {
     view: Arc<RwLock<View>>,
     changes: broadcast::Sender<Change>,
     /// Held from the decision on what a write hands out until it is stored.
-    turns: Turns,
+    pub(crate) turns: Turns,
 }
 
 /// Why a cluster was not changed.

@@ -1,10 +1,11 @@
 //! The turn to change rights: what a write hands out is decided on the very rights beside which it is stored.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::MutexGuard;
+use tokio::sync::{MutexGuard, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::store::{CommitError, Revision, Store, Txn};
@@ -13,14 +14,23 @@ use crate::store::{CommitError, Revision, Store, Txn};
 const MARK: &str = "/rights";
 /// How long a write waits for those before it.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Writes of one user that wait at a time, or are decided: others are before or behind so many, and no more.
+/// Writes of one user that are in the order at a time: others are behind so many, and no more.
 const OF_ONE: usize = 8;
+/// Writes of one user that wait to come into the order.
+const WAITING_OF_ONE: usize = 512;
 
 /// The writes of one hub that change rights, which come one after the other.
 #[derive(Debug, Default)]
 pub(crate) struct Turns {
     order: tokio::sync::Mutex<()>,
-    waiting: Mutex<HashMap<String, usize>>,
+    users: Mutex<HashMap<String, User>>,
+}
+
+/// Whose writes wait.
+#[derive(Debug)]
+struct User {
+    places: Arc<Semaphore>,
+    waiting: usize,
 }
 
 /// Held from the decision until it is stored.
@@ -28,12 +38,13 @@ pub(crate) struct Turns {
 pub(crate) struct Turn<'a> {
     store: &'a Store,
     _order: MutexGuard<'a, ()>,
-    _place: Place<'a>,
+    _place: OwnedSemaphorePermit,
+    _wait: Wait<'a>,
 }
 
-/// One of its user's places.
+/// One of its user's writes.
 #[derive(Debug)]
-struct Place<'a> {
+struct Wait<'a> {
     turns: &'a Turns,
     user: String,
 }
@@ -45,29 +56,40 @@ pub(crate) struct Rights(Option<Revision>);
 impl Turns {
     /// The next turn; `None` where it does not come in time, or too many writes of the user wait for theirs.
     pub(crate) async fn take<'a>(&'a self, store: &'a Store, user: &str) -> Option<Turn<'a>> {
-        let place = self.place(user)?;
-        let order = timeout(PATIENCE, self.order.lock()).await.ok()?;
-        Some(Turn { store, _order: order, _place: place })
+        let (wait, places) = self.wait(user)?;
+        let turn = async {
+            // Never closed.
+            let place = places.acquire_owned().await.ok()?;
+            Some((self.order.lock().await, place))
+        };
+        let (order, place) = timeout(PATIENCE, turn).await.ok()??;
+        Some(Turn { store, _order: order, _place: place, _wait: wait })
     }
 
-    fn place(&self, user: &str) -> Option<Place<'_>> {
-        let mut waiting = self.waiting.lock();
-        let own = waiting.entry(user.to_owned()).or_default();
-        if *own >= OF_ONE {
+    fn wait(&self, user: &str) -> Option<(Wait<'_>, Arc<Semaphore>)> {
+        let mut users = self.users.lock();
+        let own = users.entry(user.to_owned()).or_insert_with(User::new);
+        if own.waiting >= WAITING_OF_ONE {
             return None;
         }
-        *own += 1;
-        Some(Place { turns: self, user: user.to_owned() })
+        own.waiting += 1;
+        Some((Wait { turns: self, user: user.to_owned() }, own.places.clone()))
     }
 }
 
-impl Drop for Place<'_> {
+impl User {
+    fn new() -> Self {
+        Self { places: Arc::new(Semaphore::new(OF_ONE)), waiting: 0 }
+    }
+}
+
+impl Drop for Wait<'_> {
     fn drop(&mut self) {
-        let mut waiting = self.turns.waiting.lock();
-        if let Some(own) = waiting.get_mut(&self.user) {
-            *own -= 1;
-            if *own == 0 {
-                waiting.remove(&self.user);
+        let mut users = self.turns.users.lock();
+        if let Some(own) = users.get_mut(&self.user) {
+            own.waiting -= 1;
+            if own.waiting == 0 {
+                users.remove(&self.user);
             }
         }
     }
@@ -103,6 +125,8 @@ impl Rights {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::future::join_all;
+
     use crate::registry::Registry;
 
     use super::*;
@@ -129,15 +153,24 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let registry = Registry::open(folder.path().join("registry.redb")).unwrap();
         let first = registry.turn("alice").await.unwrap();
-        let waiting = (1..OF_ONE).map(|_| registry.turn("alice"));
-        let more = async {
-            tokio::task::yield_now().await;
-            assert!(registry.turn("alice").await.is_none());
-            drop(first);
+        let order = Mutex::new(Vec::new());
+        let turn = async |user: &str| {
+            let turn = registry.turn(user).await;
+            order.lock().push(user.to_owned());
+            turn.is_some()
         };
-        let (turns, ()) =
-            tokio::join!(futures_util::future::join_all(waiting.map(|turn| async { turn.await.map(drop) })), more);
-        assert!(turns.iter().all(Option::is_some));
-        assert!(registry.turn("alice").await.is_some());
+        let many = join_all((1..WAITING_OF_ONE).map(|_| turn("alice")));
+        let other = async {
+            tokio::task::yield_now().await;
+            assert!(registry.turn("alice").await.is_none(), "there is no end of her writes");
+            let waiting = turn("bob");
+            drop(first);
+            waiting.await
+        };
+        let (many, other) = tokio::join!(many, other);
+        assert!(other && many.into_iter().all(|came| came));
+        let before = order.lock().iter().position(|user| user == "bob").unwrap();
+        assert!(before <= OF_ONE, "bob had to wait for {before} of hers");
+        assert!(registry.turns.users.lock().is_empty());
     }
 }
