@@ -49,6 +49,9 @@ use socket::Socket;
 /// How long a client may take to shake hands, then to ask, and then to take its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a client waits where the port is full, before it is sent away.
+const MAKING_ROOM: Duration = Duration::from_millis(50);
+
 /// How long an HTTP/2 connection may be silent before it is asked whether anybody is there.
 const SILENCE: Duration = Duration::from_secs(30);
 
@@ -188,7 +191,9 @@ impl HttpPort {
                     }
                 }
             };
-            let Ok(permit) = room.clone().try_acquire_owned() else { continue };
+            // Guests that have to leave need a moment to do so.
+            let making_room = tokio::time::timeout(MAKING_ROOM, room.clone().acquire_owned());
+            let Ok(Ok(permit)) = making_room.await else { continue };
             let Some(guest) = self.lobby.enter(peer.ip().into()) else { continue };
             let (answer, tls, until) = (answer.clone(), self.tls.clone(), (self.leave.clone(), self.end.clone()));
             let (tasks, recorder) = (Tracked(self.tasks.clone()), self.recorder.clone());
