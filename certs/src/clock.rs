@@ -21,7 +21,7 @@ use rustls::{
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::issue::SERVER_SKEW;
+use crate::issue::{SERVER_SKEW, ends_at};
 
 /// The hub is the right one, and its certificate is not valid by this machine's clock.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -102,11 +102,10 @@ pub fn span(apart: Duration) -> String {
     }
 }
 
-/// The end of a certificate.
+/// The end of a certificate, as rustls tells times.
 pub(crate) fn end(certificate: &CertificateDer<'_>) -> Option<UnixTime> {
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    let end = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
-    Some(UnixTime::since_unix_epoch(Duration::from_secs(end)))
+    let end = ends_at(certificate)?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    Some(UnixTime::since_unix_epoch(end))
 }
 
 /// Verifies the hub's certificate at `now`. Where nothing but the dates is wrong, the error says that.

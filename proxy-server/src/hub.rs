@@ -453,23 +453,20 @@ impl Hub {
         let frontends =
             Frontends::new(self.proxy.clone(), tls, plaintext, head_timeout, room, reserve, clients.clone(), until);
         for (listener, worker) in listeners.into_iter().zip(self.workers.handles()) {
-            let (serving, ended) = (frontends.clone().serve_tcp(listener), end.clone());
-            // It ends when no more clients are accepted, which is not yet the hub's end.
-            let serving = async move {
-                serving.await;
-                ended.cancelled().await;
-            };
+            let serving = and_wait(frontends.clone().serve_tcp(listener), end.clone());
             self.services.spawn("the clients' port", worker, end, serving);
         }
         for (listener, cluster) in sockets {
-            let (serving, ended) = (frontends.clone().serve_unix(listener, cluster), end.clone());
-            let serving = async move {
-                serving.await;
-                ended.cancelled().await;
-            };
+            let serving = and_wait(frontends.clone().serve_unix(listener, cluster), end.clone());
             self.services.spawn("a client's socket", &Handle::current(), end, serving);
         }
     }
+}
+
+/// A port that ends when no more clients are accepted, which is not yet the hub's end.
+async fn and_wait(serving: impl Future<Output = ()>, end: CancellationToken) {
+    serving.await;
+    end.cancelled().await;
 }
 
 /// The names of this hub, the one to show first; never empty.

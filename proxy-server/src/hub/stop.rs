@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use registry::Presence;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tunnel::{CloseReason, Steering};
@@ -108,9 +109,7 @@ impl Hub {
         // Where etcd keeps the registry, changes still come from there.
         // The tunnels here live on: the next hub must not reset them.
         self.roster().clear();
-        if !matches!(timeout(CUT_TIMEOUT, self.presence.write()).await, Ok(Ok(()))) {
-            tracing::warn!("could not record in time which agents are here");
-        }
+        record(&self.presence).await;
         if self.config.etcd.is_none() {
             self.registry.close().await;
         }
@@ -148,8 +147,8 @@ impl Hub {
             tracing::warn!(tasks = others.len(), "some tasks did not end in time");
         }
         // 4. The registry finishes writing, who has left among it; what happens after a handover is the next hub's to write.
-        if handed_over.is_none() && !matches!(timeout(CUT_TIMEOUT, presence.write()).await, Ok(Ok(()))) {
-            tracing::warn!("could not record in time which agents were there to the end");
+        if handed_over.is_none() {
+            record(&presence).await;
         }
         registry.close().await;
         if handed_over.is_none() {
@@ -162,5 +161,12 @@ impl Hub {
         // 5. What was recorded is written.
         audit.close().await;
         tracing::info!("stopped");
+    }
+}
+
+/// Has the registry know which agents are there, and which have left.
+async fn record(presence: &Presence) {
+    if !matches!(timeout(CUT_TIMEOUT, presence.write()).await, Ok(Ok(()))) {
+        tracing::warn!("could not record in time which agents were there to the end");
     }
 }
