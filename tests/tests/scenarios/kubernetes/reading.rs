@@ -1,9 +1,9 @@
 //! Reading with kubectl: tables, formats, selectors, pages, descriptions, explanations.
 
 use anyhow::{Context as _, Result, ensure};
-use tests::{Hub, Kubectl, Spoke, tool};
+use tests::{Hub, Kubectl, Spoke, tool, wait_for};
 
-use super::{CLUSTER, SET, admin, binding, cluster, full, others, set};
+use super::{BOUND, CLUSTER, SET, admin, binding, cluster, full, others, set};
 
 /// An event of the cluster `c1`; kubectl looks for it by the cluster's UID.
 fn event(uid: &str) -> String {
@@ -269,8 +269,12 @@ async fn what_an_agent_makes_known_shows_in_ocms_columns() -> Result<()> {
     let hub = Hub::start().await?;
     let _spoke = Spoke::of(&hub, "edge").agent("node").start().await?;
     let admin = admin(&hub)?;
-    let clusters = admin.table("get mcl").await?;
-    ensure!(clusters[0]["HUB ACCEPTED"] == "true" && clusters[0]["JOINED"] == "True", "{clusters:?}");
+    wait_for(BOUND, "the cluster to have joined", async || {
+        let clusters = admin.table("get mcl").await?;
+        ensure!(clusters[0]["HUB ACCEPTED"] == "true" && clusters[0]["JOINED"] == "True", "{clusters:?}");
+        Ok(())
+    })
+    .await?;
     let requests = admin.ok("get csr").await?;
     let columns = "NAME        AGE   SIGNERNAME                            REQUESTOR                                  REQUESTEDDURATION   CONDITION";
     ensure!(requests.lines().next().map(str::trim_end) == Some(columns), "{requests}");
