@@ -15,6 +15,7 @@ use crate::{
     agents::version,
     audit::{self, Text},
     authorities::Authorities,
+    lobby::{Lobby, Size},
     rates::Lines,
     record::{Recorder, RequestRecord},
     waits::{Waits, WaitsFull},
@@ -22,6 +23,9 @@ use crate::{
 
 /// How long a joiner may take to say its request, and to take its answer.
 const TALK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Joins at a time that are heard or answered, which takes a round trip.
+const TALKS: Size = Size { guests: 512, of_source: 128, grace: Duration::ZERO };
 
 /// How long a join waits for its administrator before the agent has to ask again.
 const DECISION_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
@@ -34,6 +38,9 @@ pub(crate) struct Joins {
     recorder: Recorder,
     /// How long an agent's certificate lives.
     lifetime: Duration,
+    /// Those that wait for the joiner.
+    talks: Arc<Lobby>,
+    /// Those that wait for the registry and the administrator.
     waits: Arc<Waits>,
     /// Of the log, which joiners cause.
     lines: Lines<()>,
@@ -48,6 +55,12 @@ struct Taken {
     csr: Vec<u8>,
 }
 
+/// Why a joiner was not heard or answered to the end.
+enum Unfinished {
+    Full(WaitsFull),
+    Broken(JoinError),
+}
+
 impl Joins {
     pub(crate) fn new(
         registry: Arc<Registry>,
@@ -55,7 +68,8 @@ impl Joins {
         recorder: Recorder,
         lifetime: Duration,
     ) -> Self {
-        Self { registry, authorities, recorder, lifetime, waits: Arc::default(), lines: Lines::default() }
+        let (talks, waits) = (Lobby::new(TALKS, 0), Arc::default());
+        Self { registry, authorities, recorder, lifetime, talks, waits, lines: Lines::default() }
     }
 
     /// Serves one join to its end.
@@ -69,23 +83,24 @@ impl Joins {
             resource: "managedclusters/agents".into(),
             ..audit::Request::default()
         });
-        let _place = match self.waits.enter(peer.ip()) {
-            Ok(place) => place,
-            Err(full) => {
-                metrics.joined(full.label());
-                record.tell(full.label(), 0, |_| ());
-                connection.close(CloseReason::Overloaded, &full.to_string());
-                return;
-            }
-        };
-        let (mut session, request) = match JoinSession::accept(connection.clone(), TALK_TIMEOUT).await {
-            Ok(accepted) => accepted,
-            Err(error) => {
+        let heard = match self.talk(&connection, JoinSession::accept(connection.clone(), TALK_TIMEOUT)).await {
+            Ok((session, request)) => self.waits.enter(peer.ip()).map(|place| (session, request, place)),
+            Err(Unfinished::Full(full)) => Err(full),
+            Err(Unfinished::Broken(error)) => {
                 self.say(|left_out| {
                     tracing::info!(error = &error as &dyn std::error::Error, left_out, "a join broke off");
                 });
                 record.tell(broken_label(&error), 0, |_| ());
                 connection.close(close_reason(&error), &error.to_string());
+                return;
+            }
+        };
+        let (mut session, request, place) = match heard {
+            Ok(heard) => heard,
+            Err(full) => {
+                metrics.joined(full.label());
+                record.tell(full.label(), 0, |_| ());
+                connection.close(CloseReason::Overloaded, &full.to_string());
                 return;
             }
         };
@@ -111,10 +126,27 @@ impl Joins {
             let (reason, message) = (refusal.reason().label(), &refusal.message);
             self.say(|left_out| tracing::warn!(reason, message, left_out, "refused a join"));
         }
-        if let Err(error) = session.conclude(answer, TALK_TIMEOUT).await {
-            self.say(|left_out| {
+        drop(place);
+        match self.talk(&connection, session.conclude(answer, TALK_TIMEOUT)).await {
+            Ok(()) => {}
+            Err(Unfinished::Full(full)) => connection.close(CloseReason::Overloaded, &full.to_string()),
+            Err(Unfinished::Broken(error)) => self.say(|left_out| {
                 tracing::info!(error = &error as &dyn std::error::Error, left_out, "a joiner left before its answer");
-            });
+            }),
+        }
+    }
+
+    /// Waits for what the joiner does next. Where many are silent, the one that has been for longest makes room.
+    async fn talk<T>(
+        &self,
+        connection: &Connection,
+        next: impl Future<Output = Result<T, JoinError>>,
+    ) -> Result<T, Unfinished> {
+        let full = Unfinished::Full(WaitsFull::Source);
+        let Some(guest) = self.talks.enter(connection.remote_address().ip().into()) else { return Err(full) };
+        tokio::select! {
+            done = next => done.map_err(Unfinished::Broken),
+            _ = guest.outstayed(None) => Err(full),
         }
     }
 

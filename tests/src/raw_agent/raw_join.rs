@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, bail};
 use certs::{HUB_SERVER_NAME, Pin, PrivateKey, pinned_client_config};
 use tokio::time::timeout;
-use tunnel::{ALPN_JOIN, Issued, JoinAnswers, JoinReply, JoinRequest, Reason, Refusal};
+use tunnel::{ALPN_JOIN, Connection, Issued, JoinAnswers, JoinReply, JoinRequest, Reason, Refusal};
 
 use super::BOUND;
 use crate::Hub;
@@ -26,11 +26,15 @@ pub fn join_request(token: &str, cluster: &str, agent: &str, key: &PrivateKey) -
 impl RawJoin {
     /// Dials the hub by its pin and asks.
     pub async fn ask(hub: &Hub, request: &JoinRequest) -> Result<Self> {
+        Ok(Self(JoinAnswers::ask(Self::silent(hub).await?, request, BOUND).await?))
+    }
+
+    /// Dials the hub by its pin and asks nothing.
+    pub async fn silent(hub: &Hub) -> Result<Connection> {
         let pin: Pin = hub.addresses().pin.parse()?;
         let tls = pinned_client_config(&pin, &[ALPN_JOIN]);
-        let connection =
-            tunnel::connect(hub.addresses().tunnel, tls, HUB_SERVER_NAME, tunnel::Settings::default(), BOUND).await?;
-        Ok(Self(JoinAnswers::ask(connection, request, BOUND).await?))
+        let settings = tunnel::Settings::default();
+        Ok(tunnel::connect(hub.addresses().tunnel, tls, HUB_SERVER_NAME, settings, BOUND).await?)
     }
 
     /// Asks, and demands that the hub refuses at once.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use certs::{HUB_SERVER_NAME, Identity, Pin, PrivateKey, pinned_client_config};
+use futures_util::FutureExt as _;
 use nix::sys::signal::Signal;
 use rcgen::string::Ia5String;
 use rcgen::{CertificateParams, CustomExtension, DnType, KeyPair, PKCS_ECDSA_P521_SHA512, SanType};
@@ -13,6 +14,7 @@ use tempfile::TempDir;
 use tests::hub::JoinTerms;
 use tests::raw_agent::{AgentCredentials, RawAgent, RawJoin, join_request};
 use tests::{Fetch, Hub, Program, Spoke, wait_for};
+use tokio::time::timeout;
 use tunnel::{ALPN_JOIN, CloseReason, ConnectError, JoinReply, JoinRequest, Loss, Reason};
 
 /// How long anything may take on a loaded machine.
@@ -342,5 +344,22 @@ async fn no_cluster_is_left(hub: &Hub) -> Result<()> {
     ensure!(names.is_empty(), "a refused join left {names:?}");
     let status = hub.ask(Fetch::get("/v1/status")).await?.success()?.json()?;
     ensure!(status["clusters"]["total"] == 0, "{status}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn joins_that_say_nothing_keep_no_other_of_their_address_out() -> Result<()> {
+    let hub = Hub::start().await?;
+    let token = hub.create_token(&JoinTerms::auto_accepted("a")).await?;
+    let mut silent = Vec::new();
+    // As many as one address may have.
+    for _ in 0..128 {
+        silent.push(RawJoin::silent(&hub).await?);
+    }
+    let request = join_request(&token, "a", "agent", &PrivateKey::generate())?;
+    RawJoin::ask(&hub, &request).await?.issued().await?;
+    let (oldest, newest) = (&silent[0], &silent[127]);
+    let Ok(_) = timeout(BOUND, oldest.closed()).await else { bail!("the oldest made no room") };
+    ensure!(newest.closed().now_or_never().is_none(), "the newest made room");
     Ok(())
 }
