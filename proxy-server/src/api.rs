@@ -119,7 +119,7 @@ impl Api {
             let mut response = json(failure.status, &failure.error);
             let (name, value) = match failure.status {
                 StatusCode::UNAUTHORIZED => (header::WWW_AUTHENTICATE, "Bearer"),
-                StatusCode::TOO_MANY_REQUESTS => (header::RETRY_AFTER, "1"),
+                StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => (header::RETRY_AFTER, "1"),
                 _ => return response,
             };
             response.headers_mut().insert(name, HeaderValue::from_static(value));

@@ -46,6 +46,9 @@ use crate::{
 
 use socket::Socket;
 
+/// How long a client that is to leave has for its first request.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
 /// How long a client may take to shake hands, then to ask, and then to take its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -302,7 +305,10 @@ where
     R: Future<Output = Response<Body>> + Send + 'static,
 {
     let delivery = origin.delivery();
+    let asked = CancellationToken::new();
+    let asks = asked.clone();
     let service = service_fn(move |request| {
+        asks.cancel();
         let answering = answer(request, origin.clone());
         async move { Ok::<_, Infallible>(answering.await) }
     });
@@ -316,6 +322,7 @@ where
             http.serve_connection(io, service),
             |connection| connection.graceful_shutdown(),
             until,
+            asked,
             delivery,
         )
         .await;
@@ -323,7 +330,7 @@ where
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
     let connection = http.serve_connection(io, service).with_upgrades();
-    finish(connection, |connection| connection.graceful_shutdown(), until, delivery).await
+    finish(connection, |connection| connection.graceful_shutdown(), until, asked, delivery).await
 }
 
 /// Serves a connection to its end or, at the port's end, until what is under way is answered.
@@ -331,12 +338,19 @@ async fn finish<C: Future<Output = hyper::Result<()>>>(
     connection: C,
     last: fn(Pin<&mut C>),
     (leave, end): Until,
+    asked: CancellationToken,
     delivery: Option<Delivery>,
 ) -> io::Result<()> {
     let mut connection = pin!(connection);
+    let leaving = async {
+        leave.cancelled().await;
+        // Who has just come is about to ask.
+        let asking = tokio::time::timeout(FIRST_REQUEST, asked.cancelled());
+        end.run_until_cancelled(asking).await;
+    };
     let served = tokio::select! {
         served = connection.as_mut() => served,
-        () = leave.cancelled() => {
+        () = leaving => {
             last(connection.as_mut());
             tokio::select! {
                 served = connection.as_mut() => served,

@@ -142,7 +142,7 @@ pub enum CommitError {
     #[error("the registry is overloaded; retry in a few seconds")]
     Overloaded,
     /// (A commit whose answer etcd owed when the process stopped may be found there later.)
-    #[error("the registry is closed; the process is stopping")]
+    #[error("the registry is closed, the hub stops or another takes over; retry in a second")]
     Closed,
 }
 
