@@ -9,7 +9,7 @@ use logging::chain;
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span};
-use tunnel::{AgentControl, AgentTunnel, CloseReason, Export, Hello};
+use tunnel::{AgentControl, AgentTunnel, CloseReason, Connection, Export, Hello};
 
 use crate::{
     backoff::{Backoff, attempt_limit},
@@ -86,9 +86,9 @@ impl Keeper {
         // Tunnels of hubs that drain: they serve what is open while another hub is looked for.
         let mut leaving = JoinSet::new();
         while !self.drain.is_cancelled() {
-            let attempt = self.attempt(hub, attempt_limit(down_since.elapsed()));
-            let attempt = tokio::select! {
-                attempt = attempt => attempt,
+            let deadline = Instant::now() + attempt_limit(down_since.elapsed());
+            let connected = tokio::select! {
+                connected = self.connect(hub, deadline) => connected,
                 () = self.drain.cancelled() => break,
                 // The hub has gone at last: who comes after it is asked anew, at once.
                 Some(_) = leaving.join_next() => {
@@ -96,7 +96,15 @@ impl Keeper {
                     continue;
                 }
             };
-            let wait = match attempt {
+            let opened = match connected {
+                // A hub that knows who comes counts on the tunnel, also where another one goes meanwhile.
+                Ok(connection) => tokio::select! {
+                    opened = self.open(hub, connection, deadline) => opened,
+                    () = self.drain.cancelled() => break,
+                },
+                Err(error) => Err(error),
+            };
+            let wait = match opened {
                 Ok(connected) => {
                     let Some(sole) = self.sole(hub, &connected).await else {
                         (backoff, down_since, told) = (Backoff::default(), Instant::now(), Told::default());
@@ -142,9 +150,17 @@ impl Keeper {
         while leaving.join_next().await.is_some() {}
     }
 
-    async fn attempt(&self, hub: &HubAddress, limit: Duration) -> Result<Connected, ConnectError> {
-        let deadline = Instant::now() + limit;
-        let connection = connect(&self.resolver, hub, &self.identity.get().tls(), self.tunnel, limit).await?;
+    async fn connect(&self, hub: &HubAddress, deadline: Instant) -> Result<Connection, ConnectError> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        connect(&self.resolver, hub, &self.identity.get().tls(), self.tunnel, left).await
+    }
+
+    async fn open(
+        &self,
+        hub: &HubAddress,
+        connection: Connection,
+        deadline: Instant,
+    ) -> Result<Connected, ConnectError> {
         let mut exports = self.exports.clone();
         let hello = Hello {
             exports: exports.borrow_and_update().to_vec(),

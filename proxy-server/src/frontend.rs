@@ -6,7 +6,7 @@ use certs::ClusterName;
 use http::StatusCode;
 use rustls::pki_types::CertificateDer;
 use tokio::{
-    net::{TcpListener, TcpStream, UnixListener},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_rustls::TlsAcceptor;
@@ -83,6 +83,8 @@ impl Frontends {
 
     /// Accepts TCP connections until stopped.
     pub(crate) async fn serve_tcp(self: Arc<Self>, listener: TcpListener) {
+        // Who waits for all clients waits for those that are still to be accepted.
+        let _accepting = self.tasks.token();
         while let Some((permit, accepted)) = self.next(|| listener.accept()).await {
             match accepted {
                 Ok((tcp, address)) => match self.reserve.lacks() {
@@ -122,6 +124,7 @@ impl Frontends {
 
     /// Accepts Unix connections until stopped.
     pub(crate) async fn serve_unix(self: Arc<Self>, listener: UnixListener, cluster: Option<ClusterName>) {
+        let _accepting = self.tasks.token();
         while let Some((permit, accepted)) = self.next(|| listener.accept()).await {
             let accepted = accepted.and_then(|(unix, _)| Ok((unix.peer_cred()?.uid(), unix)));
             match accepted {
@@ -131,10 +134,7 @@ impl Frontends {
                         self.spawn(peer, self.clone().tell(Transport::Unix(unix), peer, permit, spent));
                         continue;
                     }
-                    let shown = Shown { uid: Some(uid), cluster: cluster.clone(), ..Shown::default() };
-                    let client = Client::new(Transport::Unix(unix), permit);
-                    let serving = self.clone().serve_client(client, Peer::Unix(uid), shown);
-                    self.spawn(Peer::Unix(uid), serving);
+                    self.welcome_unix(unix, uid, cluster.clone(), permit);
                 }
                 Err(error) => {
                     if let Some((spent, (unix, _))) = self.accept_in_need(&error, || listener.accept()).await {
@@ -144,6 +144,29 @@ impl Frontends {
                 }
             }
         }
+        let Ok(listener) = listener.into_std() else { return };
+        while let Ok(permit) = self.room.clone().try_acquire_owned()
+            && let Ok((unix, _)) = listener.accept()
+        {
+            if unix.set_nonblocking(true).is_ok()
+                && let Ok(unix) = UnixStream::from_std(unix)
+                && let Ok(peer) = unix.peer_cred()
+            {
+                self.welcome_unix(unix, peer.uid(), cluster.clone(), permit);
+            }
+        }
+    }
+
+    fn welcome_unix(
+        self: &Arc<Self>,
+        unix: UnixStream,
+        uid: u32,
+        cluster: Option<ClusterName>,
+        permit: OwnedSemaphorePermit,
+    ) {
+        let shown = Shown { uid: Some(uid), cluster, ..Shown::default() };
+        let client = Client::new(Transport::Unix(unix), permit);
+        self.spawn(Peer::Unix(uid), self.clone().serve_client(client, Peer::Unix(uid), shown));
     }
 
     /// Room for a connection, then the connection; `None` when stopped.

@@ -84,8 +84,10 @@ impl Hub {
         tracing::info!(connections = self.proxy.connections.count(), "another hub serves here now; draining");
         self.phases.drain.cancel();
         self.phases.leave.cancel();
+        // Who was accepted here at the very end asks now; it was connected before the other hub served.
+        let left = async { tokio::join!(idle(self), sleep(LAST_ANSWERS)) };
         tokio::select! {
-            () = idle(self) => {}
+            ((), ()) = left => {}
             () = Sign::Recall.raised(&folder) => {
                 // What is open here was opened with rights that may have gone since.
                 tracing::info!("rights have changed at the hub that serves now; what is left here ends");
