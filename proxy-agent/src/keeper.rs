@@ -12,7 +12,7 @@ use tracing::{Instrument, info_span};
 use tunnel::{AgentControl, AgentTunnel, CloseReason, Export, Hello};
 
 use crate::{
-    backoff::{Backoff, attempt_limit},
+    backoff::{self, Backoff, attempt_limit},
     connect::{ConnectError, Refused, connect, establish},
     current::CurrentIdentity,
     hub::HubAddress,
@@ -65,6 +65,8 @@ struct Connected {
 enum Wait {
     /// The usual back-off.
     Failed,
+    /// The hub has said when to come again.
+    Told(Duration),
     /// The hub has said no.
     Refused(Refused),
     /// Nothing was wrong.
@@ -128,6 +130,7 @@ impl Keeper {
             };
             let delay = match wait {
                 Wait::Failed => backoff.failed(down_since.elapsed(), rand::random()),
+                Wait::Told(wait) => backoff::told(wait, rand::random()),
                 Wait::Refused(refused) => backoff.refused(refused.is_decided_at_the_hub(), rand::random()),
                 Wait::None => Duration::ZERO,
                 Wait::Stopped => break,
@@ -143,7 +146,6 @@ impl Keeper {
     }
 
     async fn attempt(&self, hub: &HubAddress, limit: Duration) -> Result<Connected, ConnectError> {
-        let deadline = Instant::now() + limit;
         let connection = connect(&self.resolver, hub, &self.identity.get().tls(), self.tunnel, limit).await?;
         let mut exports = self.exports.clone();
         let hello = Hello {
@@ -153,8 +155,7 @@ impl Keeper {
             instance: self.instance.clone(),
             clock: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs(),
         };
-        let left = deadline.saturating_duration_since(Instant::now());
-        let (tunnel, control, welcome) = establish(connection, hub, hello, self.tunnel.memory, left).await?;
+        let (tunnel, control, welcome) = establish(connection, hub, hello, self.tunnel.memory).await?;
         tracing::info!(
             address = %tunnel.remote_address(),
             server_id = welcome.server_id,
@@ -226,6 +227,12 @@ impl Keeper {
         self.metrics.set_connected(hub, false);
         let chain = chain(error);
         self.status.set(hub, HubState::Failed(chain.clone()));
+        if let ConnectError::Later { wait, .. } = error {
+            if told.is_new("the hub has no room yet") {
+                tracing::info!(reason = chain, "the hub has many agents to let in");
+            }
+            return Wait::Told(*wait);
+        }
         match error.refused() {
             Some(refused) => {
                 let refused = refused.at(SystemTime::now(), self.identity.get().validity().not_after);

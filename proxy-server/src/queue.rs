@@ -1,4 +1,5 @@
-//! The queue before a lobby: who finds no room in it waits for its turn, in the order of arrival, for as long as it has patience.
+//! The queue before a lobby: who finds no room in it waits for its turn, in the order of arrival. It is as long as what can be
+//! completed while who waits has patience; the others are told when to come again.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -8,12 +9,13 @@ use std::{
 
 use crate::{
     lobby::{Guest, Lobby},
+    pace::Pace,
     source::Source,
 };
 
-/// How many may wait, of all sources and of one: agents behind one address are many, and leave room for others.
+/// How many may wait, however fast they get their turns, and however slowly.
 const MOST: usize = 4096;
-const MOST_OF_SOURCE: usize = MOST / 2;
+const LEAST: usize = 64;
 
 /// What waits before a lobby.
 #[derive(Debug)]
@@ -23,6 +25,18 @@ pub(crate) struct Queue<T> {
     patience: Duration,
     waiting: VecDeque<Waiting<T>>,
     by_source: HashMap<Source, usize>,
+    pace: Pace,
+    /// Somebody has waited for room since the queue was empty.
+    full: bool,
+}
+
+/// What the queue has to do.
+#[derive(Debug)]
+pub(crate) struct Turn<T> {
+    /// Who is next, and its place in the lobby.
+    pub(crate) next: Option<(T, Guest)>,
+    /// Whose patience has ended, and when to come again.
+    pub(crate) late: Vec<(T, Duration)>,
 }
 
 #[derive(Debug)]
@@ -34,27 +48,45 @@ struct Waiting<T> {
 
 impl<T> Queue<T> {
     pub(crate) fn new(lobby: Arc<Lobby>, patience: Duration) -> Self {
-        Self { lobby, patience, waiting: VecDeque::new(), by_source: HashMap::new() }
+        let (waiting, by_source, pace) = (VecDeque::new(), HashMap::new(), Pace::default());
+        Self { lobby, patience, waiting, by_source, pace, full: false }
     }
 
-    /// Lets it in behind those that wait; gives it back where too many do.
-    pub(crate) fn push(&mut self, what: T, source: Source, now: Instant) -> Result<(), T> {
-        let own = self.by_source.entry(source).or_default();
-        if *own >= MOST_OF_SOURCE || self.waiting.len() >= MOST {
-            return Err(what);
+    /// Lets it in behind those that wait. Where more wait than can get their turn in time, of all or, half as many, of one source,
+    /// it is given back with the time after which to come again: agents behind one address are many, and leave room for others.
+    pub(crate) fn push(&mut self, what: T, source: Source, now: Instant) -> Result<(), (T, Duration)> {
+        let most = self.pace.within(self.patience).clamp(LEAST, MOST);
+        let own = self.by_source.get(&source).copied().unwrap_or_default();
+        if own >= most / 2 || self.waiting.len() >= most {
+            return Err((what, self.pace.later(self.waiting.len(), now)));
         }
-        *own += 1;
+        *self.by_source.entry(source).or_default() += 1;
+        self.lobby.wait_before(1);
         self.waiting.push_back(Waiting { what, source, since: now });
         Ok(())
     }
 
-    /// Who is next in the lobby, and its place there; and all whose patience has ended before. Of those that wait, the first whose
-    /// source has room.
-    pub(crate) fn next(&mut self, now: Instant) -> (Option<(T, Guest)>, Vec<T>) {
+    /// Who is next, of those that wait the first whose source has room in the lobby; and all whose patience has ended before.
+    pub(crate) fn next(&mut self, now: Instant) -> Turn<T> {
         let mut late = Vec::new();
         while self.waiting.front().is_some_and(|first| now.duration_since(first.since) >= self.patience) {
-            late.extend(self.take(0).map(|waiting| waiting.what));
+            let wait = self.pace.later(self.waiting.len(), now);
+            late.extend(self.take(0).map(|waiting| (waiting.what, wait)));
         }
+        let next = self.admit();
+        match &next {
+            Some(_) if self.full => self.pace.turn(now),
+            Some(_) => {}
+            None => self.full = true,
+        }
+        if self.waiting.is_empty() {
+            self.full = false;
+            self.pace.rests();
+        }
+        Turn { next, late }
+    }
+
+    fn admit(&mut self) -> Option<(T, Guest)> {
         // One try for each source: where one of its own found no room, none does.
         let mut tried: Vec<Source> = Vec::new();
         for index in 0..self.waiting.len() {
@@ -66,11 +98,13 @@ impl<T> Queue<T> {
                 continue;
             }
             match self.lobby.enter(source) {
-                Some(guest) => return (self.take(index).map(|waiting| (waiting.what, guest)), late),
+                Some(guest) => return self.take(index).map(|waiting| (waiting.what, guest)),
+                // For a source without a guest there is room where there is any.
+                None if self.lobby.guests_of(&source) == 0 => return None,
                 None => tried.push(source),
             }
         }
-        (None, late)
+        None
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -79,6 +113,7 @@ impl<T> Queue<T> {
 
     fn take(&mut self, index: usize) -> Option<Waiting<T>> {
         let waiting = self.waiting.remove(index)?;
+        self.lobby.wait_before(-1);
         if let Some(count) = self.by_source.get_mut(&waiting.source) {
             *count -= 1;
             if *count == 0 {
@@ -113,12 +148,12 @@ mod tests {
             queue.push(number, source(1), now).unwrap();
         }
         let mut inside = Vec::new();
-        while let (Some(next), _) = queue.next(now) {
+        while let Some(next) = queue.next(now).next {
             inside.push(next);
         }
         assert_eq!(inside.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [0, 1]);
         inside.remove(0);
-        assert_eq!(queue.next(now).0.unwrap().0, 2);
+        assert_eq!(queue.next(now).next.unwrap().0, 2);
     }
 
     #[test]
@@ -128,7 +163,7 @@ mod tests {
             queue.push(number, source(1), now).unwrap();
         }
         queue.push(9, source(2), now).unwrap();
-        let inside: Vec<_> = std::iter::from_fn(|| queue.next(now).0).collect();
+        let inside: Vec<_> = std::iter::from_fn(|| queue.next(now).next).collect();
         assert_eq!(inside.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [0, 1, 9]);
     }
 
@@ -137,7 +172,8 @@ mod tests {
         let (mut queue, now) = (queue(1, 1), Instant::now());
         queue.push(0, source(1), now).unwrap();
         queue.push(1, source(1), now + PATIENCE).unwrap();
-        let (next, late) = queue.next(now + PATIENCE);
+        let Turn { next, late } = queue.next(now + PATIENCE);
+        let late: Vec<_> = late.into_iter().map(|(who, _)| who).collect();
         assert_eq!((next.unwrap().0, late), (1, vec![0]));
         assert!(queue.is_empty() && queue.by_source.is_empty());
     }
@@ -147,8 +183,10 @@ mod tests {
         let (mut queue, now) = (queue(1, 1), Instant::now());
         let waits =
             |queue: &mut Queue<u32>, host| (0..).take_while(|n| queue.push(*n, source(host), now).is_ok()).count();
-        assert_eq!(waits(&mut queue, 1), MOST_OF_SOURCE);
-        assert_eq!(waits(&mut queue, 2), MOST - MOST_OF_SOURCE);
-        assert_eq!(queue.push(7, source(3), now), Err(7));
+        // A turn a millisecond is what a queue takes for its pace at first.
+        let most = 2000;
+        assert_eq!(waits(&mut queue, 1), most / 2);
+        assert_eq!(waits(&mut queue, 2), most - most / 2);
+        assert_eq!(queue.push(7, source(3), now).unwrap_err().0, 7);
     }
 }

@@ -9,11 +9,13 @@ use std::{
 
 use aws_lc_rs::{digest, hmac};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use tokio::sync::watch;
 
 use crate::{
     code::CloseReason,
     connection::{Connection, Loss, Origin},
     credit::TunnelMemory,
+    deferral::{self, Heard},
     mtu::{self, Mtu},
     port::{self, PortSocket, Worker},
     reset::{self, Resets, Resettable},
@@ -28,6 +30,9 @@ pub const RESET_KEY_LENGTH: usize = 64;
 /// Time between two resets. quinn's 20 ms would take 100 s for 5,000 agents; a reset is smaller than what it answers, so
 /// it neither amplifies nor loops.
 const RESET_INTERVAL: Duration = Duration::from_micros(100);
+
+/// How long a handshake may take at the end that dials, as long as the other end says something.
+pub const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// The hub's UDP port.
 #[derive(Debug)]
@@ -63,6 +68,8 @@ pub struct Incoming {
     incoming: quinn::Incoming,
     /// Where the listener's own is not the right one.
     config: Option<Arc<quinn::ServerConfig>>,
+    /// The listener's.
+    socket: Arc<Socket>,
 }
 
 /// Why an incoming handshake failed.
@@ -83,6 +90,8 @@ pub enum ConnectError {
     Config(String),
     #[error("{0} does not answer: is the hub running, and does UDP reach it?")]
     TimedOut(SocketAddr),
+    #[error("{address} has no room now, and asks to come again in {wait:.1?}")]
+    Later { address: SocketAddr, wait: Duration },
     #[error("the handshake with {address} failed")]
     Handshake { address: SocketAddr, source: Loss },
 }
@@ -129,7 +138,7 @@ impl Listener {
     pub async fn accept(&self) -> Option<Incoming> {
         let incoming = self.endpoint.accept().await?;
         let jumbo = Mtu::towards(incoming.remote_address()) > Mtu::ETHERNET;
-        Some(Incoming { incoming, config: jumbo.then(|| self.jumbo.clone()) })
+        Some(Incoming { incoming, config: jumbo.then(|| self.jumbo.clone()), socket: self.socket.clone() })
     }
 
     /// Resets a tunnel of an earlier process. An error is of this datagram alone: the socket may be full.
@@ -168,6 +177,14 @@ impl Incoming {
         self.incoming.ignore();
     }
 
+    /// Has no room for it: the peer should come again after `wait`. One that does not hear of it asks again, as if ignored.
+    pub fn put_off(self, wait: Duration) {
+        let datagram = deferral::datagram(&self.incoming.orig_dst_cid(), wait);
+        // The socket may be full.
+        let _ = self.socket.send_to(self.remote_address(), &datagram);
+        self.incoming.ignore();
+    }
+
     /// Completes the handshake within `limit`. It begins with the call, in the caller's span: the connection's packets
     /// would otherwise each enter and leave the span of the task that waits.
     pub fn accept(self, limit: Duration) -> impl Future<Output = Result<Connection, HandshakeError>> + Send {
@@ -186,32 +203,57 @@ impl Incoming {
     }
 }
 
-/// Dials the hub at `address` from a socket of its own, within `limit`. The certificate is verified by `tls` for
-/// `server_name`, whatever the address.
+/// Dials the hub at `address` from a socket of its own. The certificate is verified by `tls` for `server_name`, whatever the
+/// address. The hub may be silent for `patience`; while it speaks, what has begun is not begun anew, within [`HANDSHAKE`].
 pub async fn connect(
     address: SocketAddr,
     tls: Arc<rustls::ClientConfig>,
     server_name: &str,
     settings: Settings,
-    limit: Duration,
+    patience: Duration,
 ) -> Result<Connection, ConnectError> {
     let crypto = QuicClientConfig::try_from(tls).map_err(|error| ConnectError::Config(error.to_string()))?;
     let mut client = quinn::ClientConfig::new(Arc::new(crypto));
     client.transport_config(transport::agent(Mtu::towards(address).min(settings.max_mtu)));
     let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = port::open(SocketAddr::new(any, 0), false).and_then(Socket::new).map_err(ConnectError::Socket)?;
+    let socket =
+        port::open(SocketAddr::new(any, 0), false).and_then(Socket::dialling).map_err(ConnectError::Socket)?;
     let mut config = quinn::EndpointConfig::default();
     receive_largest(&mut config);
     let runtime = Arc::new(Runtime);
     let socket = Arc::new(socket);
+    let mut answers = socket.answers().expect("the socket is one that dials");
     let endpoint = quinn::Endpoint::new_with_abstract_socket(config, None, socket.clone(), runtime)
         .map_err(ConnectError::Socket)?;
     let connecting =
         endpoint.connect_with(client, address, server_name).map_err(|error| ConnectError::Config(error.to_string()))?;
-    match tokio::time::timeout(limit, connecting).await {
-        Err(_) | Ok(Err(quinn::ConnectionError::TimedOut)) => Err(ConnectError::TimedOut(address)),
-        Ok(Err(error)) => Err(ConnectError::Handshake { address, source: error.into() }),
-        Ok(Ok(quic)) => Ok(Connection { quic, origin: Origin::Dialled { endpoint, socket } }),
+    tokio::select! {
+        connected = connecting => match connected {
+            Ok(quic) => Ok(Connection { quic, origin: Origin::Dialled { endpoint, socket } }),
+            Err(quinn::ConnectionError::TimedOut) => Err(ConnectError::TimedOut(address)),
+            Err(error) => Err(ConnectError::Handshake { address, source: error.into() }),
+        },
+        wait = put_off(&mut answers, patience) => Err(match wait {
+            Some(wait) => ConnectError::Later { address, wait },
+            None => ConnectError::TimedOut(address),
+        }),
+    }
+}
+
+/// Resolves when there is nothing to wait for: with the time after which to come again, where the hub has told one.
+async fn put_off(answers: &mut watch::Receiver<Heard>, patience: Duration) -> Option<Duration> {
+    let until = |heard: &Heard| tokio::time::Instant::from_std(heard.last + patience);
+    let all = tokio::time::Instant::now() + HANDSHAKE.max(patience);
+    loop {
+        let Heard { later, .. } = *answers.borrow_and_update();
+        if later.is_some() {
+            return later;
+        }
+        let silent = until(&answers.borrow()).min(all);
+        match tokio::time::timeout_at(silent, answers.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return None,
+        }
     }
 }
 
