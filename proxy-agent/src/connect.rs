@@ -13,7 +13,7 @@ use tunnel::{
     TunnelMemory, Welcome,
 };
 
-use crate::{hub::HubAddress, race::race, resolve::Resolver};
+use crate::{hub::HubAddress, path::Path, race::race, resolve::Resolver};
 
 /// Why there is no connection to a hub.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +48,7 @@ pub(crate) async fn connect(
     hub: &HubAddress,
     tls: &Arc<rustls::ClientConfig>,
     settings: tunnel::Settings,
+    path: Option<Path>,
     limit: Duration,
 ) -> Result<Connection, ConnectError> {
     let deadline = Instant::now() + limit;
@@ -56,7 +57,10 @@ pub(crate) async fn connect(
     let resolved = resolved.map_err(|_| timed_out())?;
     let addresses = resolved.map_err(|source| ConnectError::NameNotFound { hub: hub.clone(), source })?;
     // Each has its own patience, until all together have had theirs.
-    let dial = |address| tunnel::connect(address, tls.clone(), HUB_SERVER_NAME, settings, left(deadline));
+    let dial = |address| {
+        let settings = Path::settings(path, address, settings);
+        tunnel::connect(address, tls.clone(), HUB_SERVER_NAME, settings, left(deadline))
+    };
     match timeout_at(deadline + HANDSHAKE, race(&addresses, dial, telling)).await {
         Ok(Ok(connection)) => Ok(connection),
         Err(_) | Ok(Err(Some(tunnel::ConnectError::TimedOut(_)))) => Err(timed_out()),

@@ -17,6 +17,7 @@ use crate::{
     current::CurrentIdentity,
     hub::HubAddress,
     metrics::{CONNECTED, Metrics},
+    path::Path,
     reached::{Reached, Sole},
     resolve::Resolver,
     session::{Session, SessionEnd},
@@ -83,12 +84,12 @@ impl Keeper {
     }
 
     async fn keep_connected(&self, hub: &HubAddress) {
-        let (mut backoff, mut told) = (Backoff::default(), Told::default());
+        let (mut backoff, mut told, mut path) = (Backoff::default(), Told::default(), None);
         let mut down_since = Instant::now();
         // Tunnels of hubs that drain: they serve what is open while another hub is looked for.
         let mut leaving = JoinSet::new();
         while !self.drain.is_cancelled() {
-            let attempt = self.attempt(hub, attempt_limit(down_since.elapsed()));
+            let attempt = self.attempt(hub, path, attempt_limit(down_since.elapsed()));
             let attempt = tokio::select! {
                 attempt = attempt => attempt,
                 () = self.drain.cancelled() => break,
@@ -104,7 +105,7 @@ impl Keeper {
                         (backoff, down_since, told) = (Backoff::default(), Instant::now(), Told::default());
                         continue;
                     };
-                    let up_since = Instant::now();
+                    let (up_since, tunnel) = (Instant::now(), connected.tunnel.clone());
                     let hub_drains = CancellationToken::new();
                     let session = self.session(hub, &connected, hub_drains.clone());
                     let mut session = Box::pin(async move {
@@ -115,6 +116,8 @@ impl Keeper {
                         end = &mut session => Some(end),
                         () = hub_drains.cancelled(), if !self.drain.is_cancelled() => None,
                     };
+                    let (up, now) = (up_since.into_std(), Instant::now().into_std());
+                    path = Path::after(path, tunnel.remote_address(), tunnel.known_mtu(), up, now);
                     if backoff.ended(up_since.elapsed()) || end.is_none() {
                         (backoff, down_since, told) = (Backoff::default(), Instant::now(), Told::default());
                     }
@@ -145,8 +148,8 @@ impl Keeper {
         while leaving.join_next().await.is_some() {}
     }
 
-    async fn attempt(&self, hub: &HubAddress, limit: Duration) -> Result<Connected, ConnectError> {
-        let connection = connect(&self.resolver, hub, &self.identity.get().tls(), self.tunnel, limit).await?;
+    async fn attempt(&self, hub: &HubAddress, path: Option<Path>, limit: Duration) -> Result<Connected, ConnectError> {
+        let connection = connect(&self.resolver, hub, &self.identity.get().tls(), self.tunnel, path, limit).await?;
         let mut exports = self.exports.clone();
         let hello = Hello {
             exports: exports.borrow_and_update().to_vec(),

@@ -189,4 +189,80 @@ mod tests {
         assert_eq!(waits(&mut queue, 2), most - most / 2);
         assert_eq!(queue.push(7, source(3), now).unwrap_err().0, 7);
     }
+
+    /// A fleet that comes at once, before a lobby that completes `a_second`: until when all are served, in multiples of the least
+    /// time, and how often each was put off.
+    fn storm(agents: u32, a_second: u32, sources: u8, of_source: usize) -> (f64, f64) {
+        let (mut queue, start) = (queue(192, of_source), Instant::now());
+        let (mut inside, mut begun, mut put_off) = (VecDeque::new(), vec![0; agents as usize], 0_u32);
+        // By the tick at which they come, a millisecond each; in what order they were let in.
+        let mut coming: std::collections::BTreeMap<u32, Vec<u32>> = [(0, (0..agents).collect())].into();
+        let (mut arrivals, mut arrived, mut order, mut seed) = (0, HashMap::new(), vec![0; usize::from(sources)], 7_u64);
+        let mut jitter = |wait: Duration| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (wait.as_millis() as f64 * (0.5 + (seed >> 40) as f64 / (1_u64 << 24) as f64)) as u32
+        };
+        let (mut served, mut tick, mut due) = (0, 0, 0.0);
+        while served < agents {
+            assert!(tick < 600_000, "{served} of {agents} are served");
+            let now = start + Duration::from_millis(tick.into());
+            due = f64::min(due + f64::from(a_second) / 1000.0, 192.0);
+            while due >= 1.0 && inside.pop_front().is_some() {
+                (served, due) = (served + 1, due - 1.0);
+            }
+            let mut back = Vec::new();
+            for agent in coming.remove(&tick).unwrap_or_default() {
+                let own = (agent % u32::from(sources)) as u8;
+                match queue.push(agent, source(own), now) {
+                    Ok(()) => {
+                        arrivals += 1;
+                        arrived.insert(agent, arrivals);
+                    }
+                    Err(later) => back.push(later),
+                }
+            }
+            loop {
+                let Turn { next, late } = queue.next(now);
+                back.extend(late);
+                let Some((agent, guest)) = next else { break };
+                begun[agent as usize] += 1;
+                let last = &mut order[(agent % u32::from(sources)) as usize];
+                assert!(arrived[&agent] >= *last, "who came first is let in first");
+                *last = arrived[&agent];
+                inside.push_back(guest);
+            }
+            put_off += u32::try_from(back.len()).unwrap();
+            for (agent, wait) in back {
+                coming.entry(tick + jitter(wait).max(1)).or_default().push(agent);
+            }
+            tick += 1;
+        }
+        assert!(begun.iter().all(|times| *times == 1), "what is begun is completed, and nothing is begun twice");
+        (f64::from(tick) / 1000.0 / (f64::from(agents) / f64::from(a_second)), f64::from(put_off) / f64::from(agents))
+    }
+
+    #[test]
+    fn a_fleet_that_comes_at_once_is_served_as_fast_as_can_be_and_each_of_it_once() {
+        for (agents, a_second, sources, of_source) in [
+            (1_000, 400, 1, 128),
+            (5_000, 400, 1, 128),
+            (5_000, 1_000, 200, 128),
+            (10_000, 250, 1, 128),
+            (10_000, 700, 3, 128),
+        ] {
+            let (took, put_off) = storm(agents, a_second, sources, of_source);
+            assert!(took < 1.25 && put_off < 4.0, "{agents} at {a_second}: {took} times the least, put off {put_off} times");
+        }
+    }
+
+    #[test]
+    fn a_crowd_of_strangers_behind_one_address_puts_nobody_else_off() {
+        let (mut queue, now) = (queue(4, 2), Instant::now());
+        while queue.push(0, source(1), now).is_ok() {}
+        for number in 1..100 {
+            queue.push(number, source(2), now).unwrap();
+        }
+        let inside: Vec<_> = std::iter::from_fn(|| queue.next(now).next).collect();
+        assert_eq!(inside.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [0, 0, 1, 2]);
+    }
 }

@@ -90,6 +90,9 @@ fn read(datagram: &[u8], id: &ConnectionId) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::endpoint::put_off;
+    use crate::tests::{ANY, SOON, listen, tls};
+    use crate::{ConnectError, Settings, connect};
 
     const INITIAL: [u8; 14] = [0xc0, 0, 0, 0, 1, 8, 1, 2, 3, 4, 5, 6, 7, 8];
 
@@ -130,5 +133,38 @@ mod tests {
         assert!(heard.has_changed().unwrap());
         drop(heard);
         assert!(!answers.are_awaited());
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_is_put_off_ends_its_attempt_at_once_and_knows_when_to_come() {
+        let (server, client) = tls();
+        let listener = listen(ANY, server);
+        let address = listener.local_address().unwrap();
+        let dialling = connect(address, client, "hub", Settings::default(), SOON);
+        let putting_off = async {
+            let incoming = listener.accept().await.unwrap();
+            // Also after it has shown that its address is its own.
+            incoming.retry();
+            listener.accept().await.unwrap().put_off(Duration::from_secs(7));
+        };
+        let (dialled, ()) = tokio::time::timeout(SOON / 2, async { tokio::join!(dialling, putting_off) }).await.unwrap();
+        assert!(matches!(dialled, Err(ConnectError::Later { wait, .. }) if wait == Duration::from_secs(7)), "{dialled:?}");
+    }
+
+    #[tokio::test]
+    async fn a_hub_that_answers_and_then_says_nothing_is_given_up_and_one_that_goes_on_is_not() {
+        let patience = Duration::from_millis(500);
+        let answers = Answers::new();
+        let mut heard = answers.subscribe();
+        let start = Instant::now();
+        let speaking = async {
+            for _ in 0..4 {
+                tokio::time::sleep(patience / 2).await;
+                answers.heard(b"anything");
+            }
+        };
+        let (waited, ()) = tokio::join!(put_off(&mut heard, patience), speaking);
+        assert_eq!(waited, None);
+        assert!(start.elapsed() >= 3 * patience, "{:?}", start.elapsed());
     }
 }

@@ -16,6 +16,7 @@ use crate::{
     connection::{Connection, Loss, Origin},
     credit::TunnelMemory,
     deferral::{self, Heard},
+    discovery,
     mtu::{self, Mtu},
     port::{self, PortSocket, Worker},
     reset::{self, Resets, Resettable},
@@ -40,8 +41,7 @@ pub struct Listener {
     endpoint: quinn::Endpoint,
     socket: Arc<Socket>,
     resets: Resets,
-    /// For paths whose first link carries jumbo frames.
-    jumbo: Arc<quinn::ServerConfig>,
+    configs: Arc<discovery::Configs>,
 }
 
 /// What an operator may set.
@@ -49,6 +49,8 @@ pub struct Listener {
 pub struct Settings {
     /// The largest IP packet to send; what the path carries is found out.
     pub max_mtu: Mtu,
+    /// What the path was found to carry when it was last used.
+    pub path: Option<Mtu>,
     /// The most that the peer of a tunnel can make this end hold.
     pub memory: TunnelMemory,
 }
@@ -66,9 +68,8 @@ pub enum ServeError {
 #[derive(Debug)]
 pub struct Incoming {
     incoming: quinn::Incoming,
-    /// Where the listener's own is not the right one.
-    config: Option<Arc<quinn::ServerConfig>>,
-    /// The listener's.
+    // The listener's.
+    configs: Arc<discovery::Configs>,
     socket: Arc<Socket>,
 }
 
@@ -109,9 +110,8 @@ impl Listener {
     ) -> Result<Self, ServeError> {
         let crypto = QuicServerConfig::try_from(tls).map_err(ServeError::Tls)?;
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-        server.transport_config(transport::hub(settings.max_mtu));
-        let jumbo = Arc::new(server.clone());
-        server.transport_config(transport::hub(settings.max_mtu.min(Mtu::ETHERNET)));
+        server.transport_config(transport::hub(settings.max_mtu.min(Mtu::ETHERNET), None));
+        let configs = Arc::new(discovery::Configs::new(server.clone(), settings.max_mtu));
         let PortSocket { socket, worker } = port;
         let socket = Arc::new(Socket::new(socket).map_err(ServeError::Socket)?);
         let endpoint = quinn::Endpoint::new_with_abstract_socket(
@@ -121,7 +121,7 @@ impl Listener {
             Arc::new(Runtime),
         )
         .map_err(ServeError::Socket)?;
-        Ok(Self { endpoint, socket, resets: Resets::new(reset_key), jumbo })
+        Ok(Self { endpoint, socket, resets: Resets::new(reset_key), configs })
     }
 
     /// What the kernel does for this port.
@@ -137,8 +137,7 @@ impl Listener {
     /// The next handshake; `None` when the listener is closed.
     pub async fn accept(&self) -> Option<Incoming> {
         let incoming = self.endpoint.accept().await?;
-        let jumbo = Mtu::towards(incoming.remote_address()) > Mtu::ETHERNET;
-        Some(Incoming { incoming, config: jumbo.then(|| self.jumbo.clone()), socket: self.socket.clone() })
+        Some(Incoming { incoming, configs: self.configs.clone(), socket: self.socket.clone() })
     }
 
     /// Resets a tunnel of an earlier process. An error is of this datagram alone: the socket may be full.
@@ -188,10 +187,9 @@ impl Incoming {
     /// Completes the handshake within `limit`. It begins with the call, in the caller's span: the connection's packets
     /// would otherwise each enter and leave the span of the task that waits.
     pub fn accept(self, limit: Duration) -> impl Future<Output = Result<Connection, HandshakeError>> + Send {
-        let accepted = match self.config {
-            Some(config) => self.incoming.accept_with(config),
-            None => self.incoming.accept(),
-        };
+        let link = Mtu::towards(self.remote_address());
+        let config = self.configs.of(&self.incoming.orig_dst_cid(), link);
+        let accepted = self.incoming.accept_with(config);
         // Before anything else is accepted on this thread.
         let id = reset::drawn_id();
         async move {
@@ -214,7 +212,12 @@ pub async fn connect(
 ) -> Result<Connection, ConnectError> {
     let crypto = QuicClientConfig::try_from(tls).map_err(|error| ConnectError::Config(error.to_string()))?;
     let mut client = quinn::ClientConfig::new(Arc::new(crypto));
-    client.transport_config(transport::agent(Mtu::towards(address).min(settings.max_mtu)));
+    let link = Mtu::towards(address).min(settings.max_mtu);
+    let known = settings.path.filter(|known| *known <= link);
+    client.transport_config(transport::agent(link, known));
+    if let Some(known) = known {
+        client.initial_dst_cid_provider(Arc::new(move || discovery::asking_id(known)));
+    }
     let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket =
         port::open(SocketAddr::new(any, 0), false).and_then(Socket::dialling).map_err(ConnectError::Socket)?;
@@ -241,7 +244,7 @@ pub async fn connect(
 }
 
 /// Resolves when there is nothing to wait for: with the time after which to come again, where the hub has told one.
-async fn put_off(answers: &mut watch::Receiver<Heard>, patience: Duration) -> Option<Duration> {
+pub(crate) async fn put_off(answers: &mut watch::Receiver<Heard>, patience: Duration) -> Option<Duration> {
     let until = |heard: &Heard| tokio::time::Instant::from_std(heard.last + patience);
     let all = tokio::time::Instant::now() + HANDSHAKE.max(patience);
     loop {

@@ -47,6 +47,7 @@ mod control;
 mod credit;
 mod deferral;
 mod delivery;
+mod discovery;
 mod download;
 mod ending;
 mod endpoint;
