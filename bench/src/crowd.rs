@@ -17,6 +17,9 @@ use crate::swarm::{Connected, OTHER_FILES, Swarm};
 /// Connections that a hub allows to one user and to one cluster here.
 const CAP: &str = "20000";
 
+/// Below those that the kernel gives to the agents' sockets.
+const TUNNEL: u16 = 8091;
+
 /// A hub with a fleet.
 #[derive(Debug)]
 pub struct Crowd {
@@ -38,7 +41,7 @@ impl Crowd {
             "--max-connections-per-user-per-cluster",
             CAP,
         ];
-        let hub = Hub::builder().args(caps).after_shell(&report::log_to("hub")?).quiet();
+        let hub = Hub::builder().args(caps).tunnel_port(TUNNEL).after_shell(&report::log_to("hub")?).quiet();
         let mut hub = hub.start().await?;
         hub.stop().await?;
         let folder = TempDir::new()?;

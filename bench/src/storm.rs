@@ -25,6 +25,8 @@ const TRIED: usize = 16;
 const BARE: usize = 1_000;
 /// Until a fleet that is connected has settled.
 const SETTLE: Duration = Duration::from_secs(3);
+/// The hub's counter of handshakes that came to nothing.
+const FAILED: &str = "proxy_server_handshakes_failed_total";
 /// KiB.
 const MIB: f64 = 1024.0;
 /// Agents for whom there is a time, too.
@@ -108,9 +110,10 @@ impl Storm {
         let theirs = (self.agents_cpu()? - theirs) / self.agents as f64;
         let peak = self.crowd.hub.process().peak_resident_bytes()? as f64 / 1024.0;
         let metrics = self.crowd.metrics().await?;
-        let failed = |reason| metrics.sum("proxy_server_handshakes_failed_total", &[("listener", "tunnel"), ("reason", reason)]);
-        let all = metrics.sum("proxy_server_handshakes_failed_total", &[("listener", "tunnel")]);
-        let later = failed("overloaded") + failed("put_off");
+        let failed = metrics.of_family(FAILED).filter(|sample| sample.labels.get("listener").is_some_and(|listener| listener == "tunnel"));
+        let failed = failed.map(|sample| (sample.labels.get("reason").map_or("", String::as_str), sample.value));
+        let (put_off, failed): (Vec<_>, Vec<_>) = failed.partition(|(reason, _)| *reason == "put_off");
+        let count = |some: &[(&str, f64)]| some.iter().map(|(_, count)| count).sum::<f64>();
         let last = *looks.last().context("nobody has looked")?;
         let own = last.cpu / self.agents as f64;
         let soonest = self.agents as f64 / self.rate;
@@ -125,8 +128,8 @@ impl Storm {
             figure("half of them back", at(0.5), "s"),
             figure("nine of ten back", at(0.9), "s"),
             figure("all back", at(1.0), "s").of("in turns", at(1.0) / soonest).target(Target::AtMost(1.5)),
-            figure("handshakes that failed", all - later, ""),
-            figure("handshakes put off", later, ""),
+            figure("handshakes that failed", count(&failed), ""),
+            figure("handshakes put off", count(&put_off), ""),
             figure("most tunnels a second", busiest(&looks, |look| look.back as f64), "/s"),
             figure("CPU of the hub for each", own * 1e6, "us").of("TLS over TCP", own / self.bare).target(Target::AtMost(3.0)),
             figure("CPU of the agent for each", theirs * 1e6, "us"),
@@ -134,6 +137,7 @@ impl Storm {
             figure("memory of the hub before", steady / MIB, "MiB"),
             figure("peak memory of the hub by that before", peak / steady, "").target(Target::AtMost(1.3)),
         ];
+        figures.extend(failed.iter().map(|(reason, count)| figure(&format!("failed: {reason}"), *count, "")));
         if self.agents == JUDGED {
             figures.push(figure("all back, in all", at(1.0), "s").target(Target::AtMost(20.0)));
         }

@@ -10,8 +10,8 @@ use tunnel::{Mtu, Settings};
 /// How long what was found counts: a path that carries more since is searched anew after that.
 const COUNTS: Duration = Duration::from_secs(24 * 3600);
 
-/// A tunnel that lived shorter may not have come to the end of its search.
-const SEARCHED: Duration = Duration::from_secs(10);
+/// A tunnel that lived shorter may not have come to the end of its search, which takes six round trips.
+const SEARCHED: Duration = Duration::from_secs(2);
 
 /// The path of the last tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

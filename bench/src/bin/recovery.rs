@@ -23,15 +23,12 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
     let title =
         "how long after a hub or an agent was killed or stopped is a request served, and when are all agents back?";
     let mut report = Report::new("recovery", 8, title, arguments.short)?;
-    let mut paths = Paths::start(&[Path::Ours { mtu: None }], arguments).await?;
-    let route = paths.running[0].route.clone();
-    let ours = paths.running[0].ours.as_mut().context("ours has no hub")?;
-    for ending in [Ending::HubKilled, Ending::HubStopped, Ending::AgentKilled] {
-        report.figures.extend(ending.repeat(ours, &route, arguments.rounds(3, 10)).await?);
+    if arguments.only.is_none() {
+        report.figures.extend(pairs(arguments).await?);
     }
-    drop(paths);
-    let fleets: &[usize] = if arguments.short { &[2_000] } else { &[5_000, 10_000] };
-    for &agents in fleets {
+    let fleets = if arguments.short { vec![2_000] } else { vec![5_000, 10_000] };
+    let fleets = arguments.only.map_or(fleets, |only| vec![only]);
+    for &agents in &fleets {
         let (mut storm, figures) = Storm::gather(agents).await?;
         report.figures.extend(figures);
         for fault in [Fault::Killed(Duration::ZERO), Fault::Stopped, Fault::Killed(AWAY)] {
@@ -42,6 +39,18 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
         }
     }
     Ok(report)
+}
+
+/// One agent and its hub.
+async fn pairs(arguments: &Arguments) -> Result<Vec<Figure>> {
+    let mut paths = Paths::start(&[Path::Ours { mtu: None }], arguments).await?;
+    let route = paths.running[0].route.clone();
+    let ours = paths.running[0].ours.as_mut().context("ours has no hub")?;
+    let mut figures = Vec::new();
+    for ending in [Ending::HubKilled, Ending::HubStopped, Ending::AgentKilled] {
+        figures.extend(ending.repeat(ours, &route, arguments.rounds(3, 10)).await?);
+    }
+    Ok(figures)
 }
 
 /// What happens to a pair of hub and agent.
