@@ -32,7 +32,7 @@ pub struct Arguments {
     /// How long one turn is measured
     #[arg(long, value_name = "S")]
     pub seconds: Option<f64>,
-    /// For `bulk`, `requests`, `connections`: measure this number of streams, connections or workers only
+    /// For `bulk`, `requests`, `connections`, `recovery`: measure this number of streams, connections, workers or agents only
     #[arg(long, value_name = "N")]
     pub only: Option<usize>,
     /// For `beside` and `loss`: let the kernel's netem be the link, where it has one; its losses are not decided by a seed

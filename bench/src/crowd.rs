@@ -1,5 +1,6 @@
 //! A crowd: a hub and the fleet of agents that are registered at it.
 
+use std::fs;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -11,10 +12,13 @@ use crate::cpu;
 use crate::fleet::Fleet;
 use crate::report;
 use crate::route::Route;
-use crate::swarm::{OTHER_FILES, Swarm};
+use crate::swarm::{Connected, OTHER_FILES, Swarm};
 
 /// Connections that a hub allows to one user and to one cluster here.
 const CAP: &str = "20000";
+
+/// Below those that the kernel gives to the agents' sockets.
+const TUNNEL: u16 = 8091;
 
 /// A hub with a fleet.
 #[derive(Debug)]
@@ -37,7 +41,7 @@ impl Crowd {
             "--max-connections-per-user-per-cluster",
             CAP,
         ];
-        let hub = Hub::builder().args(caps).after_shell(&report::log_to("hub")?).quiet();
+        let hub = Hub::builder().args(caps).tunnel_port(TUNNEL).after_shell(&report::log_to("hub")?).quiet();
         let mut hub = hub.start().await?;
         hub.stop().await?;
         let folder = TempDir::new()?;
@@ -53,6 +57,11 @@ impl Crowd {
 
     /// Connects the agents `first..first + count`, until the process is dropped.
     pub async fn connect(&self, first: usize, count: usize) -> Result<Process> {
+        Ok(self.connect_timed(first, count).await?.0)
+    }
+
+    /// The same, and how long it took them.
+    pub async fn connect_timed(&self, first: usize, count: usize) -> Result<(Process, Connected)> {
         let hub = self.hub.addresses().tunnel;
         Swarm { fleet: self.fleet(), hub, first, count }.start().await
     }
@@ -80,8 +89,14 @@ impl Crowd {
         Ok((self.cpu()? - before) / window.as_secs_f64())
     }
 
-    /// Tunnels that the hub has.
-    pub async fn tunnels(&self) -> Result<usize> {
-        Ok(Metrics::fetch(self.hub.addresses().metrics).await?.sum("proxy_server_tunnels", &[]) as usize)
+    /// What the hub counts. A page of ten thousand clusters is work for the hub: not for every look.
+    pub async fn metrics(&self) -> Result<Metrics> {
+        Metrics::fetch(self.hub.addresses().metrics).await
+    }
+
+    /// Tunnels that the hub has opened since its start: its log tells, at no cost to it.
+    pub fn opened(&self) -> Result<usize> {
+        let log = fs::read_to_string(report::folder()?.join("hub.log"))?;
+        Ok(log.lines().filter(|line| line.contains("tunnel opened")).count())
     }
 }

@@ -28,6 +28,7 @@ pub mod roster;
 pub mod rounds;
 pub mod route;
 pub mod service;
+pub mod storm;
 pub mod swarm;
 pub mod tls_relay;
 pub mod watchers;

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use proxy_agent::policy::Policy;
@@ -40,33 +40,39 @@ pub struct Swarm {
 }
 
 /// What a swarm says when all its agents have had a tunnel.
-#[derive(Debug, Serialize, Deserialize)]
-struct Connected {
-    agents: usize,
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Connected {
+    /// How many.
+    pub agents: usize,
+    /// How long that took, in seconds: one after the other, as fast as the machine can.
+    pub seconds: f64,
 }
 
 impl Swarm {
     /// Starts one, and waits until all its agents are connected.
-    pub async fn start(self) -> Result<Process> {
+    pub async fn start(self) -> Result<(Process, Connected)> {
         // Each agent's socket has megabytes of buffers that stay untouched as long as they come fresh from the kernel
         // (mallopt(3), M_MMAP_THRESHOLD).
         let program = Role::Swarm(self).program(&Place::loopback())?.env("MALLOC_MMAP_THRESHOLD_", "131072");
         let process = program.spawn()?;
-        process.stdout_json(CONNECTED).await.context("the swarm does not connect")?;
-        Ok(process)
+        let connected = process.stdout_json(CONNECTED).await.context("the swarm does not connect")?;
+        Ok((process, serde_json::from_value(connected).context("the swarm is connected in other words")?))
     }
 
     /// Plays the role until it is killed.
     pub async fn run(self) -> Result<()> {
         allow_open_files(self.count as u64 + OTHER_FILES)?;
         let fleet = Fleet::at(&self.fleet);
-        let (mut agents, mut connecting) = (JoinSet::new(), JoinSet::new());
+        let (mut bound, mut agents, mut connecting) = (Vec::new(), JoinSet::new(), JoinSet::new());
         for index in self.first..self.first + self.count {
             let mut config = Config::new(fleet.agent(index));
             config.hubs = vec![self.hub.to_string().parse()?];
             // The services of the measurements are on loopback, which is denied otherwise.
             config.policy = Policy::new(vec!["127.0.0.1/32".parse()?], Vec::new());
-            let agent = Agent::bind(config).await.with_context(|| format!("agent {index}"))?;
+            bound.push(Agent::bind(config).await.with_context(|| format!("agent {index}"))?);
+        }
+        let start = Instant::now();
+        for agent in bound {
             let mut readiness = agent.readiness();
             if connecting.len() >= TOGETHER {
                 connecting.join_next().await;
@@ -77,7 +83,7 @@ impl Swarm {
         let connected = async { while connecting.join_next().await.is_some() {} };
         let ended = tokio::select! {
             () = connected => {
-                role::say(&Connected { agents: self.count })?;
+                role::say(&Connected { agents: self.count, seconds: start.elapsed().as_secs_f64() })?;
                 agents.join_next().await
             }
             ended = agents.join_next() => ended,

@@ -6,6 +6,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Name};
 use crate::{
     authority::TRUST_DOMAIN,
     name::{AgentName, ClusterName, UserName},
+    pin::KeyFingerprint,
 };
 
 /// First part of an agent's names; Open Cluster Management's (registration/hub/user/identity.go).
@@ -44,10 +45,20 @@ impl Identity {
     /// An agent's common name, its two organizations and its one URI must agree to the letter; anything that begins
     /// like an agent's and is not wholly one is refused, never taken for a user.
     pub fn from_certificate(certificate: &CertificateDer<'_>) -> Result<Self, IdentityError> {
+        Self::with_key(certificate).map(|(identity, _)| identity)
+    }
+
+    /// The same, and the fingerprint of the certificate's key.
+    pub fn with_key(certificate: &CertificateDer<'_>) -> Result<(Self, KeyFingerprint), IdentityError> {
         let Ok(([], certificate)) = X509Certificate::from_der(certificate) else {
             return Err(IdentityError::Malformed);
         };
-        if !is_client(&certificate)? {
+        let key = KeyFingerprint::of(&certificate.tbs_certificate.subject_pki);
+        Ok((Self::of(&certificate)?, key))
+    }
+
+    fn of(certificate: &X509Certificate<'_>) -> Result<Self, IdentityError> {
+        if !is_client(certificate)? {
             return Err(IdentityError::NotAClient);
         }
         let subject = certificate.subject();
@@ -55,7 +66,7 @@ impl Identity {
         let (Some(name), None) = (names.next(), names.next()) else { return Err(IdentityError::CommonName) };
         let name = name.as_str().map_err(|_| IdentityError::CommonName)?;
         let groups = organizations(subject)?;
-        let uris = uris(&certificate)?;
+        let uris = uris(certificate)?;
         let uid = user_uid(&uris);
         let no_users_uri = uid.is_none() && !uris.is_empty();
         if name.starts_with(PREFIX) || no_users_uri || groups.iter().any(|group| group.starts_with(PREFIX)) {

@@ -20,7 +20,7 @@ const UNDECIDED: Duration = Duration::from_secs(4);
 struct Phase {
     /// Upper bound of a delay.
     cap: Duration,
-    /// How long one attempt may take.
+    /// How long the hub may say nothing in one attempt.
     attempt: Duration,
 }
 
@@ -70,7 +70,13 @@ impl Backoff {
     }
 }
 
-/// How long one attempt may take, when the hub has been away for `outage`.
+/// How long to wait when a hub that has no room has said when to come again. It tells each agent another time; the jitter is for
+/// hubs that do not.
+pub(crate) fn told(wait: Duration, random: f64) -> Duration {
+    wait.mul_f64(0.5 + random.clamp(0.0, 1.0))
+}
+
+/// How long a hub may say nothing in an attempt, when it has been away for `outage`.
 pub(crate) fn attempt_limit(outage: Duration) -> Duration {
     phase(outage).attempt
 }
@@ -129,6 +135,13 @@ mod tests {
             let outage = Duration::from_secs(outage);
             let delay = Backoff { failures }.failed(outage, random);
             prop_assert!(delay <= phase(outage).cap);
+        }
+
+        #[test]
+        fn who_was_told_when_to_come_comes_about_then(wait in 0_u64..100_000, random: f64) {
+            let wait = Duration::from_millis(wait);
+            let delay = told(wait, random);
+            prop_assert!(delay >= wait / 2 && delay <= wait + wait / 2 + Duration::from_nanos(1));
         }
 
         #[test]

@@ -204,6 +204,7 @@ fn read_run(
         drain_timeout: settings.optional::<Span>("drain-timeout").map_or(DEFAULT_DRAIN, |span| span.0),
         tunnel: tunnel::Settings {
             max_mtu: settings.optional("max-mtu").unwrap_or_default(),
+            path: None,
             memory: settings.optional("tunnel-memory").unwrap_or_default(),
         },
     }

@@ -9,11 +9,11 @@ use std::{
 use certs::{HUB_SERVER_NAME, WrongClock, shown_span, shown_time};
 use tokio::time::{Instant, timeout_at};
 use tunnel::{
-    AgentControl, AgentTunnel, CloseReason, Connection, ControlError, EstablishError, Hello, Loss, TunnelMemory,
-    Welcome,
+    AgentControl, AgentTunnel, CloseReason, Connection, ControlError, EstablishError, HANDSHAKE, Hello, Loss,
+    TunnelMemory, Welcome,
 };
 
-use crate::{hub::HubAddress, race::race, resolve::Resolver};
+use crate::{hub::HubAddress, path::Path, race::race, resolve::Resolver};
 
 /// Why there is no connection to a hub.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +22,8 @@ pub enum ConnectError {
     NameNotFound { hub: HubAddress, source: io::Error },
     #[error("the hub {hub} does not answer; check that it runs, and that UDP port {} is open", .hub.port())]
     TimedOut { hub: HubAddress },
+    #[error("the hub {hub} has no room for this agent yet; it asked to come again in {wait:.1?}")]
+    Later { hub: HubAddress, wait: Duration },
     #[error("cannot connect to the hub {hub}")]
     Connect { hub: HubAddress, source: tunnel::ConnectError },
     #[error("the hub {hub} opened no tunnel")]
@@ -39,12 +41,14 @@ pub(crate) struct Refused {
     pub(crate) label: &'static str,
 }
 
-/// Connects to `hub` by one of its addresses, resolved anew, within `limit`.
+/// Connects to `hub` by one of its addresses, resolved anew. One that says nothing is given up after `limit`; what one has begun
+/// with is not begun anew.
 pub(crate) async fn connect(
     resolver: &Resolver,
     hub: &HubAddress,
     tls: &Arc<rustls::ClientConfig>,
     settings: tunnel::Settings,
+    path: Option<Path>,
     limit: Duration,
 ) -> Result<Connection, ConnectError> {
     let deadline = Instant::now() + limit;
@@ -52,29 +56,37 @@ pub(crate) async fn connect(
     let resolved = timeout_at(deadline, resolver.resolve(hub.host(), hub.port())).await;
     let resolved = resolved.map_err(|_| timed_out())?;
     let addresses = resolved.map_err(|source| ConnectError::NameNotFound { hub: hub.clone(), source })?;
-    let dial = |address| tunnel::connect(address, tls.clone(), HUB_SERVER_NAME, settings, limit);
-    match timeout_at(deadline, race(&addresses, dial, telling)).await {
+    // Each has its own patience, until all together have had theirs.
+    let dial = |address| {
+        let settings = Path::settings(path, address, settings);
+        tunnel::connect(address, tls.clone(), HUB_SERVER_NAME, settings, left(deadline))
+    };
+    match timeout_at(deadline + HANDSHAKE, race(&addresses, dial, telling)).await {
         Ok(Ok(connection)) => Ok(connection),
         Err(_) | Ok(Err(Some(tunnel::ConnectError::TimedOut(_)))) => Err(timed_out()),
+        Ok(Err(Some(tunnel::ConnectError::Later { wait, .. }))) => Err(ConnectError::Later { hub: hub.clone(), wait }),
         Ok(Err(Some(source))) => Err(ConnectError::Connect { hub: hub.clone(), source }),
         Ok(Err(None)) => Err(ConnectError::NameNotFound { hub: hub.clone(), source: io::ErrorKind::NotFound.into() }),
     }
 }
 
-/// Turns a connection into a tunnel, within `limit`.
+/// Turns a connection into a tunnel. A hub that has come so far has done most of the work: it has its time for the rest.
 pub(crate) async fn establish(
     connection: Connection,
     hub: &HubAddress,
     hello: Hello,
     memory: TunnelMemory,
-    limit: Duration,
 ) -> Result<(AgentTunnel, AgentControl, Welcome), ConnectError> {
-    let established = AgentTunnel::establish(connection.clone(), hello, memory, limit).await;
+    let established = AgentTunnel::establish(connection.clone(), hello, memory, HANDSHAKE).await;
     established.map_err(|source| {
         // A hub that took the connection and says nothing need not keep it.
         connection.close(CloseReason::DeadlineExceeded, "no Welcome");
         ConnectError::Establish { hub: hub.clone(), source }
     })
+}
+
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
 }
 
 impl ConnectError {
@@ -88,6 +100,7 @@ impl ConnectError {
         match self {
             Self::NameNotFound { .. } => "name_not_found",
             Self::TimedOut { .. } | Self::Establish { source: EstablishError::TimedOut, .. } => "timed_out",
+            Self::Later { .. } => "put_off",
             Self::Connect { .. } | Self::Establish { .. } => self.refused().map_or("failed", |refused| refused.label),
         }
     }
@@ -98,7 +111,11 @@ impl ConnectError {
             Self::Connect { source: tunnel::ConnectError::Handshake { source, .. }, .. } => Some(source),
             Self::Establish { source: EstablishError::Lost(loss), .. }
             | Self::Establish { source: EstablishError::Control(ControlError::Lost(loss)), .. } => Some(loss),
-            Self::NameNotFound { .. } | Self::TimedOut { .. } | Self::Connect { .. } | Self::Establish { .. } => None,
+            Self::NameNotFound { .. }
+            | Self::TimedOut { .. }
+            | Self::Later { .. }
+            | Self::Connect { .. }
+            | Self::Establish { .. } => None,
         }
     }
 }
@@ -168,9 +185,10 @@ impl Refused {
     }
 }
 
-/// Of several addresses' errors, a handshake that failed says more than silence.
+/// Of several addresses' errors, a hub's word says more than a handshake that failed, and that more than silence.
 fn telling(error: &tunnel::ConnectError) -> u8 {
     match error {
+        tunnel::ConnectError::Later { .. } => 3,
         tunnel::ConnectError::Handshake { .. } => 2,
         tunnel::ConnectError::TimedOut(_) => 1,
         tunnel::ConnectError::Socket(_) | tunnel::ConnectError::Config(_) => 0,

@@ -158,7 +158,7 @@ impl<P: FnMut(JoinProgress)> Joiner<'_, P> {
     async fn attempt(&mut self, hub: &HubAddress, limit: Duration) -> Result<Issued, Failure> {
         (self.progress)(JoinProgress::Connecting { hub: hub.clone() });
         let limit = limit.min(self.deadline.saturating_duration_since(Instant::now()));
-        let connected = connect(&self.resolver, hub, &self.tls, tunnel::Settings::default(), limit).await;
+        let connected = connect(&self.resolver, hub, &self.tls, tunnel::Settings::default(), None, limit).await;
         let connection = connected.map_err(|error| self.not_connected(hub, &error))?;
         let passing = |error: tunnel::JoinError| Failure::Passing(chain(&error));
         let mut answers = JoinAnswers::ask(connection, &self.request, ASK_TIMEOUT).await.map_err(passing)?;

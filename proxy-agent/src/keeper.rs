@@ -12,11 +12,12 @@ use tracing::{Instrument, info_span};
 use tunnel::{AgentControl, AgentTunnel, CloseReason, Connection, Export, Hello};
 
 use crate::{
-    backoff::{Backoff, attempt_limit},
+    backoff::{self, Backoff, attempt_limit},
     connect::{ConnectError, Refused, connect, establish},
     current::CurrentIdentity,
     hub::HubAddress,
     metrics::{CONNECTED, Metrics},
+    path::Path,
     reached::{Reached, Sole},
     resolve::Resolver,
     session::{Session, SessionEnd},
@@ -65,6 +66,8 @@ struct Connected {
 enum Wait {
     /// The usual back-off.
     Failed,
+    /// The hub has said when to come again.
+    Told(Duration),
     /// The hub has said no.
     Refused(Refused),
     /// Nothing was wrong.
@@ -81,14 +84,14 @@ impl Keeper {
     }
 
     async fn keep_connected(&self, hub: &HubAddress) {
-        let (mut backoff, mut told) = (Backoff::default(), Told::default());
+        let (mut backoff, mut told, mut path) = (Backoff::default(), Told::default(), None);
         let mut down_since = Instant::now();
         // Tunnels of hubs that drain: they serve what is open while another hub is looked for.
         let mut leaving = JoinSet::new();
         while !self.drain.is_cancelled() {
-            let deadline = Instant::now() + attempt_limit(down_since.elapsed());
+            let limit = attempt_limit(down_since.elapsed());
             let connected = tokio::select! {
-                connected = self.connect(hub, deadline) => connected,
+                connected = self.connect(hub, path, limit) => connected,
                 () = self.drain.cancelled() => break,
                 // The hub has gone at last: who comes after it is asked anew, at once.
                 Some(_) = leaving.join_next() => {
@@ -99,7 +102,7 @@ impl Keeper {
             let opened = match connected {
                 // A hub that knows who comes counts on the tunnel, also where another one goes meanwhile.
                 Ok(connection) => tokio::select! {
-                    opened = self.open(hub, connection, deadline) => opened,
+                    opened = self.open(hub, connection) => opened,
                     () = self.drain.cancelled() => break,
                 },
                 Err(error) => Err(error),
@@ -110,7 +113,7 @@ impl Keeper {
                         (backoff, down_since, told) = (Backoff::default(), Instant::now(), Told::default());
                         continue;
                     };
-                    let up_since = Instant::now();
+                    let (up_since, tunnel) = (Instant::now(), connected.tunnel.clone());
                     let hub_drains = CancellationToken::new();
                     let session = self.session(hub, &connected, hub_drains.clone());
                     let mut session = Box::pin(async move {
@@ -121,6 +124,8 @@ impl Keeper {
                         end = &mut session => Some(end),
                         () = hub_drains.cancelled(), if !self.drain.is_cancelled() => None,
                     };
+                    let (up, now) = (up_since.into_std(), Instant::now().into_std());
+                    path = Path::after(path, tunnel.remote_address(), tunnel.known_mtu(), up, now);
                     if backoff.ended(up_since.elapsed()) || end.is_none() {
                         (backoff, down_since, told) = (Backoff::default(), Instant::now(), Told::default());
                     }
@@ -136,6 +141,7 @@ impl Keeper {
             };
             let delay = match wait {
                 Wait::Failed => backoff.failed(down_since.elapsed(), rand::random()),
+                Wait::Told(wait) => backoff::told(wait, rand::random()),
                 Wait::Refused(refused) => backoff.refused(refused.is_decided_at_the_hub(), rand::random()),
                 Wait::None => Duration::ZERO,
                 Wait::Stopped => break,
@@ -150,17 +156,11 @@ impl Keeper {
         while leaving.join_next().await.is_some() {}
     }
 
-    async fn connect(&self, hub: &HubAddress, deadline: Instant) -> Result<Connection, ConnectError> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        connect(&self.resolver, hub, &self.identity.get().tls(), self.tunnel, left).await
+    async fn connect(&self, hub: &HubAddress, path: Option<Path>, limit: Duration) -> Result<Connection, ConnectError> {
+        connect(&self.resolver, hub, &self.identity.get().tls(), self.tunnel, path, limit).await
     }
 
-    async fn open(
-        &self,
-        hub: &HubAddress,
-        connection: Connection,
-        deadline: Instant,
-    ) -> Result<Connected, ConnectError> {
+    async fn open(&self, hub: &HubAddress, connection: Connection) -> Result<Connected, ConnectError> {
         let mut exports = self.exports.clone();
         let hello = Hello {
             exports: exports.borrow_and_update().to_vec(),
@@ -169,8 +169,7 @@ impl Keeper {
             instance: self.instance.clone(),
             clock: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs(),
         };
-        let left = deadline.saturating_duration_since(Instant::now());
-        let (tunnel, control, welcome) = establish(connection, hub, hello, self.tunnel.memory, left).await?;
+        let (tunnel, control, welcome) = establish(connection, hub, hello, self.tunnel.memory).await?;
         tracing::info!(
             address = %tunnel.remote_address(),
             server_id = welcome.server_id,
@@ -242,6 +241,12 @@ impl Keeper {
         self.metrics.set_connected(hub, false);
         let chain = chain(error);
         self.status.set(hub, HubState::Failed(chain.clone()));
+        if let ConnectError::Later { wait, .. } = error {
+            if told.is_new("the hub has no room yet") {
+                tracing::info!(reason = chain, "the hub has many agents to let in");
+            }
+            return Wait::Told(*wait);
+        }
         match error.refused() {
             Some(refused) => {
                 let refused = refused.at(SystemTime::now(), self.identity.get().validity().not_after);

@@ -15,6 +15,7 @@ mod identity;
 mod join;
 mod keeper;
 mod metrics;
+mod path;
 pub mod policy;
 pub mod progress;
 mod race;

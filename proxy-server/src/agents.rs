@@ -26,7 +26,7 @@ use crate::{
     joins::Joins,
     lobby::{Guest, Lobby, Size},
     metrics::Metrics,
-    queue::Queue,
+    queue::{Queue, Turn},
     rates::{Lines, Rate, Rates},
     record::Recorder,
     tunnels::{Joining, Member, Registered, Tunnels},
@@ -172,23 +172,23 @@ impl Agents {
                         continue;
                     }
                     let source = incoming.remote_address().ip().into();
-                    queue.push(incoming, source, Instant::now()).unwrap_or_else(|incoming| self.ignore(incoming));
+                    queue.push(incoming, source, Instant::now()).unwrap_or_else(|put_off| self.put_off(put_off));
                 }
                 () = self.handshakes.left(), if !queue.is_empty() => {}
             }
             loop {
-                let (next, late) = queue.next(Instant::now());
-                late.into_iter().for_each(|incoming| self.ignore(incoming));
+                let Turn { next, late } = queue.next(Instant::now());
+                late.into_iter().for_each(|put_off| self.put_off(put_off));
                 let Some((incoming, guest)) = next else { break };
                 self.shake(incoming, guest);
             }
         }
     }
 
-    /// Says nothing: it asks again. An agent that was refused would begin anew, which costs both more.
-    fn ignore(&self, incoming: Incoming) {
-        incoming.ignore();
-        self.metrics.handshake_failed("tunnel", "overloaded");
+    /// Says when to come again. An agent that was refused would begin anew, which costs both more.
+    fn put_off(&self, (incoming, wait): (Incoming, Duration)) {
+        incoming.put_off(wait);
+        self.metrics.handshake_failed("tunnel", "put_off");
     }
 
     fn shake(self: &Arc<Self>, incoming: Incoming, guest: Guest) {
@@ -304,13 +304,11 @@ impl Agents {
         let Some(leaf) = chain.first() else {
             return Err(wrong("a tunnel needs an agent's certificate; run 'proxy-agent join' first".into()));
         };
-        let (cluster, agent) = match Identity::from_certificate(leaf) {
-            Ok(Identity::Agent { cluster, agent }) => (cluster, agent),
-            Ok(Identity::User { .. }) => return Err(wrong("a user's certificate opens no tunnel".into())),
+        let known = match Identity::with_key(leaf) {
+            Ok((Identity::Agent { cluster, agent }, key)) => Known { cluster, agent, key },
+            Ok((Identity::User { .. }, _)) => return Err(wrong("a user's certificate opens no tunnel".into())),
             Err(error) => return Err(wrong(format!("the certificate is no agent's: {error}"))),
         };
-        let key = KeyFingerprint::of_certificate(leaf).map_err(|error| wrong(error.to_string()))?;
-        let known = Known { cluster, agent, key };
         self.admit(&known)?;
         Ok(known)
     }

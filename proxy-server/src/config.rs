@@ -361,7 +361,7 @@ impl Config {
             audit: flags.audit_log.or(file.audit_log).map_or(AuditTo::Log(log_format?), AuditTo::File),
             audit_failure: audit_failure?,
             caps,
-            tunnel: tunnel::Settings { max_mtu: max_mtu?, memory: memory? },
+            tunnel: tunnel::Settings { max_mtu: max_mtu?, path: None, memory: memory? },
             workers: workers?,
             print_addresses,
         })

@@ -42,6 +42,7 @@ mod layout;
 mod limits;
 mod lobby;
 mod metrics;
+mod pace;
 mod ports;
 mod proxy;
 mod queue;

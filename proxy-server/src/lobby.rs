@@ -8,7 +8,10 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     future::pending,
     hash::Hash,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicIsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -49,6 +52,8 @@ pub(crate) struct Lobby<S: Eq + Hash = Source> {
     mistakes: Rates<S>,
     /// Told of each guest that goes.
     left: Notify,
+    /// Who waits for room in it, in queues before it.
+    before: AtomicIsize,
 }
 
 #[derive(Debug)]
@@ -115,6 +120,7 @@ impl<S: Clone + Eq + Hash> Lobby<S> {
             known: Shares::new(per_user),
             mistakes: Rates::new(MISTAKES),
             left: Notify::new(),
+            before: AtomicIsize::new(0),
         })
     }
 
@@ -145,6 +151,21 @@ impl<S: Clone + Eq + Hash> Lobby<S> {
     /// Guests at present.
     pub(crate) fn guests(&self) -> usize {
         self.inside.lock().guests.len()
+    }
+
+    /// Guests of a source.
+    pub(crate) fn guests_of(&self, source: &S) -> usize {
+        self.inside.lock().count(source)
+    }
+
+    /// So many more wait before it.
+    pub(crate) fn wait_before(&self, more: isize) {
+        self.before.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// Guests, and who wants to be one.
+    pub(crate) fn crowd(&self) -> usize {
+        self.guests() + usize::try_from(self.before.load(Ordering::Relaxed)).unwrap_or_default()
     }
 }
 

@@ -1,4 +1,5 @@
-//! The queue before a lobby: who finds no room in it waits for its turn, in the order of arrival, for as long as it has patience.
+//! The queue before a lobby: who finds no room in it waits for its turn, in the order of arrival. It is as long as what can be
+//! completed while who waits has patience; the others are told when to come again.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -8,12 +9,13 @@ use std::{
 
 use crate::{
     lobby::{Guest, Lobby},
+    pace::Pace,
     source::Source,
 };
 
-/// How many may wait, of all sources and of one: agents behind one address are many, and leave room for others.
+/// How many may wait, however fast they get their turns, and however slowly.
 const MOST: usize = 4096;
-const MOST_OF_SOURCE: usize = MOST / 2;
+const LEAST: usize = 64;
 
 /// What waits before a lobby.
 #[derive(Debug)]
@@ -23,6 +25,18 @@ pub(crate) struct Queue<T> {
     patience: Duration,
     waiting: VecDeque<Waiting<T>>,
     by_source: HashMap<Source, usize>,
+    pace: Pace,
+    /// Somebody has waited for room since the queue was empty.
+    full: bool,
+}
+
+/// What the queue has to do.
+#[derive(Debug)]
+pub(crate) struct Turn<T> {
+    /// Who is next, and its place in the lobby.
+    pub(crate) next: Option<(T, Guest)>,
+    /// Whose patience has ended, and when to come again.
+    pub(crate) late: Vec<(T, Duration)>,
 }
 
 #[derive(Debug)]
@@ -34,27 +48,45 @@ struct Waiting<T> {
 
 impl<T> Queue<T> {
     pub(crate) fn new(lobby: Arc<Lobby>, patience: Duration) -> Self {
-        Self { lobby, patience, waiting: VecDeque::new(), by_source: HashMap::new() }
+        let (waiting, by_source, pace) = (VecDeque::new(), HashMap::new(), Pace::default());
+        Self { lobby, patience, waiting, by_source, pace, full: false }
     }
 
-    /// Lets it in behind those that wait; gives it back where too many do.
-    pub(crate) fn push(&mut self, what: T, source: Source, now: Instant) -> Result<(), T> {
-        let own = self.by_source.entry(source).or_default();
-        if *own >= MOST_OF_SOURCE || self.waiting.len() >= MOST {
-            return Err(what);
+    /// Lets it in behind those that wait. Where more wait than can get their turn in time, of all or, half as many, of one source,
+    /// it is given back with the time after which to come again: agents behind one address are many, and leave room for others.
+    pub(crate) fn push(&mut self, what: T, source: Source, now: Instant) -> Result<(), (T, Duration)> {
+        let most = self.pace.within(self.patience).clamp(LEAST, MOST);
+        let own = self.by_source.get(&source).copied().unwrap_or_default();
+        if own >= most / 2 || self.waiting.len() >= most {
+            return Err((what, self.pace.later(self.waiting.len(), now)));
         }
-        *own += 1;
+        *self.by_source.entry(source).or_default() += 1;
+        self.lobby.wait_before(1);
         self.waiting.push_back(Waiting { what, source, since: now });
         Ok(())
     }
 
-    /// Who is next in the lobby, and its place there; and all whose patience has ended before. Of those that wait, the first whose
-    /// source has room.
-    pub(crate) fn next(&mut self, now: Instant) -> (Option<(T, Guest)>, Vec<T>) {
+    /// Who is next, of those that wait the first whose source has room in the lobby; and all whose patience has ended before.
+    pub(crate) fn next(&mut self, now: Instant) -> Turn<T> {
         let mut late = Vec::new();
         while self.waiting.front().is_some_and(|first| now.duration_since(first.since) >= self.patience) {
-            late.extend(self.take(0).map(|waiting| waiting.what));
+            let wait = self.pace.later(self.waiting.len(), now);
+            late.extend(self.take(0).map(|waiting| (waiting.what, wait)));
         }
+        let next = self.admit();
+        match &next {
+            Some(_) if self.full => self.pace.turn(now),
+            Some(_) => {}
+            None => self.full = true,
+        }
+        if self.waiting.is_empty() {
+            self.full = false;
+            self.pace.rests();
+        }
+        Turn { next, late }
+    }
+
+    fn admit(&mut self) -> Option<(T, Guest)> {
         // One try for each source: where one of its own found no room, none does.
         let mut tried: Vec<Source> = Vec::new();
         for index in 0..self.waiting.len() {
@@ -66,11 +98,13 @@ impl<T> Queue<T> {
                 continue;
             }
             match self.lobby.enter(source) {
-                Some(guest) => return (self.take(index).map(|waiting| (waiting.what, guest)), late),
+                Some(guest) => return self.take(index).map(|waiting| (waiting.what, guest)),
+                // For a source without a guest there is room where there is any.
+                None if self.lobby.guests_of(&source) == 0 => return None,
                 None => tried.push(source),
             }
         }
-        (None, late)
+        None
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -79,6 +113,7 @@ impl<T> Queue<T> {
 
     fn take(&mut self, index: usize) -> Option<Waiting<T>> {
         let waiting = self.waiting.remove(index)?;
+        self.lobby.wait_before(-1);
         if let Some(count) = self.by_source.get_mut(&waiting.source) {
             *count -= 1;
             if *count == 0 {
@@ -113,12 +148,12 @@ mod tests {
             queue.push(number, source(1), now).unwrap();
         }
         let mut inside = Vec::new();
-        while let (Some(next), _) = queue.next(now) {
+        while let Some(next) = queue.next(now).next {
             inside.push(next);
         }
         assert_eq!(inside.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [0, 1]);
         inside.remove(0);
-        assert_eq!(queue.next(now).0.unwrap().0, 2);
+        assert_eq!(queue.next(now).next.unwrap().0, 2);
     }
 
     #[test]
@@ -128,7 +163,7 @@ mod tests {
             queue.push(number, source(1), now).unwrap();
         }
         queue.push(9, source(2), now).unwrap();
-        let inside: Vec<_> = std::iter::from_fn(|| queue.next(now).0).collect();
+        let inside: Vec<_> = std::iter::from_fn(|| queue.next(now).next).collect();
         assert_eq!(inside.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [0, 1, 9]);
     }
 
@@ -137,7 +172,8 @@ mod tests {
         let (mut queue, now) = (queue(1, 1), Instant::now());
         queue.push(0, source(1), now).unwrap();
         queue.push(1, source(1), now + PATIENCE).unwrap();
-        let (next, late) = queue.next(now + PATIENCE);
+        let Turn { next, late } = queue.next(now + PATIENCE);
+        let late: Vec<_> = late.into_iter().map(|(who, _)| who).collect();
         assert_eq!((next.unwrap().0, late), (1, vec![0]));
         assert!(queue.is_empty() && queue.by_source.is_empty());
     }
@@ -147,8 +183,90 @@ mod tests {
         let (mut queue, now) = (queue(1, 1), Instant::now());
         let waits =
             |queue: &mut Queue<u32>, host| (0..).take_while(|n| queue.push(*n, source(host), now).is_ok()).count();
-        assert_eq!(waits(&mut queue, 1), MOST_OF_SOURCE);
-        assert_eq!(waits(&mut queue, 2), MOST - MOST_OF_SOURCE);
-        assert_eq!(queue.push(7, source(3), now), Err(7));
+        // A turn a millisecond is what a queue takes for its pace at first.
+        let most = 2000;
+        assert_eq!(waits(&mut queue, 1), most / 2);
+        assert_eq!(waits(&mut queue, 2), most - most / 2);
+        assert_eq!(queue.push(7, source(3), now).unwrap_err().0, 7);
+    }
+
+    /// A fleet that comes at once, before a lobby that completes `a_second`: until when all are served, in multiples of the least
+    /// time, and how often each was put off.
+    fn storm(agents: u32, a_second: u32, sources: u8, of_source: usize) -> (f64, f64) {
+        let (mut queue, start) = (queue(192, of_source), Instant::now());
+        let (mut inside, mut begun, mut put_off) = (VecDeque::new(), vec![0; agents as usize], 0_u32);
+        // By the tick at which they come, a millisecond each; in what order they were let in.
+        let mut coming: std::collections::BTreeMap<u32, Vec<u32>> = [(0, (0..agents).collect())].into();
+        let (mut arrivals, mut arrived, mut order, mut seed) =
+            (0, HashMap::new(), vec![0; usize::from(sources)], 7_u64);
+        let mut jitter = |wait: Duration| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (wait.as_millis() as f64 * (0.5 + (seed >> 40) as f64 / (1_u64 << 24) as f64)) as u32
+        };
+        let (mut served, mut tick, mut due) = (0, 0, 0.0);
+        while served < agents {
+            assert!(tick < 600_000, "{served} of {agents} are served");
+            let now = start + Duration::from_millis(tick.into());
+            due = f64::min(due + f64::from(a_second) / 1000.0, 192.0);
+            while due >= 1.0 && inside.pop_front().is_some() {
+                (served, due) = (served + 1, due - 1.0);
+            }
+            let mut back = Vec::new();
+            for agent in coming.remove(&tick).unwrap_or_default() {
+                let own = (agent % u32::from(sources)) as u8;
+                match queue.push(agent, source(own), now) {
+                    Ok(()) => {
+                        arrivals += 1;
+                        arrived.insert(agent, arrivals);
+                    }
+                    Err(later) => back.push(later),
+                }
+            }
+            loop {
+                let Turn { next, late } = queue.next(now);
+                back.extend(late);
+                let Some((agent, guest)) = next else { break };
+                begun[agent as usize] += 1;
+                let last = &mut order[(agent % u32::from(sources)) as usize];
+                assert!(arrived[&agent] >= *last, "who came first is let in first");
+                *last = arrived[&agent];
+                inside.push_back(guest);
+            }
+            put_off += u32::try_from(back.len()).unwrap();
+            for (agent, wait) in back {
+                coming.entry(tick + jitter(wait).max(1)).or_default().push(agent);
+            }
+            tick += 1;
+        }
+        assert!(begun.iter().all(|times| *times == 1), "what is begun is completed, and nothing is begun twice");
+        (f64::from(tick) / 1000.0 / (f64::from(agents) / f64::from(a_second)), f64::from(put_off) / f64::from(agents))
+    }
+
+    #[test]
+    fn a_fleet_that_comes_at_once_is_served_as_fast_as_can_be_and_each_of_it_once() {
+        for (agents, a_second, sources, of_source) in [
+            (1_000, 400, 1, 128),
+            (5_000, 400, 1, 128),
+            (5_000, 1_000, 200, 128),
+            (10_000, 250, 1, 128),
+            (10_000, 700, 3, 128),
+        ] {
+            let (took, put_off) = storm(agents, a_second, sources, of_source);
+            assert!(
+                took < 1.25 && put_off < 4.0,
+                "{agents} at {a_second}: {took} times the least, put off {put_off} times"
+            );
+        }
+    }
+
+    #[test]
+    fn a_crowd_of_strangers_behind_one_address_puts_nobody_else_off() {
+        let (mut queue, now) = (queue(4, 2), Instant::now());
+        while queue.push(0, source(1), now).is_ok() {}
+        for number in 1..100 {
+            queue.push(number, source(2), now).unwrap();
+        }
+        let inside: Vec<_> = std::iter::from_fn(|| queue.next(now).next).collect();
+        assert_eq!(inside.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [0, 0, 1, 2]);
     }
 }

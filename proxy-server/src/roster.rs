@@ -117,7 +117,7 @@ async fn reset(tunnels: Vec<Resettable>, listener: &Listener, handshakes: &Lobby
     rows.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for row in tunnels.chunks(ROW) {
         rows.tick().await;
-        while handshakes.guests() > HANDSHAKES.guests / 2 {
+        while handshakes.crowd() > HANDSHAKES.guests / 2 {
             rows.tick().await;
         }
         for tunnel in row {

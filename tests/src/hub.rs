@@ -31,6 +31,7 @@ pub struct HubBuilder {
     shell: Option<String>,
     quiet: bool,
     tunnel: Option<IpAddr>,
+    tunnel_port: u16,
     proxy: Option<SocketAddr>,
     disk: Option<PathBuf>,
 }
@@ -90,6 +91,13 @@ impl HubBuilder {
         self
     }
 
+    /// Listens for agents on this port: one that no agent's socket can take while the hub is away, where they are thousands.
+    #[must_use]
+    pub fn tunnel_port(mut self, port: u16) -> Self {
+        self.tunnel_port = port;
+        self
+    }
+
     /// Listens for clients at this address, where the shell of [`Self::after_shell`] has a socket for it.
     #[must_use]
     pub fn proxy_at(mut self, address: SocketAddr) -> Self {
@@ -106,11 +114,11 @@ impl HubBuilder {
 
     /// Starts it and waits until it is ready.
     pub async fn start(self) -> Result<Hub> {
-        let Self { arguments, shell, quiet, tunnel, proxy, disk } = self;
+        let Self { arguments, shell, quiet, tunnel, tunnel_port, proxy, disk } = self;
         let state =
             disk.map_or_else(TempDir::new, TempDir::new_in).context("no temporary folder for the hub's state")?;
         let any: SocketAddr = (loopback::unused(), 0).into();
-        let tunnel = tunnel.map_or(any, |address| (address, 0).into());
+        let tunnel = (tunnel.unwrap_or(any.ip()), tunnel_port).into();
         let server = server(state.path(), &arguments, shell.as_deref(), [proxy.unwrap_or(any), tunnel, any, any])?;
         let (process, addresses) = launch(&if quiet { server.quiet() } else { server }).await?;
         Ok(Hub { process, addresses, arguments, shell, quiet, state })

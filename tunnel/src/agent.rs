@@ -13,6 +13,7 @@ use crate::{
     message::{
         AgentMessage, Dial, DialOutcome, DialReply, Dialed, FromAgent, FromHub, Hello, HubMessage, Refusal, Welcome,
     },
+    mtu::Mtu,
     socket::Offload,
     stream::Stream,
     windows::Windows,
@@ -99,6 +100,11 @@ impl AgentTunnel {
     /// Smoothed round-trip time.
     pub fn rtt(&self) -> Duration {
         self.connection.rtt()
+    }
+
+    /// See [`Connection::known_mtu`].
+    pub fn known_mtu(&self) -> Option<Mtu> {
+        self.connection.known_mtu()
     }
 
     /// What the kernel does for the tunnel's socket.

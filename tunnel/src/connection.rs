@@ -7,7 +7,7 @@ use rustls::pki_types::CertificateDer;
 use crate::{
     ALPN_JOIN, ALPN_TUNNEL,
     code::CloseReason,
-    mtu,
+    mtu::{self, Mtu},
     socket::{Offload, Socket},
 };
 
@@ -82,6 +82,11 @@ impl Connection {
     /// The largest IP packet that the path was found to carry, in bytes.
     pub fn path_mtu(&self) -> u16 {
         mtu::packet(self.quic.stats().path.current_mtu)
+    }
+
+    /// The same, where it is more than what every path carries: for the next connection over this path.
+    pub fn known_mtu(&self) -> Option<Mtu> {
+        Mtu::new(self.path_mtu()).ok()
     }
 
     /// What the kernel does for the socket of a connection that we dialled.

@@ -9,11 +9,14 @@ use std::{
 
 use aws_lc_rs::{digest, hmac};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use tokio::sync::watch;
 
 use crate::{
     code::CloseReason,
     connection::{Connection, Loss, Origin},
     credit::TunnelMemory,
+    deferral::{self, Heard},
+    discovery,
     mtu::{self, Mtu},
     port::{self, PortSocket, Worker},
     reset::{self, Resets, Resettable},
@@ -29,14 +32,16 @@ pub const RESET_KEY_LENGTH: usize = 64;
 /// it neither amplifies nor loops.
 const RESET_INTERVAL: Duration = Duration::from_micros(100);
 
+/// How long a handshake may take at the end that dials, as long as the other end says something.
+pub const HANDSHAKE: Duration = Duration::from_secs(10);
+
 /// The hub's UDP port.
 #[derive(Debug)]
 pub struct Listener {
     endpoint: quinn::Endpoint,
     socket: Arc<Socket>,
     resets: Resets,
-    /// For paths whose first link carries jumbo frames.
-    jumbo: Arc<quinn::ServerConfig>,
+    configs: Arc<discovery::Configs>,
 }
 
 /// What an operator may set.
@@ -44,6 +49,8 @@ pub struct Listener {
 pub struct Settings {
     /// The largest IP packet to send; what the path carries is found out.
     pub max_mtu: Mtu,
+    /// What the path was found to carry when it was last used.
+    pub path: Option<Mtu>,
     /// The most that the peer of a tunnel can make this end hold.
     pub memory: TunnelMemory,
 }
@@ -61,8 +68,9 @@ pub enum ServeError {
 #[derive(Debug)]
 pub struct Incoming {
     incoming: quinn::Incoming,
-    /// Where the listener's own is not the right one.
-    config: Option<Arc<quinn::ServerConfig>>,
+    // The listener's.
+    configs: Arc<discovery::Configs>,
+    socket: Arc<Socket>,
 }
 
 /// Why an incoming handshake failed.
@@ -83,6 +91,8 @@ pub enum ConnectError {
     Config(String),
     #[error("{0} does not answer: is the hub running, and does UDP reach it?")]
     TimedOut(SocketAddr),
+    #[error("{address} has no room now, and asks to come again in {wait:.1?}")]
+    Later { address: SocketAddr, wait: Duration },
     #[error("the handshake with {address} failed")]
     Handshake { address: SocketAddr, source: Loss },
 }
@@ -100,9 +110,8 @@ impl Listener {
     ) -> Result<Self, ServeError> {
         let crypto = QuicServerConfig::try_from(tls).map_err(ServeError::Tls)?;
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-        server.transport_config(transport::hub(settings.max_mtu));
-        let jumbo = Arc::new(server.clone());
-        server.transport_config(transport::hub(settings.max_mtu.min(Mtu::ETHERNET)));
+        server.transport_config(transport::hub(settings.max_mtu.min(Mtu::ETHERNET), None));
+        let configs = Arc::new(discovery::Configs::new(server.clone(), settings.max_mtu));
         let PortSocket { socket, worker } = port;
         let socket = Arc::new(Socket::new(socket).map_err(ServeError::Socket)?);
         let endpoint = quinn::Endpoint::new_with_abstract_socket(
@@ -112,7 +121,7 @@ impl Listener {
             Arc::new(Runtime),
         )
         .map_err(ServeError::Socket)?;
-        Ok(Self { endpoint, socket, resets: Resets::new(reset_key), jumbo })
+        Ok(Self { endpoint, socket, resets: Resets::new(reset_key), configs })
     }
 
     /// What the kernel does for this port.
@@ -128,8 +137,7 @@ impl Listener {
     /// The next handshake; `None` when the listener is closed.
     pub async fn accept(&self) -> Option<Incoming> {
         let incoming = self.endpoint.accept().await?;
-        let jumbo = Mtu::towards(incoming.remote_address()) > Mtu::ETHERNET;
-        Some(Incoming { incoming, config: jumbo.then(|| self.jumbo.clone()) })
+        Some(Incoming { incoming, configs: self.configs.clone(), socket: self.socket.clone() })
     }
 
     /// Resets a tunnel of an earlier process. An error is of this datagram alone: the socket may be full.
@@ -168,13 +176,20 @@ impl Incoming {
         self.incoming.ignore();
     }
 
+    /// Has no room for it: the peer should come again after `wait`. One that does not hear of it asks again, as if ignored.
+    pub fn put_off(self, wait: Duration) {
+        let datagram = deferral::datagram(&self.incoming.orig_dst_cid(), wait);
+        // The socket may be full.
+        let _ = self.socket.send_to(self.remote_address(), &datagram);
+        self.incoming.ignore();
+    }
+
     /// Completes the handshake within `limit`. It begins with the call, in the caller's span: the connection's packets
     /// would otherwise each enter and leave the span of the task that waits.
     pub fn accept(self, limit: Duration) -> impl Future<Output = Result<Connection, HandshakeError>> + Send {
-        let accepted = match self.config {
-            Some(config) => self.incoming.accept_with(config),
-            None => self.incoming.accept(),
-        };
+        let link = Mtu::towards(self.remote_address());
+        let config = self.configs.of(&self.incoming.orig_dst_cid(), link);
+        let accepted = self.incoming.accept_with(config);
         // Before anything else is accepted on this thread.
         let id = reset::drawn_id();
         async move {
@@ -186,32 +201,61 @@ impl Incoming {
     }
 }
 
-/// Dials the hub at `address` from a socket of its own, within `limit`. The certificate is verified by `tls` for
-/// `server_name`, whatever the address.
+/// Dials the hub at `address` from a socket of its own. The certificate is verified by `tls` for `server_name`, whatever the
+/// address. The hub may be silent for `patience`; while it speaks, what has begun is not begun anew, within [`HANDSHAKE`].
 pub async fn connect(
     address: SocketAddr,
     tls: Arc<rustls::ClientConfig>,
     server_name: &str,
     settings: Settings,
-    limit: Duration,
+    patience: Duration,
 ) -> Result<Connection, ConnectError> {
     let crypto = QuicClientConfig::try_from(tls).map_err(|error| ConnectError::Config(error.to_string()))?;
     let mut client = quinn::ClientConfig::new(Arc::new(crypto));
-    client.transport_config(transport::agent(Mtu::towards(address).min(settings.max_mtu)));
+    let link = Mtu::towards(address).min(settings.max_mtu);
+    let known = settings.path.filter(|known| *known <= link);
+    client.transport_config(transport::agent(link, known));
+    if let Some(known) = known {
+        client.initial_dst_cid_provider(Arc::new(move || discovery::asking_id(known)));
+    }
     let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = port::open(SocketAddr::new(any, 0), false).and_then(Socket::new).map_err(ConnectError::Socket)?;
+    let socket = port::open(SocketAddr::new(any, 0), false).and_then(Socket::dialling).map_err(ConnectError::Socket)?;
     let mut config = quinn::EndpointConfig::default();
     receive_largest(&mut config);
     let runtime = Arc::new(Runtime);
     let socket = Arc::new(socket);
+    let mut answers = socket.answers().expect("the socket is one that dials");
     let endpoint = quinn::Endpoint::new_with_abstract_socket(config, None, socket.clone(), runtime)
         .map_err(ConnectError::Socket)?;
     let connecting =
         endpoint.connect_with(client, address, server_name).map_err(|error| ConnectError::Config(error.to_string()))?;
-    match tokio::time::timeout(limit, connecting).await {
-        Err(_) | Ok(Err(quinn::ConnectionError::TimedOut)) => Err(ConnectError::TimedOut(address)),
-        Ok(Err(error)) => Err(ConnectError::Handshake { address, source: error.into() }),
-        Ok(Ok(quic)) => Ok(Connection { quic, origin: Origin::Dialled { endpoint, socket } }),
+    tokio::select! {
+        connected = connecting => match connected {
+            Ok(quic) => Ok(Connection { quic, origin: Origin::Dialled { endpoint, socket } }),
+            Err(quinn::ConnectionError::TimedOut) => Err(ConnectError::TimedOut(address)),
+            Err(error) => Err(ConnectError::Handshake { address, source: error.into() }),
+        },
+        wait = put_off(&mut answers, patience) => Err(match wait {
+            Some(wait) => ConnectError::Later { address, wait },
+            None => ConnectError::TimedOut(address),
+        }),
+    }
+}
+
+/// Resolves when there is nothing to wait for: with the time after which to come again, where the hub has told one.
+pub(crate) async fn put_off(answers: &mut watch::Receiver<Heard>, patience: Duration) -> Option<Duration> {
+    let until = |heard: &Heard| tokio::time::Instant::from_std(heard.last + patience);
+    let all = tokio::time::Instant::now() + HANDSHAKE.max(patience);
+    loop {
+        let Heard { later, .. } = *answers.borrow_and_update();
+        if later.is_some() {
+            return later;
+        }
+        let silent = until(&answers.borrow()).min(all);
+        match tokio::time::timeout_at(silent, answers.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return None,
+        }
     }
 }
 

@@ -45,7 +45,9 @@ mod congestion;
 mod connection;
 mod control;
 mod credit;
+mod deferral;
 mod delivery;
+mod discovery;
 mod download;
 mod ending;
 mod endpoint;
@@ -84,7 +86,9 @@ pub use control::ControlError;
 pub use credit::TunnelMemory;
 pub use delivery::Delivery;
 pub use ending::PARTING;
-pub use endpoint::{ConnectError, HandshakeError, Incoming, Listener, RESET_KEY_LENGTH, ServeError, Settings, connect};
+pub use endpoint::{
+    ConnectError, HANDSHAKE, HandshakeError, Incoming, Listener, RESET_KEY_LENGTH, ServeError, Settings, connect,
+};
 pub use export::{Export, ExportError, Exports, MAX_EXPORTS, within_limits};
 pub use hub::{DialError, EstablishError, HubControl, HubTunnel};
 pub use join::{JoinAnswers, JoinError, JoinSession};

@@ -18,7 +18,7 @@ pub(crate) const LARGEST_DATAGRAM: u16 = Mtu::JUMBO.0 - HEADERS;
 /// A size of IP packets in bytes, 1280..=9000; 9000 by default.
 ///
 /// It bounds what path MTU discovery (RFC 8899) tries. Where the path carries jumbo frames, a byte costs 0.6 of the CPU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mtu(u16);
 
 /// Not a number of bytes from 1280 to 9000.
@@ -42,6 +42,15 @@ impl Mtu {
             SocketAddr::V6(_) => None,
         };
         mtu.map_or(Self::ETHERNET, |mtu| Self(mtu).clamp(Self::SMALLEST, Self::JUMBO))
+    }
+
+    pub(crate) fn new(bytes: u16) -> Result<Self, MtuError> {
+        let mtu = Self(bytes);
+        if (Self::SMALLEST..=Self::JUMBO).contains(&mtu) { Ok(mtu) } else { Err(MtuError) }
+    }
+
+    pub(crate) fn bytes(self) -> u16 {
+        self.0
     }
 
     /// The UDP payload of such a packet.
@@ -73,8 +82,7 @@ impl FromStr for Mtu {
     type Err = MtuError;
 
     fn from_str(text: &str) -> Result<Self, MtuError> {
-        let mtu = Self(text.parse().map_err(|_| MtuError)?);
-        if (Self::SMALLEST..=Self::JUMBO).contains(&mtu) { Ok(mtu) } else { Err(MtuError) }
+        Self::new(text.parse().map_err(|_| MtuError)?)
     }
 }
 

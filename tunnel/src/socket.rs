@@ -22,9 +22,13 @@ use quinn::{
     AsyncUdpSocket, UdpPoller,
     udp::{EcnCodepoint, RecvMeta, Transmit, UdpSocketState},
 };
-use tokio::io::Interest;
+use tokio::{io::Interest, sync::watch};
 
-use crate::{mtu::LARGEST_DATAGRAM, runtime};
+use crate::{
+    deferral::{Answers, Heard},
+    mtu::LARGEST_DATAGRAM,
+    runtime,
+};
 
 /// What one call can carry: the largest payload of a UDP datagram over IPv4.
 const CALL_BYTES: usize = 65_507;
@@ -54,6 +58,8 @@ pub(crate) struct Socket {
     burst: Mutex<Burst>,
     /// The kernel's buffer was full; whoever sends must wait for room first.
     full: AtomicBool,
+    /// What is said to who dials with this socket.
+    answers: Option<Answers>,
 }
 
 /// Datagrams that wait for more of their kind.
@@ -88,7 +94,7 @@ impl Socket {
     pub(crate) fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
         let state = UdpSocketState::new((&socket).into())?;
         let io = tokio::net::UdpSocket::from_std(socket)?;
-        let socket = Self { io, state, burst: Mutex::default(), full: AtomicBool::new(false) };
+        let socket = Self { io, state, burst: Mutex::default(), full: AtomicBool::new(false), answers: None };
         let Offload { send, receive } = socket.offload();
         if !send || !receive {
             tracing::warn!(
@@ -98,6 +104,21 @@ impl Socket {
             );
         }
         Ok(socket)
+    }
+
+    /// As [`Self::new`], for one connection that is dialled.
+    pub(crate) fn dialling(socket: std::net::UdpSocket) -> io::Result<Self> {
+        Ok(Self { answers: Some(Answers::new()), ..Self::new(socket)? })
+    }
+
+    /// What is said to who dials, until it is connected.
+    fn awaited(&self) -> Option<&Answers> {
+        self.answers.as_ref().filter(|answers| answers.are_awaited())
+    }
+
+    /// Follows what is said to who dials.
+    pub(crate) fn answers(&self) -> Option<watch::Receiver<Heard>> {
+        self.answers.as_ref().map(Answers::subscribe)
     }
 
     pub(crate) fn offload(&self) -> Offload {
@@ -163,6 +184,9 @@ impl AsyncUdpSocket for Socket {
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         runtime::sent();
+        if let Some(answers) = self.awaited() {
+            answers.asked(transmit.contents);
+        }
         let mut burst = self.burst.lock();
         let more = burst.is_full_batch(transmit) && self.state.max_gso_segments() > 1;
         if burst.takes(transmit) {
@@ -192,6 +216,11 @@ impl AsyncUdpSocket for Socket {
             ready!(self.io.poll_recv_ready(cx))?;
             let received = self.io.try_io(Interest::READABLE, || self.state.recv((&self.io).into(), buffers, meta));
             if let Ok(count) = received {
+                if let Some(answers) = self.awaited() {
+                    let datagrams = buffers.iter().zip(&*meta).take(count);
+                    let each = datagrams.flat_map(|(buffer, meta)| buffer[..meta.len].chunks(meta.stride.max(1)));
+                    each.for_each(|datagram| answers.heard(datagram));
+                }
                 return Poll::Ready(Ok(count));
             }
         }

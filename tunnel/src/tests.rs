@@ -18,7 +18,7 @@ use crate::{
 };
 
 pub(crate) const SOON: Duration = Duration::from_secs(10);
-const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+pub(crate) const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 const KEY: [u8; RESET_KEY_LENGTH] = [7; RESET_KEY_LENGTH];
 
 pub(crate) struct Pair {
@@ -51,7 +51,7 @@ pub(crate) fn tls() -> (Arc<rustls::ServerConfig>, Arc<rustls::ClientConfig>) {
     (Arc::new(server), Arc::new(client))
 }
 
-fn listen(address: SocketAddr, tls: Arc<rustls::ServerConfig>) -> Listener {
+pub(crate) fn listen(address: SocketAddr, tls: Arc<rustls::ServerConfig>) -> Listener {
     let port = PortSocket::bind(address, 1).unwrap().0.remove(0);
     Listener::serve(port, tls, &KEY, Settings::default()).unwrap()
 }

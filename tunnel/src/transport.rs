@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn::{IdleTimeout, TransportConfig, VarInt};
 
-use crate::{congestion::ModelFactory, credit::TunnelMemory, mtu::Mtu};
+use crate::{congestion::ModelFactory, credit::TunnelMemory, discovery, mtu::Mtu};
 
 /// A peer that has not been heard of for this long is gone. Tunnels are watched (`silence.rs`) and end before; this is for
 /// joins, whose end is nobody's loss.
@@ -30,25 +30,23 @@ const HUB_STREAMS: u32 = 2;
 /// What a stream may have in flight or unread: with the windows inside it (`credit.rs`), 1 Gbit/s over 100 ms.
 pub(crate) const STREAM_WINDOW: u32 = 16 << 20;
 
-/// The hub's side of a connection whose path may carry packets of `mtu`.
-pub(crate) fn hub(mtu: Mtu) -> Arc<TransportConfig> {
-    let mut transport = both(mtu);
+/// The hub's side of a connection whose path may carry packets of `link`; or carries packets of `known`, as far as is known.
+pub(crate) fn hub(link: Mtu, known: Option<Mtu>) -> Arc<TransportConfig> {
+    let mut transport = both(link, known);
     transport.max_concurrent_bidi_streams(HUB_STREAMS.into());
     Arc::new(transport)
 }
 
-/// The agent's side of a connection whose path may carry packets of `mtu`.
-pub(crate) fn agent(mtu: Mtu) -> Arc<TransportConfig> {
-    let mut transport = both(mtu);
+/// The agent's side of such a connection.
+pub(crate) fn agent(link: Mtu, known: Option<Mtu>) -> Arc<TransportConfig> {
+    let mut transport = both(link, known);
     transport.max_concurrent_bidi_streams(AGENT_STREAMS.into());
     transport.keep_alive_interval(Some(KEEP_ALIVE));
     transport.initial_rtt(FIRST_RTT);
     Arc::new(transport)
 }
 
-fn both(mtu: Mtu) -> TransportConfig {
-    let mut discovery = MtuDiscoveryConfig::default();
-    discovery.upper_bound(mtu.datagram());
+fn both(link: Mtu, known: Option<Mtu>) -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport
         .max_idle_timeout(Some(IdleTimeout::try_from(IDLE_TIMEOUT).expect("14 s fits a QUIC variable-length integer")))
@@ -58,7 +56,7 @@ fn both(mtu: Mtu) -> TransportConfig {
         // All that a peer can make us hold. Becomes the tunnel's memory; too small for all the streams' windows together,
         // it would let a few stalled readers block every other stream, so that those windows are granted within it.
         .receive_window(VarInt::from_u64(TunnelMemory::SMALLEST.bytes()).expect("less than 2^62 bytes"))
-        .mtu_discovery_config(Some(discovery))
+        .mtu_discovery_config(Some(discovery::search(link, known)))
         .congestion_controller_factory(Arc::new(ModelFactory::new()));
     transport
 }

@@ -50,8 +50,10 @@ struct Note {
     at: Option<Timestamp>,
 }
 
-/// How long notes gather, so that a fleet that comes back is written in few commits.
+/// How long notes gather, so that a fleet that comes back is written in few commits: after a commit of many for longer.
 const GATHERED: Duration = Duration::from_millis(100);
+const GATHERED_OF_MANY: Duration = Duration::from_secs(1);
+const MANY: usize = 8;
 
 /// Clusters in one commit, as long as they fit in.
 const CLUSTERS: usize = 100;
@@ -89,10 +91,11 @@ impl Presence {
     /// Writes what is noted for as long as it runs.
     pub async fn run(&self) {
         let mut backoff = Backoff::default();
-        let mut behind = false;
+        let (mut behind, mut gather) = (false, GATHERED);
         loop {
             self.noted.notified().await;
-            sleep(GATHERED).await;
+            sleep(gather).await;
+            gather = if self.notes.lock().len() < MANY { GATHERED } else { GATHERED_OF_MANY };
             while let Err(error) = self.write().await {
                 if !behind {
                     tracing::warn!(error = &error as &dyn Error, "when agents were seen cannot be written; it is kept");

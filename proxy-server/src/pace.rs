@@ -1,0 +1,111 @@
+//! The pace of a queue: how fast it moves, as measured, and when who finds no room in it should come again.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+/// What is measured over: enough to be smooth, and soon there.
+const TURNS: usize = 128;
+
+/// What is taken for the time between two turns before it is known. A core is not faster: who comes too soon is told again, who
+/// comes too late leaves the hub idle.
+const FIRST_GUESS: Duration = Duration::from_millis(1);
+
+/// Nobody is sent away for longer.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// How a queue moves.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    /// The newest turns of those who had to wait.
+    turns: VecDeque<Instant>,
+    /// Until when all are served who wait and who were sent away.
+    taken: Option<Instant>,
+}
+
+impl Pace {
+    /// Somebody has had its turn, and others wait.
+    pub(crate) fn turn(&mut self, now: Instant) {
+        if self.turns.len() == TURNS {
+            self.turns.pop_front();
+        }
+        self.turns.push_back(now);
+    }
+
+    /// Nobody waits: what was measured is not how fast it could be.
+    pub(crate) fn rests(&mut self) {
+        self.turns.clear();
+    }
+
+    /// The time between two turns.
+    fn interval(&self) -> Duration {
+        match (self.turns.front(), self.turns.back()) {
+            (Some(first), Some(last)) if self.turns.len() == TURNS => (*last - *first) / (TURNS as u32 - 1),
+            _ => FIRST_GUESS,
+        }
+    }
+
+    /// How many get their turn in `time`.
+    pub(crate) fn within(&self, time: Duration) -> usize {
+        let interval = self.interval().max(Duration::from_micros(1));
+        usize::try_from(time.as_micros() / interval.as_micros()).unwrap_or(usize::MAX)
+    }
+
+    /// When to come for whom there is no room behind `waiting` others. Everybody is given a turn of its own, four fifths of the
+    /// measured interval after the one before: too early costs a question, too late leaves the hub idle.
+    pub(crate) fn later(&mut self, waiting: usize, now: Instant) -> Duration {
+        let interval = self.interval() * 4 / 5;
+        let soonest = now + interval * u32::try_from(waiting).unwrap_or(u32::MAX);
+        let own = self.taken.map_or(soonest, |taken| taken.max(soonest) + interval).min(now + LONGEST);
+        self.taken = Some(own);
+        own - now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_millis(4);
+
+    /// One that has measured `interval`, and when.
+    fn measured(interval: Duration) -> (Pace, Instant) {
+        let (mut pace, mut now) = (Pace::default(), Instant::now());
+        for _ in 0..2 * TURNS {
+            now += interval;
+            pace.turn(now);
+        }
+        (pace, now)
+    }
+
+    #[test]
+    fn what_fits_into_a_time_is_guessed_first_and_measured_then() {
+        assert_eq!(Pace::default().within(Duration::from_secs(2)), 2000);
+        let (mut pace, _) = measured(INTERVAL);
+        assert_eq!(pace.within(Duration::from_secs(2)), 500);
+        pace.rests();
+        assert_eq!(pace.within(Duration::from_secs(2)), 2000);
+        assert!(measured(Duration::ZERO).0.within(Duration::from_secs(2)) > 1_000_000);
+    }
+
+    #[test]
+    fn everybody_is_given_a_turn_of_its_own_behind_those_who_wait() {
+        let (mut pace, now) = measured(INTERVAL);
+        let told: Vec<_> = (0..4).map(|_| pace.later(500, now).as_micros()).collect();
+        assert_eq!(told, [1_600_000, 1_603_200, 1_606_400, 1_609_600]);
+        // Time passes, and the next one is behind them all the same.
+        let after = now + Duration::from_secs(1);
+        assert_eq!(pace.later(100, after).as_micros(), 612_800);
+        // A turn that nobody has taken is nobody's.
+        let after = now + Duration::from_secs(9);
+        assert_eq!(pace.later(100, after).as_micros(), 320_000);
+    }
+
+    #[test]
+    fn nobody_is_sent_away_for_long() {
+        let (mut pace, now) = measured(Duration::from_secs(1));
+        assert_eq!((0..1000).map(|_| pace.later(0, now)).max(), Some(LONGEST));
+        assert_eq!(pace.later(usize::MAX, now), LONGEST);
+    }
+}
