@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use certs::{CsrError, KeyFingerprint, PrivateKey, TlsError};
+use certs::{CsrError, KeyFingerprint, Pin, PrivateKey, TlsError};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tunnel::ALPN_TUNNEL;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -20,6 +20,10 @@ pub(crate) struct Identity {
     /// For the tunnel's ALPN.
     tls: Arc<rustls::ClientConfig>,
     validity: Validity,
+    /// The roots under which the hub is verified.
+    roots: Vec<Pin>,
+    /// The name of the certificate's CA, DER.
+    issuer: Vec<u8>,
 }
 
 /// Twice as long as until the next look.
@@ -81,7 +85,8 @@ impl Identity {
         // The hub knows its own CA: shown too, it would be kept there for as long as the tunnel lives.
         let shown = vec![leaf.clone()];
         let tls = certs::ClientTls::new(roots, Some((shown, private))).and_then(|tls| tls.config(&[ALPN_TUNNEL]));
-        Ok(Self { membership, key, tls: tls.map_err(IdentityError::Tls)?, validity })
+        let tls = tls.map_err(IdentityError::Tls)?;
+        Ok(Self { membership, key, tls, validity, roots: certs::pins_in(ca_pem), issuer: issuer(leaf) })
     }
 
     /// The TLS to open a tunnel with.
@@ -91,6 +96,16 @@ impl Identity {
 
     pub(crate) fn validity(&self) -> Validity {
         self.validity
+    }
+
+    /// The pins of what it trusts, as they are told to the hub.
+    pub(crate) fn trusts(&self) -> Vec<String> {
+        self.roots.iter().map(ToString::to_string).collect()
+    }
+
+    /// Whether the certificates of the two are of one CA.
+    pub(crate) fn has_issuer_of(&self, other: &Self) -> bool {
+        self.issuer == other.issuer
     }
 
     /// Asks for a new certificate for the same key.
@@ -133,6 +148,10 @@ impl Validity {
 pub(crate) fn certificates(pem: &str, file: &'static str) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
     let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     parsed.ok().filter(|certificates| !certificates.is_empty()).ok_or(IdentityError::Pem(file))
+}
+
+fn issuer(leaf: &CertificateDer<'_>) -> Vec<u8> {
+    X509Certificate::from_der(leaf).map(|(_, leaf)| leaf.issuer().as_raw().to_vec()).unwrap_or_default()
 }
 
 fn check_name(leaf: &CertificateDer<'_>, membership: &Membership) -> Result<(), IdentityError> {

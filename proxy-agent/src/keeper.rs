@@ -144,13 +144,15 @@ impl Keeper {
 
     async fn attempt(&self, hub: &HubAddress, limit: Duration) -> Result<Connected, ConnectError> {
         let deadline = Instant::now() + limit;
-        let connection = connect(&self.resolver, hub, &self.identity.get().tls(), self.tunnel, limit).await?;
+        let identity = self.identity.get();
+        let connection = connect(&self.resolver, hub, &identity.tls(), self.tunnel, limit).await?;
         let mut exports = self.exports.clone();
         let hello = Hello {
             exports: exports.borrow_and_update().to_vec(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             capabilities: Vec::new(),
             instance: self.instance.clone(),
+            trusts: identity.trusts(),
             clock: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs(),
         };
         let left = deadline.saturating_duration_since(Instant::now());

@@ -5,15 +5,18 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use tokio::{sync::watch, time::MissedTickBehavior};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 use tunnel::{
     AgentControl, AgentMessage, AgentTunnel, CloseReason, ControlError, Drain, Export, Exports, HubMessage, LOOK, Loss,
-    OVERDUE, Renew, SILENCE, Silence,
+    OVERDUE, Renew, SILENCE, Silence, Trusts,
 };
 
 use crate::{
-    current::CurrentIdentity,
+    current::{CurrentIdentity, RENEWAL_PAUSE},
     hub::HubAddress,
     metrics::Metrics,
     status::{HubState, Status},
@@ -66,7 +69,7 @@ impl Session {
         let mut listening = tokio::time::interval(LOOK);
         listening.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut silence = Silence::new(Instant::now());
-        let mut told = false;
+        let (mut told, mut renewal) = (false, None);
         loop {
             tokio::select! {
                 accepted = self.tunnel.accept() => match accepted {
@@ -74,7 +77,7 @@ impl Session {
                     Err(loss) => return SessionEnd::Lost(loss),
                 },
                 received = control.receive() => match received {
-                    Ok(message) => self.hear(message),
+                    Ok(message) => self.hear(message, &control, &mut renewal),
                     Err(error) => return self.broken(error).await,
                 },
                 _ = checks.tick() => {
@@ -83,6 +86,12 @@ impl Session {
                         self.say(&control, AgentMessage::Renew(Renew { csr }));
                     }
                 },
+                () = sleep_until(renewal.unwrap_or_else(Instant::now).into()), if renewal.is_some() => {
+                    renewal = Some(Instant::now() + RENEWAL_PAUSE);
+                    if let Some(csr) = self.identity.request() {
+                        self.say(&control, AgentMessage::Renew(Renew { csr }));
+                    }
+                }
                 _ = listening.tick() => match silence.look(self.tunnel.heard(), Instant::now()) {
                     lasts if lasts >= SILENCE => {
                         self.tunnel.close(CloseReason::DeadlineExceeded, "the hub has not been heard of for 14 s", CLOSE_TIMEOUT).await;
@@ -117,9 +126,31 @@ impl Session {
         }
     }
 
-    fn hear(&self, message: HubMessage) {
+    /// `renewal` is when a certificate of the CA that signs now is asked for.
+    fn hear(&self, message: HubMessage, control: &AgentControl, renewal: &mut Option<Instant>) {
+        let trusts = |renewed| {
+            let pins = self.identity.get().trusts();
+            self.say(control, AgentMessage::Trusts(Trusts { pins, renewed }));
+        };
         match message {
-            HubMessage::Renewed(renewed) => self.identity.renewed(&renewed.chain_pem),
+            HubMessage::Renewed(renewed) => {
+                if self.identity.renewed(&renewed.chain_pem) {
+                    *renewal = None;
+                    trusts(true);
+                }
+            }
+            HubMessage::Roots(roots) => {
+                match self.identity.trust(&roots) {
+                    Ok(()) => trusts(false),
+                    Err(error) => {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::error!(error, "the hub's CA is rotated, and its new roots are not followed");
+                    }
+                }
+                // A fleet is told at the same time.
+                let within = Duration::from_secs(roots.renew_within.into());
+                *renewal = (!within.is_zero()).then(|| Instant::now() + within.mul_f64(rand::random()));
+            }
             HubMessage::Drain(Drain {}) => {
                 tracing::info!("the hub is about to stop");
                 self.status.set(&self.hub, HubState::HubDraining);

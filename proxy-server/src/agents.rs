@@ -1,12 +1,14 @@
 //! The agents' port: handshakes, who an agent is, its tunnel's control stream, and joins.
 
+mod trust;
+
 use std::{
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use certs::{AgentName, ClusterName, Identity, KeyFingerprint};
+use certs::{AgentName, ClusterName, Identity, KeyFingerprint, Pin};
 use jiff::Timestamp;
 use registry::{Presence, Registry, Sighting};
 use rustls::pki_types::CertificateDer;
@@ -31,6 +33,8 @@ use crate::{
     record::Recorder,
     tunnels::{Joining, Member, Registered, Tunnels},
 };
+
+pub(crate) use trust::Standing;
 
 /// How long a peer may take to shake hands: two round trips of half a second and two lost packets, which are sent again after one
 /// second and two more.
@@ -121,6 +125,8 @@ struct Known {
     cluster: ClusterName,
     agent: AgentName,
     key: KeyFingerprint,
+    /// The CA of its certificate.
+    issuer: Option<Pin>,
 }
 
 /// Why a peer gets no tunnel: the code and the sentence that it is told.
@@ -150,7 +156,7 @@ impl Known {
 
     /// That it is here at this moment.
     fn sighting(&self, version: Option<String>) -> Sighting {
-        Sighting { key: self.key, at: Timestamp::now(), version }
+        Sighting { key: self.key, at: Timestamp::now(), version, trust: None }
     }
 }
 
@@ -293,6 +299,7 @@ impl Agents {
             key: known.key,
             version: version(&hello.version),
             instance: hello.instance,
+            standing: Standing::new(known.issuer, &hello.trusts),
             tunnel,
         });
         Some((known, guest, registered, control, hello.exports))
@@ -310,7 +317,8 @@ impl Agents {
             Err(error) => return Err(wrong(format!("the certificate is no agent's: {error}"))),
         };
         let key = KeyFingerprint::of_certificate(leaf).map_err(|error| wrong(error.to_string()))?;
-        let known = Known { cluster, agent, key };
+        let issuer = self.authorities.current().issuer_of(leaf);
+        let known = Known { cluster, agent, key, issuer };
         self.admit(&known)?;
         Ok(known)
     }
@@ -381,11 +389,17 @@ impl Agents {
     async fn listen(&self, known: &Known, member: &Member, exporter: &Exporter, mut control: HubControl) {
         let mut told = false;
         let (agent, mut listed) = (known.named(), None);
+        let mut authority = self.authorities.subscribe();
+        self.tell_roots(known, member, &control);
         loop {
             let message = tokio::select! {
                 message = control.receive() => message,
                 () = tokio::time::sleep(EXPORTS.every), if listed.is_some() => {
                     listed = self.export(known, exporter, listed.unwrap_or_default());
+                    continue;
+                }
+                Ok(()) = authority.changed() => {
+                    self.tell_roots(known, member, &control);
                     continue;
                 }
                 () = self.drain.cancelled(), if !told => {
@@ -400,7 +414,8 @@ impl Agents {
                 return;
             }
             match message {
-                Ok(AgentMessage::Renew(renew)) => self.renew(known, &renew, &control),
+                Ok(AgentMessage::Renew(renew)) => self.renew(known, member, &renew, &control),
+                Ok(AgentMessage::Trusts(said)) => self.trusts(known, member, &said),
                 Ok(AgentMessage::Drain(Drain {})) => member.drain(),
                 Ok(AgentMessage::Exports(exports)) => listed = self.export(known, exporter, exports.items),
                 Ok(AgentMessage::Hello(_)) => {}
@@ -423,7 +438,7 @@ impl Agents {
     }
 
     /// Issues a new certificate for the key that the cluster knows, and for no other.
-    fn renew(&self, known: &Known, renew: &Renew, control: &HubControl) {
+    fn renew(&self, known: &Known, member: &Member, renew: &Renew, control: &HubControl) {
         let agent = known.named();
         if self.habits.renewals.spend(&agent).is_err() {
             if let Some(left_out) = self.habits.agents.next(&agent) {
@@ -436,8 +451,10 @@ impl Agents {
             tracing::warn!(cluster = %known.cluster, agent = %known.agent, same_key, "refused to renew a certificate");
             return;
         }
-        match self.authorities.current().issue_agent(&renew.csr, &known.cluster, &known.agent, self.lifetime) {
+        let authority = self.authorities.current();
+        match authority.issue_agent(&renew.csr, &known.cluster, &known.agent, self.lifetime) {
             Ok(issued) => {
+                member.standing.lock().sent = Some(authority.pin());
                 tracing::info!(cluster = %known.cluster, agent = %known.agent, "renewed a certificate");
                 // A tunnel that is gone asks again on the next.
                 let _ = control.send(HubMessage::Renewed(Renewed { chain_pem: issued.chain_pem }));
@@ -452,7 +469,8 @@ impl Agents {
     pub(crate) fn recheck(&self, cluster: &ClusterName) -> usize {
         let mut closed = 0;
         for member in self.tunnels.members(cluster) {
-            let known = Known { cluster: cluster.clone(), agent: member.agent.clone(), key: member.key };
+            let (agent, key) = (member.agent.clone(), member.key);
+            let known = Known { cluster: cluster.clone(), agent, key, issuer: None };
             if let Err(Refused { reason, text }) = self.admit(&known) {
                 member.close(reason, &text);
                 closed += 1;

@@ -50,6 +50,7 @@ mod record;
 mod refusal;
 mod revocations;
 mod roster;
+mod rotation;
 mod route;
 mod services;
 mod shares;

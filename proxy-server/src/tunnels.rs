@@ -18,6 +18,8 @@ use tokio::{
 };
 use tunnel::{CloseReason, HubTunnel, Loss, OVERDUE, Resettable, SILENCE, Silence, Traffic};
 
+use crate::agents::Standing;
+
 /// Every live tunnel.
 #[derive(Debug, Default)]
 pub(crate) struct Tunnels {
@@ -52,6 +54,8 @@ pub(crate) struct Member {
     /// Where the tunnel lives.
     worker: Handle,
     instance: String,
+    /// What the agent has to do with the hub's CA.
+    pub(crate) standing: Mutex<Standing>,
     streams: AtomicUsize,
     /// The agent is stopping.
     draining: AtomicBool,
@@ -98,13 +102,14 @@ pub(crate) struct Joining {
     pub(crate) key: KeyFingerprint,
     pub(crate) version: String,
     pub(crate) instance: String,
+    pub(crate) standing: Standing,
     pub(crate) tunnel: HubTunnel,
 }
 
 impl Tunnels {
     /// Adds a tunnel of the worker that calls, ready to take dials.
     pub(crate) fn register(self: &Arc<Self>, joining: Joining) -> Registered {
-        let Joining { cluster, agent, key, version, instance, tunnel } = joining;
+        let Joining { cluster, agent, key, version, instance, standing, tunnel } = joining;
         let member = Arc::new(Member {
             id: self.next.fetch_add(1, Ordering::Relaxed),
             agent,
@@ -113,6 +118,7 @@ impl Tunnels {
             tunnel,
             worker: Handle::current(),
             instance,
+            standing: Mutex::new(standing),
             streams: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             unanswered: Mutex::new(None),
