@@ -1,5 +1,8 @@
 //! The roots that somebody holds to verify a hub: how they follow what the hub says of its CA.
 
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
 use crate::{
     pin::{KeyFingerprint, Pin},
     root::{Root, certificate_blocks},
@@ -46,8 +49,15 @@ pub fn pins_in(pem: &str) -> Vec<Pin> {
     roots.map(|root| root.pin).collect()
 }
 
+/// The pin of the root in `roots_pem` that is named as the issuer of the first certificate in `chain_pem`.
+pub fn issuer_among(chain_pem: &str, roots_pem: &str) -> Option<Pin> {
+    let leaf = CertificateDer::from_pem_slice(chain_pem.as_bytes()).ok()?;
+    let (_, leaf) = X509Certificate::from_der(&leaf).ok()?;
+    Root::all_in(roots_pem)?.iter().find(|root| root.is_named_by(&leaf)).map(|root| root.pin)
+}
+
 /// The pins of the CAs in a chain that a hub has shown, whose leaf has verified.
-pub fn pins_shown(chain: &[rustls::pki_types::CertificateDer<'_>]) -> Vec<Pin> {
+pub fn pins_shown(chain: &[CertificateDer<'_>]) -> Vec<Pin> {
     chain.iter().skip(1).filter_map(|certificate| KeyFingerprint::of_certificate(certificate).ok()).collect()
 }
 

@@ -31,7 +31,7 @@ mod rotation;
 mod server_tls;
 
 pub use authority::{Authority, AuthorityError, HUB_SERVER_NAME, Phase, TRUST_DOMAIN};
-pub use bundle::{BundleError, follow_roots, pins_in, pins_shown};
+pub use bundle::{BundleError, follow_roots, issuer_among, pins_in, pins_shown};
 pub use client_tls::ClientTls;
 pub use clock::{WrongClock, shown as shown_time, span as shown_span};
 pub use credentials::{Credentials, CredentialsError, HubEntry};
