@@ -86,7 +86,11 @@ impl Root {
         let vouched = params.signed_by(of_other.key(), issuer).map_err(IssueError::Sign)?;
         // Verifiers find it by its name, to the byte.
         let parsed = X509Certificate::from_der(vouched.der());
-        if parsed.is_ok_and(|(_, parsed)| parsed.subject().as_raw() == other.subject) { Ok(vouched) } else { Err(IssueError::Name("the CA's subject".into())) }
+        if parsed.is_ok_and(|(_, parsed)| parsed.subject().as_raw() == other.subject) {
+            Ok(vouched)
+        } else {
+            Err(IssueError::Name("the CA's subject".into()))
+        }
     }
 
     /// Whether a certificate is named as one of this root's.

@@ -53,7 +53,9 @@ pub enum RotationError {
     NotSigning,
     #[error("ca.key does not hold the key of the root {0}; copy ca.key from the hub where the rotation was begun")]
     NoKey(Pin),
-    #[error("the new CA cannot stand in for the one that is there; put a pair of your own into ca.crt and ca.key instead")]
+    #[error(
+        "the new CA cannot stand in for the one that is there; put a pair of your own into ca.crt and ca.key instead"
+    )]
     Make(#[source] IssueError),
     #[error("the CA cannot be used")]
     Authority(#[source] AuthorityError),

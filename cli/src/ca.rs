@@ -107,7 +107,9 @@ impl RotateCommand {
             note(format!("left behind: {name}"));
         }
         if !lost.is_empty() {
-            note("agents come back with 'cluster-proxy join-command CLUSTER', users with 'cluster-proxy user renew NAME'");
+            note(
+                "agents come back with 'cluster-proxy join-command CLUSTER', users with 'cluster-proxy user renew NAME'",
+            );
         }
         print(describe(&status, false, Timestamp::now()))
     }
@@ -126,7 +128,11 @@ fn describe(status: &CaStatus, all: bool, now: Timestamp) -> String {
     if !users.is_empty() {
         let mut table = Table::new(&["USER", "CERTIFICATE", "SEEN"]);
         for user in users {
-            table.row([user.user.as_ref().into(), state(Some(user.certified), "new", "old"), ago(Some(user.seen), now)]);
+            table.row([
+                user.user.as_ref().into(),
+                state(Some(user.certified), "new", "old"),
+                ago(Some(user.seen), now),
+            ]);
         }
         parts.push(table.render());
     }
@@ -235,7 +241,10 @@ mod tests {
         assert!(begun.contains("1 of 2 agents trust") && begun.contains("ca rotate sign"), "{begun}");
         let signing = plain(&status(CaPhase::Signing), true);
         assert!(signing.contains("done/a") && signing.contains("alice   old"), "{signing}");
-        assert!(signing.contains("1 of 2 agents have changed over, 1 users") && signing.contains("finish"), "{signing}");
+        assert!(
+            signing.contains("1 of 2 agents have changed over, 1 users") && signing.contains("finish"),
+            "{signing}"
+        );
         let mut done = status(CaPhase::Signing);
         done.agents.pop();
         done.users.clear();

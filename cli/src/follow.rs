@@ -46,7 +46,8 @@ pub(crate) async fn follow(folder: &Path) -> Result<Option<Credentials>, FollowE
     // As it is now: another command may have followed, and the hub keeps its administrator's.
     let own = &Credentials::load(folder).map_err(FollowError::Folder)?;
     let api = Api::new(own).map_err(FollowError::Entry)?;
-    let CaRoots { roots_pem, signer, retired } = api.ask(Method::GET, "/v1/ca", None).await.map_err(FollowError::Call)?;
+    let CaRoots { roots_pem, signer, retired } =
+        api.ask(Method::GET, "/v1/ca", None).await.map_err(FollowError::Call)?;
     let mut followed = own.clone();
     followed.ca_pem = certs::follow_roots(&own.ca_pem, &roots_pem, &retired).map_err(FollowError::Roots)?;
     if certs::issuer_among(&own.chain_pem, &roots_pem) != Some(signer) {

@@ -135,13 +135,11 @@ impl Refused {
                 ("compare 'date -u' on both machines; the agent comes back by itself", "wrong_clock")
             }
             // What rustls says about the hub's certificate; quinn hands it on as a text.
-            Loss::Transport(text) if text.contains("invalid peer certificate") => {
-                (
-                    "this is not the hub that the agent has joined, or its CA was rotated while the agent was away: check --hub; after a \
+            Loss::Transport(text) if text.contains("invalid peer certificate") => (
+                "this is not the hub that the agent has joined, or its CA was rotated while the agent was away: check --hub; after a \
                      rotation, join again with a new line of 'cluster-proxy join-command' on the hub",
-                    "hub_not_trusted",
-                )
-            }
+                "hub_not_trusted",
+            ),
             Loss::Transport(_) | Loss::TimedOut | Loss::Forgotten | Loss::ClosedHere => return None,
         };
         let said = loss.to_string();

@@ -115,14 +115,14 @@ impl CurrentIdentity {
         }
     }
 
-    /// Keeps and trusts the roots that a hub has sent, and no more those that it has retired.
-    pub(crate) fn trust(&self, Roots { pem, retired, .. }: &Roots) -> Result<(), TrustError> {
+    /// Keeps and trusts the roots that a hub has sent, and no more those that it has retired; says whether they were others.
+    pub(crate) fn trust(&self, Roots { pem, retired, .. }: &Roots) -> Result<bool, TrustError> {
         let retired: Vec<Pin> = retired.iter().filter_map(|pin| pin.parse().ok()).collect();
         let present = self.get();
         let own = self.state.load_ca().map_err(TrustError::Keep)?;
         let roots = certs::follow_roots(&own, pem, &retired).map_err(TrustError::Roots)?;
         if roots == own {
-            return Ok(());
+            return Ok(false);
         }
         let load = || {
             let key = self.state.load_key().map_err(IdentityError::State)?;
@@ -133,7 +133,7 @@ impl CurrentIdentity {
         self.state.save_ca(&roots).map_err(TrustError::Keep)?;
         tracing::info!(roots = identity.trusts().join(" "), "the hub's CA is rotated; these stand for the hub now");
         self.put(identity);
-        Ok(())
+        Ok(true)
     }
 
     /// Keeps and uses the certificate that a hub has sent, if it is better than the present one; says whether.
@@ -158,7 +158,7 @@ impl CurrentIdentity {
         };
         let identity = load().map_err(RenewError::Identity)?;
         // One of another CA is wanted because the old one's counts no more soon.
-        if identity.validity().not_after < present.validity().not_after && identity.has_issuer_of(&present) {
+        if identity.validity().not_after < present.validity().not_after && identity.issuer() == present.issuer() {
             return Err(RenewError::Shorter);
         }
         self.state.save_chain(chain_pem).map_err(RenewError::Keep)?;

@@ -22,8 +22,8 @@ pub(crate) struct Identity {
     validity: Validity,
     /// The roots under which the hub is verified.
     roots: Vec<Pin>,
-    /// The name of the certificate's CA, DER.
-    issuer: Vec<u8>,
+    /// The one of them that has issued the certificate, if it is one of them.
+    issuer: Option<Pin>,
 }
 
 /// Twice as long as until the next look.
@@ -86,7 +86,8 @@ impl Identity {
         let shown = vec![leaf.clone()];
         let tls = certs::ClientTls::new(roots, Some((shown, private))).and_then(|tls| tls.config(&[ALPN_TUNNEL]));
         let tls = tls.map_err(IdentityError::Tls)?;
-        Ok(Self { membership, key, tls, validity, roots: certs::pins_in(ca_pem), issuer: issuer(leaf) })
+        let issuer = certs::issuer_among(chain_pem, ca_pem);
+        Ok(Self { membership, key, tls, validity, roots: certs::pins_in(ca_pem), issuer })
     }
 
     /// The TLS to open a tunnel with.
@@ -103,9 +104,9 @@ impl Identity {
         self.roots.iter().map(ToString::to_string).collect()
     }
 
-    /// Whether the certificates of the two are of one CA.
-    pub(crate) fn has_issuer_of(&self, other: &Self) -> bool {
-        self.issuer == other.issuer
+    /// The CA of its certificate, if it trusts that.
+    pub(crate) fn issuer(&self) -> Option<Pin> {
+        self.issuer
     }
 
     /// Asks for a new certificate for the same key.
@@ -148,10 +149,6 @@ impl Validity {
 pub(crate) fn certificates(pem: &str, file: &'static str) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
     let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     parsed.ok().filter(|certificates| !certificates.is_empty()).ok_or(IdentityError::Pem(file))
-}
-
-fn issuer(leaf: &CertificateDer<'_>) -> Vec<u8> {
-    X509Certificate::from_der(leaf).map(|(_, leaf)| leaf.issuer().as_raw().to_vec()).unwrap_or_default()
 }
 
 fn check_name(leaf: &CertificateDer<'_>, membership: &Membership) -> Result<(), IdentityError> {

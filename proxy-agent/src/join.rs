@@ -4,8 +4,8 @@
 use std::{sync::Arc, time::Duration};
 
 use certs::{
-    AgentName, ClusterName, CsrError, KeyFingerprint, Pin, PrivateKey, certificate_blocks, follow_roots, pinned_client_config,
-    pins_in,
+    AgentName, ClusterName, CsrError, KeyFingerprint, Pin, PrivateKey, certificate_blocks, follow_roots,
+    pinned_client_config, pins_in,
 };
 use logging::chain;
 use secrecy::ExposeSecret;

@@ -18,6 +18,7 @@ use tunnel::{
 use crate::{
     current::{CurrentIdentity, RENEWAL_PAUSE},
     hub::HubAddress,
+    identity::Identity,
     metrics::Metrics,
     status::{HubState, Status},
     streams::Streams,
@@ -100,10 +101,14 @@ impl Session {
                     lasts if lasts >= OVERDUE => self.tunnel.nudge(),
                     _ => {}
                 },
-                Ok(()) = identities.changed() => if identities.borrow_and_update().is_someone_else(&own) {
-                    self.tunnel.close(CloseReason::Done, "the agent has joined anew", CLOSE_TIMEOUT).await;
-                    return SessionEnd::IdentityChanged;
-                },
+                Ok(()) = identities.changed() => {
+                    let now = identities.borrow_and_update().clone();
+                    if now.is_someone_else(&own) {
+                        self.tunnel.close(CloseReason::Done, "the agent has joined anew", CLOSE_TIMEOUT).await;
+                        return SessionEnd::IdentityChanged;
+                    }
+                    self.tell_trust(&control, &now);
+                }
                 Ok(()) = exports.changed() => {
                     let items = exports.borrow_and_update().to_vec();
                     self.say(&control, AgentMessage::Exports(Exports { items }));
@@ -128,20 +133,17 @@ impl Session {
 
     /// `renewal` is when a certificate of the CA that signs now is asked for.
     fn hear(&self, message: HubMessage, control: &AgentControl, renewal: &mut Option<Instant>) {
-        let trusts = |renewed| {
-            let pins = self.identity.get().trusts();
-            self.say(control, AgentMessage::Trusts(Trusts { pins, renewed }));
-        };
         match message {
             HubMessage::Renewed(renewed) => {
                 if self.identity.renewed(&renewed.chain_pem) {
                     *renewal = None;
-                    trusts(true);
                 }
             }
             HubMessage::Roots(roots) => {
                 match self.identity.trust(&roots) {
-                    Ok(()) => trusts(false),
+                    // Every hub hears of it as the identity changes.
+                    Ok(true) => {}
+                    Ok(false) => self.tell_trust(control, &self.identity.get()),
                     Err(error) => {
                         let error = &error as &dyn std::error::Error;
                         tracing::error!(error, "the hub's CA is rotated, and its new roots are not followed");
@@ -159,6 +161,11 @@ impl Session {
             // Said before the session began.
             HubMessage::Welcome(_) => {}
         }
+    }
+
+    fn tell_trust(&self, control: &AgentControl, identity: &Identity) {
+        let (pins, issuer) = (identity.trusts(), identity.issuer().map(|pin| pin.to_string()).unwrap_or_default());
+        self.say(control, AgentMessage::Trusts(Trusts { pins, issuer }));
     }
 
     /// A message that cannot be sent is not lost alone: the tunnel's end, which follows, is what is acted upon.

@@ -34,8 +34,6 @@ use crate::{
     tunnels::{Joining, Member, Registered, Tunnels},
 };
 
-pub(crate) use trust::Standing;
-
 /// How long a peer may take to shake hands: two round trips of half a second and two lost packets, which are sent again after one
 /// second and two more.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -299,7 +297,7 @@ impl Agents {
             key: known.key,
             version: version(&hello.version),
             instance: hello.instance,
-            standing: Standing::new(known.issuer, &hello.trusts),
+            trust: trust::trust_of(known.issuer, &hello.trusts),
             tunnel,
         });
         Some((known, guest, registered, control, hello.exports))
@@ -414,7 +412,7 @@ impl Agents {
                 return;
             }
             match message {
-                Ok(AgentMessage::Renew(renew)) => self.renew(known, member, &renew, &control),
+                Ok(AgentMessage::Renew(renew)) => self.renew(known, &renew, &control),
                 Ok(AgentMessage::Trusts(said)) => self.trusts(known, member, &said),
                 Ok(AgentMessage::Drain(Drain {})) => member.drain(),
                 Ok(AgentMessage::Exports(exports)) => listed = self.export(known, exporter, exports.items),
@@ -438,7 +436,7 @@ impl Agents {
     }
 
     /// Issues a new certificate for the key that the cluster knows, and for no other.
-    fn renew(&self, known: &Known, member: &Member, renew: &Renew, control: &HubControl) {
+    fn renew(&self, known: &Known, renew: &Renew, control: &HubControl) {
         let agent = known.named();
         if self.habits.renewals.spend(&agent).is_err() {
             if let Some(left_out) = self.habits.agents.next(&agent) {
@@ -451,10 +449,8 @@ impl Agents {
             tracing::warn!(cluster = %known.cluster, agent = %known.agent, same_key, "refused to renew a certificate");
             return;
         }
-        let authority = self.authorities.current();
-        match authority.issue_agent(&renew.csr, &known.cluster, &known.agent, self.lifetime) {
+        match self.authorities.current().issue_agent(&renew.csr, &known.cluster, &known.agent, self.lifetime) {
             Ok(issued) => {
-                member.standing.lock().sent = Some(authority.pin());
                 tracing::info!(cluster = %known.cluster, agent = %known.agent, "renewed a certificate");
                 // A tunnel that is gone asks again on the next.
                 let _ = control.send(HubMessage::Renewed(Renewed { chain_pem: issued.chain_pem }));

@@ -2,7 +2,7 @@
 //! when the CA's files change.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -138,10 +138,8 @@ impl Authorities {
     }
 
     /// Who has shown a certificate of which CA, and when.
-    pub(crate) fn users(&self) -> Vec<(UserName, Pin, Timestamp)> {
-        let mut users: Vec<_> = self.users.iter().map(|seen| (seen.key().clone(), seen.0, seen.1)).collect();
-        users.sort_by(|one, other| one.0.cmp(&other.0));
-        users
+    pub(crate) fn users(&self) -> BTreeMap<UserName, (Pin, Timestamp)> {
+        self.users.iter().map(|seen| (seen.key().clone(), *seen.value())).collect()
     }
 
     /// Renews and reloads for ever.

@@ -273,15 +273,6 @@ impl Hub {
             proxy_address: host_port(&names[0], addresses.proxy.port()),
             api_address: host_port(&names[0], addresses.api.port()),
         };
-        let rotation = Rotation {
-            authorities: authorities.clone(),
-            registry: registry.clone(),
-            agents: agents.clone(),
-            connections: connections.clone(),
-            folder: config.state.clone(),
-            handover: phases.handover.clone(),
-            turn: Arc::default(),
-        };
         let (registered, issuing) = (registry.clone(), authorities.clone());
         let kube = Server::new(registry.clone(), env!("CARGO_PKG_VERSION"));
         let browsers = Arc::new(Browsers::new(authorities.names(), config.service_urls));
@@ -300,7 +291,7 @@ impl Hub {
             gateway,
             discovery,
             authorities: issuing,
-            rotation,
+            rotation: Rotation::new(agents.clone(), connections.clone(), &config.state, phases.handover.clone()),
             tunnels,
             connections,
             bodies: Bodies::default(),

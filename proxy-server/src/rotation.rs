@@ -1,6 +1,9 @@
 //! The rotation of the hub's CA as an administrator steers it: who would be lost by a step, the step, and what follows from it.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use certs::{Phase, Pin, RotationError, Step};
 use jiff::Timestamp;
@@ -9,12 +12,13 @@ use registry::{
     ManagedCluster, Registry,
     api::{CaAgent, CaPhase, CaRoot, CaRoots, CaStatus, CaUser, StepTaken},
 };
-use tokio::task::spawn_blocking;
+use tokio::{sync::Notify, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     agents::Agents,
     authorities::{Authorities, StepError},
+    caller::Caller,
     connections::Connections,
     state,
 };
@@ -22,16 +26,18 @@ use crate::{
 /// What a rotation touches.
 #[derive(Clone, Debug)]
 pub(crate) struct Rotation {
-    pub(crate) authorities: Arc<Authorities>,
-    pub(crate) registry: Arc<Registry>,
-    pub(crate) agents: Arc<Agents>,
-    pub(crate) connections: Arc<Connections>,
+    authorities: Arc<Authorities>,
+    registry: Arc<Registry>,
+    agents: Arc<Agents>,
+    connections: Arc<Connections>,
     /// The state folder.
-    pub(crate) folder: PathBuf,
+    folder: PathBuf,
     /// Another hub has the folder.
-    pub(crate) handover: CancellationToken,
+    handover: CancellationToken,
+    /// Told when a CA was revoked: a hub before this one that drains yet must end.
+    pub(crate) revoked: Arc<Notify>,
     /// One administrator's step at a time.
-    pub(crate) turn: Arc<Mutex<()>>,
+    turn: Arc<Mutex<()>>,
 }
 
 /// Why a step was not taken.
@@ -56,6 +62,17 @@ pub(crate) enum TakeError {
 const NAMED: usize = 10;
 
 impl Rotation {
+    pub(crate) fn new(
+        agents: Arc<Agents>,
+        connections: Arc<Connections>,
+        folder: &Path,
+        handover: CancellationToken,
+    ) -> Self {
+        let (authorities, registry) = (agents.authorities.clone(), agents.registry.clone());
+        let (folder, revoked, turn) = (folder.to_owned(), Arc::default(), Arc::default());
+        Self { authorities, registry, agents, connections, folder, handover, revoked, turn }
+    }
+
     /// Takes a step. What was refused has changed nothing; `force` takes it whoever is lost.
     pub(crate) async fn take(&self, step: Step, force: bool) -> Result<StepTaken, TakeError> {
         let this = self.clone();
@@ -111,14 +128,12 @@ impl Rotation {
             Phase::Signing => CaPhase::Signing,
         };
         let rotating = phase != CaPhase::Settled;
-        let users = self.authorities.users().into_iter();
-        let user = |(user, issuer, seen)| CaUser { user, certified: issuer == newest, seen };
         CaStatus {
             phase,
             roots: authority.pins().map(root).collect(),
             retired: authority.retired().collect(),
             agents: if rotating { self.all_agents(newest) } else { Vec::new() },
-            users: if rotating { users.map(user).collect() } else { Vec::new() },
+            users: if rotating { self.all_users(newest) } else { Vec::new() },
         }
     }
 
@@ -152,6 +167,7 @@ impl Rotation {
 
     /// Ends what was opened with certificates of CAs that are over; says how many.
     fn cut(&self) -> u64 {
+        self.revoked.notify_one();
         let tunnels = self.agents.cut_strangers();
         let revoked = |issuer: Option<Pin>| issuer.is_some_and(|issuer| self.authorities.is_revoked(issuer));
         (tunnels + self.connections.retain(|caller, _| !revoked(caller.issuer()))) as u64
@@ -166,21 +182,32 @@ impl Rotation {
             agents.map(|agent| format!("{}/{}", agent.cluster, agent.agent))
         };
         let users = |certified: bool| {
-            let users = self.authorities.users().into_iter().filter(move |user| (user.1 == newest) == certified);
-            users.map(|(user, ..)| format!("user {user}"))
+            let users = self.all_users(newest).into_iter().filter(move |user| user.certified == certified);
+            users.map(|user| format!("user {}", user.user))
         };
         match (step, authority.phase()) {
             (Step::Finish, Phase::Signing) | (Step::Revoke, Phase::Begun | Phase::Signing) => {
                 agents(CaAgent::lags).chain(users(false)).collect()
             }
-            (Step::Abort, Phase::Begun) => {
-                agents(|agent| agent.certified == Some(true)).chain(users(true)).collect()
-            }
+            (Step::Abort, Phase::Begun) => agents(|agent| agent.certified == Some(true)).chain(users(true)).collect(),
             (Step::Begin | Step::Sign, _)
             | (Step::Finish, Phase::Settled | Phase::Begun)
             | (Step::Abort, Phase::Settled | Phase::Signing)
             | (Step::Revoke, Phase::Settled) => Vec::new(),
         }
+    }
+
+    /// The users that have shown a certificate: since the rotation has begun, or to what they have open.
+    fn all_users(&self, newest: Pin) -> Vec<CaUser> {
+        let mut seen = self.authorities.users();
+        let now = Timestamp::now();
+        self.connections.for_each(|caller| {
+            if let (Caller::User(login), Some(issuer)) = (caller, caller.issuer()) {
+                seen.entry(login.name.clone()).or_insert((issuer, now));
+            }
+        });
+        let user = |(user, (issuer, seen))| CaUser { user, certified: issuer == newest, seen };
+        seen.into_iter().map(user).collect()
     }
 
     /// The agents that may connect.

@@ -12,13 +12,12 @@ use std::{
 use certs::{AgentName, ClusterName, KeyFingerprint};
 use dashmap::DashMap;
 use parking_lot::Mutex;
+use registry::AgentTrust;
 use tokio::{
     runtime::Handle,
     sync::{Notify, watch},
 };
 use tunnel::{CloseReason, HubTunnel, Loss, OVERDUE, Resettable, SILENCE, Silence, Traffic};
-
-use crate::agents::Standing;
 
 /// Every live tunnel.
 #[derive(Debug, Default)]
@@ -55,7 +54,7 @@ pub(crate) struct Member {
     worker: Handle,
     instance: String,
     /// What the agent has to do with the hub's CA.
-    pub(crate) standing: Mutex<Standing>,
+    pub(crate) trust: Mutex<AgentTrust>,
     streams: AtomicUsize,
     /// The agent is stopping.
     draining: AtomicBool,
@@ -102,14 +101,14 @@ pub(crate) struct Joining {
     pub(crate) key: KeyFingerprint,
     pub(crate) version: String,
     pub(crate) instance: String,
-    pub(crate) standing: Standing,
+    pub(crate) trust: AgentTrust,
     pub(crate) tunnel: HubTunnel,
 }
 
 impl Tunnels {
     /// Adds a tunnel of the worker that calls, ready to take dials.
     pub(crate) fn register(self: &Arc<Self>, joining: Joining) -> Registered {
-        let Joining { cluster, agent, key, version, instance, standing, tunnel } = joining;
+        let Joining { cluster, agent, key, version, instance, trust, tunnel } = joining;
         let member = Arc::new(Member {
             id: self.next.fetch_add(1, Ordering::Relaxed),
             agent,
@@ -118,7 +117,7 @@ impl Tunnels {
             tunnel,
             worker: Handle::current(),
             instance,
-            standing: Mutex::new(standing),
+            trust: Mutex::new(trust),
             streams: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             unanswered: Mutex::new(None),

@@ -264,7 +264,7 @@ pub enum AgentMessage {
     /// Replaces what the agent has exported so far.
     #[prost(message, tag = "5")]
     Exports(Exports),
-    /// What the agent has kept of the last [`Roots`].
+    /// The CAs of the agent are others, or it was asked.
     #[prost(message, tag = "6")]
     Trusts(Trusts),
 }
@@ -370,15 +370,15 @@ pub struct Roots {
     pub renew_within: u32,
 }
 
-/// The agent has kept the roots.
+/// What the agent has kept: said in answer to [`Roots`], and when it has a new certificate.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Trusts {
     /// The pins of all that it trusts.
     #[prost(string, repeated, tag = "1")]
     pub pins: Vec<String>,
-    /// It has kept the certificate of the last [`Renewed`], too.
-    #[prost(bool, tag = "2")]
-    pub renewed: bool,
+    /// The pin of the one that has issued its certificate; empty where that is none of them.
+    #[prost(string, tag = "2")]
+    pub issuer: String,
 }
 
 /// The agent's new certificate.

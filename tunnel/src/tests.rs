@@ -1,5 +1,7 @@
 //! Both ends over a real UDP socket on loopback; and every message as bytes.
 
+mod trust;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use proptest::prelude::*;

@@ -138,7 +138,9 @@ fn a_supplied_authority_is_rotated_too() {
     let folder = tempfile::tempdir().unwrap();
     let key = PrivateKey::generate();
     let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::OrganizationName, DnValue::PrintableString(PrintableString::try_from("Example").unwrap()));
+    params
+        .distinguished_name
+        .push(DnType::OrganizationName, DnValue::PrintableString(PrintableString::try_from("Example").unwrap()));
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     fs::write(folder.path().join(CERTIFICATES), params.self_signed(key.pair()).unwrap().pem()).unwrap();
     fs::write(folder.path().join(KEYS), key.to_pem()).unwrap();

@@ -151,7 +151,9 @@ impl Entry {
                 dialled
             }
             // Another command may have followed.
-            Err(DialError::NotTheHub { .. }) if self.read_again(located) => dial(&self.address, &self.trust().tls).await,
+            Err(DialError::NotTheHub { .. }) if self.read_again(located) => {
+                dial(&self.address, &self.trust().tls).await
+            }
             Ok(_) | Err(_) => dialled,
         }
     }

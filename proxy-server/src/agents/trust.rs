@@ -16,25 +16,16 @@ const RENEWALS_A_SECOND: usize = 100;
 /// An agent names at most so many roots: it has those of one hub.
 const ROOTS: usize = 64;
 
-/// What is known of a tunnel's agent and the CA.
-#[derive(Clone, Debug)]
-pub(crate) struct Standing {
-    pub(crate) trust: AgentTrust,
-    /// Whose certificate it was sent over this tunnel, and has not kept yet.
-    pub(crate) sent: Option<Pin>,
-}
-
-impl Standing {
-    pub(crate) fn new(issuer: Option<Pin>, trusts: &[String]) -> Self {
-        Self { trust: AgentTrust::new(issuer, pins(trusts)), sent: None }
-    }
+/// What an agent says of itself when its tunnel begins.
+pub(super) fn trust_of(issuer: Option<Pin>, trusts: &[String]) -> AgentTrust {
+    AgentTrust::new(issuer, pins(trusts))
 }
 
 impl Agents {
     /// Tells the agent the roots where it does not have them, or its certificate is another CA's than the one that signs.
     pub(super) fn tell_roots(&self, known: &Known, member: &Member, control: &HubControl) {
         let authority = self.authorities.current();
-        let trust = member.standing.lock().trust.clone();
+        let trust = member.trust.lock().clone();
         self.note_trust(known, &trust);
         // It takes none.
         if trust.trusts.is_empty() {
@@ -55,21 +46,18 @@ impl Agents {
 
     /// Takes what the agent says that it has kept.
     pub(super) fn trusts(&self, known: &Known, member: &Member, said: &Trusts) {
-        let trust = {
-            let mut standing = member.standing.lock();
-            let issuer = standing.sent.take_if(|_| said.renewed).or(standing.trust.issuer);
-            standing.trust = AgentTrust::new(issuer, pins(&said.pins));
-            standing.trust.clone()
-        };
+        let trust = AgentTrust::new(said.issuer.parse().ok(), pins(&said.pins));
+        *member.trust.lock() = trust.clone();
         self.note_trust(known, &trust);
     }
 
-    /// Closes the tunnels of agents whose certificates no trusted CA has issued; says how many.
+    /// Closes the tunnels of agents whose certificates no trusted CA has issued; says how many. An agent's word for it is good
+    /// enough: its key, which the registry knows, is what no CA's thief has.
     pub(crate) fn cut_strangers(&self) -> usize {
         let authority = self.authorities.current();
         let trusted = |issuer: Pin| authority.pins().any(|(pin, _)| pin == issuer);
         let members = self.tunnels.clusters().into_iter().flat_map(|cluster| self.tunnels.members(&cluster));
-        let strangers = members.filter(|member| !member.standing.lock().trust.issuer.is_some_and(trusted));
+        let strangers = members.filter(|member| !member.trust.lock().issuer.is_some_and(trusted));
         strangers.map(|member| member.close(CloseReason::Done, "the CA of the agent's certificate was revoked")).count()
     }
 

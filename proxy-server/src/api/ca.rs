@@ -60,7 +60,8 @@ impl Api {
             return Err(refuse("a certificate is issued again to who shows it, and not to who has a token"));
         }
         let (NewCredential { csr, .. }, asker) = self.body(asker, origin, request).await?;
-        let shown = origin.certificate.as_ref().ok_or_else(|| refuse("show the certificate that is to be issued again"))?;
+        let shown =
+            origin.certificate.as_ref().ok_or_else(|| refuse("show the certificate that is to be issued again"))?;
         if KeyFingerprint::of_csr(&csr).ok() != KeyFingerprint::of_certificate(shown).ok() {
             return Err(refuse("a certificate is issued again for its own key only"));
         }

@@ -1,6 +1,7 @@
 //! The hub's CA is rotated: who is there follows over what is open, who was away at its next connection, and nothing is lost.
 
 mod crash;
+mod hubs;
 mod leak;
 mod rights;
 
@@ -18,6 +19,7 @@ use tests::hub::JoinTerms;
 use tests::service::echo;
 use tests::{Credentials, Hub, Kubectl, Spoke, tool, wait_for, wait_until};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -70,6 +72,15 @@ async fn administrator(hub: &Hub, folder: &Path, name: &str) -> Result<Credentia
     let folder = folder.join(name);
     hub.command(["user", "create", name, "--admin", "--out", folder.to_str().context("a path")?]).await?.success()?;
     Ok(Credentials::at(folder))
+}
+
+/// Whether a forwarded port leads to the service.
+async fn is_echoed(port: u16) -> Result<()> {
+    let mut client = TcpStream::connect(("127.0.0.1", port)).await?;
+    client.write_all(b"x").await?;
+    let mut byte = [0];
+    timeout(BOUND, client.read_exact(&mut byte)).await.context("nothing comes through the forwarded port")??;
+    Ok(())
 }
 
 /// The folder as it is now, for a client that does not follow.
@@ -137,6 +148,13 @@ async fn from_begin_to_finish_under_load_nothing_is_lost_and_everybody_follows()
     let traffic = Traffic::over(hub.client("near")?.dial(&service.address().to_string()).await?);
     let named = |spoke: &Spoke, name: &str| spoke.state().join(name);
 
+    let words = ["port-forward", "-c", "near", "127.0.0.1", &format!(":{}", service.port())];
+    let forward = hub.operator(&alice)?.args(words).spawn()?;
+    let local = forward.stdout_line(BOUND, "the local port", |line| {
+        line.strip_prefix("Forwarding from 127.0.0.1:")?.split(' ').next()?.parse::<u16>().ok()
+    });
+    let local = local.await?;
+
     let begun = Instant::now();
     step(&hub, "begin").await?;
     wait_for(BOUND, "the agent to trust both", async || match roots(&named(&near, "ca.crt"))? {
@@ -162,8 +180,8 @@ async fn from_begin_to_finish_under_load_nothing_is_lost_and_everybody_follows()
     let told = refused(&hub, "finish").await?;
     ensure!(told.contains("away/") && told.contains("user alice") && !told.contains("near/"), "{told}");
 
-    // A folder follows at its next command.
-    hub.operator(&alice)?.arg("clusters").run(BOUND).await?.success()?;
+    // A folder follows at its next command, and with the next connection of one that runs.
+    is_echoed(local).await?;
     ensure!(roots(&alice.authority_file())? == 2, "alice's folder has not followed");
     let new_kubectl = Kubectl::with(tool::kubectl()?, &alice.folder().join("kubeconfig"))?;
     new_kubectl.ok("get managedclusters -o name").await?;
@@ -180,6 +198,8 @@ async fn from_begin_to_finish_under_load_nothing_is_lost_and_everybody_follows()
     }
     let echoed = traffic.end().await?;
     ensure!(echoed > 10, "{echoed} exchanges");
+    is_echoed(local).await?;
+    drop(forward);
 
     new_kubectl.ok("get managedclusters -o name").await?;
     hub.operator(&alice)?.arg("clusters").run(BOUND).await?.success()?;

@@ -53,7 +53,10 @@ async fn only_who_has_the_right_rotates_the_ca_and_each_step_is_recorded() -> Re
     let told = |verb: &str, user: &str, result: &str| {
         let verb = format!("\"verb\":\"{verb}\"");
         record.lines().any(|line| {
-            line.contains(&verb) && line.contains("certificateauthorities") && line.contains(user) && line.contains(result)
+            line.contains(&verb)
+                && line.contains("certificateauthorities")
+                && line.contains(user)
+                && line.contains(result)
         })
     };
     ensure!(told("begin", "alice", "refused") && told("begin", "alice", "\"ok\""), "{record}");
