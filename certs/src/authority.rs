@@ -174,10 +174,16 @@ impl Authority {
         self.signing().not_after
     }
 
-    /// The root under which the hub itself is verified: the oldest whose key is here. Who has heard of no other trusts that
-    /// one, until the rotation is finished.
+    /// The root under which the hub itself is verified: the oldest whose key is here, as long as it is in date. Who has heard
+    /// of no other trusts that one, until the rotation is finished.
     pub(crate) fn serving(&self) -> &Root {
-        self.roots.iter().find(|root| root.issuer.is_some()).unwrap_or_else(|| self.signing())
+        let now = SystemTime::now();
+        self.keyed().find(|root| root.not_after > now).unwrap_or_else(|| self.signing())
+    }
+
+    /// The roots whose keys are here, the oldest first.
+    pub(crate) fn keyed(&self) -> impl Iterator<Item = &Root> {
+        self.roots.iter().filter(|root| root.issuer.is_some())
     }
 
     fn signing(&self) -> &Root {

@@ -96,8 +96,7 @@ impl Authority {
         let issuer = serving.issuer.as_ref().ok_or(IssueError::NoKey)?;
         let leaf = params.signed_by(key.pair(), issuer).map_err(IssueError::Sign)?;
         let mut chain = vec![leaf.der().clone()];
-        let others = self.roots.iter().filter(|root| root.issuer.is_some() && root.pin != serving.pin);
-        for other in others {
+        for other in self.keyed().filter(|root| root.pin != serving.pin) {
             // It has the key of the one that serves, and stands for it where that one's pin is looked for.
             chain.extend([other.vouch_for(serving)?.der().clone(), other.certificate.clone()]);
         }

@@ -126,7 +126,10 @@ fn plan(authority: &Authority, keys: &[(Pin, String)], step: Step) -> Result<Vec
             Ok(writes)
         }
         (Step::Finish | Step::Revoke, Phase::Signing) | (Step::Abort, Phase::Begun) => alone(authority, keys, signer),
-        (Step::Abort, Phase::Signing) => Ok(vec![signed_by(authority, keys, authority.serving().pin)?]),
+        (Step::Abort, Phase::Signing) => {
+            let old = authority.keyed().next().map_or(signer, |root| root.pin);
+            Ok(vec![signed_by(authority, keys, old)?])
+        }
         (Step::Finish, Phase::Begun) => Err(RotationError::NotSigning),
         (Step::Sign, Phase::Settled) => Err(RotationError::NotBegun),
         (Step::Finish | Step::Revoke, Phase::Settled) if authority.retired.is_empty() => Err(RotationError::NotBegun),

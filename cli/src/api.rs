@@ -133,7 +133,8 @@ impl Api {
 
     async fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Answer, CallError> {
         let answer = self.call_once(method, path, body).await;
-        if answer.is_ok() && self.behind.load(Ordering::Relaxed) {
+        // Whatever it has answered: it has shown that it is the hub.
+        if self.behind.load(Ordering::Relaxed) {
             self.follow().await;
         }
         answer

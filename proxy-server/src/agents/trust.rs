@@ -61,12 +61,15 @@ impl Agents {
         strangers.map(|member| member.close(CloseReason::Done, "the CA of the agent's certificate was revoked")).count()
     }
 
-    /// Only while it matters: a fleet would be written down at every restart of the hub.
+    /// Only while it matters: a fleet would be written down at every restart of the hub. And of the hub's own roots only.
     fn note_trust(&self, known: &Known, trust: &AgentTrust) {
-        if self.authorities.current().phase() != Phase::Settled {
-            let sighting = registry::Sighting { trust: Some(trust.clone()), ..known.sighting(None) };
-            self.presence.saw(&known.cluster, &known.agent, sighting);
+        let authority = self.authorities.current();
+        if authority.phase() == Phase::Settled {
+            return;
         }
+        let own = authority.pins().map(|(pin, _)| pin).filter(|pin| trust.trusts.contains(pin)).collect();
+        let trust = Some(AgentTrust::new(trust.issuer, own));
+        self.presence.saw(&known.cluster, &known.agent, registry::Sighting { trust, ..known.sighting(None) });
     }
 }
 

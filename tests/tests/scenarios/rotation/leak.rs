@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use certs::{Authority, PrivateKey};
 use hyper::Method;
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 use tests::client::{Client, Entry};
 use tests::raw_agent::{AgentCredentials, RawAgent};
@@ -81,4 +82,31 @@ async fn after_a_leak_the_old_ca_counts_for_nothing_and_who_follows_goes_on() ->
     let again = hub.command(["ca", "rotate", "revoke-now"]).await?;
     ensure!(again.stderr.contains("nothing to do"), "{again:?}");
     Ok(())
+}
+
+#[tokio::test]
+async fn what_drains_at_the_hub_before_is_cut_by_a_revocation_too() -> Result<()> {
+    let mut hub = Hub::start().await?;
+    let folder = TempDir::new()?;
+    let _near = Spoke::of(&hub, "near").start().await?;
+    let alice = administrator(&hub, folder.path(), "alice").await?;
+    let service = echo::start().await?;
+    let by_certificate = Client::new(Entry::Tls(hub.addresses().proxy, alice.mutual_tls()?)).cluster("near", "");
+    let mut of_alice = by_certificate.dial(&service.address().to_string()).await?;
+    hub.process().signal(Signal::SIGTERM)?;
+    let mut before = hub.succeed().await?;
+    of_alice.write_all(b"x").await?;
+    let mut byte = [0];
+    timeout(BOUND, of_alice.read_exact(&mut byte)).await.context("the old hub has let go of it")??;
+    wait_for(BOUND, "the agent to be at the next hub", async || {
+        if hub.is_available("near").await { Ok(()) } else { Err("away") }
+    })
+    .await?;
+    step(&hub, "begin").await?;
+    step(&hub, "sign").await?;
+    changed_over(&hub, "near").await?;
+    step(&hub, "revoke-now").await?;
+    let cut = timeout(CUT, of_alice.read(&mut byte)).await.context("alice's connection lives on at the old hub")?;
+    ensure!(matches!(cut, Ok(0) | Err(_)), "{cut:?}");
+    before.exits_with(0, BOUND).await
 }
