@@ -1,4 +1,12 @@
-//! The hub's certificate authority: made once, kept in two files.
+//! The hub's certificate authority, in files: the roots that are trusted, and the one of them that signs.
+//!
+//! | file | what |
+//! |---|---|
+//! | `ca.crt` | the trusted roots, PEM, the oldest first; agents' and users' certificates are good under any of them |
+//! | `ca.key` | their keys, PEM, 0600; the first one's root signs, and what has no root in `ca.crt` counts for nothing |
+//! | `ca.retired.crt` | roots that were trusted once; may be absent |
+//!
+//! There is one root but while it is being rotated ([`crate::rotation`]).
 
 use std::{
     fs, io,
@@ -6,19 +14,20 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use rcgen::{BasicConstraints, Certificate, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{Issuer, KeyPair};
 use rustls::{
     client::verify_server_cert_signed_by_trust_anchor,
-    pki_types::{CertificateDer, UnixTime, pem::PemObject},
+    pki_types::{CertificateDer, UnixTime},
     server::ParsedCertificate,
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{
     file::{write_public, write_secret},
-    issue::{Dates, IssueError, params, server_params},
+    issue::{Dates, IssueError, server_params},
     key::{PrivateKey, PrivateKeyError},
-    pin::{KeyFingerprint, Pin},
+    pin::Pin,
+    root::Root,
     server_tls::{TlsError, provider, root_store},
 };
 
@@ -28,17 +37,32 @@ pub const HUB_SERVER_NAME: &str = "hub.cluster-proxy.internal";
 /// The SPIFFE trust domain of the agents' URIs.
 pub const TRUST_DOMAIN: &str = "cluster-proxy.internal";
 
-/// The CA outlives everything it signs by far; a new one means that every agent joins again.
-const CA_VALIDITY: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
+pub(crate) const CERTIFICATES: &str = "ca.crt";
+pub(crate) const KEYS: &str = "ca.key";
+pub(crate) const RETIRED: &str = "ca.retired.crt";
 
-/// The hub's CA: an ECDSA P-256 key and its self-signed certificate.
+/// The hub's CA: ECDSA P-256 keys and their self-signed certificates.
 #[derive(Debug)]
 pub struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    certificate: CertificateDer<'static>,
-    pem: String,
-    pin: Pin,
-    not_after: SystemTime,
+    /// The oldest first; never empty.
+    pub(crate) roots: Vec<Root>,
+    /// The place of the one that signs, which has its key.
+    pub(crate) signer: usize,
+    /// Trusted no more.
+    pub(crate) retired: Vec<Root>,
+    /// Keys that no root has: what a crash has left.
+    pub(crate) spare_keys: bool,
+}
+
+/// Where a rotation of the CA stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// There is one root.
+    Settled,
+    /// A new root is trusted, and the old one signs.
+    Begun,
+    /// The new root signs, and the old one is still trusted.
+    Signing,
 }
 
 /// Why there is no authority.
@@ -67,77 +91,147 @@ impl Authority {
     /// The authority in `folder` (`ca.crt`, and `ca.key` with 0600), made there when there is none. What is there is
     /// never replaced.
     pub fn load_or_create(folder: &Path) -> Result<Self, AuthorityError> {
-        let (certificate, key) = (folder.join("ca.crt"), folder.join("ca.key"));
+        let (certificate, key) = (folder.join(CERTIFICATES), folder.join(KEYS));
         match (exists(&certificate)?, exists(&key)?) {
-            (true, true) => Self::load(&certificate, &key),
+            (true, true) => Self::load(folder),
             (true, false) => Err(AuthorityError::Half { present: certificate, missing: key }),
             (false, true) => Err(AuthorityError::Half { present: key, missing: certificate }),
-            (false, false) => Self::create(&certificate, &key),
+            (false, false) => {
+                create(&certificate, &key)?;
+                Self::load(folder)
+            }
         }
     }
 
-    /// The CA's certificate.
+    /// The certificate of the root that signs.
     pub fn certificate(&self) -> &CertificateDer<'static> {
-        &self.certificate
+        &self.signing().certificate
     }
 
-    /// The CA's certificate as PEM.
+    /// The certificate of the root that signs, as PEM.
     pub fn certificate_pem(&self) -> &str {
-        &self.pem
+        &self.signing().pem
     }
 
     /// What a spoke is given to recognise this hub by.
     pub fn pin(&self) -> Pin {
-        self.pin
+        self.signing().pin
+    }
+
+    /// Every root that is trusted, the oldest first.
+    pub fn roots(&self) -> Vec<CertificateDer<'static>> {
+        self.roots.iter().map(|root| root.certificate.clone()).collect()
+    }
+
+    /// The same as PEM: what verifies the hub, now and after the next step of a rotation.
+    pub fn roots_pem(&self) -> String {
+        self.roots.iter().map(|root| root.pem.as_str()).collect()
+    }
+
+    /// The pins of the trusted roots, the oldest first, and when they end.
+    pub fn pins(&self) -> impl Iterator<Item = (Pin, SystemTime)> {
+        self.roots.iter().map(|root| (root.pin, root.not_after))
+    }
+
+    /// The pins of roots that are trusted no more, the latest last.
+    pub fn retired(&self) -> impl Iterator<Item = Pin> {
+        self.retired.iter().map(|root| root.pin)
+    }
+
+    /// Where its rotation stands.
+    pub fn phase(&self) -> Phase {
+        match (self.roots.len(), self.signer) {
+            (1, _) => Phase::Settled,
+            (roots, signer) if signer + 1 == roots => Phase::Signing,
+            _ => Phase::Begun,
+        }
+    }
+
+    /// The root that is to stay when the rotation is finished.
+    pub fn newest(&self) -> Pin {
+        self.roots.last().expect("there is a root").pin
+    }
+
+    /// The pin of the trusted root that has issued a certificate, which TLS has verified at some time.
+    pub fn issuer_of(&self, leaf: &CertificateDer<'_>) -> Option<Pin> {
+        let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
+        let mut named = self.roots.iter().chain(&self.retired).filter(|root| root.is_named_by(&leaf));
+        let first = named.next()?;
+        // Only CAs that were brought along can share a name.
+        let issuer = match named.next() {
+            None => first,
+            Some(_) => self.roots.iter().find(|root| root.is_named_by(&leaf) && root.has_signed(&leaf))?,
+        };
+        self.roots.iter().find(|root| root.certificate == issuer.certificate).map(|root| root.pin)
     }
 
     pub(crate) fn issuer(&self) -> &Issuer<'static, KeyPair> {
-        &self.issuer
+        self.signing().issuer.as_ref().expect("the root that signs has its key")
     }
 
-    /// When the CA's certificate ends.
+    /// When the certificate of the root that signs ends.
     pub(crate) fn not_after(&self) -> SystemTime {
-        self.not_after
+        self.signing().not_after
     }
 
-    fn load(certificate: &Path, key: &Path) -> Result<Self, AuthorityError> {
-        let damaged = || AuthorityError::Certificate { path: certificate.to_owned() };
-        let pem = fs::read_to_string(certificate)
-            .map_err(|source| AuthorityError::File { path: certificate.to_owned(), source })?;
-        let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| damaged())?;
-        let Ok(([], parsed)) = X509Certificate::from_der(&der) else { return Err(damaged()) };
-        if !parsed.is_ca() {
-            return Err(damaged());
-        }
-        let pin = KeyFingerprint::of(parsed.public_key());
-        let not_after = parsed.validity().not_after.to_datetime().into();
-        let private = PrivateKey::load_or_create(key).map_err(AuthorityError::Key)?;
-        if private.fingerprint() != pin {
-            return Err(AuthorityError::Mismatch { certificate: certificate.to_owned(), key: key.to_owned() });
-        }
-        let issuer = Issuer::from_ca_cert_der(&der, private.into_pair()).map_err(|_| damaged())?;
-        let authority = Self { issuer, certificate: der.clone(), pem, pin, not_after };
-        authority.check(certificate)?;
+    /// The root under which the hub itself is verified: the oldest whose key is here, as long as it is in date. Who has heard
+    /// of no other trusts that one, until the rotation is finished.
+    pub(crate) fn serving(&self) -> &Root {
+        let now = SystemTime::now();
+        self.keyed().find(|root| root.not_after > now).unwrap_or_else(|| self.signing())
+    }
+
+    /// The roots whose keys are here, the oldest first.
+    pub(crate) fn keyed(&self) -> impl Iterator<Item = &Root> {
+        self.roots.iter().filter(|root| root.issuer.is_some())
+    }
+
+    fn signing(&self) -> &Root {
+        &self.roots[self.signer]
+    }
+
+    fn load(folder: &Path) -> Result<Self, AuthorityError> {
+        let [certificates, keys, retired] = [CERTIFICATES, KEYS, RETIRED].map(|name| folder.join(name));
+        let pem = read(&certificates)?;
+        let private = PrivateKey::load_all(&keys).map_err(AuthorityError::Key)?;
+        let retired = if exists(&retired)? { read(&retired)? } else { String::new() };
+        let authority = Self::assemble(&pem, private, &retired).map_err(|damaged| match damaged {
+            Damaged::Certificate => AuthorityError::Certificate { path: certificates.clone() },
+            Damaged::Mismatch => AuthorityError::Mismatch { certificate: certificates.clone(), key: keys },
+        })?;
+        authority.check(&certificates)?;
         Ok(authority)
     }
 
-    fn create(certificate: &Path, key: &Path) -> Result<Self, AuthorityError> {
-        let private = PrivateKey::generate();
-        let signed = self_signed(&private).map_err(AuthorityError::Make)?;
-        // The key first: a key without a certificate is an error that loses nothing, and so is the reverse.
-        write_secret(key, private.to_pem()).map_err(|source| AuthorityError::File { path: key.to_owned(), source })?;
-        write_public(certificate, signed.pem())
-            .map_err(|source| AuthorityError::File { path: certificate.to_owned(), source })?;
-        Self::load(certificate, key)
+    /// The authority of these parts.
+    pub(crate) fn assemble(pem: &str, keys: Vec<PrivateKey>, retired: &str) -> Result<Self, Damaged> {
+        let mut roots = Root::all_in(pem).filter(|roots| !roots.is_empty()).ok_or(Damaged::Certificate)?;
+        let first = keys.first().map(PrivateKey::fingerprint).ok_or(Damaged::Mismatch)?;
+        let signer = roots.iter().position(|root| root.pin == first).ok_or(Damaged::Mismatch)?;
+        let mut spare_keys = false;
+        for key in keys {
+            match roots.iter_mut().find(|root| root.pin == key.fingerprint()) {
+                Some(root) if root.issuer.is_none() => {
+                    if !root.take_key(key) {
+                        return Err(Damaged::Certificate);
+                    }
+                }
+                _ => spare_keys = true,
+            }
+        }
+        // A damaged list of what is over must not keep a hub from starting; what is trusted is not over.
+        let mut retired = Root::all_in(retired).unwrap_or_default();
+        retired.retain(|over| roots.iter().all(|root| root.pin != over.pin));
+        Ok(Self { roots, signer, retired, spare_keys })
     }
 
     /// Issues a certificate and verifies it as a client would: one clear error now is better than everybody's later.
-    fn check(&self, path: &Path) -> Result<(), AuthorityError> {
+    pub(crate) fn check(&self, path: &Path) -> Result<(), AuthorityError> {
         let unusable = |source| AuthorityError::Unusable { path: path.to_owned(), source };
-        let dates = Dates::new(SystemTime::now(), Duration::from_secs(60), self.not_after);
+        let dates = Dates::new(SystemTime::now(), Duration::from_secs(60), self.not_after());
         let params = server_params(&[], dates).map_err(AuthorityError::Make)?;
         let leaf = self.sign(&params, PrivateKey::generate().pair()).map_err(AuthorityError::Make)?;
-        let roots = root_store(std::slice::from_ref(&self.certificate)).map_err(unusable)?;
+        let roots = root_store(std::slice::from_ref(self.certificate())).map_err(unusable)?;
         let algorithms = provider().signature_verification_algorithms.all;
         ParsedCertificate::try_from(leaf.der())
             .and_then(|leaf| verify_server_cert_signed_by_trust_anchor(&leaf, &roots, &[], UnixTime::now(), algorithms))
@@ -145,30 +239,37 @@ impl Authority {
     }
 }
 
+/// Which part of an authority is damaged.
+#[derive(Debug)]
+pub(crate) enum Damaged {
+    Certificate,
+    Mismatch,
+}
+
+fn create(certificate: &Path, key: &Path) -> Result<(), AuthorityError> {
+    let private = PrivateKey::generate();
+    let made = Root::make(&private).map_err(AuthorityError::Make)?;
+    // The key first: a key without a certificate is an error that loses nothing, and so is the reverse.
+    write_secret(key, private.to_pem()).map_err(|source| AuthorityError::File { path: key.to_owned(), source })?;
+    write_public(certificate, made).map_err(|source| AuthorityError::File { path: certificate.to_owned(), source })
+}
+
 fn exists(path: &Path) -> Result<bool, AuthorityError> {
     fs::exists(path).map_err(|source| AuthorityError::File { path: path.to_owned(), source })
 }
 
-fn self_signed(key: &PrivateKey) -> Result<Certificate, IssueError> {
-    let now = SystemTime::now();
-    // A name of its own for each CA: a verifier looks for the issuer by name, and would call another hub's certificate
-    // badly signed where it is only foreign.
-    let fingerprint = key.fingerprint().to_string();
-    let short: String = fingerprint.trim_start_matches("sha256:").chars().take(16).collect();
-    let mut params =
-        params(&format!("cluster-proxy hub CA {short}"), Dates::of_hub(now, CA_VALIDITY, now + CA_VALIDITY))?;
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
-    params.self_signed(key.pair()).map_err(IssueError::Sign)
+fn read(path: &Path) -> Result<String, AuthorityError> {
+    fs::read_to_string(path).map_err(|source| AuthorityError::File { path: path.to_owned(), source })
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use rcgen::{CertificateParams, date_time_ymd};
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, date_time_ymd};
 
     use super::*;
+    use crate::pin::KeyFingerprint;
 
     fn write_pair(folder: &Path, params: &CertificateParams, key: &PrivateKey) {
         let certificate = params.self_signed(key.pair()).unwrap();

@@ -40,6 +40,8 @@ pub(crate) struct Dates {
 pub struct Issued {
     /// PEM: the leaf, then the CA.
     pub chain_pem: String,
+    /// PEM: the leaf alone.
+    pub leaf_pem: String,
     /// When the leaf ends, in whole seconds.
     pub not_after: SystemTime,
 }
@@ -53,6 +55,8 @@ pub enum IssueError {
     Name(String),
     #[error("the system gives no random numbers")]
     Randomness,
+    #[error("the CA's key is not here")]
+    NoKey,
     #[error("the certificate cannot be signed")]
     Sign(#[source] rcgen::Error),
 }
@@ -84,12 +88,22 @@ impl Authority {
     }
 
     /// A hub's key and certificate for `names` (DNS names and addresses), beside [`HUB_SERVER_NAME`], `localhost` and
-    /// the loopback addresses.
+    /// the loopback addresses. Whoever trusts one of the roots whose keys are here, or knows its pin, believes it.
     pub fn issue_server(&self, names: &[String], validity: Duration) -> Result<ServerCredentials, IssueError> {
-        let params = server_params(names, Dates::of_hub(SystemTime::now(), validity, self.not_after()))?;
+        let serving = self.serving();
+        let params = server_params(names, Dates::of_hub(SystemTime::now(), validity, serving.not_after))?;
         let key = PrivateKey::generate();
-        let leaf = self.sign(&params, key.pair())?;
-        Ok(ServerCredentials::new(vec![leaf.der().clone(), self.certificate().clone()], key.to_der()))
+        let issuer = serving.issuer.as_ref().ok_or(IssueError::NoKey)?;
+        let leaf = params.signed_by(key.pair(), issuer).map_err(IssueError::Sign)?;
+        let mut chain = vec![leaf.der().clone()];
+        for other in self.keyed().filter(|root| root.pin != serving.pin) {
+            // It has the key of the one that serves, and stands for it where that one's pin is looked for.
+            chain.extend([other.vouch_for(serving)?.der().clone(), other.certificate.clone()]);
+        }
+        if chain.len() == 1 {
+            chain.push(serving.certificate.clone());
+        }
+        Ok(ServerCredentials::new(chain, key.to_der()))
     }
 
     /// Signs what it is given. Everything that leaves the crate comes from the functions above.
@@ -106,8 +120,9 @@ impl Authority {
         let request = Request::from_der(csr)?;
         let dates = Dates::new(SystemTime::now(), validity, self.not_after());
         let leaf = self.sign(&params(dates)?, request.public_key())?;
-        let chain_pem = format!("{}{}", leaf.pem(), self.certificate_pem());
-        Ok(Issued { chain_pem, not_after: dates.not_after.into() })
+        let leaf_pem = leaf.pem();
+        let chain_pem = format!("{leaf_pem}{}", self.certificate_pem());
+        Ok(Issued { chain_pem, leaf_pem, not_after: dates.not_after.into() })
     }
 }
 

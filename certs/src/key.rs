@@ -57,6 +57,18 @@ impl PrivateKey {
         }
     }
 
+    /// The keys in `path`, in their order; at least one.
+    pub(crate) fn load_all(path: &Path) -> Result<Vec<Self>, PrivateKeyError> {
+        let file = |source| PrivateKeyError::File { path: path.to_owned(), source };
+        let damaged = || PrivateKeyError::Damaged { path: path.to_owned() };
+        let pem = fs::read_to_string(path).map_err(file)?;
+        guard_secret(path).map_err(file)?;
+        let keys = PrivatePkcs8KeyDer::pem_slice_iter(pem.as_bytes())
+            .map(|key| KeyPair::try_from(&key.map_err(|_| damaged())?).map(Self).map_err(|_| damaged()))
+            .collect::<Result<Vec<_>, _>>()?;
+        if keys.is_empty() { Err(damaged()) } else { Ok(keys) }
+    }
+
     /// From PKCS#8 PEM. Other forms are refused: what is read must be what [`Self::to_pem`] writes.
     pub fn from_pem(pem: &str) -> Result<Self, PrivateKeyError> {
         let key = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| PrivateKeyError::Pem)?;

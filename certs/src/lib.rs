@@ -11,6 +11,7 @@
 //! [`Identity::from_certificate`] is the only place where a certificate becomes a name.
 
 mod authority;
+mod bundle;
 mod client_tls;
 mod clock;
 mod credentials;
@@ -25,9 +26,12 @@ mod pin;
 mod pinned_tls;
 mod reload;
 mod request;
+mod root;
+mod rotation;
 mod server_tls;
 
-pub use authority::{Authority, AuthorityError, HUB_SERVER_NAME, TRUST_DOMAIN};
+pub use authority::{Authority, AuthorityError, HUB_SERVER_NAME, Phase, TRUST_DOMAIN};
+pub use bundle::{BundleError, follow_roots, issuer_among, pins_in, pins_shown};
 pub use client_tls::ClientTls;
 pub use clock::{WrongClock, shown as shown_time, span as shown_span};
 pub use credentials::{Credentials, CredentialsError, HubEntry};
@@ -40,4 +44,6 @@ pub use pin::{FingerprintError, KeyFingerprint, Pin};
 pub use pinned_tls::{PinMismatch, pinned_client_config};
 pub use reload::{Reload, ReloadOutcome};
 pub use request::RequestError;
+pub use root::certificate_blocks;
+pub use rotation::{RotationError, Step};
 pub use server_tls::{SelfSigned, ServerCredentials, ServerTls, TlsError, provider};

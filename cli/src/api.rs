@@ -2,12 +2,15 @@
 
 use std::{
     io,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
-use certs::{Credentials, CredentialsError, TlsError};
+use certs::{Credentials, CredentialsError, Pin, TlsError};
 use http::{Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
@@ -20,9 +23,14 @@ use rustls::{
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::timeout;
 
+use logging::chain;
+
 use crate::{
+    credentials::Located,
     dial::{DialError, dial, is_refused_certificate},
     failure::{Exit, Failure},
+    follow::{follow, is_behind},
+    output::note,
 };
 
 /// For a call as a whole, from the dial to the last byte of the answer.
@@ -39,6 +47,12 @@ pub(crate) struct Api {
     tls: Arc<ClientConfig>,
     /// When the certificate that it shows ends; `None` if that cannot be read.
     certificate_end: Option<SystemTime>,
+    /// The CAs that the credentials know.
+    pins: Vec<Pin>,
+    /// The credentials, where their folder can follow the hub's CA.
+    located: Option<Located>,
+    /// The hub has shown other CAs.
+    behind: AtomicBool,
 }
 
 /// Why there is no API to call.
@@ -76,7 +90,32 @@ impl Api {
         let tls = credentials.tls().map_err(EntryError::Credentials)?.config(&[]).map_err(EntryError::Tls)?;
         let chain = CertificateDer::from_pem_slice(credentials.chain_pem.as_bytes());
         let certificate_end = chain.ok().and_then(|certificate| certs::ends_at(&certificate));
-        Ok(Self { address, tls, certificate_end })
+        let pins = certs::pins_in(&credentials.ca_pem);
+        Ok(Self { address, tls, certificate_end, pins, located: None, behind: AtomicBool::new(false) })
+    }
+
+    /// As [`Self::new`], and the folder follows the hub's CA.
+    pub(crate) fn of(located: &Located) -> Result<Self, EntryError> {
+        Ok(Self { located: Some(located.clone()), ..Self::new(&located.credentials)? })
+    }
+
+    /// Has the folder follow the hub's CA, and tells about it. What fails is tried again by the next command.
+    pub(crate) async fn follow(&self) -> Option<Credentials> {
+        let located = self.located.as_ref()?;
+        self.behind.store(false, Ordering::Relaxed);
+        let folder = located.folder.display();
+        match Box::pin(follow(&located.folder)).await {
+            Ok(followed) => {
+                if followed.is_some() {
+                    note(format!("the hub's CA is rotated; the credentials in {folder} follow"));
+                }
+                followed
+            }
+            Err(error) => {
+                note(format!("the hub's CA is rotated, and {folder} does not follow yet: {}", chain(&error)));
+                None
+            }
+        }
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CallError> {
@@ -93,6 +132,25 @@ impl Api {
     }
 
     async fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Answer, CallError> {
+        let answer = self.call_once(method, path, body).await;
+        // Whatever it has answered: it has shown that it is the hub.
+        if self.behind.load(Ordering::Relaxed) {
+            self.follow().await;
+        }
+        answer
+    }
+
+    /// A call that is a part of following.
+    pub(crate) async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Bytes>,
+    ) -> Result<T, CallError> {
+        self.call_once(method, path, body.unwrap_or_default()).await.and_then(|answer| answer.parse())
+    }
+
+    async fn call_once(&self, method: Method, path: &str, body: Bytes) -> Result<Answer, CallError> {
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, &self.address);
         if !body.is_empty() {
             request = request.header(header::CONTENT_TYPE, "application/json");
@@ -108,6 +166,8 @@ impl Api {
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer, CallError> {
         let broken = |source| self.broken(source);
         let stream = dial(&self.address, &self.tls).await.map_err(CallError::Dial)?;
+        let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        self.behind.store(self.located.is_some() && is_behind(&self.pins, shown), Ordering::Relaxed);
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         let answering = async {
             let response = sender.send_request(request).await.map_err(broken)?;

@@ -286,6 +286,7 @@ mod tests {
             request: String::new(),
             last_seen: None,
             version: "0.1.0".into(),
+            ca: None,
         });
         ClusterView { cluster, tunnel }
     }

@@ -14,6 +14,7 @@ use clap::{
 use crate::{
     api::Api,
     backup::{BackupCommand, Restore},
+    ca::CaCommand,
     clusters::Clusters,
     completion::Completion,
     credential::Credential,
@@ -99,6 +100,9 @@ enum Command {
     /// Show the hub at a glance
     #[command(after_help = "Example:\n  cluster-proxy status")]
     Status,
+    /// Show the hub's CA, and replace it while everybody stays connected
+    #[command(subcommand)]
+    Ca(CaCommand),
     /// Write the hub's registry and CA into one file, while it serves
     Backup(BackupCommand),
     /// Put a backup into the state folder of a hub that does not run
@@ -121,7 +125,7 @@ impl CommandLine {
     /// Does what was asked.
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
         let named = self.credentials.as_deref();
-        let api = || -> Result<Api, Failure> { Ok(Api::new(&credentials::find(named)?)?) };
+        let api = || -> Result<Api, Failure> { Ok(Api::of(&credentials::locate(named)?)?) };
         match self.command {
             Command::Init(init) => init.run(&credentials::find(named)?),
             Command::Clusters(clusters) => clusters.run(&api()?).await,
@@ -131,14 +135,15 @@ impl CommandLine {
             Command::Delete(delete) => delete.run(&api()?).await,
             Command::Token(token) => token.run(&api()?).await,
             Command::JoinCommand(join_command) => join_command.run(&api()?).await,
-            Command::User(user) => user.run(&credentials::find(named)?).await,
+            Command::User(user) => user.run(&credentials::locate(named)?).await,
             Command::Kubeconfig(kubeconfig) => kubeconfig.run(&credentials::locate(named)?).await,
             Command::Kubectl(kubectl) => return kubectl.run(&credentials::locate(named)?).await,
             Command::Credential(credential) => credential.run(&credentials::locate(named)?).await,
-            Command::PortForward(forward) => forward.run(&credentials::find(named)?).await,
+            Command::PortForward(forward) => forward.run(&credentials::locate(named)?).await,
             Command::PrometheusConfig(config) => {
                 config.run(&credentials::find(named)?.hub, &credentials::folder(named)?)
             }
+            Command::Ca(ca) => ca.run(&api()?).await,
             Command::Backup(backup) => backup.run(&api()?).await,
             Command::Restore(restore) => restore.run(),
             Command::Demo(demo) => demo.run().await,

@@ -85,7 +85,7 @@ async fn obtain(located: &Located) -> Result<Kept, Failure> {
 }
 
 async fn ask(located: &Located) -> Result<Kept, Failure> {
-    let api = Api::new(&located.credentials)?;
+    let api = Api::of(located)?;
     let key = PrivateKey::generate();
     let csr = key.csr_der().map_err(CredentialError::Key)?;
     let new = NewCredential { csr, validity_seconds: MAX_CREDENTIAL_SECONDS };

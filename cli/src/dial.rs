@@ -109,7 +109,8 @@ impl From<DialError> for Failure {
         let (exit, next) = match &error {
             DialError::NotTheHub { .. } => (
                 Exit::NotAllowed,
-                "check the addresses in the credentials' hub.toml, or ask an administrator for new credentials",
+                "check the addresses in the credentials' hub.toml; or the hub's CA was rotated since they were used last: ask an \
+                 administrator for new ones",
             ),
             DialError::WrongClock { .. } => {
                 (Exit::Unavailable, "compare 'date -u' on both machines; where the hub's was wrong, restart it")

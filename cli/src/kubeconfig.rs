@@ -87,7 +87,7 @@ enum KubeconfigError {
 
 impl Kubeconfig {
     pub(crate) async fn run(&self, located: &Located) -> Result<(), Failure> {
-        let chosen = self.chosen.clusters(&Api::new(&located.credentials)?).await?;
+        let chosen = self.chosen.clusters(&Api::of(located)?).await?;
         let count = chosen.len();
         let contexts = contexts(located, &self.prefix, chosen)?;
         if self.merge {

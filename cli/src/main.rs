@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 mod api;
 mod backup;
+mod ca;
 mod clusters;
 mod command;
 mod completion;
@@ -15,6 +16,7 @@ mod demo;
 mod dial;
 mod duration;
 mod failure;
+mod follow;
 mod init;
 mod join_command;
 mod kubeconfig;

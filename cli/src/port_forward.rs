@@ -2,13 +2,13 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use certs::{ClusterName, Credentials};
+use certs::ClusterName;
 use clap::Args;
 use futures_util::future::join_all;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{api::Api, failure::Failure, output::print};
+use crate::{api::Api, credentials::Located, failure::Failure, output::print};
 
 mod browser;
 mod entry;
@@ -92,7 +92,7 @@ struct Forwarding {
 
 impl PortForward {
     /// Ends well at Ctrl-C, and never otherwise.
-    pub(crate) async fn run(&self, credentials: &Credentials) -> Result<(), Failure> {
+    pub(crate) async fn run(&self, located: &Located) -> Result<(), Failure> {
         let forwards = self.forwards()?;
         // Before the first port: a signal must find its handler.
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
@@ -100,7 +100,7 @@ impl PortForward {
         let mut forwardings = Vec::new();
         for forward in forwards {
             tokio::select! {
-                found = self.prepare(credentials, forward) => forwardings.push(found?),
+                found = self.prepare(located, forward) => forwardings.push(found?),
                 _ = interrupt.recv() => return Ok(()),
                 _ = terminate.recv() => return Ok(()),
             }
@@ -143,8 +143,8 @@ impl PortForward {
     }
 
     /// Finds the place and binds its ports.
-    async fn prepare(&self, credentials: &Credentials, forward: Forward) -> Result<Forwarding, Failure> {
-        let api = Api::new(credentials)?;
+    async fn prepare(&self, located: &Located, forward: Forward) -> Result<Forwarding, Failure> {
+        let api = Api::of(located)?;
         let lookup = Lookup { api: &api, cluster: &forward.cluster };
         let by_name = forward.pairs.iter().any(|pair| matches!(pair.remote, RemotePort::Name(_)));
         let found: Found = lookup.find(&forward.place, by_name).await?;
@@ -153,7 +153,7 @@ impl PortForward {
             let remote = found.port(&forward.place, &pair.remote)?;
             locals.push(bind(&self.address, pair.with(remote))?);
         }
-        let entry = Arc::new(Entry::new(credentials, &forward.cluster)?);
+        let entry = Arc::new(Entry::of(located, &forward.cluster)?);
         Ok(Forwarding { forward, entry, target: found.target, locals })
     }
 }

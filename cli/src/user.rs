@@ -17,6 +17,7 @@ use registry::{
 
 use crate::{
     api::{Api, CallError},
+    credentials::Located,
     duration,
     failure::{Exit, Failure},
     output::{note, print, print_json},
@@ -135,8 +136,8 @@ pub(crate) enum CreateError {
 }
 
 impl UserCommand {
-    pub(crate) async fn run(&self, credentials: &Credentials) -> Result<(), Failure> {
-        let api = Api::new(credentials)?;
+    pub(crate) async fn run(&self, located: &Located) -> Result<(), Failure> {
+        let (api, credentials) = (Api::of(located)?, &located.credentials);
         match self {
             Self::Create(create) => create.run(&api, credentials).await,
             Self::List(list) => list.run(&api).await,

@@ -62,7 +62,7 @@ fn check_message(message: &[u8]) {
     match agent_message(message) {
         Some(AgentMessage::Hello(hello)) => check_exports(&hello.exports),
         Some(AgentMessage::Exports(exports)) => check_exports(&exports.items),
-        Some(AgentMessage::Renew(_) | AgentMessage::Drain(_)) | None => {}
+        Some(AgentMessage::Renew(_) | AgentMessage::Drain(_) | AgentMessage::Trusts(_)) | None => {}
     }
 }
 

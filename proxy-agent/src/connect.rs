@@ -143,15 +143,20 @@ impl Refused {
                 | CloseReason::DeadlineExceeded
                 | CloseReason::Other(_) => return None,
             },
-            Loss::CertificateRefused(_) => (JOIN, "certificate_refused"),
+            Loss::CertificateRefused(_) => (
+                "join it again with 'proxy-agent join' (after a rotation of the hub's CA, with a new line of 'cluster-proxy join-command')",
+                "certificate_refused",
+            ),
             // As below: what `certs::WrongClock` says about the hub's certificate.
             Loss::Transport(text) if text.contains(WrongClock::SAYS) => {
                 ("compare 'date -u' on both machines; the agent comes back by itself", "wrong_clock")
             }
             // What rustls says about the hub's certificate; quinn hands it on as a text.
-            Loss::Transport(text) if text.contains("invalid peer certificate") => {
-                ("this is not the hub that the agent has joined; check --hub, or join this one", "hub_not_trusted")
-            }
+            Loss::Transport(text) if text.contains("invalid peer certificate") => (
+                "this is not the hub that the agent has joined, or its CA was rotated while the agent was away: check --hub; after a \
+                     rotation, join again with a new line of 'cluster-proxy join-command' on the hub",
+                "hub_not_trusted",
+            ),
             Loss::Transport(_) | Loss::TimedOut | Loss::Forgotten | Loss::ClosedHere => return None,
         };
         let said = loss.to_string();

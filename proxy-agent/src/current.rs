@@ -5,9 +5,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use certs::{Reload, ReloadOutcome};
+use certs::{BundleError, Pin, Reload, ReloadOutcome};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
+use tunnel::Roots;
 
 use crate::{
     identity::{Identity, IdentityError},
@@ -19,7 +20,7 @@ use crate::{
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long a request for a new certificate may be under way before it is made again, here or over another tunnel.
-const RENEWAL_PAUSE: Duration = Duration::from_secs(60);
+pub(crate) const RENEWAL_PAUSE: Duration = Duration::from_secs(60);
 
 /// The identity in use.
 #[derive(Debug)]
@@ -39,6 +40,17 @@ pub(crate) enum RenewError {
     #[error("the new certificate would end before the present one")]
     Shorter,
     #[error("the new certificate cannot be kept")]
+    Keep(#[source] StateError),
+}
+
+/// Why the roots that a hub has sent are not trusted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TrustError {
+    #[error(transparent)]
+    Roots(BundleError),
+    #[error("they do not fit this agent")]
+    Identity(#[source] IdentityError),
+    #[error("they cannot be kept")]
     Keep(#[source] StateError),
 }
 
@@ -89,7 +101,12 @@ impl CurrentIdentity {
             return None;
         }
         *asked = Some(Instant::now());
-        match identity.csr() {
+        self.request()
+    }
+
+    /// A CSR for a certificate in the place of the present one.
+    pub(crate) fn request(&self) -> Option<Vec<u8>> {
+        match self.get().csr() {
             Ok(csr) => Some(csr),
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "cannot ask for a new certificate");
@@ -98,16 +115,38 @@ impl CurrentIdentity {
         }
     }
 
-    /// Keeps and uses the certificate that a hub has sent, if it is better than the present one.
-    pub(crate) fn renewed(&self, chain_pem: &str) {
+    /// Keeps and trusts the roots that a hub has sent, and no more those that it has retired; says whether they were others.
+    pub(crate) fn trust(&self, Roots { pem, retired, .. }: &Roots) -> Result<bool, TrustError> {
+        let retired: Vec<Pin> = retired.iter().filter_map(|pin| pin.parse().ok()).collect();
+        let present = self.get();
+        let own = self.state.load_ca().map_err(TrustError::Keep)?;
+        let roots = certs::follow_roots(&own, pem, &retired).map_err(TrustError::Roots)?;
+        if roots == own {
+            return Ok(false);
+        }
+        let load = || {
+            let key = self.state.load_key().map_err(IdentityError::State)?;
+            let chain = self.state.load_chain().map_err(IdentityError::State)?;
+            Identity::new(present.membership.clone(), key, &roots, &chain)
+        };
+        let identity = load().map_err(TrustError::Identity)?;
+        self.state.save_ca(&roots).map_err(TrustError::Keep)?;
+        tracing::info!(roots = identity.trusts().join(" "), "the hub's CA is rotated; these stand for the hub now");
+        self.put(identity);
+        Ok(true)
+    }
+
+    /// Keeps and uses the certificate that a hub has sent, if it is better than the present one; says whether.
+    pub(crate) fn renewed(&self, chain_pem: &str) -> bool {
         let result = self.replace_chain(chain_pem);
         self.metrics.renewed(result.is_ok());
-        match result {
+        match &result {
             Ok(()) => tracing::info!("the agent's certificate was renewed"),
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "a new certificate from the hub is not used");
+                tracing::warn!(error = error as &dyn std::error::Error, "a new certificate from the hub is not used");
             }
         }
+        result.is_ok()
     }
 
     fn replace_chain(&self, chain_pem: &str) -> Result<(), RenewError> {
@@ -118,7 +157,8 @@ impl CurrentIdentity {
             Identity::new(present.membership.clone(), key, &ca, chain_pem)
         };
         let identity = load().map_err(RenewError::Identity)?;
-        if identity.validity().not_after < present.validity().not_after {
+        // One of another CA is wanted because the old one's counts no more soon.
+        if identity.validity().not_after < present.validity().not_after && identity.issuer() == present.issuer() {
             return Err(RenewError::Shorter);
         }
         self.state.save_chain(chain_pem).map_err(RenewError::Keep)?;
@@ -195,6 +235,31 @@ mod tests {
         assert!(follower.has_changed().unwrap());
         assert!(!follower.borrow_and_update().validity().should_renew(SystemTime::now() + DAY));
         assert_eq!(fixture.state.load_chain().unwrap(), renewed);
+    }
+
+    #[test]
+    fn the_roots_of_a_rotation_are_kept_and_what_is_over_goes() {
+        let fixture = Fixture::new();
+        let old = fixture.state.load_ca().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let next = Authority::load_or_create(elsewhere.path()).unwrap();
+        let roots = |pem: &str, retired: &[Pin]| Roots {
+            pem: pem.to_owned(),
+            retired: retired.iter().map(ToString::to_string).collect(),
+            renew_within: 0,
+        };
+        fixture.current.trust(&roots(&format!("{old}{}", next.roots_pem()), &[])).unwrap();
+        assert_eq!(fixture.current.get().trusts(), [fixture.authority.pin(), next.pin()].map(|pin| pin.to_string()));
+        assert_eq!(fixture.state.load_ca().unwrap(), format!("{old}{}", next.roots_pem()));
+        // Of another CA a certificate may end sooner.
+        let csr = fixture.key.csr_der().unwrap();
+        let issued = next.issue_agent(&csr, &"c1".parse().unwrap(), &"a1".parse().unwrap(), DAY / 2).unwrap();
+        assert!(fixture.current.renewed(&issued.chain_pem));
+        fixture.current.trust(&roots(next.certificate_pem(), &[fixture.authority.pin()])).unwrap();
+        assert_eq!(fixture.state.load_ca().unwrap(), next.roots_pem());
+        let refused = fixture.current.trust(&roots("", &[next.pin()])).unwrap_err();
+        assert!(matches!(refused, TrustError::Roots(BundleError::Empty)), "{refused}");
+        assert_eq!(fixture.state.load_ca().unwrap(), next.roots_pem());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use certs::{CsrError, KeyFingerprint, PrivateKey, TlsError};
+use certs::{CsrError, KeyFingerprint, Pin, PrivateKey, TlsError};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tunnel::ALPN_TUNNEL;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -20,6 +20,10 @@ pub(crate) struct Identity {
     /// For the tunnel's ALPN.
     tls: Arc<rustls::ClientConfig>,
     validity: Validity,
+    /// The roots under which the hub is verified.
+    roots: Vec<Pin>,
+    /// The one of them that has issued the certificate, if it is one of them.
+    issuer: Option<Pin>,
 }
 
 /// Twice as long as until the next look.
@@ -81,7 +85,9 @@ impl Identity {
         // The hub knows its own CA: shown too, it would be kept there for as long as the tunnel lives.
         let shown = vec![leaf.clone()];
         let tls = certs::ClientTls::new(roots, Some((shown, private))).and_then(|tls| tls.config(&[ALPN_TUNNEL]));
-        Ok(Self { membership, key, tls: tls.map_err(IdentityError::Tls)?, validity })
+        let tls = tls.map_err(IdentityError::Tls)?;
+        let issuer = certs::issuer_among(chain_pem, ca_pem);
+        Ok(Self { membership, key, tls, validity, roots: certs::pins_in(ca_pem), issuer })
     }
 
     /// The TLS to open a tunnel with.
@@ -91,6 +97,16 @@ impl Identity {
 
     pub(crate) fn validity(&self) -> Validity {
         self.validity
+    }
+
+    /// The pins of what it trusts, as they are told to the hub.
+    pub(crate) fn trusts(&self) -> Vec<String> {
+        self.roots.iter().map(ToString::to_string).collect()
+    }
+
+    /// The CA of its certificate, if it trusts that.
+    pub(crate) fn issuer(&self) -> Option<Pin> {
+        self.issuer
     }
 
     /// Asks for a new certificate for the same key.

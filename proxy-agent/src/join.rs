@@ -3,9 +3,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use certs::{AgentName, ClusterName, CsrError, KeyFingerprint, Pin, PrivateKey, pinned_client_config};
+use certs::{
+    AgentName, ClusterName, CsrError, KeyFingerprint, Pin, PrivateKey, certificate_blocks, follow_roots,
+    pinned_client_config, pins_in,
+};
 use logging::chain;
-use rustls::pki_types::{CertificateDer, pem::PemObject};
 use secrecy::ExposeSecret;
 use tokio::time::{Instant, timeout_at};
 use tunnel::{ALPN_JOIN, Issued, JoinAnswers, JoinReply, JoinRequest, Loss, Reason, Refusal};
@@ -29,8 +31,6 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// A pin is this and 64 hexadecimal digits.
 const PIN_BEGIN: &str = "sha256:";
 const PIN_LENGTH: usize = PIN_BEGIN.len() + 64;
-
-const CERTIFICATE_BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 
 /// What a join is doing, for the person who waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +56,8 @@ pub enum JoinError {
     /// Another hub than the pinned one, or someone in between.
     #[error(
         "{hub} is not the hub with the pin {expected}: it shows {}. Somebody may be in between, or the hub was set up \
-         anew: compare with 'cluster-proxy join-command' on the hub, and do not go on before they agree",
+         anew, or its CA was rotated since the line was made: make a new line with 'cluster-proxy join-command' on the hub, and do \
+         not go on before the pins agree",
         shown(.presented)
     )]
     PinMismatch { hub: HubAddress, expected: Pin, presented: Vec<Pin> },
@@ -207,11 +208,11 @@ impl<P: FnMut(JoinProgress)> Joiner<'_, P> {
         if self.config.cluster.as_ref().is_some_and(|asked| *asked != cluster) {
             return Err(JoinError::BadAnswer(format!("it is for the cluster {cluster}")));
         }
-        let ca_pem = pinned_certificate(&chain_pem, &self.config.pin)
+        let ca_pem = roots(&chain_pem, &self.config.pin)
             .ok_or_else(|| JoinError::BadAnswer("the pinned CA is not in its chain".into()))?;
         let membership = Membership { hubs: self.config.hubs.clone(), cluster, agent: self.config.agent.clone() };
-        Identity::new(membership.clone(), self.key, ca_pem, &chain_pem).map_err(JoinError::Identity)?;
-        self.state.save_join(&membership, ca_pem, &chain_pem).map_err(JoinError::State)?;
+        Identity::new(membership.clone(), self.key, &ca_pem, &chain_pem).map_err(JoinError::Identity)?;
+        self.state.save_join(&membership, &ca_pem, &chain_pem).map_err(JoinError::State)?;
         Ok(membership)
     }
 }
@@ -238,14 +239,12 @@ fn shown(pins: &[Pin]) -> String {
     }
 }
 
-/// The certificate with the pin among those of a PEM text, as it stands there.
-fn pinned_certificate<'p>(chain_pem: &'p str, pin: &Pin) -> Option<&'p str> {
-    let starts: Vec<usize> = chain_pem.match_indices(CERTIFICATE_BEGIN).map(|(at, _)| at).collect();
-    let ends = starts.iter().skip(1).copied().chain([chain_pem.len()]);
-    starts.iter().zip(ends).map(|(start, end)| &chain_pem[*start..end]).find(|pem| {
-        let certificate = CertificateDer::from_pem_slice(pem.as_bytes());
-        certificate.is_ok_and(|certificate| KeyFingerprint::of_certificate(&certificate).ok() == Some(*pin))
-    })
+/// The hub's CAs, which follow the leaf in a chain, if the pinned one is among them: the hub that has shown that one vouches for
+/// the others.
+fn roots(chain_pem: &str, pin: &Pin) -> Option<String> {
+    let cas = certificate_blocks(chain_pem).skip(1).collect::<Vec<_>>().join("\n");
+    let roots = follow_roots("", &cas, &[]).ok()?;
+    pins_in(&roots).contains(pin).then_some(roots)
 }
 
 #[cfg(test)]
@@ -255,16 +254,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_pinned_certificate_is_found_in_its_chain() {
+    fn the_pinned_authority_is_found_in_its_chain() {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::load_or_create(folder.path()).unwrap();
         let csr = PrivateKey::generate().csr_der().unwrap();
         let (cluster, agent) = ("c1".parse().unwrap(), "a1".parse().unwrap());
         let chain = authority.issue_agent(&csr, &cluster, &agent, Duration::from_secs(60)).unwrap().chain_pem;
-        assert_eq!(pinned_certificate(&chain, &authority.pin()), Some(authority.certificate_pem()));
-        assert_eq!(pinned_certificate(&chain, &PrivateKey::generate().fingerprint()), None);
-        assert_eq!(pinned_certificate("", &authority.pin()), None);
-        assert_eq!(pinned_certificate("-----BEGIN CERTIFICATE-----\n?", &authority.pin()), None);
+        assert_eq!(roots(&chain, &authority.pin()).as_deref(), Some(authority.certificate_pem()));
+        assert_eq!(roots(&chain, &PrivateKey::generate().fingerprint()), None);
+        assert_eq!(roots("", &authority.pin()), None);
+        assert_eq!(roots("-----BEGIN CERTIFICATE-----\n?", &authority.pin()), None);
     }
 
     #[test]

@@ -167,6 +167,7 @@ impl Keeper {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             capabilities: Vec::new(),
             instance: self.instance.clone(),
+            trusts: self.identity.get().trusts(),
             clock: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs(),
         };
         let (tunnel, control, welcome) = establish(connection, hub, hello, self.tunnel.memory).await?;

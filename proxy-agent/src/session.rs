@@ -5,16 +5,20 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use tokio::{sync::watch, time::MissedTickBehavior};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 use tunnel::{
     AgentControl, AgentMessage, AgentTunnel, CloseReason, ControlError, Drain, Export, Exports, HubMessage, LOOK, Loss,
-    OVERDUE, Renew, SILENCE, Silence,
+    OVERDUE, Renew, SILENCE, Silence, Trusts,
 };
 
 use crate::{
-    current::CurrentIdentity,
+    current::{CurrentIdentity, RENEWAL_PAUSE},
     hub::HubAddress,
+    identity::Identity,
     metrics::Metrics,
     status::{HubState, Status},
     streams::Streams,
@@ -66,7 +70,7 @@ impl Session {
         let mut listening = tokio::time::interval(LOOK);
         listening.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut silence = Silence::new(Instant::now());
-        let mut told = false;
+        let (mut told, mut renewal) = (false, None);
         loop {
             tokio::select! {
                 accepted = self.tunnel.accept() => match accepted {
@@ -74,7 +78,7 @@ impl Session {
                     Err(loss) => return SessionEnd::Lost(loss),
                 },
                 received = control.receive() => match received {
-                    Ok(message) => self.hear(message),
+                    Ok(message) => self.hear(message, &control, &mut renewal),
                     Err(error) => return self.broken(error).await,
                 },
                 _ = checks.tick() => {
@@ -83,6 +87,12 @@ impl Session {
                         self.say(&control, AgentMessage::Renew(Renew { csr }));
                     }
                 },
+                () = sleep_until(renewal.unwrap_or_else(Instant::now).into()), if renewal.is_some() => {
+                    renewal = Some(Instant::now() + RENEWAL_PAUSE);
+                    if let Some(csr) = self.identity.request() {
+                        self.say(&control, AgentMessage::Renew(Renew { csr }));
+                    }
+                }
                 _ = listening.tick() => match silence.look(self.tunnel.heard(), Instant::now()) {
                     lasts if lasts >= SILENCE => {
                         self.tunnel.close(CloseReason::DeadlineExceeded, "the hub has not been heard of for 14 s", CLOSE_TIMEOUT).await;
@@ -91,10 +101,14 @@ impl Session {
                     lasts if lasts >= OVERDUE => self.tunnel.nudge(),
                     _ => {}
                 },
-                Ok(()) = identities.changed() => if identities.borrow_and_update().is_someone_else(&own) {
-                    self.tunnel.close(CloseReason::Done, "the agent has joined anew", CLOSE_TIMEOUT).await;
-                    return SessionEnd::IdentityChanged;
-                },
+                Ok(()) = identities.changed() => {
+                    let now = identities.borrow_and_update().clone();
+                    if now.is_someone_else(&own) {
+                        self.tunnel.close(CloseReason::Done, "the agent has joined anew", CLOSE_TIMEOUT).await;
+                        return SessionEnd::IdentityChanged;
+                    }
+                    self.tell_trust(&control, &now);
+                }
                 Ok(()) = exports.changed() => {
                     let items = exports.borrow_and_update().to_vec();
                     self.say(&control, AgentMessage::Exports(Exports { items }));
@@ -117,9 +131,28 @@ impl Session {
         }
     }
 
-    fn hear(&self, message: HubMessage) {
+    /// `renewal` is when a certificate of the CA that signs now is asked for.
+    fn hear(&self, message: HubMessage, control: &AgentControl, renewal: &mut Option<Instant>) {
         match message {
-            HubMessage::Renewed(renewed) => self.identity.renewed(&renewed.chain_pem),
+            HubMessage::Renewed(renewed) => {
+                if self.identity.renewed(&renewed.chain_pem) {
+                    *renewal = None;
+                }
+            }
+            HubMessage::Roots(roots) => {
+                match self.identity.trust(&roots) {
+                    // Every hub hears of it as the identity changes.
+                    Ok(true) => {}
+                    Ok(false) => self.tell_trust(control, &self.identity.get()),
+                    Err(error) => {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::error!(error, "the hub's CA is rotated, and its new roots are not followed");
+                    }
+                }
+                // A fleet is told at the same time.
+                let within = Duration::from_secs(roots.renew_within.into());
+                *renewal = (!within.is_zero()).then(|| Instant::now() + within.mul_f64(rand::random()));
+            }
             HubMessage::Drain(Drain {}) => {
                 tracing::info!("the hub is about to stop");
                 self.status.set(&self.hub, HubState::HubDraining);
@@ -128,6 +161,11 @@ impl Session {
             // Said before the session began.
             HubMessage::Welcome(_) => {}
         }
+    }
+
+    fn tell_trust(&self, control: &AgentControl, identity: &Identity) {
+        let (pins, issuer) = (identity.trusts(), identity.issuer().map(|pin| pin.to_string()).unwrap_or_default());
+        self.say(control, AgentMessage::Trusts(Trusts { pins, issuer }));
     }
 
     /// A message that cannot be sent is not lost alone: the tunnel's end, which follows, is what is acted upon.

@@ -3,7 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `agent.key` | the agent's private key, made here; it never leaves |
-//! | `ca.crt` | the hub's CA, PEM |
+//! | `ca.crt` | the hub's CA, PEM; two while the hub rotates it |
 //! | `agent.toml` | the hub's addresses, the cluster's and the agent's name |
 //! | `agent.crt` | the agent's certificate chain, PEM; written last, so that a join is complete when it is there |
 
@@ -150,9 +150,14 @@ impl StateFolder {
 
     /// Keeps what a join gave; each file whole or not at all, the certificate last.
     pub fn save_join(&self, membership: &Membership, ca_pem: &str, chain_pem: &str) -> Result<(), StateError> {
-        self.write(&self.ca_path(), ca_pem)?;
+        self.save_ca(ca_pem)?;
         self.write(&self.membership_path(), &toml::to_string(membership).map_err(StateError::Write)?)?;
         self.save_chain(chain_pem)
+    }
+
+    /// Keeps the CAs that stand for the hub.
+    pub fn save_ca(&self, ca_pem: &str) -> Result<(), StateError> {
+        self.write(&self.ca_path(), ca_pem)
     }
 
     /// Keeps a renewed certificate.

@@ -1,12 +1,14 @@
 //! The agents' port: handshakes, who an agent is, its tunnel's control stream, and joins.
 
+mod trust;
+
 use std::{
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use certs::{AgentName, ClusterName, Identity, KeyFingerprint};
+use certs::{AgentName, ClusterName, Identity, KeyFingerprint, Pin};
 use jiff::Timestamp;
 use registry::{Presence, Registry, Sighting};
 use rustls::pki_types::CertificateDer;
@@ -121,6 +123,8 @@ struct Known {
     cluster: ClusterName,
     agent: AgentName,
     key: KeyFingerprint,
+    /// The CA of its certificate.
+    issuer: Option<Pin>,
 }
 
 /// Why a peer gets no tunnel: the code and the sentence that it is told.
@@ -150,7 +154,7 @@ impl Known {
 
     /// That it is here at this moment.
     fn sighting(&self, version: Option<String>) -> Sighting {
-        Sighting { key: self.key, at: Timestamp::now(), version }
+        Sighting { key: self.key, at: Timestamp::now(), version, trust: None }
     }
 }
 
@@ -293,6 +297,7 @@ impl Agents {
             key: known.key,
             version: version(&hello.version),
             instance: hello.instance,
+            trust: trust::trust_of(known.issuer, &hello.trusts),
             tunnel,
         });
         Some((known, guest, registered, control, hello.exports))
@@ -305,7 +310,10 @@ impl Agents {
             return Err(wrong("a tunnel needs an agent's certificate; run 'proxy-agent join' first".into()));
         };
         let known = match Identity::with_key(leaf) {
-            Ok((Identity::Agent { cluster, agent }, key)) => Known { cluster, agent, key },
+            Ok((Identity::Agent { cluster, agent }, key)) => {
+                let issuer = self.authorities.current().issuer_of(leaf);
+                Known { cluster, agent, key, issuer }
+            }
             Ok((Identity::User { .. }, _)) => return Err(wrong("a user's certificate opens no tunnel".into())),
             Err(error) => return Err(wrong(format!("the certificate is no agent's: {error}"))),
         };
@@ -379,11 +387,17 @@ impl Agents {
     async fn listen(&self, known: &Known, member: &Member, exporter: &Exporter, mut control: HubControl) {
         let mut told = false;
         let (agent, mut listed) = (known.named(), None);
+        let mut authority = self.authorities.subscribe();
+        self.tell_roots(known, member, &control);
         loop {
             let message = tokio::select! {
                 message = control.receive() => message,
                 () = tokio::time::sleep(EXPORTS.every), if listed.is_some() => {
                     listed = self.export(known, exporter, listed.unwrap_or_default());
+                    continue;
+                }
+                Ok(()) = authority.changed() => {
+                    self.tell_roots(known, member, &control);
                     continue;
                 }
                 () = self.drain.cancelled(), if !told => {
@@ -399,6 +413,7 @@ impl Agents {
             }
             match message {
                 Ok(AgentMessage::Renew(renew)) => self.renew(known, &renew, &control),
+                Ok(AgentMessage::Trusts(said)) => self.trusts(known, member, &said),
                 Ok(AgentMessage::Drain(Drain {})) => member.drain(),
                 Ok(AgentMessage::Exports(exports)) => listed = self.export(known, exporter, exports.items),
                 Ok(AgentMessage::Hello(_)) => {}
@@ -450,7 +465,8 @@ impl Agents {
     pub(crate) fn recheck(&self, cluster: &ClusterName) -> usize {
         let mut closed = 0;
         for member in self.tunnels.members(cluster) {
-            let known = Known { cluster: cluster.clone(), agent: member.agent.clone(), key: member.key };
+            let (agent, key) = (member.agent.clone(), member.key);
+            let known = Known { cluster: cluster.clone(), agent, key, issuer: None };
             if let Err(Refused { reason, text }) = self.admit(&known) {
                 member.close(reason, &text);
                 closed += 1;

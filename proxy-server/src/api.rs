@@ -1,6 +1,7 @@
 //! The hub's HTTPS API: what `cluster-proxy` asks of it below `/v1`, and the registry's Kubernetes-style API for the rest.
 
 mod backup;
+mod ca;
 mod credential;
 mod decision;
 mod failure;
@@ -37,6 +38,7 @@ use crate::{
     discovery::{self, Discovery},
     gateway::{Gateway, check_own_word},
     http_port::{Body, Origin, held, whole},
+    rotation::Rotation,
     shares::Shares,
     tunnels::Tunnels,
 };
@@ -60,6 +62,7 @@ pub(crate) struct Api {
     pub(crate) gateway: Gateway,
     pub(crate) discovery: Discovery,
     pub(crate) authorities: Arc<Authorities>,
+    pub(crate) rotation: Rotation,
     pub(crate) tunnels: Arc<Tunnels>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) bodies: Bodies,
@@ -190,7 +193,7 @@ impl Api {
         let credentials =
             credentials.map_or(Ok(Credentials::default()), |value| Credentials::parse(value.as_bytes()))?;
         let shown = Shown { credentials, ..origin.shown() };
-        match Caller::authenticate(&shown, &self.registry)? {
+        match Caller::authenticate(&shown, &self.registry, &self.authorities)? {
             Caller::User(login) => Ok(login),
             // Nobody comes here by the hub's Unix socket.
             Caller::Socket { .. } => Err(CallerError::Missing),
@@ -288,6 +291,7 @@ impl Api {
             (_, ["v1", "users", name, what @ ..]) if !what.is_empty() => {
                 self.user_credentials(asker, origin, name, what, request, now).await
             }
+            (_, ["v1", "ca", what @ ..]) => self.ca(asker, origin, what, request).await,
             (&Method::POST, ["v1", "credential"]) => self.issue_credential(asker, origin, request).await,
             (&Method::POST, ["v1", "backup"]) => {
                 // It holds the CA's key and everybody's rights.
@@ -399,7 +403,7 @@ fn check_validity(validity: Duration) -> Result<(), Failure> {
 /// Who cannot be told who they are.
 fn unknown_asker(error: &CallerError) -> Failure {
     match error {
-        CallerError::Agent | CallerError::NoUser(_) | CallerError::UnknownUser(_) => {
+        CallerError::Agent | CallerError::NoUser(_) | CallerError::UnknownUser(_) | CallerError::CaIsOver => {
             failure(StatusCode::FORBIDDEN, "Forbidden", error.to_string())
         }
         CallerError::Missing

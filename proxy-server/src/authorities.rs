@@ -1,14 +1,24 @@
-//! The hub's CA and its own certificate as they are now: issued anew in time, and reloaded when the CA's files change.
+//! The hub's CA and its own certificate as they are now: issued anew in time, changed by the steps of a rotation, and reloaded
+//! when the CA's files change.
 
 use std::{
+    collections::{BTreeMap, HashSet},
+    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
+use certs::{
+    Authority, AuthorityError, HUB_SERVER_NAME, IssueError, Phase, Pin, Reload, RotationError, ServerTls, Step,
+    TlsError, UserName,
+};
+use dashmap::DashMap;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
 use crate::config::EndedAgents;
-use arc_swap::ArcSwap;
-use certs::{Authority, AuthorityError, HUB_SERVER_NAME, IssueError, Reload, ServerTls, TlsError};
 
 /// The hub's own certificate is never stored, and made anew long before it ends.
 const SERVER_VALIDITY: Duration = Duration::from_secs(90 * 24 * 3600);
@@ -25,8 +35,14 @@ pub(crate) struct Authorities {
     folder: PathBuf,
     /// Names in the hub's certificate.
     names: Vec<String>,
-    current: ArcSwap<Authority>,
+    current: watch::Sender<Arc<Authority>>,
     tls: ServerTls,
+    /// One step, or look at the files, at a time.
+    files: Mutex<()>,
+    /// CAs whose certificates open nothing, and what they had opened is cut.
+    revoked: Mutex<HashSet<Pin>>,
+    /// The CA of the certificate that each user has shown last, while the CA is rotated.
+    users: DashMap<UserName, (Pin, Timestamp)>,
 }
 
 /// Why the hub has no certificate.
@@ -40,16 +56,31 @@ pub enum AuthoritiesError {
     Tls(#[source] TlsError),
 }
 
+/// Why a step of a rotation was not taken.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StepError {
+    #[error(transparent)]
+    Rotation(RotationError),
+    #[error("the step was taken, and the hub serves with the CA of before; restart it")]
+    Apply(#[source] AuthoritiesError),
+}
+
 impl Authorities {
     pub(crate) fn new(authority: Authority, folder: PathBuf, names: Vec<String>) -> Result<Self, AuthoritiesError> {
         let credentials = authority.issue_server(&names, SERVER_VALIDITY).map_err(AuthoritiesError::Issue)?;
-        let tls = ServerTls::new(credentials, &[authority.certificate().clone()]).map_err(AuthoritiesError::Tls)?;
-        Ok(Self { folder, names, current: ArcSwap::from_pointee(authority), tls })
+        let tls = ServerTls::new(credentials, &authority.roots()).map_err(AuthoritiesError::Tls)?;
+        if let Err(error) = Authority::forget_retired_keys(&folder) {
+            tracing::warn!(error = &error as &dyn std::error::Error, "a key of a CA that is over stays in ca.key");
+        }
+        let current = watch::Sender::new(Arc::new(authority));
+        let (files, revoked, users) = Default::default();
+        Ok(Self { folder, names, current, tls, files, revoked, users })
     }
 
-    /// Where the CA is.
-    pub(crate) fn folder(&self) -> &Path {
-        &self.folder
+    /// The CA's files, which do not change while they are read.
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+        let _whole = self.files.lock();
+        read(&self.folder)
     }
 
     /// The names in the hub's certificate, beside `localhost` and its addresses.
@@ -59,7 +90,12 @@ impl Authorities {
 
     /// The CA that issues now.
     pub(crate) fn current(&self) -> Arc<Authority> {
-        self.current.load_full()
+        self.current.borrow().clone()
+    }
+
+    /// Follows the CA as it changes.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<Authority>> {
+        self.current.subscribe()
     }
 
     /// TLS for a listener; follows every change.
@@ -75,6 +111,37 @@ impl Authorities {
         }
     }
 
+    /// Takes a step of a rotation; `false` where it had been taken. It waits for the disk.
+    pub(crate) fn step(&self, step: Step) -> Result<bool, StepError> {
+        let _turn = self.files.lock();
+        let taken = Authority::step(&self.folder, step).map_err(StepError::Rotation)?;
+        let changed = taken.is_some();
+        if let Some(authority) = taken {
+            self.apply(authority).map_err(StepError::Apply)?;
+        }
+        if step == Step::Revoke {
+            self.revoked.lock().extend(self.current().retired());
+        }
+        Ok(changed)
+    }
+
+    /// Whether what was opened with a certificate of this CA is to end.
+    pub(crate) fn is_revoked(&self, issuer: Pin) -> bool {
+        self.revoked.lock().contains(&issuer)
+    }
+
+    /// Notes whose certificate a user has shown, while that matters.
+    pub(crate) fn saw(&self, user: &UserName, issuer: Pin) {
+        if self.current.borrow().phase() != Phase::Settled {
+            self.users.insert(user.clone(), (issuer, Timestamp::now()));
+        }
+    }
+
+    /// Who has shown a certificate of which CA, and when.
+    pub(crate) fn users(&self) -> BTreeMap<UserName, (Pin, Timestamp)> {
+        self.users.iter().map(|seen| (seen.key().clone(), *seen.value())).collect()
+    }
+
     /// Renews and reloads for ever.
     pub(crate) async fn keep_current(&self) {
         let mut reload = Reload::new(["ca.crt", "ca.key"].map(|name| self.folder.join(name)).into());
@@ -86,7 +153,7 @@ impl Authorities {
                     reload.check(|| self.reload());
                 }
                 _ = renewal.tick() => {
-                    if let Err(error) = self.renew() {
+                    if let Err(error) = self.show(&self.current()) {
                         tracing::warn!(error = &error as &dyn std::error::Error, "cannot renew the hub's certificate");
                     }
                 }
@@ -95,18 +162,28 @@ impl Authorities {
     }
 
     fn reload(&self) -> Result<(), AuthoritiesError> {
+        let _turn = self.files.lock();
         let authority = Authority::load_or_create(&self.folder).map_err(AuthoritiesError::Authority)?;
-        self.apply(&authority)?;
-        self.current.store(Arc::new(authority));
+        self.apply(authority)
+    }
+
+    fn apply(&self, authority: Authority) -> Result<(), AuthoritiesError> {
+        self.show(&authority)?;
+        if authority.phase() == Phase::Settled {
+            self.users.clear();
+        }
+        self.current.send_if_modified(|current| {
+            let same = |one: &Authority| (one.pin(), one.pins().collect::<Vec<_>>(), one.retired().collect::<Vec<_>>());
+            let changed = same(current) != same(&authority);
+            *current = Arc::new(authority);
+            changed
+        });
         Ok(())
     }
 
-    fn renew(&self) -> Result<(), AuthoritiesError> {
-        self.apply(&self.current())
-    }
-
-    fn apply(&self, authority: &Authority) -> Result<(), AuthoritiesError> {
+    /// Shows a new certificate of the hub's, and verifies clients, under this CA.
+    fn show(&self, authority: &Authority) -> Result<(), AuthoritiesError> {
         let credentials = authority.issue_server(&self.names, SERVER_VALIDITY).map_err(AuthoritiesError::Issue)?;
-        self.tls.swap(credentials, &[authority.certificate().clone()]).map_err(AuthoritiesError::Tls)
+        self.tls.swap(credentials, &authority.roots()).map_err(AuthoritiesError::Tls)
     }
 }

@@ -3,13 +3,13 @@
 use std::{fmt, sync::Arc, time::SystemTime};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use certs::{ClusterName, Identity, UserName, issued_at};
+use certs::{ClusterName, Identity, Pin, UserName, issued_at};
 use jiff::Timestamp;
 use registry::{Login, Registry, TokenRefusal, User};
 use rustls::pki_types::CertificateDer;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::lobby::Guest;
+use crate::{authorities::Authorities, lobby::Guest};
 
 /// An authenticated client.
 #[derive(Clone, Debug)]
@@ -66,6 +66,11 @@ pub(crate) enum CallerError {
     Agent,
     #[error("the certificate is no user's: {0}")]
     NoUser(String),
+    #[error(
+        "the certificate was issued by a CA that this hub has given up; ask an administrator for a new one ('cluster-proxy \
+         user renew NAME')"
+    )]
+    CaIsOver,
     #[error("too many wrong tokens came from this address; correct the token, and try again in a second")]
     Throttled,
     #[error(
@@ -85,6 +90,7 @@ impl CallerError {
             Self::UnknownUser(_) => "unknown_user",
             Self::Agent => "agent_certificate",
             Self::NoUser(_) => "no_user_certificate",
+            Self::CaIsOver => "ca_is_over",
             Self::Throttled => "throttled",
             Self::Crowded(_) => "user_connections",
         }
@@ -129,8 +135,12 @@ impl Caller {
     /// is what the client said last. A token that is wrong is never passed over.
     ///
     /// The one place where a connection becomes a user's, and where wrong tokens are noticed.
-    pub(crate) fn authenticate(shown: &Shown, registry: &Registry) -> Result<Self, CallerError> {
-        let caller = match (Self::identify(shown, registry), &shown.guest) {
+    pub(crate) fn authenticate(
+        shown: &Shown,
+        registry: &Registry,
+        authorities: &Authorities,
+    ) -> Result<Self, CallerError> {
+        let caller = match (Self::identify(shown, registry, authorities), &shown.guest) {
             (Err(CallerError::UnknownToken), Some(guest)) if guest.mistaken().is_err() => {
                 return Err(CallerError::Throttled);
             }
@@ -144,9 +154,9 @@ impl Caller {
         }
     }
 
-    fn identify(shown: &Shown, registry: &Registry) -> Result<Self, CallerError> {
+    fn identify(shown: &Shown, registry: &Registry, authorities: &Authorities) -> Result<Self, CallerError> {
         if let Some(certificate) = &shown.certificate {
-            let user = Self::of_certificate(certificate, registry)?;
+            let user = Self::of_certificate(certificate, registry, authorities)?;
             if shown.credentials.token.is_none() {
                 return Ok(Self::User(user));
             }
@@ -157,11 +167,19 @@ impl Caller {
         shown.uid.map(|uid| Self::Socket { uid }).ok_or(CallerError::Missing)
     }
 
-    fn of_certificate(certificate: &CertificateDer<'_>, registry: &Registry) -> Result<Login, CallerError> {
+    fn of_certificate(
+        certificate: &CertificateDer<'_>,
+        registry: &Registry,
+        authorities: &Authorities,
+    ) -> Result<Login, CallerError> {
+        // TLS has verified it when the connection was made, which may be long ago.
+        let issuer = authorities.current().issuer_of(certificate).ok_or(CallerError::CaIsOver)?;
         match Identity::from_certificate(certificate) {
             Ok(Identity::User { user, uid, .. }) => {
                 let known = registry.user(&user).filter(|known| issued_to(known, uid.as_deref(), certificate));
-                known.map(Login::by_certificate).ok_or_else(|| CallerError::UnknownUser(user.to_string()))
+                let known = known.ok_or_else(|| CallerError::UnknownUser(user.to_string()))?;
+                authorities.saw(&user, issuer);
+                Ok(Login::by_certificate(known, issuer))
             }
             Ok(Identity::Agent { .. }) => Err(CallerError::Agent),
             Err(error) => Err(CallerError::NoUser(error.to_string())),
@@ -176,6 +194,14 @@ impl Caller {
     /// Whether what was shown has ended since.
     pub(crate) fn has_ended(&self, now: Timestamp) -> bool {
         matches!(self, Self::User(login) if login.token_end().is_some_and(|end| now >= end))
+    }
+
+    /// The CA of the certificate that was shown, if that is what was.
+    pub(crate) fn issuer(&self) -> Option<Pin> {
+        match self {
+            Self::User(login) => login.issuer(),
+            Self::Socket { .. } => None,
+        }
     }
 
     /// Whether this is the registered user `name`.

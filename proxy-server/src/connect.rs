@@ -28,7 +28,7 @@ pub(crate) async fn serve(
     let (host, port) = host_and_port(authority).unwrap_or((authority, 0));
     let caller = credentials.and_then(|credentials| {
         shown.credentials = credentials;
-        Caller::authenticate(&shown, &proxy.registry)
+        Caller::authenticate(&shown, &proxy.registry, &proxy.authorities)
     });
     let proxy_user = shown.credentials.name.take();
     let listener = shown.cluster;

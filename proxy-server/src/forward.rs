@@ -105,7 +105,7 @@ impl Forwarder {
         let credentials = credentials.map_or(Ok(Credentials::default()), |value| Credentials::parse(value.as_bytes()));
         let caller = credentials.and_then(|credentials| {
             shown.credentials = credentials;
-            Caller::authenticate(&shown, &self.proxy.registry)
+            Caller::authenticate(&shown, &self.proxy.registry, &self.proxy.authorities)
         });
         let (proxy_user, listener) = (shown.credentials.name.take(), shown.cluster);
         let ask = Ask { proxy_user, listener, host, port };

@@ -257,7 +257,8 @@ impl Gateway {
             _ => Credentials::default(),
         };
         let shown = Shown { credentials, ..origin.shown() };
-        let caller = Caller::authenticate(&shown, &self.proxy.registry).map_err(Refusal::Caller)?;
+        let caller =
+            Caller::authenticate(&shown, &self.proxy.registry, &self.proxy.authorities).map_err(Refusal::Caller)?;
         record.by(&caller);
         match caller {
             Caller::User(user) => Ok(Asker { user, speaks_to_target }),
@@ -396,9 +397,9 @@ impl Refusal {
                 | CallerError::Malformed,
             ) => StatusCode::UNAUTHORIZED,
             Self::Caller(CallerError::Throttled | CallerError::Crowded(_)) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Caller(CallerError::Agent | CallerError::NoUser(_) | CallerError::UnknownUser(_)) => {
-                StatusCode::FORBIDDEN
-            }
+            Self::Caller(
+                CallerError::Agent | CallerError::NoUser(_) | CallerError::UnknownUser(_) | CallerError::CaIsOver,
+            ) => StatusCode::FORBIDDEN,
             Self::Impersonation(status) => StatusCode::from_u16(status.code).unwrap_or(StatusCode::FORBIDDEN),
             Self::Smuggled(_) | Self::SpokenFor(_) | Self::Malformed => StatusCode::BAD_REQUEST,
             Self::Open(error) => error.status(),

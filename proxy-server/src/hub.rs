@@ -54,6 +54,7 @@ use crate::{
     record::Recorder,
     revocations,
     roster::Roster,
+    rotation::Rotation,
     services::{RunError, Services},
     shares::Shares,
     state::{State, StateError},
@@ -236,6 +237,7 @@ impl Hub {
         let proxy = Arc::new(Proxy {
             registry: registry.clone(),
             presence: presence.clone(),
+            authorities: authorities.clone(),
             tunnels: tunnels.clone(),
             connections: connections.clone(),
             limits: Limits::new(config.caps),
@@ -289,6 +291,7 @@ impl Hub {
             gateway,
             discovery,
             authorities: issuing,
+            rotation: Rotation::new(agents.clone(), connections.clone(), &config.state, phases.handover.clone()),
             tunnels,
             connections,
             bodies: Bodies::default(),
@@ -385,8 +388,8 @@ impl Hub {
         let (presence, agents) = (self.presence.clone(), self.agents.clone());
         let presence = async move { tokio::join!(presence.run(), agents.note_absent()).0 };
         self.services.spawn("the record of agents", &here, handover, presence);
-        let authorities = self.authorities.clone();
-        let certificates = async move { authorities.keep_current().await };
+        let (authorities, rotation) = (self.authorities.clone(), self.api.rotation.clone());
+        let certificates = async move { tokio::join!(authorities.keep_current(), rotation.follow_files()).0 };
         self.services.spawn("the renewal of certificates", &here, end, certificates);
         let registry = self.registry.clone();
         self.services.spawn("the registry's store", &here, handover, async move { registry.ended().await });

@@ -246,10 +246,13 @@ impl Joins {
     }
 
     fn issue(&self, taken: &Taken) -> JoinReply {
-        match self.authorities.current().issue_agent(&taken.csr, &taken.cluster, &taken.agent, self.lifetime) {
+        let authority = self.authorities.current();
+        match authority.issue_agent(&taken.csr, &taken.cluster, &taken.agent, self.lifetime) {
             Ok(issued) => {
                 tracing::info!(cluster = %taken.cluster, agent = %taken.agent, "issued an agent's certificate");
-                JoinReply::Issued(Issued { cluster: taken.cluster.to_string(), chain_pem: issued.chain_pem })
+                // Every root: the agent's pin may be that of any.
+                let chain_pem = format!("{}{}", issued.leaf_pem, authority.roots_pem());
+                JoinReply::Issued(Issued { cluster: taken.cluster.to_string(), chain_pem })
             }
             Err(error) => refused(Reason::BadRequest, &format!("no certificate could be issued: {error}")),
         }

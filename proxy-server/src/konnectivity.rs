@@ -237,7 +237,8 @@ impl Session {
         let credentials = credentials.map_or(Ok(Credentials::default()), |value| Credentials::parse(value.as_bytes()));
         let caller: Result<Caller, CallerError> = credentials.and_then(|credentials| {
             shown.credentials = credentials;
-            Caller::authenticate(&shown, &self.konnectivity.proxy.registry)
+            let proxy = &self.konnectivity.proxy;
+            Caller::authenticate(&shown, &proxy.registry, &proxy.authorities)
         });
         let stranger = match &caller {
             Ok(_) => {

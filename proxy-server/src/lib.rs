@@ -51,6 +51,7 @@ mod record;
 mod refusal;
 mod revocations;
 mod roster;
+mod rotation;
 mod route;
 mod services;
 mod shares;

@@ -208,7 +208,8 @@ mod tests {
 
     fn user(name: &str) -> Caller {
         let user = serde_json::json!({"name": name, "tokens": [], "createdAt": "2026-01-01T00:00:00Z"});
-        Caller::User(registry::Login::by_certificate(Arc::new(serde_json::from_value(user).unwrap())))
+        let pin = format!("sha256:{:064x}", 1).parse().unwrap();
+        Caller::User(registry::Login::by_certificate(Arc::new(serde_json::from_value(user).unwrap()), pin))
     }
 
     #[test]

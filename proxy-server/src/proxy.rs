@@ -12,6 +12,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tunnel::{Dial, DialError, Dialed, Loss, Reason, RelayEnd, Stream, TargetKind, Traffic};
 
 use crate::{
+    authorities::Authorities,
     caller::{Caller, CallerError},
     client::Client,
     connections::{Connections, Entry},
@@ -34,6 +35,7 @@ const LATELY: i64 = 15;
 pub(crate) struct Proxy {
     pub(crate) registry: Arc<Registry>,
     pub(crate) presence: Arc<Presence>,
+    pub(crate) authorities: Arc<Authorities>,
     pub(crate) tunnels: Arc<Tunnels>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) limits: Limits,

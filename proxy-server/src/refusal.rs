@@ -43,9 +43,9 @@ impl OpenError {
     /// The HTTP status of the reason; konnectivity's where it has one (pkg/server/tunnel.go).
     pub(crate) fn status(&self) -> StatusCode {
         match self {
-            Self::Caller(CallerError::Agent | CallerError::NoUser(_) | CallerError::UnknownUser(_)) => {
-                StatusCode::FORBIDDEN
-            }
+            Self::Caller(
+                CallerError::Agent | CallerError::NoUser(_) | CallerError::UnknownUser(_) | CallerError::CaIsOver,
+            ) => StatusCode::FORBIDDEN,
             Self::Caller(
                 CallerError::Missing
                 | CallerError::UnknownToken

@@ -73,7 +73,7 @@ pub(crate) async fn serve(proxy: &Proxy, mut client: Client, peer: Peer, mut sho
         Ok(Err(broken)) => return record.refuse(broken.label()),
         Err(_) => return record.refuse("timed_out"),
     };
-    let caller = Caller::authenticate(&shown, &proxy.registry);
+    let caller = Caller::authenticate(&shown, &proxy.registry, &proxy.authorities);
     let proxy_user = shown.credentials.name.take();
     let ask = Ask { proxy_user, listener: shown.cluster, host, port };
     let opened = tokio::select! {

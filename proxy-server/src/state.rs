@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `ca.crt`, `ca.key` | the CA; losing the key means that every agent joins again |
+//! | `ca.crt`, `ca.key`, `ca.retired.crt` | the CA; losing the key means that every agent joins again |
 //! | `registry.redb` | clusters, tokens, users; not there when etcd keeps them |
 //! | `begin-empty` | made by who wants it: an empty registry beside a CA is no loss, once |
 //! | `in-use` | keeps other hubs out of the folder when it has no `registry.redb` |
@@ -140,18 +140,8 @@ impl State {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
         made.map_err(|source| StateError::File { path: folder.clone(), source })?;
         let token = self.admin_token(&user, &folder.join("token")).await?;
-        let key = PrivateKey::load_or_create(&folder.join("tls.key")).map_err(StateError::Key)?;
-        let csr = key.csr_der().map_err(StateError::Csr)?;
-        let uid = self.registry.user(&user).and_then(|known| known.uid.clone());
-        let issued = self.authority.issue_user(&csr, &user, uid.as_deref(), ADMIN_VALIDITY);
-        let issued = issued.map_err(StateError::Issue)?;
-        let credentials = Credentials {
-            hub: HubEntry { user, api, proxy, pin: self.authority.pin() },
-            ca_pem: self.authority.certificate_pem().into(),
-            chain_pem: issued.chain_pem,
-            key_pem: key.to_pem().into(),
-            token: Some(token),
-        };
+        let hub = HubEntry { user, api, proxy, pin: self.authority.pin() };
+        let credentials = admin_credentials(&folder, &self.authority, &self.registry, hub, Some(token))?;
         match credentials.save(&folder) {
             // Those of the last start are as good until they end, and the hub serves on a disk that is full.
             Err(error) if Credentials::load(&folder).is_ok() => {
@@ -225,6 +215,35 @@ impl State {
         let (_, token) = self.registry.create_user(new, now).await.map_err(StateError::Create)?;
         Ok(token)
     }
+}
+
+/// Has the administrator's credentials follow the CA: its roots, and a certificate of the one that signs.
+pub(crate) fn renew_admin(folder: &Path, authority: &Authority, registry: &Registry) -> Result<(), StateError> {
+    let folder = folder.join(ADMIN);
+    let Credentials { hub, token, .. } = Credentials::load(&folder).map_err(StateError::Credentials)?;
+    let hub = HubEntry { pin: authority.pin(), ..hub };
+    let renewed = admin_credentials(&folder, authority, registry, hub, token)?;
+    renewed.save(&folder).map_err(StateError::Credentials)
+}
+
+fn admin_credentials(
+    folder: &Path,
+    authority: &Authority,
+    registry: &Registry,
+    hub: HubEntry,
+    token: Option<SecretString>,
+) -> Result<Credentials, StateError> {
+    let key = PrivateKey::load_or_create(&folder.join("tls.key")).map_err(StateError::Key)?;
+    let csr = key.csr_der().map_err(StateError::Csr)?;
+    let uid = registry.user(&hub.user).and_then(|known| known.uid.clone());
+    let issued = authority.issue_user(&csr, &hub.user, uid.as_deref(), ADMIN_VALIDITY).map_err(StateError::Issue)?;
+    Ok(Credentials {
+        hub,
+        ca_pem: authority.roots_pem(),
+        chain_pem: issued.chain_pem,
+        key_pem: key.to_pem().into(),
+        token,
+    })
 }
 
 /// Takes what is secret in the folder from everybody but its owner: a backup may have come back open to all.

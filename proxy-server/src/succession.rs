@@ -21,7 +21,7 @@ use std::{
 use certs::ClusterName;
 use registry::{Change, Registry, store::OpenError};
 use tokio::{
-    sync::broadcast::error::RecvError,
+    sync::{Notify, broadcast::error::RecvError},
     time::{Instant, sleep},
 };
 
@@ -136,7 +136,7 @@ pub(crate) async fn open(config: &Config) -> Result<(State, Option<Raised>), Sta
 }
 
 /// Runs until the hub before this one has ended, and has it end at once when rights change: it does not see that.
-pub(crate) async fn follow(registry: &Registry, folder: &Path) {
+pub(crate) async fn follow(registry: &Registry, revoked: &Notify, folder: &Path) {
     let mut changes = registry.changes();
     let rights_of = |name: &ClusterName| {
         registry.cluster(name).map(|cluster| {
@@ -149,19 +149,20 @@ pub(crate) async fn follow(registry: &Registry, folder: &Path) {
     let ended = Sign::Former.lowered(folder);
     let mut ended = pin!(ended);
     loop {
-        let change = tokio::select! {
+        let concerns = tokio::select! {
             () = &mut ended => return,
-            change = changes.recv() => change,
-        };
-        let concerns = match change {
-            // Agents that come are a change of a cluster, too.
-            Ok(Change::Cluster(name)) => {
-                let now = rights_of(&name);
-                known.insert(name, now.clone()).is_some_and(|before| before != now)
-            }
-            Ok(Change::User(_) | Change::Set(_) | Change::Rights(_)) | Err(RecvError::Lagged(_)) => true,
-            Ok(Change::Token(_)) => false,
-            Err(RecvError::Closed) => return,
+            // What the CA's old key had opened is the other hub's, too.
+            () = revoked.notified() => true,
+            change = changes.recv() => match change {
+                // Agents that come are a change of a cluster, too.
+                Ok(Change::Cluster(name)) => {
+                    let now = rights_of(&name);
+                    known.insert(name, now.clone()).is_some_and(|before| before != now)
+                }
+                Ok(Change::User(_) | Change::Set(_) | Change::Rights(_)) | Err(RecvError::Lagged(_)) => true,
+                Ok(Change::Token(_)) => false,
+                Err(RecvError::Closed) => return,
+            },
         };
         if concerns && recall.is_none() {
             recall = Sign::Recall.raise_soon(folder).await;

@@ -12,6 +12,7 @@ use std::{
 use certs::{AgentName, ClusterName, KeyFingerprint};
 use dashmap::DashMap;
 use parking_lot::Mutex;
+use registry::AgentTrust;
 use tokio::{
     runtime::Handle,
     sync::{Notify, watch},
@@ -52,6 +53,8 @@ pub(crate) struct Member {
     /// Where the tunnel lives.
     worker: Handle,
     instance: String,
+    /// What the agent has to do with the hub's CA.
+    pub(crate) trust: Mutex<AgentTrust>,
     streams: AtomicUsize,
     /// The agent is stopping.
     draining: AtomicBool,
@@ -98,13 +101,14 @@ pub(crate) struct Joining {
     pub(crate) key: KeyFingerprint,
     pub(crate) version: String,
     pub(crate) instance: String,
+    pub(crate) trust: AgentTrust,
     pub(crate) tunnel: HubTunnel,
 }
 
 impl Tunnels {
     /// Adds a tunnel of the worker that calls, ready to take dials.
     pub(crate) fn register(self: &Arc<Self>, joining: Joining) -> Registered {
-        let Joining { cluster, agent, key, version, instance, tunnel } = joining;
+        let Joining { cluster, agent, key, version, instance, trust, tunnel } = joining;
         let member = Arc::new(Member {
             id: self.next.fetch_add(1, Ordering::Relaxed),
             agent,
@@ -113,6 +117,7 @@ impl Tunnels {
             tunnel,
             worker: Handle::current(),
             instance,
+            trust: Mutex::new(trust),
             streams: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             unanswered: Mutex::new(None),

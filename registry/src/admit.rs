@@ -106,6 +106,7 @@ mod tests {
             last_seen: None,
             version: String::new(),
             request: String::new(),
+            ca: None,
         });
         assert_eq!(decide(None, "a1", 1), "UnknownCluster");
         assert_eq!(decide(Some(&cluster), "a1", 1), "ClusterNotAccepted");

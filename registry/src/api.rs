@@ -23,6 +23,8 @@
 //!
 //! Every other answer than 2xx has an [`ApiError`] as its body.
 
+mod ca;
+
 use certs::{ClusterName, GroupName, UserName};
 use jiff::Timestamp;
 use secrecy::SecretString;
@@ -33,6 +35,8 @@ use crate::cluster::{ManagedCluster, ShownAgent};
 use crate::kube::sets::Rule;
 use crate::token::{JoinToken, TokenUse};
 use crate::user::{Reach, Role, User, UserToken};
+
+pub use ca::{CaAgent, CaPhase, CaRoot, CaRoots, CaStatus, CaUser, StepTaken, TakeStep};
 
 /// Every cluster, sorted by name.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::condition::{self, Condition, ConditionStatus, Fact};
 use crate::kube::sets::{CLUSTER_SET_LABEL, DEFAULT_SET};
+use crate::trust::AgentTrust;
 
 /// `cluster.open-cluster-management.io/v1` ManagedCluster, as OCM's clients read and write it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +94,9 @@ pub struct ClusterAgent {
     /// Its certificate request, PEM in base64 as in Kubernetes' CertificateSigningRequest.
     #[serde(default)]
     pub request: String,
+    /// Which CAs of the hub it knows, as far as that was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<AgentTrust>,
 }
 
 /// An agent as somebody was shown it: a decision about it is for this key and no other.
@@ -316,6 +320,7 @@ mod tests {
             last_seen: None,
             version: String::new(),
             request: String::new(),
+            ca: None,
         });
         cluster
     }

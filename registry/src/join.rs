@@ -272,6 +272,7 @@ fn enter(
             last_seen: None,
             version: ask.version.clone(),
             request: pem_in_base64(&ask.request),
+            ca: None,
         });
     }
     if vouched_for {

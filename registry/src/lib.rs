@@ -17,6 +17,7 @@ mod secret;
 pub mod store;
 mod tally;
 mod token;
+mod trust;
 mod turn;
 mod user;
 mod view;
@@ -34,5 +35,6 @@ pub use registry::{
 pub use secret::{SecretHash, is_user_token, join_token_id};
 pub use tally::source;
 pub use token::{JoinToken, MAX_TIME_TO_LIVE, NewToken, TokenUse};
+pub use trust::AgentTrust;
 pub use user::{Login, MAX_USER_TOKENS, MAX_USER_VALIDITY, NewUser, Reach, Role, User, UserToken};
 pub use view::{Change, RightsKey};

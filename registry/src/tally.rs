@@ -102,6 +102,7 @@ mod tests {
             last_seen: None,
             version: String::new(),
             request: String::new(),
+            ca: None,
         }));
         cluster
     }

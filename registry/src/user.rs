@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use certs::{ClusterName, UserName};
+use certs::{ClusterName, Pin, UserName};
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -67,6 +67,8 @@ pub struct Login {
     user: Arc<User>,
     /// The id of the token; `None` for a certificate.
     token: Option<String>,
+    /// The CA that has issued the certificate.
+    issuer: Option<Pin>,
 }
 
 /// What an admin asks for when making a user.
@@ -95,13 +97,18 @@ impl UserToken {
 }
 
 impl Login {
-    /// By a certificate that is the user's.
-    pub fn by_certificate(user: Arc<User>) -> Self {
-        Self { user, token: None }
+    /// By a certificate that is the user's, issued by this CA.
+    pub fn by_certificate(user: Arc<User>, issuer: Pin) -> Self {
+        Self { user, token: None, issuer: Some(issuer) }
     }
 
     pub(crate) fn by_token(user: Arc<User>, token: &UserToken) -> Self {
-        Self { user, token: Some(token.id.clone()) }
+        Self { user, token: Some(token.id.clone()), issuer: None }
+    }
+
+    /// The CA that has issued the certificate that was shown; `None` for a token.
+    pub fn issuer(&self) -> Option<Pin> {
+        self.issuer
     }
 
     /// When its token ends, as was known when it was shown; `None` for a certificate.

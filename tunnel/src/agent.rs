@@ -82,7 +82,7 @@ impl AgentTunnel {
         let first = tokio::time::timeout_at(deadline, control.receive()).await;
         match first.map_err(|_| EstablishError::TimedOut)?.map_err(EstablishError::Control)? {
             HubMessage::Welcome(welcome) => Ok((Self { connection, windows }, control, welcome)),
-            HubMessage::Renewed(_) | HubMessage::Drain(_) => Err(EstablishError::NoHello),
+            HubMessage::Renewed(_) | HubMessage::Drain(_) | HubMessage::Roots(_) => Err(EstablishError::NoHello),
         }
     }
 

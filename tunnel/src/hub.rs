@@ -79,7 +79,9 @@ impl HubTunnel {
         let first = tokio::time::timeout_at(deadline, control.receive()).await;
         match first.map_err(|_| EstablishError::TimedOut)?.map_err(EstablishError::Control)? {
             AgentMessage::Hello(hello) => Ok((Self { connection, windows }, control, hello)),
-            AgentMessage::Renew(_) | AgentMessage::Drain(_) | AgentMessage::Exports(_) => Err(EstablishError::NoHello),
+            AgentMessage::Renew(_) | AgentMessage::Drain(_) | AgentMessage::Exports(_) | AgentMessage::Trusts(_) => {
+                Err(EstablishError::NoHello)
+            }
         }
     }
 

@@ -17,6 +17,8 @@
 //!   │◄──────────────────────────── Renewed ┤ the new chain
 //!   ├─ Drain ─────────────────────────────►│ open no more streams to me
 //!   ├─ Exports ───────────────────────────►│ the services to scrape, in place of those before
+//!   │◄────────────────────────────── Roots ┤ the CAs that stand for the hub, and whether a new certificate is due
+//!   ├─ Trusts ────────────────────────────►│ the CAs that the agent has kept
 //!   │◄────────────────────────────── Drain ┤ I am about to stop: dial another hub
 //!   │◄────────────── windows ─────────────►│ how far the other may send on a stream, as it is passed on
 //!   │◄─────────────── breaks ─────────────►│ how far the other has sent on a stream when it broke off, and why
@@ -94,7 +96,7 @@ pub use hub::{DialError, EstablishError, HubControl, HubTunnel};
 pub use join::{JoinAnswers, JoinError, JoinSession};
 pub use message::{
     AgentMessage, Dial, Dialed, Drain, Extra, Hello, HubMessage, Identity, Issued, JoinReply, JoinRequest, Pending,
-    Reason, Refusal, Renew, Renewed, TargetKind, Welcome,
+    Reason, Refusal, Renew, Renewed, Roots, TargetKind, Trusts, Welcome,
 };
 pub use metered::Metered;
 pub use mtu::{Mtu, MtuError};

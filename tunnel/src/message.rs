@@ -230,7 +230,7 @@ impl Reason {
 /// What an agent sends on the control stream: a message, notes or both. An unknown kind decodes to `None`.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(crate) struct FromAgent {
-    #[prost(oneof = "AgentMessage", tags = "1, 2, 3, 5")]
+    #[prost(oneof = "AgentMessage", tags = "1, 2, 3, 5, 6")]
     pub(crate) message: Option<AgentMessage>,
     #[prost(message, repeated, tag = "4")]
     pub(crate) windows: Vec<Window>,
@@ -264,12 +264,15 @@ pub enum AgentMessage {
     /// Replaces what the agent has exported so far.
     #[prost(message, tag = "5")]
     Exports(Exports),
+    /// The CAs of the agent are others, or it was asked.
+    #[prost(message, tag = "6")]
+    Trusts(Trusts),
 }
 
 /// What a hub sends on the control stream: a message, notes or both. An unknown kind decodes to `None`.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(crate) struct FromHub {
-    #[prost(oneof = "HubMessage", tags = "1, 2, 3")]
+    #[prost(oneof = "HubMessage", tags = "1, 2, 3, 5")]
     pub(crate) message: Option<HubMessage>,
     #[prost(message, repeated, tag = "4")]
     pub(crate) windows: Vec<Window>,
@@ -300,6 +303,9 @@ pub enum HubMessage {
     Renewed(Renewed),
     #[prost(message, tag = "3")]
     Drain(Drain),
+    /// After the Welcome, and whenever the hub's CA is another.
+    #[prost(message, tag = "5")]
+    Roots(Roots),
 }
 
 /// The agent introduces itself. Who it is, its certificate says.
@@ -321,6 +327,9 @@ pub struct Hello {
     /// The agent's time, as Unix seconds; 0 when it does not say. The hub tells of clocks that differ, and does no more with it.
     #[prost(uint64, tag = "5")]
     pub clock: u64,
+    /// The pins of the roots under which the agent verifies the hub; none of one that takes no [`Roots`].
+    #[prost(string, repeated, tag = "6")]
+    pub trusts: Vec<String>,
 }
 
 /// The hub admits the agent.
@@ -344,6 +353,32 @@ pub struct Renew {
     /// PKCS#10 (RFC 2986), DER, signed with the key that the cluster knows.
     #[prost(bytes = "vec", tag = "1")]
     pub csr: Vec<u8>,
+}
+
+/// The roots under which the hub is verified now and after the next step of its CA's rotation.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Roots {
+    /// PEM: trusted beside what the agent trusts already.
+    #[prost(string, tag = "1")]
+    pub pem: String,
+    /// Pins of roots that are not to be trusted any more.
+    #[prost(string, repeated, tag = "2")]
+    pub retired: Vec<String>,
+    /// The agent's certificate is another CA's than the one that signs: it asks for a new one, at some moment within so many
+    /// seconds, and at once for 1. 0 where there is no need.
+    #[prost(uint32, tag = "3")]
+    pub renew_within: u32,
+}
+
+/// What the agent has kept: said in answer to [`Roots`], and when it has a new certificate.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Trusts {
+    /// The pins of all that it trusts.
+    #[prost(string, repeated, tag = "1")]
+    pub pins: Vec<String>,
+    /// The pin of the one that has issued its certificate; empty where that is none of them.
+    #[prost(string, tag = "2")]
+    pub issuer: String,
 }
 
 /// The agent's new certificate.

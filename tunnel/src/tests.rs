@@ -1,5 +1,7 @@
 //! Both ends over a real UDP socket on loopback; and every message as bytes.
 
+mod trust;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use proptest::prelude::*;
@@ -440,7 +442,7 @@ proptest! {
     fn mutated_bytes_of_any_message_never_panic(at: prop::sample::Index, to: u8, cut: prop::sample::Index) {
         let exports = vec![Export { name: "n".into(), labels: [("a".into(), "b".into())].into(), ..Export::default() }];
         let capabilities = vec!["x".into(), "y".into()];
-        let hello = Hello { version: "1.2.3".into(), capabilities, instance: "z".into(), exports, clock: 1 };
+        let hello = Hello { version: "1.2.3".into(), capabilities, instance: "z".into(), exports, clock: 1, trusts: Vec::new() };
         let mut bytes = FromAgent { message: Some(AgentMessage::Hello(hello)), ..Default::default() }.encode_to_vec();
         let at = at.index(bytes.len());
         bytes[at] = to;

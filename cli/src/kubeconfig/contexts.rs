@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use base64::{Engine, prelude::BASE64_STANDARD};
 use certs::ClusterName;
 use serde_json::{Value, json};
 
@@ -18,7 +17,6 @@ pub(crate) struct Contexts {
     hub: String,
     /// `https://host:port`
     api: String,
-    ca_pem: String,
     user: String,
     /// This program, by its absolute path.
     command: String,
@@ -50,7 +48,6 @@ impl Contexts {
         Ok(Self {
             hub: api.trim_start_matches("https://").to_owned(),
             api,
-            ca_pem: credentials.ca_pem.clone(),
             user: credentials.hub.user.to_string(),
             command: text(command)?,
             folder: text(&located.folder)?,
@@ -66,10 +63,11 @@ impl Contexts {
 
     /// The entries of the list `clusters`.
     pub(crate) fn clusters(&self) -> impl Iterator<Item = Named> {
-        let ca = BASE64_STANDARD.encode(&self.ca_pem);
+        // The file, and not what is in it: it follows when the hub's CA is rotated.
+        let ca = format!("{}/ca.crt", self.folder);
         self.clusters.iter().map(move |cluster| {
             let server = format!("{}/clusters/{cluster}", self.api);
-            (self.entry(cluster), json!({"server": server, "certificate-authority-data": ca}))
+            (self.entry(cluster), json!({"server": server, "certificate-authority": ca}))
         })
     }
 

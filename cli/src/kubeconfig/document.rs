@@ -75,7 +75,7 @@ impl Document {
         self.put("users", "user", (user.clone(), exec), &[]);
         for cluster in contexts.clusters() {
             // What would contradict the CA, or be preferred to it.
-            self.put("clusters", "cluster", cluster, &["certificate-authority", "insecure-skip-tls-verify"]);
+            self.put("clusters", "cluster", cluster, &["certificate-authority-data", "insecure-skip-tls-verify"]);
         }
         for (name, cluster) in contexts.names() {
             self.put("contexts", "context", (name, json!({"cluster": cluster, "user": user})), &[]);

@@ -1,10 +1,14 @@
 //! The way in: one connection to a target is one HTTP CONNECT over TLS to the hub's proxy port.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::{Buf, Bytes, BytesMut};
-use certs::{ClusterName, Credentials};
+use certs::{ClusterName, Credentials, Pin};
 use http::StatusCode;
 use rustls::ClientConfig;
 use secrecy::{ExposeSecret, SecretString};
@@ -17,9 +21,11 @@ use tokio_rustls::client::TlsStream;
 
 use super::Target;
 use crate::{
-    api::EntryError,
+    api::{Api, EntryError},
+    credentials::Located,
     dial::{DialError, dial, is_refused_certificate},
     failure::{Exit, Failure},
+    follow::is_behind,
 };
 
 /// For the hub's answer. The hub ends a dial after 10 s unless told otherwise, and says so.
@@ -46,9 +52,18 @@ const SENTENCE_LIMIT: usize = 4 * 1024;
 pub(crate) struct Entry {
     /// `host:port` of the hub's proxy port.
     address: String,
-    tls: Arc<ClientConfig>,
+    trust: Mutex<Trust>,
     cluster: ClusterName,
     token: Option<SecretString>,
+    /// The credentials, where their folder can follow the hub's CA.
+    located: Option<Located>,
+}
+
+/// What the folder of credentials says of the hub's CA.
+#[derive(Clone, Debug)]
+struct Trust {
+    tls: Arc<ClientConfig>,
+    pins: Vec<Pin>,
 }
 
 /// An open connection to a target.
@@ -79,9 +94,14 @@ pub(crate) enum OpenError {
 
 impl Entry {
     pub(crate) fn new(credentials: &Credentials, cluster: &ClusterName) -> Result<Self, EntryError> {
-        let tls = credentials.tls().map_err(EntryError::Credentials)?.config(&[]).map_err(EntryError::Tls)?;
+        let trust = Mutex::new(Trust::of(credentials)?);
         let (address, token) = (credentials.hub.proxy.clone(), credentials.token.clone());
-        Ok(Self { address, tls, cluster: cluster.clone(), token })
+        Ok(Self { address, trust, cluster: cluster.clone(), token, located: None })
+    }
+
+    /// As [`Self::new`], and it follows the hub's CA for as long as it runs.
+    pub(crate) fn of(located: &Located, cluster: &ClusterName) -> Result<Self, EntryError> {
+        Ok(Self { located: Some(located.clone()), ..Self::new(&located.credentials, cluster)? })
     }
 
     /// Opens a connection, and tries again for a while as long as nobody but time is needed.
@@ -100,7 +120,7 @@ impl Entry {
     }
 
     async fn try_open(&self, target: &Target, port: u16) -> Result<Opened, OpenError> {
-        let mut stream = dial(&self.address, &self.tls).await.map_err(OpenError::Dial)?;
+        let mut stream = self.dial().await.map_err(OpenError::Dial)?;
         let request = self.request(target, port);
         let asking = async {
             stream.write_all(request.as_bytes()).await?;
@@ -118,6 +138,40 @@ impl Entry {
         Err(OpenError::Refused { status, sentence })
     }
 
+    async fn dial(&self) -> Result<TlsStream<TcpStream>, DialError> {
+        let Trust { tls, pins } = self.trust();
+        let dialled = dial(&self.address, &tls).await;
+        let Some(located) = &self.located else { return dialled };
+        match &dialled {
+            Ok(stream) if is_behind(&pins, stream.get_ref().1.peer_certificates().unwrap_or_default()) => {
+                if let Ok(api) = Api::of(located) {
+                    api.follow().await;
+                }
+                self.read_again(located);
+                dialled
+            }
+            // Another command may have followed.
+            Err(DialError::NotTheHub { .. }) if self.read_again(located) => {
+                dial(&self.address, &self.trust().tls).await
+            }
+            Ok(_) | Err(_) => dialled,
+        }
+    }
+
+    fn trust(&self) -> Trust {
+        self.trust.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes what is in the folder now; says whether that is anything new.
+    fn read_again(&self, located: &Located) -> bool {
+        let read = Credentials::load(&located.folder).ok().and_then(|credentials| Trust::of(&credentials).ok());
+        let Some(read) = read else { return false };
+        let mut trust = self.trust.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = read.pins != trust.pins;
+        *trust = read;
+        is_new
+    }
+
     /// A secret: it holds the token.
     fn request(&self, target: &Target, port: u16) -> String {
         let (authority, user) = target.naming(&self.cluster, port);
@@ -130,6 +184,13 @@ impl Entry {
             }
         };
         format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n{authorization}\r\n")
+    }
+}
+
+impl Trust {
+    fn of(credentials: &Credentials) -> Result<Self, EntryError> {
+        let tls = credentials.tls().map_err(EntryError::Credentials)?.config(&[]).map_err(EntryError::Tls)?;
+        Ok(Self { tls, pins: certs::pins_in(&credentials.ca_pem) })
     }
 }
 

@@ -10,9 +10,9 @@ use super::{Answered, Api, failure::failure, json};
 
 impl Api {
     pub(super) async fn backup(&self, now: Timestamp) -> Answered {
-        let (registry, folder) = (self.registry.clone(), self.authorities.folder().to_owned());
+        let (registry, authorities) = (self.registry.clone(), self.authorities.clone());
         let making = tokio::task::spawn_blocking(move || {
-            let backup = Backup::of(&registry, env!("CARGO_PKG_VERSION"), backup::files(&folder)?, now);
+            let backup = Backup::of(&registry, env!("CARGO_PKG_VERSION"), authorities.read(backup::files)?, now);
             Ok::<_, io::Error>(json(StatusCode::OK, &backup.seal()))
         });
         match making.await.map_err(io::Error::from).flatten() {

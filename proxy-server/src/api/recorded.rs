@@ -194,12 +194,17 @@ impl<'a> Asked<'a> {
                 "clusters" => "managedclusters",
                 "tokens" => "jointokens",
                 "credential" => "credentials",
+                "ca" => "certificateauthorities",
                 resource => resource,
             };
             // `/v1/clusters/NAME/accept` is a verb, `/v1/clusters/NAME/agents/AGENT` a part.
             let (verb, resource, name) = match rest {
                 [name, action @ ("accept" | "deny" | "revoke")] if !reads => {
                     (*action, resource.to_owned(), (*name).to_owned())
+                }
+                // `/v1/ca/STEP` is a verb, but for the certificate that a user gets.
+                [step] if resource == "certificateauthorities" && !reads && *step != "certificate" => {
+                    (*step, resource.to_owned(), String::new())
                 }
                 [name, part] => (verb, format!("{resource}/{part}"), (*name).to_owned()),
                 [name, part, inner] => (verb, format!("{resource}/{part}"), format!("{name}/{inner}")),

@@ -14,6 +14,7 @@ use tokio::time::{Interval, interval};
 
 use super::{Api, kube_status};
 use crate::{
+    authorities::Authorities,
     http_port::{Body, streamed},
     shares::Share,
 };
@@ -35,12 +36,12 @@ impl Api {
             return kube_status(&Status::too_many_requests(message));
         };
         let looks = interval(LOOK_AGAIN);
-        let asked = (self.registry.clone(), login);
+        let asked = (self.registry.clone(), self.authorities.clone(), login);
         let next = |(mut frames, share, mut looks, asked): (
             Frames,
             Share<String>,
             Interval,
-            (Arc<Registry>, Option<Login>),
+            (Arc<Registry>, Arc<Authorities>, Option<Login>),
         )| async move {
             let frame = next_frame(&mut frames, &mut looks, &asked).await?;
             Some((frame, (frames, share, looks, asked)))
@@ -53,14 +54,18 @@ impl Api {
 async fn next_frame(
     frames: &mut Frames,
     looks: &mut Interval,
-    (registry, login): &(Arc<Registry>, Option<Login>),
+    (registry, authorities, login): &(Arc<Registry>, Arc<Authorities>, Option<Login>),
 ) -> Option<Bytes> {
     let mut next = std::pin::pin!(frames.next());
     loop {
         tokio::select! {
             frame = &mut next => return frame,
             _ = looks.tick() => {
-                if login.as_ref().is_some_and(|login| registry.current(login, Timestamp::now()).is_none()) {
+                let is_over = |login: &Login| {
+                    let revoked = login.issuer().is_some_and(|issuer| authorities.is_revoked(issuer));
+                    revoked || registry.current(login, Timestamp::now()).is_none()
+                };
+                if login.as_ref().is_some_and(is_over) {
                     return None;
                 }
             }

@@ -26,11 +26,11 @@ impl Hub {
         let share = steering.share();
         self.layout = Some(Layout { tcp: vec![(proxy, listeners), (api, 1), (metrics, 1)], tunnel, share });
         let (registry, folder, follows) = (self.registry.clone(), self.config.state.clone(), self.follows);
-        let end = self.phases.end.clone();
+        let (end, revoked) = (self.phases.end.clone(), self.api.rotation.revoked.clone());
         self.phases.others.spawn(async move {
             if follows {
                 tokio::select! {
-                    () = succession::follow(&registry, &folder) => {}
+                    () = succession::follow(&registry, &revoked, &folder) => {}
                     () = end.cancelled() => return,
                 }
                 if let Err(error) = steering.settle() {

@@ -155,6 +155,7 @@ fn agent(agent: &str, n: u8, phase: AgentPhase) -> ClusterAgent {
         last_seen: None,
         version: String::new(),
         request: String::new(),
+        ca: None,
     }
 }
 

@@ -19,6 +19,7 @@ use super::{ATTEMPTS, Registry, json};
 use crate::backoff::Backoff;
 use crate::cluster::ManagedCluster;
 use crate::store::{CommitError, Txn};
+use crate::trust::AgentTrust;
 use crate::view::Change;
 
 /// What is noted and not yet written.
@@ -40,6 +41,8 @@ pub struct Sighting {
     pub at: Timestamp,
     /// Its own version, where it has just told it.
     pub version: Option<String>,
+    /// What it has to do with the hub's CA, while that is rotated.
+    pub trust: Option<AgentTrust>,
 }
 
 /// What is to be written of a cluster.
@@ -192,14 +195,18 @@ impl Sighting {
     fn take_over(&mut self, newer: Self) {
         self.at = self.at.max(newer.at);
         self.version = newer.version.or_else(|| self.version.take());
+        self.trust = newer.trust.or_else(|| self.trust.take());
     }
 }
 
 impl Note {
     fn apply(&self, cluster: &mut ManagedCluster, available: bool, now: Timestamp) {
         let newest = self.last(cluster);
-        for (agent, Sighting { key, at, version }) in &self.agents {
+        for (agent, Sighting { key, at, version, trust }) in &self.agents {
             cluster.record_seen(agent, key, version.as_deref(), *at);
+            if let Some(trust) = trust {
+                cluster.record_trust(agent, key, trust);
+            }
         }
         cluster.record_last_seen(self.at);
         cluster.record_available(available, newest.unwrap_or(now));

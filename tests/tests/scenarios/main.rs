@@ -35,5 +35,6 @@ mod port_forward;
 mod prometheus;
 mod record;
 mod rights;
+mod rotation;
 mod security;
 mod strangers;

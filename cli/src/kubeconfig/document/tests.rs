@@ -33,7 +33,7 @@ fn a_kubeconfig_is_what_people_are_told_to_expect() {
     let text = document.to_yaml();
     let expected = "apiVersion: v1\n\
         clusters:\n\
-        - cluster:\n    certificate-authority-data: Q0E=\n    server: https://hub:8443/clusters/edge-1\n  \
+        - cluster:\n    certificate-authority: /home/alice/c/ca.crt\n    server: https://hub:8443/clusters/edge-1\n  \
           name: cluster-proxy/hub:8443/edge-1\n\
         contexts:\n\
         - context:\n    cluster: cluster-proxy/hub:8443/edge-1\n    user: cluster-proxy/hub:8443/alice\n  name: edge-1\n\

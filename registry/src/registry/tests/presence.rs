@@ -29,6 +29,7 @@ async fn filled(registry: &Registry, clusters: usize) {
                 last_seen: None,
                 version: String::new(),
                 request: String::new(),
+                ca: None,
             });
             txn.put(Change::Cluster(name).key(), json(&cluster))
         };
@@ -37,7 +38,7 @@ async fn filled(registry: &Registry, clusters: usize) {
 }
 
 fn seen(second: i64, version: Option<&str>) -> Sighting {
-    Sighting { key: key(1), at: at(second), version: version.map(str::to_owned) }
+    Sighting { key: key(1), at: at(second), version: version.map(str::to_owned), trust: None }
 }
 
 fn recorded(registry: &Registry, cluster: &str) -> (Option<Timestamp>, String, bool) {

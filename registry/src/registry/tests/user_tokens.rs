@@ -17,7 +17,7 @@ async fn a_token_of_a_user_ends_and_others_go_on() {
     let ended = registry.authenticate(first, at(3600)).unwrap_err();
     assert_eq!(ended, TokenRefusal::Expired { user: user.name.clone(), at: at(3600) });
     let login = registry.authenticate(second, at(3600)).unwrap();
-    let by_certificate = Login::by_certificate(registry.user(&user.name).unwrap());
+    let by_certificate = Login::by_certificate(registry.user(&user.name).unwrap(), key(9));
 
     let again = registry.create_user_token(&user.name, "ci", day, at(11)).await;
     assert!(matches!(again, Err(UserError::TokenExists { .. })), "{again:?}");
