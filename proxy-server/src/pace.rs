@@ -52,12 +52,12 @@ impl Pace {
         usize::try_from(time.as_micros() / interval.as_micros()).unwrap_or(usize::MAX)
     }
 
-    /// When to come for whom there is no room behind `waiting` others. Everybody is given a turn of its own, four fifths of the
-    /// measured interval after the one before: too early costs a question, too late leaves the hub idle.
+    /// When to come for whom there is no room behind `waiting` others. Everybody is given a turn of its own, an interval after the
+    /// one before.
     pub(crate) fn later(&mut self, waiting: usize, now: Instant) -> Duration {
-        let interval = self.interval() * 4 / 5;
+        let interval = self.interval();
         let soonest = now + interval * u32::try_from(waiting).unwrap_or(u32::MAX);
-        let own = self.taken.map_or(soonest, |taken| taken.max(soonest) + interval).min(now + LONGEST);
+        let own = self.taken.map_or(soonest, |taken| soonest.max(taken + interval)).min(now + LONGEST);
         self.taken = Some(own);
         own - now
     }
@@ -93,13 +93,13 @@ mod tests {
     fn everybody_is_given_a_turn_of_its_own_behind_those_who_wait() {
         let (mut pace, now) = measured(INTERVAL);
         let told: Vec<_> = (0..4).map(|_| pace.later(500, now).as_micros()).collect();
-        assert_eq!(told, [1_600_000, 1_603_200, 1_606_400, 1_609_600]);
+        assert_eq!(told, [2_000_000, 2_004_000, 2_008_000, 2_012_000]);
         // Time passes, and the next one is behind them all the same.
         let after = now + Duration::from_secs(1);
-        assert_eq!(pace.later(100, after).as_micros(), 612_800);
+        assert_eq!(pace.later(100, after).as_micros(), 1_016_000);
         // A turn that nobody has taken is nobody's.
         let after = now + Duration::from_secs(9);
-        assert_eq!(pace.later(100, after).as_micros(), 320_000);
+        assert_eq!(pace.later(100, after).as_micros(), 400_000);
     }
 
     #[test]
