@@ -20,6 +20,8 @@ const LONGEST: Duration = Duration::from_secs(60);
 pub(crate) struct Pace {
     /// The newest turns of those who had to wait.
     turns: VecDeque<Instant>,
+    /// The shortest time between two turns that was measured since somebody waits.
+    shortest: Option<Duration>,
     /// Until when all are served who wait and who were sent away.
     taken: Option<Instant>,
 }
@@ -31,33 +33,35 @@ impl Pace {
             self.turns.pop_front();
         }
         self.turns.push_back(now);
+        if let Some(interval) = self.measured() {
+            self.shortest = Some(self.shortest.map_or(interval, |shortest| shortest.min(interval)));
+        }
     }
 
     /// Nobody waits: what was measured is not how fast it could be.
     pub(crate) fn rests(&mut self) {
         self.turns.clear();
+        self.shortest = None;
     }
 
-    /// The time between two turns.
-    fn interval(&self) -> Duration {
-        match (self.turns.front(), self.turns.back()) {
-            (Some(first), Some(last)) if self.turns.len() == TURNS => (*last - *first) / (TURNS as u32 - 1),
-            _ => FIRST_GUESS,
-        }
+    /// The time between two turns, of the newest.
+    fn measured(&self) -> Option<Duration> {
+        let (first, last) = (self.turns.front()?, self.turns.back()?);
+        (self.turns.len() == TURNS).then(|| (*last - *first) / (TURNS as u32 - 1))
     }
 
     /// How many get their turn in `time`.
     pub(crate) fn within(&self, time: Duration) -> usize {
-        let interval = self.interval().max(Duration::from_micros(1));
+        let interval = self.measured().unwrap_or(FIRST_GUESS).max(Duration::from_micros(1));
         usize::try_from(time.as_micros() / interval.as_micros()).unwrap_or(usize::MAX)
     }
 
-    /// When to come for whom there is no room behind `waiting` others. Everybody is given a turn of its own, four fifths of the
-    /// measured interval after the one before: too early costs a question, too late leaves the hub idle.
+    /// When to come for whom there is no room behind `waiting` others. Everybody is given a turn of its own, an interval after the
+    /// one before: the shortest that was measured, as a hub that was held up for a moment must not be idle for long after it.
     pub(crate) fn later(&mut self, waiting: usize, now: Instant) -> Duration {
-        let interval = self.interval() * 4 / 5;
+        let interval = self.shortest.unwrap_or(FIRST_GUESS);
         let soonest = now + interval * u32::try_from(waiting).unwrap_or(u32::MAX);
-        let own = self.taken.map_or(soonest, |taken| taken.max(soonest) + interval).min(now + LONGEST);
+        let own = self.taken.map_or(soonest, |taken| soonest.max(taken + interval)).min(now + LONGEST);
         self.taken = Some(own);
         own - now
     }
@@ -93,13 +97,22 @@ mod tests {
     fn everybody_is_given_a_turn_of_its_own_behind_those_who_wait() {
         let (mut pace, now) = measured(INTERVAL);
         let told: Vec<_> = (0..4).map(|_| pace.later(500, now).as_micros()).collect();
-        assert_eq!(told, [1_600_000, 1_603_200, 1_606_400, 1_609_600]);
+        assert_eq!(told, [2_000_000, 2_004_000, 2_008_000, 2_012_000]);
         // Time passes, and the next one is behind them all the same.
         let after = now + Duration::from_secs(1);
-        assert_eq!(pace.later(100, after).as_micros(), 612_800);
+        assert_eq!(pace.later(100, after).as_micros(), 1_016_000);
         // A turn that nobody has taken is nobody's.
         let after = now + Duration::from_secs(9);
-        assert_eq!(pace.later(100, after).as_micros(), 320_000);
+        assert_eq!(pace.later(100, after).as_micros(), 400_000);
+    }
+
+    #[test]
+    fn a_moment_in_which_nothing_moved_sends_nobody_away_for_longer() {
+        let (mut pace, now) = measured(INTERVAL);
+        let stalled = now + Duration::from_secs(3);
+        pace.turn(stalled);
+        assert!(pace.within(Duration::from_secs(2)) < 100);
+        assert_eq!(pace.later(500, stalled), Duration::from_secs(2));
     }
 
     #[test]

@@ -201,7 +201,7 @@ mod tests {
             (0, HashMap::new(), vec![0; usize::from(sources)], 7_u64);
         let mut jitter = |wait: Duration| {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (wait.as_millis() as f64 * (0.5 + (seed >> 40) as f64 / (1_u64 << 24) as f64)) as u32
+            (wait.as_millis() as f64 * (0.5 + (seed >> 40) as f64 / (1_u64 << 25) as f64)) as u32
         };
         let (mut served, mut tick, mut due) = (0, 0, 0.0);
         while served < agents {

@@ -59,9 +59,13 @@ impl Answers {
         self.heard.receiver_count() > 0
     }
 
-    /// A datagram is sent.
+    /// A datagram is sent. The first one need not be the connection's: what comes from elsewhere may be answered before.
     pub(crate) fn asked(&self, datagram: &[u8]) {
-        self.id.get_or_init(|| first_id(datagram).unwrap_or_else(|| ConnectionId::new(&[])));
+        if self.id.get().is_none()
+            && let Some(id) = initial_id(datagram)
+        {
+            self.id.get_or_init(|| id);
+        }
     }
 
     /// A datagram has come.
@@ -74,17 +78,18 @@ impl Answers {
     }
 }
 
-/// The destination of a packet with a long header (RFC 9000 section 17.2).
-fn first_id(datagram: &[u8]) -> Option<ConnectionId> {
-    let length = usize::from(*datagram.get(5)?);
-    Some(ConnectionId::new(datagram.get(6..6 + length)?))
+/// The destination of an Initial packet (RFC 9000 section 17.2.2).
+fn initial_id(datagram: &[u8]) -> Option<ConnectionId> {
+    let [first, 0, 0, 0, 1, length, rest @ ..] = datagram else { return None };
+    let id = rest.get(..usize::from(*length))?;
+    (first & 0xf0 == 0xc0 && (8..=20).contains(&id.len())).then(|| ConnectionId::new(id))
 }
 
 /// For how long the datagram puts off who has asked at `id`.
 fn read(datagram: &[u8], id: &ConnectionId) -> Option<Duration> {
     let (milliseconds, of) = datagram.strip_prefix(MAGIC)?.split_first_chunk()?;
     let wait = Duration::from_millis(u32::from_be_bytes(*milliseconds).into());
-    (!id.is_empty() && of == &id[..]).then(|| wait.min(LONGEST))
+    (of == &id[..]).then(|| wait.min(LONGEST))
 }
 
 #[cfg(test)]
@@ -103,9 +108,13 @@ mod tests {
     #[test]
     fn who_has_asked_hears_when_to_come() {
         let answers = Answers::new();
+        // What quinn answers to a stranger is not what is asked.
+        for other in [&[0x40; 80][..], &[0xc0, 0, 0, 0, 1, 64], &[0xc0; 80], &[0xe0, 0, 0, 0, 1, 8, 9, 9, 9, 9, 9, 9, 9, 9], &[]] {
+            answers.asked(other);
+        }
         answers.asked(&INITIAL);
         // After a Retry packets go elsewhere.
-        answers.asked(&[0xc0, 0, 0, 0, 1, 1, 9]);
+        answers.asked(&[0xc0, 0, 0, 0, 1, 8, 9, 9, 9, 9, 9, 9, 9, 9]);
         answers.heard(&datagram(&ConnectionId::new(&INITIAL[6..]), Duration::from_millis(2500)));
         assert_eq!(told(&answers), Some(Duration::from_millis(2500)));
     }

@@ -235,10 +235,11 @@ pub async fn connect(
             Err(quinn::ConnectionError::TimedOut) => Err(ConnectError::TimedOut(address)),
             Err(error) => Err(ConnectError::Handshake { address, source: error.into() }),
         },
-        wait = put_off(&mut answers, patience) => Err(match wait {
-            Some(wait) => ConnectError::Later { address, wait },
-            None => ConnectError::TimedOut(address),
-        }),
+        wait = put_off(&mut answers, patience) => {
+            // The hub knows nothing of a handshake that it has put off: a goodbye would begin another.
+            socket.mute();
+            Err(wait.map_or(ConnectError::TimedOut(address), |wait| ConnectError::Later { address, wait }))
+        }
     }
 }
 

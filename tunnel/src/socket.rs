@@ -60,6 +60,8 @@ pub(crate) struct Socket {
     full: AtomicBool,
     /// What is said to who dials with this socket.
     answers: Option<Answers>,
+    /// Nothing is sent any more.
+    mute: AtomicBool,
 }
 
 /// Datagrams that wait for more of their kind.
@@ -94,7 +96,8 @@ impl Socket {
     pub(crate) fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
         let state = UdpSocketState::new((&socket).into())?;
         let io = tokio::net::UdpSocket::from_std(socket)?;
-        let socket = Self { io, state, burst: Mutex::default(), full: AtomicBool::new(false), answers: None };
+        let (full, mute) = (AtomicBool::new(false), AtomicBool::new(false));
+        let socket = Self { io, state, burst: Mutex::default(), full, answers: None, mute };
         let Offload { send, receive } = socket.offload();
         if !send || !receive {
             tracing::warn!(
@@ -109,6 +112,11 @@ impl Socket {
     /// As [`Self::new`], for one connection that is dialled.
     pub(crate) fn dialling(socket: std::net::UdpSocket) -> io::Result<Self> {
         Ok(Self { answers: Some(Answers::new()), ..Self::new(socket)? })
+    }
+
+    /// Sends nothing any more, be it a goodbye.
+    pub(crate) fn mute(&self) {
+        self.mute.store(true, Ordering::Relaxed);
     }
 
     /// What is said to who dials, until it is connected.
@@ -184,6 +192,9 @@ impl AsyncUdpSocket for Socket {
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         runtime::sent();
+        if self.mute.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         if let Some(answers) = self.awaited() {
             answers.asked(transmit.contents);
         }
