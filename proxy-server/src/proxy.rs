@@ -200,7 +200,7 @@ impl Proxy {
         }
     }
 
-    /// Dials on the best tunnel, and once more on another when the first goes away, or is about to, unanswered.
+    /// Dials on the best tunnel, and once more on another when the first goes away, is about to, or is silent.
     async fn dial(&self, cluster: &ClusterName, dial: &Dial) -> Result<(Stream, Dialed, Counted), OpenError> {
         let mut dialling = self.metrics.dialling(cluster);
         let deadline = tokio::time::Instant::now() + self.dial_timeout;
@@ -224,9 +224,9 @@ impl Proxy {
                 }
                 Err(error) => error,
             };
-            member.answered(!matches!(error, DialError::TimedOut));
+            member.answered(!matches!(error, DialError::TimedOut | DialError::Silent));
             let leaving = match &error {
-                DialError::Lost(_) => true,
+                DialError::Lost(_) | DialError::Silent => true,
                 DialError::Refused(refusal) => refusal.reason() == Reason::Draining,
                 DialError::NoMoreStreams | DialError::TimedOut | DialError::Protocol(_) => false,
             };

@@ -3,12 +3,13 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use tests::metrics::Metrics;
 use tokio::time::sleep;
 
 use crate::dice::Dice;
 use crate::fault::Fault;
+use crate::log::{Log, RAW};
 use crate::site::{Needs, Site};
 use crate::traffic::Traffic;
 use crate::verdict::Verdict;
@@ -21,6 +22,8 @@ const LOOK: Duration = Duration::from_millis(20);
 const STREAMS: usize = 7;
 /// How long a hang is watched, so that the table can say how long it was.
 const PATIENCE: Duration = Duration::from_secs(45);
+/// A process that ended so shortly before the end of the faults is first to begin anew.
+const RESTARTED: Duration = Duration::from_secs(6);
 
 /// Which faults.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,10 +32,9 @@ pub(crate) struct Cell {
     pub(crate) second: Option<Fault>,
 }
 
-/// When the faults were over, and when what they had ended was there again.
+/// When the faults were over and what they had ended was there again, and what came back when.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Marks {
-    pub(crate) over: Instant,
     pub(crate) begun: Instant,
     pub(crate) success: Option<Instant>,
     pub(crate) every_way: bool,
@@ -64,26 +66,41 @@ impl Cell {
         acts
     }
 
-    /// Runs it.
+    /// Runs it on a site of its own.
     pub(crate) async fn run(&self, seed: u64) -> Result<Verdict> {
         let has = |what: fn(Fault) -> bool| what(self.first) || self.second.is_some_and(what);
         let needs = Needs { etcd: has(Fault::needs_etcd), clocks: has(Fault::needs_clock) };
         let mut site = Site::start(&["c1"], needs).await?;
-        let traffic = Traffic::start(&site, 0)?;
+        let traffic = [Traffic::start(&site, 0)?];
         calm(&mut site, &traffic).await.context("before any fault")?;
+        self.act(&mut site, &traffic, [0, 0], seed).await?.pop().context("a site without a place")
+    }
+
+    /// Does it to a site where all is well, to these places; gives a verdict for each place of the site.
+    pub(crate) async fn act(
+        &self,
+        site: &mut Site,
+        traffic: &[Traffic],
+        places: [usize; 2],
+        seed: u64,
+    ) -> Result<Vec<Verdict>> {
         let start = Instant::now();
         for (at, fault, begins) in self.schedule(seed) {
+            let place = if fault == self.first { places[0] } else { places[1] };
             while start.elapsed() < at {
                 site.supervise().await?;
                 sleep(LOOK).await;
             }
             match begins {
-                true => fault.begin(&mut site, 0).await.with_context(|| format!("at the beginning of: {fault}"))?,
-                false => fault.end(&mut site, 0).await.with_context(|| format!("at the end of: {fault}"))?,
+                true => fault.begin(site, place).await.with_context(|| format!("at the beginning of: {fault}"))?,
+                false => fault.end(site, place).await.with_context(|| format!("at the end of: {fault}"))?,
             }
         }
-        let marks = recover(&mut site, &traffic).await?;
-        Ok(Verdict::of(self.to_string(), start, marks, site.history(0), &traffic.log))
+        let marks = recover(site, traffic).await?;
+        let verdicts = marks.into_iter().zip(traffic).enumerate().map(|(place, (marks, traffic))| {
+            Verdict::of(self.to_string(), start, marks, site.history(place), &traffic.log)
+        });
+        Ok(verdicts.collect())
     }
 }
 
@@ -97,61 +114,77 @@ impl fmt::Display for Cell {
 }
 
 /// Waits until all traffic flows.
-async fn calm(site: &mut Site, traffic: &Traffic) -> Result<()> {
+pub(crate) async fn calm(site: &mut Site, traffic: &[Traffic]) -> Result<()> {
     let begun = Instant::now();
-    loop {
+    let flows = |Traffic { log, .. }: &Traffic| {
+        let said = log.lines().said.last().is_some_and(|said| said.available && said.condition);
+        said && log.streams() >= STREAMS && log.stuck(begun).is_empty()
+    };
+    while !traffic.iter().all(flows) {
         site.supervise().await?;
-        let said = traffic.log.lines().said.last().is_some_and(|said| said.available && said.condition);
-        if traffic.log.streams() >= STREAMS && traffic.log.stuck(begun).is_empty() && said {
-            break;
-        }
-        anyhow::ensure!(begun.elapsed() < BOUND, "traffic does not flow: {:?}", traffic.log.lines().dials.last());
+        let last = || traffic.iter().map(|traffic| traffic.log.lines().dials.last().cloned()).collect::<Vec<_>>();
+        ensure!(begun.elapsed() < BOUND, "traffic does not flow: {:?}", last());
         sleep(LOOK).await;
     }
-    // What came before is not of interest, but that idle streams are idle is.
+    // Idle streams are to be idle for a while.
+    traffic.iter().for_each(|traffic| traffic.probe(false));
     sleep(Duration::from_secs(1)).await;
-    traffic.log.forget_before(Instant::now());
+    traffic.iter().for_each(|traffic| traffic.log.forget_before(Instant::now()));
     Ok(())
 }
 
 /// After the faults: waits until all is as it was, or patience ends.
-async fn recover(site: &mut Site, traffic: &Traffic) -> Result<Marks> {
+async fn recover(site: &mut Site, traffic: &[Traffic]) -> Result<Vec<Marks>> {
     let over = Instant::now();
-    traffic.eager(true);
-    let mut marks = Marks { over, begun: over, success: None, every_way: false, true_again: None, moved: None };
-    // An end that is asked for may be yet to come, and whoever was ended is first to begin anew.
-    let mut has_begun = false;
+    let mut marks = vec![Marks { begun: over, success: None, every_way: false, true_again: None, moved: None }; traffic.len()];
+    // An end that was asked for may be yet to come, and whoever has ended is first to begin anew.
+    let mut settled = false;
     while over.elapsed() < PATIENCE {
         site.supervise().await?;
-        if !has_begun && site.is_settled() && site.has_begun().await {
-            has_begun = true;
-            let restarted = site.history(0).last_end().is_some_and(|end| end + Duration::from_secs(6) > over);
-            marks.begun = if restarted { Instant::now() } else { over };
-            traffic.probe(true);
+        if !settled && site.is_settled() && site.has_begun().await {
+            settled = true;
+            for (place, (marks, traffic)) in marks.iter_mut().zip(traffic).enumerate() {
+                let ended = site.history(place).last_end().is_some_and(|end| end + RESTARTED > over);
+                marks.begun = if ended { Instant::now() } else { over };
+                traffic.probe(true);
+                traffic.eager(true);
+            }
         }
-        if has_begun {
-            let log = &traffic.log;
-            marks.success = log.success(marks.begun, None);
-            marks.every_way = crate::log::RAW.into_iter().all(|way| log.success(marks.begun, Some(way)).is_some());
-            if marks.moved.is_none() && log.stuck(marks.begun).is_empty() {
-                marks.moved = Some(Instant::now());
+        if settled {
+            for (place, (marks, traffic)) in marks.iter_mut().zip(traffic).enumerate() {
+                marks.look(site, place, &traffic.log).await;
             }
-            let says = log.lines().said.iter().find(|said| said.at > marks.begun && said.available && said.condition).copied();
-            if marks.true_again.is_none() && says.is_some() && counts_one(site).await {
-                marks.true_again = Some(Instant::now());
-            }
-            if marks.success.is_some() && marks.every_way && marks.true_again.is_some() && marks.moved.is_some() {
+            if marks.iter().all(Marks::is_whole) {
                 break;
             }
         }
         sleep(LOOK).await;
     }
-    traffic.eager(false);
+    traffic.iter().for_each(|traffic| traffic.eager(false));
     Ok(marks)
 }
 
+impl Marks {
+    async fn look(&mut self, site: &Site, place: usize, log: &Log) {
+        let now = Instant::now();
+        self.success = self.success.or_else(|| log.success(self.begun, None));
+        self.every_way = RAW.into_iter().all(|way| log.success(self.begun, Some(way)).is_some());
+        if self.moved.is_none() && log.stuck(self.begun).is_empty() {
+            self.moved = Some(now);
+        }
+        let says = log.lines().said.iter().any(|said| said.at > self.begun && said.available && said.condition);
+        if self.true_again.is_none() && says && counts_one(site, place).await {
+            self.true_again = Some(now);
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.success.is_some() && self.every_way && self.true_again.is_some() && self.moved.is_some()
+    }
+}
+
 /// Whether the hub's metrics know of one tunnel.
-async fn counts_one(site: &Site) -> bool {
+async fn counts_one(site: &Site, place: usize) -> bool {
     let metrics = Metrics::fetch(site.hub.addresses().metrics).await;
-    metrics.is_ok_and(|metrics| metrics.sum("proxy_server_tunnels", &[]) == 1.0)
+    metrics.is_ok_and(|metrics| metrics.sum("proxy_server_tunnels", &[("cluster", site.cluster(place))]) == 1.0)
 }

@@ -95,11 +95,6 @@ impl History {
         self.stretches(|state| !state.reaches())
     }
 
-    /// When all was well between both.
-    pub(crate) fn calms(&self) -> Vec<Stretch> {
-        self.stretches(|state| state.reaches() && !state.spike)
-    }
-
     /// How long no hub ran between two moments.
     pub(crate) fn without_hub(&self, from: Instant, to: Instant) -> Duration {
         self.stretches(|state| !state.hub).into_iter().map(|stretch| stretch.overlap(from, to)).sum()

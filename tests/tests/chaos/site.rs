@@ -23,6 +23,8 @@ const DELAY: Duration = Duration::from_millis(10);
 const SPIKE: Duration = Duration::from_secs(4);
 /// How long a process that ended by itself is left alone, as by systemd.
 const REST: Duration = Duration::from_millis(500);
+/// From when on who drains (for 5 s) may cut what it carries.
+const CUT: Duration = Duration::from_millis(4800);
 /// How slow etcd is: it runs for the second part of each period.
 const SLOW: [Duration; 2] = [Duration::from_millis(1500), Duration::from_millis(300)];
 /// Files that the hub may have open until none is to be had.
@@ -48,7 +50,7 @@ pub(crate) struct Site {
     hub_rest: Option<Instant>,
     disk_full: bool,
     /// Hubs that drain.
-    leaving: Vec<Process>,
+    leaving: Vec<(Process, Instant)>,
     /// Connections that take the hub's last descriptors.
     taken: Vec<Connection>,
     clocks: TempDir,
@@ -64,7 +66,8 @@ struct Place {
     _forwarding: Process,
     runs: bool,
     ended: bool,
-    stopping: bool,
+    /// It was asked to end.
+    stopping: Option<Instant>,
     frozen: bool,
     rest: Option<Instant>,
     weather: Vec<Fault>,
@@ -101,7 +104,7 @@ impl Site {
                 _forwarding: forwarding,
                 runs: true,
                 ended: false,
-                stopping: false,
+                stopping: None,
                 frozen: false,
                 rest: None,
                 weather: Vec::new(),
@@ -151,7 +154,10 @@ impl Site {
             let running = place.spoke.is_running()?;
             if !running && !place.ended {
                 place.ended = true;
-                place.stopping = false;
+                place.stopping = None;
+                place.history.agent_ended();
+            }
+            if place.stopping.is_some_and(|since| since.elapsed() > CUT) {
                 place.history.agent_ended();
             }
             if place.runs && !running && over(&mut place.rest) {
@@ -167,10 +173,13 @@ impl Site {
             self.hub_begins().await?;
         }
         let mut leaving = Vec::new();
-        for mut hub in self.leaving.drain(..) {
-            match hub.is_running()? {
-                true => leaving.push(hub),
-                false => self.places.iter_mut().for_each(|place| place.history.hub_ended()),
+        for (mut hub, since) in self.leaving.drain(..) {
+            let running = hub.is_running()?;
+            if !running || since.elapsed() > CUT {
+                self.places.iter_mut().for_each(|place| place.history.hub_ended());
+            }
+            if running {
+                leaving.push((hub, since));
             }
         }
         self.leaving = leaving;
@@ -211,6 +220,7 @@ impl Site {
         let place = &mut self.places[place];
         place.runs = again;
         place.rest = None;
+        place.history.agent_ended();
         place.spoke.kill().await?;
         self.supervise().await
     }
@@ -223,7 +233,9 @@ impl Site {
     pub(crate) fn stop_agent(&mut self, place: usize) -> Result<()> {
         // It may have ended by another fault.
         let place = &mut self.places[place];
-        place.stopping = place.spoke.process().signal(Signal::SIGTERM).is_ok() && !place.ended;
+        if place.spoke.process().signal(Signal::SIGTERM).is_ok() && !place.ended {
+            place.stopping = Some(Instant::now());
+        }
         Ok(())
     }
 
@@ -235,11 +247,11 @@ impl Site {
     }
 
     pub(crate) async fn kill_hub(&mut self) -> Result<()> {
-        for hub in &mut self.leaving {
+        self.places.iter_mut().for_each(|place| place.history.hub_ended());
+        for (hub, _) in &mut self.leaving {
             hub.kill().await?;
         }
         self.hub.kill().await?;
-        self.places.iter_mut().for_each(|place| place.history.hub_ended());
         self.hub_rest = None;
         self.note();
         self.supervise().await
@@ -249,13 +261,13 @@ impl Site {
     pub(crate) async fn succeed_hub(&mut self) -> Result<()> {
         drop(self.hub.process().signal(Signal::SIGTERM));
         let before = self.hub.begin_again()?;
-        self.leaving.push(before);
+        self.leaving.push((before, Instant::now()));
         self.hub_begins().await
     }
 
     pub(crate) fn freeze_hub(&mut self, frozen: bool) -> Result<()> {
         self.hub_frozen = frozen;
-        self.leaving.iter().chain([self.hub.process()]).for_each(|hub| freeze(hub, frozen));
+        self.leaving.iter().map(|(hub, _)| hub).chain([self.hub.process()]).for_each(|hub| freeze(hub, frozen));
         self.note();
         Ok(())
     }
@@ -332,9 +344,15 @@ impl Site {
         Ok(())
     }
 
+    /// The processes and what they are called.
+    pub(crate) fn processes(&self) -> impl Iterator<Item = (&'static str, &Process)> {
+        let agents = self.places.iter().map(|place| ("agent", place.spoke.process()));
+        agents.chain([("hub", self.hub.process())])
+    }
+
     /// Whether nothing that was asked to end is yet to do so, and nothing that ended to begin.
     pub(crate) fn is_settled(&mut self) -> bool {
-        self.leaving.is_empty() && self.hub.is_running().unwrap_or_default() && self.places.iter().all(|place| !place.ended && !place.stopping)
+        self.leaving.is_empty() && self.hub.is_running().unwrap_or_default() && self.places.iter().all(|place| !place.ended && place.stopping.is_none())
     }
 
     /// Whether the processes have begun to serve, whatever they know of each other.

@@ -37,8 +37,6 @@ pub(crate) struct Verdict {
     pub(crate) true_away: Option<Duration>,
     pub(crate) true_again: Option<Duration>,
     pub(crate) stuck: usize,
-    pub(crate) dials: usize,
-    pub(crate) served: usize,
     /// What broke a bound.
     pub(crate) broken: Vec<String>,
 }
@@ -60,8 +58,6 @@ impl Verdict {
             true_away: None,
             true_again: marks.true_again.map(|at| at - marks.begun),
             stuck: 0,
-            dials: lines.dials.len(),
-            served: lines.dials.iter().filter(|dial| dial.outcome == Outcome::Served).count(),
             broken: Vec::new(),
         };
         for end in &lines.ends {

@@ -133,3 +133,18 @@ async fn what_a_killed_agent_served_ends_with_its_successors_tunnel() -> Result<
     ensure!(took < Duration::from_secs(5), "it hung for {took:?}");
     agents(&site.hub, 1).await
 }
+
+#[tokio::test]
+async fn a_dial_to_a_killed_agent_ends_at_the_first_sign_and_another_agent_takes_it() -> Result<()> {
+    let mut site = Site::start().await?;
+    site.spoke.kill().await?;
+    let start = Instant::now();
+    let told = site.dial().await.err().context("a killed agent serves")?.to_string();
+    let took = start.elapsed();
+    eprintln!("after {took:?}: {told}");
+    ensure!(told.contains("504") && told.contains("no sign of life"), "{told}");
+    ensure!(took < Duration::from_secs(5), "the dial waited for {took:?}");
+    // One more, and the killed one's tunnel is still there: who dials comes to the other.
+    let _other = Spoke::of(&site.hub, "c1").agent("other").start().await?;
+    site.dial().await.map(drop)
+}
