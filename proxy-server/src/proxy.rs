@@ -304,9 +304,7 @@ impl Proxied {
     }
 
     async fn relay_here(self, mut client: Client, stream: Stream) {
-        if client.adopt().is_err() {
-            return self.close("client_failed");
-        }
+        client.adopt();
         let relay = client.relay(stream, &self.traffic);
         let result = tokio::select! {
             end = relay => relay_label(end),

@@ -37,5 +37,5 @@ pub(crate) fn soak_seed() -> u64 {
 }
 
 fn read<T: FromStr>(name: &str) -> Option<T> {
-    env::var_os(name)?.to_str()?.parse().ok()
+    env::var_os(name).filter(|value| !value.is_empty())?.to_str()?.parse().ok()
 }

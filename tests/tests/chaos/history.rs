@@ -95,6 +95,12 @@ impl History {
         self.stretches(|state| !state.reaches())
     }
 
+    /// How long the outage lasted that ended last, shortly before a moment, if so long that the agent has to dial anew.
+    pub(crate) fn redial(&self, at: Instant) -> Option<Duration> {
+        let last = self.outages().into_iter().rfind(|outage| outage.to <= at && outage.to + TOGETHER > at)?;
+        (last.length() >= MAY_END).then(|| last.length())
+    }
+
     /// How long no hub ran between two moments.
     pub(crate) fn without_hub(&self, from: Instant, to: Instant) -> Duration {
         self.stretches(|state| !state.hub).into_iter().map(|stretch| stretch.overlap(from, to)).sum()

@@ -107,11 +107,12 @@ impl Log {
         self.lines().ends.push(End { way, begun, ended: Instant::now(), ending });
     }
 
-    pub(crate) fn live(&self, way: Way) -> Entry {
+    /// A stream whose dial began so and was served now: one that a hub has in hand when it stands still is of before.
+    pub(crate) fn live(&self, way: Way, begun: Instant) -> Entry {
         let mut lines = self.lines();
         lines.next += 1;
         let (id, now) = (lines.next, Instant::now());
-        lines.live.insert(id, Live { way, begun: now, moved: now });
+        lines.live.insert(id, Live { way, begun, moved: now });
         Entry { log: self.clone(), id }
     }
 
@@ -132,7 +133,7 @@ impl Log {
         self.lines().live.values().filter(|live| live.begun < since && live.moved < since).copied().collect()
     }
 
-    /// How long after a moment the last of the streams that outlived it moved.
+    /// Begins anew: what ended before is of no interest.
     pub(crate) fn forget_before(&self, moment: Instant) {
         let mut lines = self.lines();
         lines.dials.retain(|dial| dial.ended >= moment);

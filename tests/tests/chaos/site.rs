@@ -13,6 +13,8 @@ use tests::client::Connection;
 use tests::service::echo;
 use tests::{Etcd, Fetch, Hub, Path, Process, Program, Service, Spoke, Weather};
 
+use tokio::net::TcpStream;
+
 use crate::fault::{Fault, freeze};
 use crate::history::{History, State};
 use crate::{traffic, trickle};
@@ -47,6 +49,8 @@ pub(crate) struct Site {
     etcd_runs: bool,
     etcd_slow: Option<Instant>,
     hub_frozen: bool,
+    /// It has begun to listen.
+    hub_listens: bool,
     hub_rest: Option<Instant>,
     disk_full: bool,
     /// Hubs that drain.
@@ -121,6 +125,7 @@ impl Site {
             etcd_runs: true,
             etcd_slow: None,
             hub_frozen: false,
+            hub_listens: true,
             hub_rest: None,
             disk_full: false,
             leaving: Vec::new(),
@@ -168,9 +173,15 @@ impl Site {
                 }
             }
         }
-        if !self.hub.is_running()? && over(&mut self.hub_rest) {
-            drop(self.hub.begin_again()?);
-            self.hub_begins().await?;
+        if !self.hub.is_running()? {
+            self.hub_listens = false;
+            if over(&mut self.hub_rest) {
+                drop(self.hub.begin_again()?);
+                self.hub_begins().await?;
+            }
+        }
+        if !self.hub_listens {
+            self.hub_listens = TcpStream::connect(self.hub.addresses().proxy).await.is_ok();
         }
         let mut leaving = Vec::new();
         for (mut hub, since) in self.leaving.drain(..) {
@@ -207,7 +218,7 @@ impl Site {
     }
 
     fn note(&mut self) {
-        let hub = !self.hub_frozen && self.hub.is_running().unwrap_or_default();
+        let hub = !self.hub_frozen && self.hub_listens && self.hub.is_running().unwrap_or_default();
         for place in &mut self.places {
             let weather = weather(&place.weather);
             let agent = !place.frozen && place.spoke.is_running().unwrap_or_default();
@@ -252,6 +263,7 @@ impl Site {
             hub.kill().await?;
         }
         self.hub.kill().await?;
+        self.hub_listens = false;
         self.hub_rest = None;
         self.note();
         self.supervise().await

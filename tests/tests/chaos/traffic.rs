@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_util::either::Either;
 
-use crate::log::{Ending, Log, Outcome, RAW, Said, Way};
+use crate::log::{Ending, Entry, Log, Outcome, RAW, Said, Way};
 use crate::site::Site;
 use crate::trickle;
 
@@ -147,22 +147,22 @@ impl Doors {
         Ok(Either::Left(stream))
     }
 
-    async fn recorded(&self, way: Way, log: &Log) -> Option<Connection> {
+    /// A connection and its entry, if the dial was served.
+    async fn recorded(&self, way: Way, log: &Log) -> Option<(Connection, Entry)> {
         let begun = Instant::now();
         let dialled = self.dial(way).await;
         log.dialled(way, begun, dialled.as_ref().map_or_else(Clone::clone, |_| Outcome::Served));
-        dialled.ok()
+        Some((dialled.ok()?, log.live(way, begun)))
     }
 }
 
 /// One long stream after the other. It moves while `moves` says so.
 async fn streams(doors: Arc<Doors>, way: Way, seed: u64, log: Log, mut moves: watch::Receiver<bool>) {
     loop {
-        let Some(mut connection) = doors.recorded(way, &log).await else {
+        let Some((mut connection, entry)) = doors.recorded(way, &log).await else {
             sleep(AGAIN).await;
             continue;
         };
-        let entry = log.live(way);
         let pattern = Pattern::new(seed, u64::MAX);
         let ending = talk(&mut connection, pattern, &mut moves, &entry).await;
         entry.ended(ending);
@@ -173,7 +173,7 @@ async fn talk(
     connection: &mut Connection,
     pattern: Pattern,
     moves: &mut watch::Receiver<bool>,
-    entry: &crate::log::Entry,
+    entry: &Entry,
 ) -> Ending {
     let (mut offset, mut sent, mut echo) = (0, vec![0; PIECE], vec![0; PIECE]);
     loop {
@@ -218,7 +218,7 @@ async fn downloads(doors: Arc<Doors>, log: Log) {
         match timeout(HANGS, open_download(&doors)).await {
             Ok(Ok((mut body, _driver))) => {
                 log.dialled(Way::Gateway, begun, Outcome::Served);
-                let entry = log.live(Way::Gateway);
+                let entry = log.live(Way::Gateway, begun);
                 let ending = download(&mut body, &entry).await;
                 entry.ended(ending);
             }
@@ -256,7 +256,7 @@ fn told(status: StatusCode, text: &str) -> Outcome {
     Outcome::Told(format!("{}: {}", status.as_u16(), text.trim()))
 }
 
-async fn download(body: &mut hyper::body::Incoming, entry: &crate::log::Entry) -> Ending {
+async fn download(body: &mut hyper::body::Incoming, entry: &Entry) -> Ending {
     let (mut offset, mut left) = (0, Vec::new());
     loop {
         match body.frame().await {
@@ -301,8 +301,7 @@ async fn dials(doors: Arc<Doors>, log: Log, mut eager: watch::Receiver<bool>) {
 }
 
 async fn short(doors: &Doors, way: Way, log: &Log) {
-    let Some(mut connection) = doors.recorded(way, log).await else { return };
-    let entry = log.live(way);
+    let Some((mut connection, entry)) = doors.recorded(way, log).await else { return };
     let (pattern, mut back) = (Pattern::new(3, SHORT as u64).to_vec(), Vec::new());
     let exchange = async {
         connection.write_all(&pattern).await?;

@@ -12,6 +12,8 @@ const GONE: Duration = Duration::from_secs(15);
 const DEADLINE: Duration = Duration::from_secs(10);
 /// The first success after a fault has ended; the round trip is short here.
 const BACK: Duration = Duration::from_secs(1);
+/// Where the agent has to dial anew, as often as it does in the first minute of an outage, and later.
+const REDIAL: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(10)];
 /// What the hub says is true within this.
 const TRUE: Duration = Duration::from_secs(15);
 /// What clients that look now and then, and a machine with many cells, add.
@@ -65,6 +67,10 @@ impl Verdict {
         }
         for dial in &lines.dials {
             let waited = dial.took().saturating_sub(history.without_hub(dial.begun, dial.ended));
+            // Who asks through a URL or a local port hears of a dial that was served with what the target says.
+            if dial.outcome == Outcome::Served && matches!(dial.way, Way::Gateway | Way::Forward) {
+                continue;
+            }
             verdict.dial = verdict.dial.max(waited);
             if waited > DEADLINE + 2 * SLACK {
                 verdict.breaks(format!("a dial by {} took {waited:.1?}: {:?}", dial.way, dial.outcome));
@@ -84,7 +90,7 @@ impl Verdict {
             verdict.breaks(format!("a stream by {} hangs since {:.1?}", live.way, live.moved - start));
         }
         verdict.see_truth(&lines.said.iter().map(|said| (said.at, said.available)).collect::<Vec<_>>(), history);
-        verdict.judge(marks);
+        verdict.judge(marks, history);
         verdict
     }
 
@@ -140,10 +146,15 @@ impl Verdict {
         }
     }
 
-    fn judge(&mut self, marks: Marks) {
+    fn judge(&mut self, marks: Marks, history: &History) {
+        let back = match history.redial(marks.begun) {
+            None => BACK,
+            Some(outage) if outage < Duration::from_secs(60) => REDIAL[0],
+            Some(_) => REDIAL[1],
+        };
         match self.success {
             None => self.breaks(String::from("no dial was served after the faults")),
-            Some(late) if late > BACK + SLACK => self.breaks(format!("the first success came after {late:.1?}")),
+            Some(late) if late > back + SLACK => self.breaks(format!("the first success came after {late:.1?}")),
             Some(_) => {}
         }
         if !marks.every_way {
