@@ -101,6 +101,11 @@ impl History {
         (last.length() >= MAY_END).then(|| last.length())
     }
 
+    /// Whether the round trip was ever long.
+    pub(crate) fn has_spiked(&self) -> bool {
+        self.states.iter().any(|(_, state)| state.spike)
+    }
+
     /// How long no hub ran between two moments.
     pub(crate) fn without_hub(&self, from: Instant, to: Instant) -> Duration {
         self.stretches(|state| !state.hub).into_iter().map(|stretch| stretch.overlap(from, to)).sum()
@@ -115,10 +120,10 @@ impl History {
     /// Since when the other end of a stream that lived from `begun` was gone, if it was at `ended`: one of its processes had ended,
     /// or there had been silence for long enough.
     pub(crate) fn gone(&self, begun: Instant, ended: Instant) -> Option<Instant> {
-        const BEGINNING: Duration = Duration::from_secs(1);
         let ends = self.agent_ends.iter().chain(&self.hub_ends);
-        let first = ends.filter(|end| **end + BEGINNING >= begun && **end <= ended).min().copied();
-        first.or_else(|| self.silent(ended)).map(|gone| gone.max(begun))
+        let first = ends.filter(|end| **end >= begun && **end <= ended).min().copied();
+        // A dial that waited for the next process is of that, and what befell it later counts.
+        first.max(self.silent(ended)).map(|gone| gone.max(begun))
     }
 
     /// Since when there had been silence at a moment, if for so long that it may have been taken for the end.

@@ -14,10 +14,19 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const BACK: Duration = Duration::from_secs(1);
 /// Where the agent has to dial anew, as often as it does in the first minute of an outage, and later.
 const REDIAL: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(10)];
+/// What had hung is told so long after all was well again.
+const SETTLED: Duration = Duration::from_secs(2);
 /// What the hub says is true within this.
 const TRUE: Duration = Duration::from_secs(15);
 /// What clients that look now and then, and a machine with many cells, add.
 const SLACK: Duration = Duration::from_millis(500);
+
+/// How long the last word of an end that is gone may be under way while the round trip is long.
+const UNDER_WAY: Duration = Duration::from_secs(4);
+
+fn under_way(history: &History) -> Duration {
+    if history.has_spiked() { UNDER_WAY } else { Duration::ZERO }
+}
 
 /// What one run showed. Times are the slowest.
 #[derive(Clone, Debug)]
@@ -67,15 +76,19 @@ impl Verdict {
         }
         for dial in &lines.dials {
             let waited = dial.took().saturating_sub(history.without_hub(dial.begun, dial.ended));
-            // Who asks through a URL or a local port hears of a dial that was served with what the target says.
-            if dial.outcome == Outcome::Served && matches!(dial.way, Way::Gateway | Way::Forward) {
-                continue;
-            }
-            verdict.dial = verdict.dial.max(waited);
-            if waited > DEADLINE + 2 * SLACK {
+            // Who asks through a URL or a local port hears of a dial with what the target says, or with the stream's end.
+            let bound = match (dial.way, &dial.outcome) {
+                (Way::Gateway | Way::Forward, Outcome::Served) => Duration::MAX,
+                (Way::Gateway | Way::Forward, _) => DEADLINE + GONE + UNDER_WAY + 2 * SLACK,
+                _ => {
+                    verdict.dial = verdict.dial.max(waited);
+                    DEADLINE + 2 * SLACK
+                }
+            };
+            if waited > bound {
                 verdict.breaks(format!("a dial by {} took {waited:.1?}: {:?}", dial.way, dial.outcome));
             }
-            if dial.outcome != Outcome::Served {
+            if dial.outcome != Outcome::Served && bound < DEADLINE + GONE {
                 verdict.refused = verdict.refused.max(Some(waited));
             }
             if let Outcome::Mute(why) = &dial.outcome
@@ -125,7 +138,7 @@ impl Verdict {
             Some(gone) => {
                 let lag = ended.saturating_duration_since(gone).saturating_sub(history.without_hub(gone, ended));
                 self.error = self.error.max(Some(lag));
-                if lag > GONE + 2 * SLACK {
+                if lag > GONE + under_way(history) + 2 * SLACK {
                     self.breaks(format!("{at:.1?} a stream by {way} ended {lag:.1?} after its other end"));
                 }
             }
@@ -139,7 +152,7 @@ impl Verdict {
             if let Some((at, _)) = last {
                 let late = (*at - outage.from).saturating_sub(history.without_hub(outage.from, *at));
                 self.true_away = self.true_away.max(Some(late));
-                if late > TRUE + 2 * SLACK {
+                if late > TRUE + under_way(history) + 2 * SLACK {
                     self.breaks(format!("{late:.1?} after it was gone the cluster was still said to be there"));
                 }
             }
@@ -165,7 +178,9 @@ impl Verdict {
             Some(late) if late > TRUE => self.breaks(format!("what the hub said came true after {late:.1?}")),
             Some(_) => {}
         }
-        if let Some(late) = self.moved.filter(|late| *late > GONE + 2 * SLACK) {
+        // An agent that is back is a reason to ask after what it had; how long an answer may take hangs on the round trips.
+        let settled = if history.has_spiked() { GONE } else { self.success.unwrap_or_default() + SETTLED };
+        if let Some(late) = self.moved.filter(|late| *late > settled + 2 * SLACK) {
             self.breaks(format!("streams hung for {late:.1?} after the faults"));
         }
     }
