@@ -135,8 +135,7 @@ impl SpokeBuilder<'_> {
         self.join(state.path()).await?.run(START).await?.success()?;
         let Self { cluster, policy, arguments, shell, hosts, netns, .. } = self;
         let (arguments, metrics) = ([policy, arguments].concat(), own_metrics_address(netns.as_ref()));
-        let agent =
-            agent(state.path(), metrics, &arguments, shell.as_deref(), hosts.as_deref(), netns.as_ref())?;
+        let agent = agent(state.path(), metrics, &arguments, shell.as_deref(), hosts.as_deref(), netns.as_ref())?;
         let process = agent.spawn()?;
         ready(metrics).await?;
         Ok(Spoke { process, cluster, metrics, arguments, shell, hosts, netns, state })
@@ -205,8 +204,7 @@ impl Spoke {
     /// As [`Self::start_again`], and waits for nothing.
     pub fn begin_again(&mut self) -> Result<()> {
         let Self { metrics, arguments, shell, hosts, netns, state, .. } = self;
-        let agent =
-            agent(state.path(), *metrics, arguments, shell.as_deref(), hosts.as_deref(), netns.as_ref())?;
+        let agent = agent(state.path(), *metrics, arguments, shell.as_deref(), hosts.as_deref(), netns.as_ref())?;
         self.process = agent.spawn()?;
         Ok(())
     }

@@ -59,7 +59,11 @@ impl Cell {
     fn schedule(&self, seed: u64) -> Vec<(Duration, Fault, bool)> {
         let mut acts = vec![(Duration::ZERO, self.first, true), (self.first.lasts(), self.first, false)];
         if let Some(second) = self.second {
-            let after = self.first.lasts().min(Duration::from_secs(15)).mul_f64(Dice::of(seed, &self.to_string()).share() * 0.8 + 0.1);
+            let after = self
+                .first
+                .lasts()
+                .min(Duration::from_secs(15))
+                .mul_f64(Dice::of(seed, &self.to_string()).share() * 0.8 + 0.1);
             acts.extend([(after, second, true), (after + second.lasts(), second, false)]);
         }
         acts.sort_by_key(|(at, ..)| *at);
@@ -136,7 +140,8 @@ pub(crate) async fn calm(site: &mut Site, traffic: &[Traffic]) -> Result<()> {
 /// After the faults: waits until all is as it was, or patience ends.
 async fn recover(site: &mut Site, traffic: &[Traffic]) -> Result<Vec<Marks>> {
     let over = Instant::now();
-    let mut marks = vec![Marks { begun: over, success: None, every_way: false, true_again: None, moved: None }; traffic.len()];
+    let mut marks =
+        vec![Marks { begun: over, success: None, every_way: false, true_again: None, moved: None }; traffic.len()];
     // An end that was asked for may be yet to come, and whoever has ended is first to begin anew.
     let mut settled = false;
     while over.elapsed() < PATIENCE {

@@ -63,12 +63,12 @@ impl History {
         }
     }
 
-    pub(crate) fn agent_ended(&mut self) {
-        self.agent_ends.push(Instant::now());
+    pub(crate) fn agent_ended(&mut self, at: Instant) {
+        self.agent_ends.push(at);
     }
 
-    pub(crate) fn hub_ended(&mut self) {
-        self.hub_ends.push(Instant::now());
+    pub(crate) fn hub_ended(&mut self, at: Instant) {
+        self.hub_ends.push(at);
     }
 
     /// When a process ended last.

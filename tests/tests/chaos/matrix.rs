@@ -31,9 +31,10 @@ fn selection() -> Vec<Cell> {
 
 /// Every fault alone, then every pair.
 fn everything(seed: u64) -> Vec<Cell> {
-    let pairs = ALL.iter().enumerate().flat_map(|(index, one)| {
-        ALL[index + 1..].iter().filter_map(move |other| Cell::pair(*one, *other, seed))
-    });
+    let pairs = ALL
+        .iter()
+        .enumerate()
+        .flat_map(|(index, one)| ALL[index + 1..].iter().filter_map(move |other| Cell::pair(*one, *other, seed)));
     ALL.into_iter().map(Cell::alone).chain(pairs).collect()
 }
 
@@ -41,9 +42,10 @@ fn everything(seed: u64) -> Vec<Cell> {
 async fn run(cells: Vec<Cell>, jobs: usize, seed: u64) -> Result<Vec<Verdict>> {
     let all = cells.len();
     // Each drives its own site by a look now and then: one task has time for all of them.
-    let running = cells.into_iter().enumerate().map(|(index, cell)| {
-        Box::pin(async move { (index, cell.run(seed).await.with_context(|| cell.to_string())) })
-    });
+    let running = cells
+        .into_iter()
+        .enumerate()
+        .map(|(index, cell)| Box::pin(async move { (index, cell.run(seed).await.with_context(|| cell.to_string())) }));
     let mut running = stream::iter(running).buffer_unordered(jobs);
     let mut verdicts = Vec::new();
     while let Some((index, verdict)) = running.next().await {
@@ -101,6 +103,7 @@ async fn every_fault_alone_and_in_pairs_keeps_the_bounds() -> Result<()> {
 /// What the figures were measured on.
 fn machine() -> String {
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let models: Vec<_> = cpus.lines().filter_map(|line| Some(line.strip_prefix("model name")?.split_once(':')?.1.trim())).collect();
+    let models: Vec<_> =
+        cpus.lines().filter_map(|line| Some(line.strip_prefix("model name")?.split_once(':')?.1.trim())).collect();
     format!("{} x {}", models.len(), models.first().unwrap_or(&"a processor that does not say its name"))
 }

@@ -160,10 +160,10 @@ impl Site {
             if !running && !place.ended {
                 place.ended = true;
                 place.stopping = None;
-                place.history.agent_ended();
+                place.history.agent_ended(Instant::now());
             }
-            if place.stopping.is_some_and(|since| since.elapsed() > CUT) {
-                place.history.agent_ended();
+            if let Some(since) = place.stopping.filter(|since| since.elapsed() > CUT) {
+                place.history.agent_ended(since + CUT);
             }
             if place.runs && !running && over(&mut place.rest) {
                 place.spoke.begin_again()?;
@@ -187,7 +187,8 @@ impl Site {
         for (mut hub, since) in self.leaving.drain(..) {
             let running = hub.is_running()?;
             if !running || since.elapsed() > CUT {
-                self.places.iter_mut().for_each(|place| place.history.hub_ended());
+                let at = Instant::now().min(since + CUT);
+                self.places.iter_mut().for_each(|place| place.history.hub_ended(at));
             }
             if running {
                 leaving.push((hub, since));
@@ -231,7 +232,7 @@ impl Site {
         let place = &mut self.places[place];
         place.runs = again;
         place.rest = None;
-        place.history.agent_ended();
+        place.history.agent_ended(Instant::now());
         place.spoke.kill().await?;
         self.supervise().await
     }
@@ -258,7 +259,7 @@ impl Site {
     }
 
     pub(crate) async fn kill_hub(&mut self) -> Result<()> {
-        self.places.iter_mut().for_each(|place| place.history.hub_ended());
+        self.places.iter_mut().for_each(|place| place.history.hub_ended(Instant::now()));
         for (hub, _) in &mut self.leaving {
             hub.kill().await?;
         }
@@ -364,13 +365,18 @@ impl Site {
 
     /// Whether nothing that was asked to end is yet to do so, and nothing that ended to begin.
     pub(crate) fn is_settled(&mut self) -> bool {
-        self.leaving.is_empty() && self.hub.is_running().unwrap_or_default() && self.places.iter().all(|place| !place.ended && place.stopping.is_none())
+        self.leaving.is_empty()
+            && self.hub.is_running().unwrap_or_default()
+            && self.places.iter().all(|place| !place.ended && place.stopping.is_none())
     }
 
     /// Whether the processes have begun to serve, whatever they know of each other.
     pub(crate) async fn has_begun(&mut self) -> bool {
         let answers = async |address| Fetch::get("/healthz").plain(address).await.is_ok();
-        let mut begun = Fetch::get("/readyz").plain(self.hub.addresses().metrics).await.is_ok_and(|ready| ready.status.is_success());
+        let mut begun = Fetch::get("/readyz")
+            .plain(self.hub.addresses().metrics)
+            .await
+            .is_ok_and(|ready| ready.status.is_success());
         for place in &self.places {
             begun &= answers(place.spoke.metrics()).await;
         }

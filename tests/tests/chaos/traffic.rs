@@ -232,7 +232,8 @@ async fn downloads(doors: Arc<Doors>, log: Log) {
 async fn open_download(doors: &Doors) -> Result<(hyper::body::Incoming, JoinSet<hyper::Result<()>>), Outcome> {
     let exchange = async {
         let stream = TcpStream::connect(doors.api).await?;
-        let stream = TlsConnector::from(doors.authority.clone()).connect(ServerName::try_from(HUB_NAME)?, stream).await?;
+        let stream =
+            TlsConnector::from(doors.authority.clone()).connect(ServerName::try_from(HUB_NAME)?, stream).await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let mut driver = JoinSet::new();
         driver.spawn(connection);

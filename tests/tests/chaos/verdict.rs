@@ -148,7 +148,8 @@ impl Verdict {
     /// How long after the beginning of an outage the hub still said that the cluster was there.
     fn see_truth(&mut self, said: &[(Instant, bool)], history: &History) {
         for outage in history.outages() {
-            let last = said.iter().filter(|(at, available)| *available && *at >= outage.from && *at < outage.to).next_back();
+            let last =
+                said.iter().filter(|(at, available)| *available && *at >= outage.from && *at < outage.to).next_back();
             if let Some((at, _)) = last {
                 let late = (*at - outage.from).saturating_sub(history.without_hub(outage.from, *at));
                 self.true_away = self.true_away.max(Some(late));

@@ -60,7 +60,8 @@ async fn breaks(mut connection: Connection) -> Result<Duration> {
 async fn pour(connection: Connection) -> std::io::Result<u64> {
     let (mut reader, mut writer) = tokio::io::split(connection);
     let (mut bytes, mut nowhere) = (tokio::io::repeat(7), tokio::io::sink());
-    tokio::try_join!(tokio::io::copy(&mut bytes, &mut writer), tokio::io::copy(&mut reader, &mut nowhere)).map(|(sent, _)| sent)
+    tokio::try_join!(tokio::io::copy(&mut bytes, &mut writer), tokio::io::copy(&mut reader, &mut nowhere))
+        .map(|(sent, _)| sent)
 }
 
 #[tokio::test]
