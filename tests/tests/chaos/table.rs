@@ -14,7 +14,8 @@ pub(crate) fn rows(verdicts: &[Verdict]) -> String {
 }
 
 pub(crate) fn row(verdict: &Verdict) -> String {
-    let held = if verdict.held() { String::from("yes") } else { format!("**no**: {}", told(&verdict.broken)) };
+    let runs = if verdict.runs > 1 { format!(" (run {})", verdict.runs) } else { String::new() };
+    let held = if verdict.held() { format!("yes{runs}") } else { format!("**no**{runs}: {}", told(&verdict.broken)) };
     format!(
         "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {held} |\n",
         verdict.name,

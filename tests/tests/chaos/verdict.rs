@@ -13,7 +13,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// The first success after a fault has ended; the round trip is short here.
 const BACK: Duration = Duration::from_secs(1);
 /// Where the agent has to dial anew, as often as it does in the first minute of an outage, and later.
-const REDIAL: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(10)];
+const REDIAL: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(11)];
 /// What had hung is told so long after all was well again.
 const SETTLED: Duration = Duration::from_secs(2);
 /// What the hub says is true within this.
@@ -32,6 +32,8 @@ fn under_way(history: &History) -> Duration {
 #[derive(Clone, Debug)]
 pub(crate) struct Verdict {
     pub(crate) name: String,
+    /// How often the cell was run until this.
+    pub(crate) runs: usize,
     /// From the end of the other end of a stream to its error.
     pub(crate) error: Option<Duration>,
     pub(crate) dial: Duration,
@@ -57,6 +59,7 @@ impl Verdict {
         let lines = log.lines();
         let mut verdict = Self {
             name,
+            runs: 1,
             error: None,
             dial: Duration::ZERO,
             refused: None,
@@ -188,6 +191,11 @@ impl Verdict {
 
     fn breaks(&mut self, what: String) {
         self.broken.push(what);
+    }
+
+    /// Whether nothing but times broke a bound.
+    pub(crate) fn is_only_late(&self) -> bool {
+        !self.held() && self.false_ends + self.wrong + self.whole + self.mute == 0
     }
 
     pub(crate) fn held(&self) -> bool {
