@@ -15,7 +15,7 @@ use crate::verdict::Verdict;
 
 /// How often cells that were late are run again, and how many at a time.
 const AGAIN: usize = 2;
-const FEW: usize = 4;
+const FEW: usize = 6;
 
 /// What `make test` runs: of each kind of end one that is short, and the pairs that have broken before.
 fn selection() -> Vec<Cell> {
@@ -68,16 +68,23 @@ async fn run(cells: Vec<Cell>, jobs: usize, seed: u64) -> Result<Vec<Verdict>> {
 }
 
 /// Runs cells, and those once more that were late, a few at a time: where many share a machine, times say little. What is lost, wrong
-/// or ended for no reason is so, whatever the machine does.
-async fn run_with_patience(cells: Vec<Cell>, jobs: usize, seed: u64) -> Result<Vec<Verdict>> {
-    let mut verdicts = run(cells.clone(), jobs, seed).await?;
+/// or ended for no reason is so, whatever the machine does. Shows the verdicts after each round.
+async fn run_with_patience(
+    cells: &[Cell],
+    jobs: usize,
+    seed: u64,
+    show: impl Fn(&[Verdict]) -> Result<()>,
+) -> Result<Vec<Verdict>> {
+    let mut verdicts = run(cells.to_vec(), jobs, seed).await?;
     for _ in 0..AGAIN {
+        show(&verdicts)?;
         let late: Vec<_> = (0..verdicts.len()).filter(|index| verdicts[*index].is_only_late()).collect();
         let again = late.iter().map(|index| cells[*index].clone()).collect();
         for (index, verdict) in late.iter().zip(run(again, FEW.min(jobs), seed).await?) {
             verdicts[*index] = Verdict { runs: verdicts[*index].runs + 1, ..verdict };
         }
     }
+    show(&verdicts)?;
     Ok(verdicts)
 }
 
@@ -90,8 +97,8 @@ fn demand(verdicts: &[Verdict]) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_selection_of_faults_keeps_the_bounds() -> Result<()> {
-    let verdicts = run_with_patience(selection(), selection().len(), config::chaos_seed()).await?;
-    demand(&verdicts)
+    let cells = selection();
+    demand(&run_with_patience(&cells, cells.len(), config::chaos_seed(), |_| Ok(())).await?)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -100,22 +107,24 @@ async fn every_fault_alone_and_in_pairs_keeps_the_bounds() -> Result<()> {
     let (seed, filter) = (config::chaos_seed(), config::chaos_filter());
     let mut cells = everything(seed);
     cells.retain(|cell| cell.to_string().contains(&filter));
-    let (count, jobs, begun) = (cells.len(), config::chaos_jobs(), Instant::now());
-    let verdicts = run_with_patience(cells, jobs, seed).await?;
-    let held = verdicts.iter().filter(|verdict| verdict.held()).count();
-    let mut page = format!("{}\n", include_str!("faults.md"));
-    let _ = writeln!(
-        page,
-        "{held} of {count} cells held every bound. Seed {seed}; {jobs} cells at a time, {} minutes, on {}.\n",
-        begun.elapsed().as_secs() / 60,
-        machine()
-    );
-    page.push_str(&table::rows(&verdicts));
-    eprintln!("{page}");
-    if let Some(file) = config::chaos_table() {
-        fs::write(&file, page).with_context(|| format!("cannot write {}", file.display()))?;
-    }
-    demand(&verdicts)
+    let (jobs, begun) = (config::chaos_jobs(), Instant::now());
+    let verdicts = run_with_patience(&cells, jobs, seed, |verdicts| {
+        let held = verdicts.iter().filter(|verdict| verdict.held()).count();
+        let mut page = format!("{}\n", include_str!("faults.md"));
+        let _ = writeln!(
+            page,
+            "{held} of {} cells held every bound. Seed {seed}; {jobs} cells at a time, {} minutes, on {}.\n",
+            verdicts.len(),
+            begun.elapsed().as_secs() / 60,
+            machine()
+        );
+        page.push_str(&table::rows(verdicts));
+        match config::chaos_table() {
+            Some(file) => fs::write(&file, page).with_context(|| format!("cannot write {}", file.display())),
+            None => Ok(()),
+        }
+    });
+    demand(&verdicts.await?)
 }
 
 /// What the figures were measured on.
