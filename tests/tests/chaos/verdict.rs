@@ -193,9 +193,14 @@ impl Verdict {
         self.broken.push(what);
     }
 
-    /// Whether nothing but times broke a bound.
+    /// Whether something was lost for no reason: no machine is so slow that it may.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.false_ends + self.wrong + self.whole + self.stuck > 0
+    }
+
+    /// Whether bounds were broken by who was late only.
     pub(crate) fn is_only_late(&self) -> bool {
-        !self.held() && self.false_ends + self.wrong + self.whole + self.mute == 0
+        !self.held() && !self.is_lost()
     }
 
     pub(crate) fn held(&self) -> bool {
