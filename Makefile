@@ -1,7 +1,7 @@
 # What people and CI run. `make test` installs what the tests need and is missing.
 CARGO ?= cargo
 
-.PHONY: build demo test test-busy lint doc fuzz bench bench-full
+.PHONY: build demo test test-busy chaos soak lint doc fuzz bench bench-full
 
 build:
 	$(CARGO) build --release --locked --bins
@@ -24,6 +24,28 @@ test-busy:
 	bash tests/install.sh
 	$(CARGO) build --workspace --all-targets --features fuzz/libfuzzer --locked
 	CARGO="$(CARGO)" RUNS=$(BUSY_RUNS) LOOPS=$(BUSY_LOOPS) OUT=$(TARGET)/busy bash tests/busy.sh $(BUSY_FILTER)
+
+# Every fault alone and in pairs, beside the bounds: writes docs/faults.md. What `make test` runs is a selection of it.
+CHAOS_SEED ?= 12
+CHAOS_JOBS ?= 12
+CHAOS_FILTER ?=
+# Faults drawn from a seed for so long, on one site that must neither lose anything nor grow.
+SOAK_SECONDS ?= 3600
+SOAK_SEED ?= 12
+
+chaos:
+	bash tests/install.sh
+	$(CARGO) build --workspace --all-targets --features fuzz/libfuzzer --locked
+	mkdir -p docs
+	CHAOS_SEED=$(CHAOS_SEED) CHAOS_JOBS=$(CHAOS_JOBS) CHAOS_FILTER="$(CHAOS_FILTER)" \
+	CHAOS_TABLE=$(if $(CHAOS_FILTER),,$(CURDIR)/docs/faults.md) \
+	$(CARGO) test --workspace --features fuzz/libfuzzer --locked --test chaos every_fault -- --include-ignored --nocapture
+
+soak:
+	bash tests/install.sh
+	$(CARGO) build --workspace --all-targets --features fuzz/libfuzzer --locked
+	SOAK_SECONDS=$(SOAK_SECONDS) SOAK_SEED=$(SOAK_SEED) \
+	$(CARGO) test --workspace --features fuzz/libfuzzer --locked --test chaos a_long_run -- --include-ignored --nocapture
 
 lint:
 	$(CARGO) fmt --all --check

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Installs what the tests run and this machine lacks: curl, Chromium, Prometheus, etcd, kubectl in the newest version and an old
+# Installs what the tests run and this machine lacks: curl, Chromium, faketime, Prometheus, etcd, kubectl in the newest version and an old
 # one, the Kubernetes clients of Python and Node, and gRPC's of Python.
 #
-# curl, Chromium, OpenSSL, Python and Node come by apt-get. The others are put into target/tools, where the tests look after
+# curl, Chromium, faketime, OpenSSL, Python and Node come by apt-get. The others are put into target/tools, where the tests look after
 # PATH: nothing else of the machine changes, and no service is started. Says nothing when all is there; any failure ends it with
 # an error.
 set -Eeuo pipefail
@@ -108,6 +108,10 @@ install_certutil() {
     ln -sf ../libnss3-tools/usr/bin/certutil ../libnss3-tools/usr/bin/pk12util "$tools/bin/"
 }
 
+install_faketime() {
+    apt_install faketime
+}
+
 install_openssl() {
     apt_install openssl
 }
@@ -198,6 +202,7 @@ need chromium --version
 scratch=$(mktemp -d)
 need certutil -N --empty-password -d "sql:$scratch"
 rm -r "$scratch"
+need faketime --version
 need openssl version
 need python3 --version
 need node --version

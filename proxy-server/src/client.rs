@@ -150,19 +150,21 @@ impl Client {
         Ok(())
     }
 
-    /// Has the runtime in which this is called drive the connection.
-    pub(crate) fn adopt(&mut self) -> io::Result<()> {
+    /// Has the runtime in which this is called drive the connection. That takes a descriptor for a moment: where none is left, it
+    /// stays with the runtime that has it, and its bytes cross threads.
+    pub(crate) fn adopt(&mut self) {
         let here = Handle::current().id();
         if self.driver == here {
-            return Ok(());
+            return;
         }
-        match &mut self.transport {
-            Transport::Tcp(tcp) => adopt_tcp(tcp)?,
-            Transport::Tls(tls) => adopt_tcp(tls.get_mut().0)?,
-            Transport::Unix(unix) => *unix = UnixStream::from_std(unix.as_fd().try_clone_to_owned()?.into())?,
+        let adopted = match &mut self.transport {
+            Transport::Tcp(tcp) => adopt_tcp(tcp),
+            Transport::Tls(tls) => adopt_tcp(tls.get_mut().0),
+            Transport::Unix(unix) => adopt_unix(unix),
+        };
+        if adopted.is_ok() {
+            self.driver = here;
         }
-        self.driver = here;
-        Ok(())
     }
 
     /// Joins the client to `stream` until both are done.
@@ -211,6 +213,11 @@ impl Client {
 /// The same socket under another descriptor, registered with this runtime.
 fn adopt_tcp(tcp: &mut TcpStream) -> io::Result<()> {
     *tcp = TcpStream::from_std(tcp.as_fd().try_clone_to_owned()?.into())?;
+    Ok(())
+}
+
+fn adopt_unix(unix: &mut UnixStream) -> io::Result<()> {
+    *unix = UnixStream::from_std(unix.as_fd().try_clone_to_owned()?.into())?;
     Ok(())
 }
 

@@ -202,7 +202,7 @@ impl Proxy {
         }
     }
 
-    /// Dials on the best tunnel, and once more on another when the first goes away, or is about to, unanswered.
+    /// Dials on the best tunnel, and once more on another when the first goes away, is about to, or is silent.
     async fn dial(&self, cluster: &ClusterName, dial: &Dial) -> Result<(Stream, Dialed, Counted), OpenError> {
         let mut dialling = self.metrics.dialling(cluster);
         let deadline = tokio::time::Instant::now() + self.dial_timeout;
@@ -226,9 +226,9 @@ impl Proxy {
                 }
                 Err(error) => error,
             };
-            member.answered(!matches!(error, DialError::TimedOut));
+            member.answered(!matches!(error, DialError::TimedOut | DialError::Silent));
             let leaving = match &error {
-                DialError::Lost(_) => true,
+                DialError::Lost(_) | DialError::Silent => true,
                 DialError::Refused(refusal) => refusal.reason() == Reason::Draining,
                 DialError::NoMoreStreams | DialError::TimedOut | DialError::Protocol(_) => false,
             };
@@ -306,9 +306,7 @@ impl Proxied {
     }
 
     async fn relay_here(self, mut client: Client, stream: Stream) {
-        if client.adopt().is_err() {
-            return self.close("client_failed");
-        }
+        client.adopt();
         let relay = client.relay(stream, &self.traffic);
         let result = tokio::select! {
             end = relay => relay_label(end),

@@ -106,7 +106,7 @@ fn dial_status(error: &DialError) -> StatusCode {
             | Reason::Internal => StatusCode::BAD_GATEWAY,
         },
         DialError::NoMoreStreams => StatusCode::SERVICE_UNAVAILABLE,
-        DialError::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+        DialError::TimedOut | DialError::Silent => StatusCode::GATEWAY_TIMEOUT,
         DialError::Lost(_) | DialError::Protocol(_) => StatusCode::BAD_GATEWAY,
     }
 }
@@ -115,7 +115,7 @@ fn dial_label(error: &DialError) -> &'static str {
     match error {
         DialError::Refused(refusal) => refusal.reason().label(),
         DialError::NoMoreStreams => "no_more_streams",
-        DialError::TimedOut => "agent_silent",
+        DialError::TimedOut | DialError::Silent => "agent_silent",
         DialError::Lost(_) => "tunnel_lost",
         DialError::Protocol(_) => "agent_protocol",
     }
@@ -129,6 +129,11 @@ fn dial_sentence(error: &DialError) -> String {
         }
         DialError::TimedOut => {
             "the agent did not answer before the dial's deadline; 'cluster-proxy clusters' shows whether it lives"
+                .into()
+        }
+        DialError::Silent => {
+            "the agent gives no sign of life: it has ended or stands still, or its network is down; 'cluster-proxy clusters' \
+             shows when it is back"
                 .into()
         }
         DialError::Lost(_) => "the agent's tunnel was lost while it dialled; try again".into(),

@@ -131,9 +131,11 @@ impl Tunnels {
         entry.members.push(member.clone());
         entry.find_superseded();
         entry.arrived.notify_waiters();
-        let superseded: Vec<_> = entry.members.iter().filter(|member| *member.superseded.borrow()).cloned().collect();
+        // An agent that opens a tunnel has lost the last one, as a rule.
+        let others = entry.members.iter().filter(|other| other.agent == member.agent && other.id != member.id);
+        let others: Vec<_> = others.cloned().collect();
         drop(entry);
-        superseded.into_iter().for_each(|member| self.doubt(member));
+        others.into_iter().for_each(|member| self.doubt(member));
         self.changed.notify_one();
         Registered { tunnels: self.clone(), cluster, member }
     }

@@ -26,7 +26,8 @@ impl Etcd {
         let folder = TempDir::new().context("no temporary folder for etcd")?;
         let address = loopback::unused();
         let (clients, peers) = ((address, 2379).into(), (address, 2380).into());
-        let process = launch(clients, peers, &folder).await?;
+        let process = launch(clients, peers, &folder)?;
+        ready(clients).await?;
         Ok(Self { process, clients, peers, folder })
     }
 
@@ -47,21 +48,34 @@ impl Etcd {
 
     /// Starts it again on what it has written, and waits until it is ready.
     pub async fn start_again(&mut self) -> Result<()> {
-        self.process = launch(self.clients, self.peers, &self.folder).await?;
+        self.begin_again()?;
+        ready(self.clients).await
+    }
+
+    /// As [`Self::start_again`], and waits for nothing.
+    pub fn begin_again(&mut self) -> Result<()> {
+        self.process = launch(self.clients, self.peers, &self.folder)?;
         Ok(())
+    }
+
+    /// Whether its process has not ended.
+    pub fn is_running(&mut self) -> Result<bool> {
+        self.process.is_running()
     }
 }
 
-async fn launch(clients: SocketAddr, peers: SocketAddr, folder: &TempDir) -> Result<Process> {
-    let process = tool::etcd()?
+fn launch(clients: SocketAddr, peers: SocketAddr, folder: &TempDir) -> Result<Process> {
+    tool::etcd()?
         .arg(format!("--data-dir={}", folder.path().join("data").display()))
         .args([format!("--listen-client-urls=http://{clients}"), format!("--advertise-client-urls=http://{clients}")])
         .args([format!("--listen-peer-urls=http://{peers}"), format!("--initial-advertise-peer-urls=http://{peers}")])
         .arg(format!("--initial-cluster=default=http://{peers}"))
-        .spawn()?;
+        .spawn()
+}
+
+async fn ready(clients: SocketAddr) -> Result<()> {
     wait_until(START, "etcd to be ready", async || {
         Fetch::get("/health").plain(clients).await.is_ok_and(|answer| answer.status.is_success())
     })
-    .await?;
-    Ok(process)
+    .await
 }

@@ -29,6 +29,7 @@ pub struct Fetch {
     path: String,
     headers: Vec<(String, String)>,
     body: Bytes,
+    bound: Duration,
 }
 
 /// Its answer, read to its end.
@@ -50,7 +51,7 @@ impl Fetch {
 
     /// Any method.
     pub fn new(method: Method, path: impl Into<String>) -> Self {
-        Self { method, path: path.into(), headers: Vec::new(), body: Bytes::new() }
+        Self { method, path: path.into(), headers: Vec::new(), body: Bytes::new(), bound: BOUND }
     }
 
     /// Adds a header field.
@@ -64,6 +65,13 @@ impl Fetch {
     #[must_use]
     pub fn bearer(self, token: &str) -> Self {
         self.header("authorization", format!("Bearer {token}"))
+    }
+
+    /// Waits so long for the whole answer.
+    #[must_use]
+    pub fn within(mut self, bound: Duration) -> Self {
+        self.bound = bound;
+        self
     }
 
     /// Sets the body.
@@ -82,19 +90,21 @@ impl Fetch {
     /// Sends it over plain TCP.
     pub async fn plain(self, to: SocketAddr) -> Result<Answer> {
         let what = format!("{} http://{to}{}", self.method, self.path);
+        let bound = self.bound;
         let exchange = async { self.over(TcpStream::connect(to).await?, &to.to_string()).await };
-        timeout(BOUND, exchange).await.with_context(|| format!("{what}: no answer within {BOUND:?}"))?.context(what)
+        timeout(bound, exchange).await.with_context(|| format!("{what}: no answer within {bound:?}"))?.context(what)
     }
 
     /// Sends it over TLS to a server that must prove to be `name`.
     pub async fn tls(self, to: SocketAddr, name: &str, config: Arc<ClientConfig>) -> Result<Answer> {
         let what = format!("{} https://{name}{} at {to}", self.method, self.path);
+        let bound = self.bound;
         let exchange = async {
             let server = ServerName::try_from(name.to_owned())?;
             let stream = TlsConnector::from(config).connect(server, TcpStream::connect(to).await?).await?;
             self.over(stream, name).await
         };
-        timeout(BOUND, exchange).await.with_context(|| format!("{what}: no answer within {BOUND:?}"))?.context(what)
+        timeout(bound, exchange).await.with_context(|| format!("{what}: no answer within {bound:?}"))?.context(what)
     }
 
     async fn over(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, host: &str) -> Result<Answer> {

@@ -156,6 +156,11 @@ impl Hub {
         &self.process
     }
 
+    /// Whether its process has not ended.
+    pub fn is_running(&mut self) -> Result<bool> {
+        self.process.is_running()
+    }
+
     /// The administrator's credentials, made at the first start.
     pub fn credentials(&self) -> Credentials {
         Credentials::at(self.state.path().join("admin"))
@@ -187,6 +192,12 @@ impl Hub {
     pub async fn succeed(&mut self) -> Result<Process> {
         let (process, addresses) = launch(&self.program()?).await?;
         self.addresses = addresses;
+        Ok(std::mem::replace(&mut self.process, process))
+    }
+
+    /// As [`Self::succeed`], and waits for nothing: the process before may still run, or not let the new one begin yet.
+    pub fn begin_again(&mut self) -> Result<Process> {
+        let process = self.program()?.spawn()?;
         Ok(std::mem::replace(&mut self.process, process))
     }
 

@@ -135,8 +135,9 @@ impl SpokeBuilder<'_> {
         self.join(state.path()).await?.run(START).await?.success()?;
         let Self { cluster, policy, arguments, shell, hosts, netns, .. } = self;
         let (arguments, metrics) = ([policy, arguments].concat(), own_metrics_address(netns.as_ref()));
-        let process =
-            launch(state.path(), metrics, &arguments, shell.as_deref(), hosts.as_deref(), netns.as_ref()).await?;
+        let agent = agent(state.path(), metrics, &arguments, shell.as_deref(), hosts.as_deref(), netns.as_ref())?;
+        let process = agent.spawn()?;
+        ready(metrics).await?;
         Ok(Spoke { process, cluster, metrics, arguments, shell, hosts, netns, state })
     }
 }
@@ -196,22 +197,28 @@ impl Spoke {
 
     /// Runs it again after [`Self::stop`] or [`Self::kill`], without joining anew, and waits until its tunnel is up.
     pub async fn start_again(&mut self) -> Result<()> {
+        self.begin_again()?;
+        ready(self.metrics).await
+    }
+
+    /// As [`Self::start_again`], and waits for nothing.
+    pub fn begin_again(&mut self) -> Result<()> {
         let Self { metrics, arguments, shell, hosts, netns, state, .. } = self;
-        self.process =
-            launch(state.path(), *metrics, arguments, shell.as_deref(), hosts.as_deref(), netns.as_ref()).await?;
+        let agent = agent(state.path(), *metrics, arguments, shell.as_deref(), hosts.as_deref(), netns.as_ref())?;
+        self.process = agent.spawn()?;
         Ok(())
     }
 }
 
-/// Runs the agent and waits until it says that its tunnel is up.
-async fn launch(
+/// The agent, to be run.
+fn agent(
     state: &Path,
     metrics: SocketAddr,
     arguments: &[String],
     shell: Option<&str>,
     hosts: Option<&Path>,
     netns: Option<&Netns>,
-) -> Result<Process> {
+) -> Result<Program> {
     let agent = Program::of_workspace("proxy-agent")?.arg("run").arg("--state").arg(state);
     let agent = agent.args(["--metrics-listen", &metrics.to_string()]).args(arguments);
     let agent = match shell {
@@ -222,9 +229,13 @@ async fn launch(
         Some(file) => agent.with_hosts(file),
         None => agent,
     };
-    let process = within(netns, agent).spawn()?;
+    Ok(within(netns, agent))
+}
+
+/// Waits until an agent says that its tunnel is up.
+async fn ready(metrics: SocketAddr) -> Result<()> {
     wait_for(START, "the agent's tunnel", async || Fetch::get("/readyz").plain(metrics).await?.success()).await?;
-    Ok(process)
+    Ok(())
 }
 
 fn within(netns: Option<&Netns>, program: Program) -> Program {

@@ -67,6 +67,13 @@ impl ModelFactory {
     }
 }
 
+/// Holds up nothing of a connection any more that is about to be closed, given a clone of its controller.
+pub(crate) fn close(controller: Box<dyn Controller>) {
+    if let Ok(model) = controller.into_any().downcast::<Model>() {
+        model.close();
+    }
+}
+
 impl ControllerFactory for ModelFactory {
     fn build(self: Arc<Self>, now: Instant, mtu: u16) -> Box<dyn Controller> {
         Box::new(Model::new(now, mtu, self.dip))

@@ -7,6 +7,7 @@ use rustls::pki_types::CertificateDer;
 use crate::{
     ALPN_JOIN, ALPN_TUNNEL,
     code::CloseReason,
+    congestion,
     mtu::{self, Mtu},
     socket::{Offload, Socket},
 };
@@ -99,6 +100,7 @@ impl Connection {
 
     /// Closes the connection at once: open streams are lost.
     pub fn close(&self, reason: CloseReason, text: &str) {
+        congestion::close(self.quic.congestion_state());
         self.quic.close(reason.varint(), text.as_bytes());
     }
 

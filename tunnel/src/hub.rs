@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::{
     code::{CloseReason, ResetReason},
@@ -52,6 +52,9 @@ pub enum DialError {
     /// The agent did not answer before the deadline.
     #[error("the agent did not answer in time")]
     TimedOut,
+    /// The agent has given no sign of life since it was asked.
+    #[error("the agent gives no sign of life")]
+    Silent,
     /// The tunnel was lost before the agent answered.
     #[error("the tunnel was lost before the agent answered")]
     Lost(#[source] Loss),
@@ -59,6 +62,16 @@ pub enum DialError {
     #[error("the agent broke the protocol")]
     Protocol(#[source] WireError),
 }
+
+/// Between two looks whether an agent that is to dial gives signs of life.
+const SIGN_LOOK: Duration = Duration::from_millis(250);
+
+/// An agent that lives acknowledges what it is asked within a round trip. Eight packets that are lost, or as many looks at which
+/// a busy machine did not let it run, are none to be expected.
+const SIGN_PATIENCE: Duration = Duration::from_secs(2);
+
+/// However long the round trips were.
+const SIGN_LONGEST: Duration = Duration::from_secs(5);
 
 impl HubTunnel {
     /// Waits for the control stream and its `Hello`, at most `limit`. The agent can make this end hold at most `memory`.
@@ -85,8 +98,36 @@ impl HubTunnel {
         }
     }
 
-    /// Opens a stream and has the agent dial. Dropping the future cancels the dial at the agent.
+    /// Opens a stream and has the agent dial, for as long as it gives signs of life. Dropping the future cancels the dial at the
+    /// agent.
     pub async fn open(&self, dial: &Dial, deadline: Instant) -> Result<(Stream, Dialed), DialError> {
+        tokio::select! {
+            dialled = self.ask(dial, deadline) => dialled,
+            () = self.silent() => Err(DialError::Silent),
+        }
+    }
+
+    /// Resolves when the agent has been asked for signs of life for a while, and nothing was heard of it. What counts are looks,
+    /// not time: while this process stands still it hears nobody.
+    async fn silent(&self) {
+        let mut looks = tokio::time::interval(SIGN_LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut heard, mut missed) = (self.heard(), 0);
+        loop {
+            looks.tick().await;
+            let now = self.heard();
+            missed = if now == heard { missed + 1 } else { 0 };
+            heard = now;
+            if missed * SIGN_LOOK > (4 * self.rtt()).clamp(SIGN_PATIENCE, SIGN_LONGEST) {
+                return;
+            }
+            if missed > 1 {
+                self.nudge();
+            }
+        }
+    }
+
+    async fn ask(&self, dial: &Dial, deadline: Instant) -> Result<(Stream, Dialed), DialError> {
         let opened = tokio::time::timeout_at(deadline, self.connection.quic.open_bi()).await;
         let (send, receive) = match opened {
             Err(_) => return Err(DialError::NoMoreStreams),

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use futures_util::future::join_all;
 use hyper::StatusCode;
 use tests::client::{DialError, Entry};
 use tests::service::echo;
 use tests::{Client, Fetch, Hub, Program, Spoke, wait_for};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 /// How long anything may take on a loaded machine.
@@ -47,6 +48,12 @@ async fn without_descriptors_everybody_is_told_at_once_and_the_log_says_it_once(
     while let Ok(connection) = plain.dial(&target).await {
         ensure!(held.len() < 1_000, "the limit holds for nobody");
         held.push(connection);
+    }
+    // Who was told that the connection stands has one, also with the last descriptor.
+    for connection in &mut held {
+        let mut echo = [0; 5];
+        connection.write_all(b"hello").await?;
+        timeout(BOUND, connection.read_exact(&mut echo)).await?.context("a connection broke that had been granted")?;
     }
     let begun = Instant::now();
     let mut told = 0;

@@ -2,6 +2,10 @@
 
 use std::{
     any::Any,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -73,6 +77,8 @@ pub(super) struct Model {
     dips: u64,
     /// The end of the last round in which the window was full.
     used: Instant,
+    /// Of all clones: the connection is being closed.
+    closing: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -96,6 +102,12 @@ impl Phase {
 }
 
 impl Model {
+    /// Lets everything go: quinn holds up even the packet that closes a connection, and forgets it, while data waits for the window
+    /// or the pacer. Neither is for a window as large.
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+    }
+
     pub(super) fn new(now: Instant, mtu: u16, dip: Instant) -> Self {
         let mut model = Self {
             phase: Phase::STARTUP,
@@ -114,6 +126,7 @@ impl Model {
             dip,
             dips: 0,
             used: now,
+            closing: Arc::default(),
         };
         model.dips = model.dips_due(now);
         model
@@ -322,7 +335,7 @@ impl Controller for Model {
     }
 
     fn window(&self) -> u64 {
-        self.window
+        if self.closing.load(Ordering::Relaxed) { u64::MAX } else { self.window }
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {

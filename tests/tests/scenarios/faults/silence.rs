@@ -8,6 +8,7 @@ use tests::client::Connection;
 use tests::service::echo;
 use tests::{Hub, Path, Spoke, Weather, wait_until};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::{BOUND, agents, dials_well};
@@ -55,6 +56,14 @@ async fn breaks(mut connection: Connection) -> Result<Duration> {
     Ok(start.elapsed())
 }
 
+/// Sends without end, and takes what comes back.
+async fn pour(connection: Connection) -> std::io::Result<u64> {
+    let (mut reader, mut writer) = tokio::io::split(connection);
+    let (mut bytes, mut nowhere) = (tokio::io::repeat(7), tokio::io::sink());
+    tokio::try_join!(tokio::io::copy(&mut bytes, &mut writer), tokio::io::copy(&mut reader, &mut nowhere))
+        .map(|(sent, _)| sent)
+}
+
 #[tokio::test]
 async fn after_a_spike_of_the_round_trip_time_a_killed_agent_is_missed_as_soon_as_ever() -> Result<()> {
     let mut site = Site::start().await?;
@@ -94,6 +103,10 @@ async fn a_path_that_leads_one_way_only_is_noticed_at_both_ends() -> Result<()> 
     for weather in [Weather { there: false, ..FAIR }, Weather { back: false, ..FAIR }] {
         let site = Site::start().await?;
         let connection = site.dial().await?;
+        // What nobody acknowledges fills the window; the end of the tunnel is to be told all the same.
+        let mut busy = JoinSet::new();
+        busy.spawn(pour(site.dial().await?));
+        wait_until(BOUND, "bytes to flow", async || site.service.open() == 2).await?;
         site.path.set(weather);
         let start = Instant::now();
         let took = breaks(connection).await?;
@@ -132,4 +145,19 @@ async fn what_a_killed_agent_served_ends_with_its_successors_tunnel() -> Result<
     eprintln!("what the killed agent served broke {took:?} after its successor served");
     ensure!(took < Duration::from_secs(5), "it hung for {took:?}");
     agents(&site.hub, 1).await
+}
+
+#[tokio::test]
+async fn a_dial_to_a_killed_agent_ends_at_the_first_sign_and_another_agent_takes_it() -> Result<()> {
+    let mut site = Site::start().await?;
+    site.spoke.kill().await?;
+    let start = Instant::now();
+    let told = site.dial().await.err().context("a killed agent serves")?.to_string();
+    let took = start.elapsed();
+    eprintln!("after {took:?}: {told}");
+    ensure!(told.contains("504") && told.contains("no sign of life"), "{told}");
+    ensure!(took < Duration::from_secs(5), "the dial waited for {took:?}");
+    // One more, and the killed one's tunnel is still there: who dials comes to the other.
+    let _other = Spoke::of(&site.hub, "c1").agent("other").start().await?;
+    site.dial().await.map(drop)
 }

@@ -1,0 +1,147 @@
+//! What was true of a site and when: of what had ended, and who could have known of whom.
+
+use std::time::{Duration, Instant};
+
+/// What holds from one moment on, between the hub and one agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct State {
+    /// The agent runs and is not frozen.
+    pub(crate) agent: bool,
+    /// A hub runs and is not frozen.
+    pub(crate) hub: bool,
+    /// Both ways lead through.
+    pub(crate) link: bool,
+    /// The round trip is so long that it counts as silence.
+    pub(crate) spike: bool,
+}
+
+/// A stretch of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stretch {
+    pub(crate) from: Instant,
+    pub(crate) to: Instant,
+}
+
+/// All of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct History {
+    states: Vec<(Instant, State)>,
+    /// When a process ended with what it carried.
+    agent_ends: Vec<Instant>,
+    hub_ends: Vec<Instant>,
+}
+
+/// Outages so close together are one: no sign of life need have got through between.
+const TOGETHER: Duration = Duration::from_secs(2);
+
+/// A tunnel may be given up from this much silence on. (14.4 s, of which a second may have passed since the last word.)
+const MAY_END: Duration = Duration::from_millis(13_400);
+
+/// What a long round trip adds to silence, before and after.
+const SPIKE: Duration = Duration::from_secs(9);
+
+impl State {
+    fn reaches(self) -> bool {
+        self.agent && self.hub && self.link
+    }
+}
+
+impl Stretch {
+    fn length(self) -> Duration {
+        self.to.saturating_duration_since(self.from)
+    }
+
+    fn overlap(self, from: Instant, to: Instant) -> Duration {
+        self.to.min(to).saturating_duration_since(self.from.max(from))
+    }
+}
+
+impl History {
+    pub(crate) fn note(&mut self, state: State) {
+        if self.states.last().is_none_or(|(_, last)| *last != state) {
+            self.states.push((Instant::now(), state));
+        }
+    }
+
+    pub(crate) fn agent_ended(&mut self, at: Instant) {
+        self.agent_ends.push(at);
+    }
+
+    pub(crate) fn hub_ended(&mut self, at: Instant) {
+        self.hub_ends.push(at);
+    }
+
+    /// When a process ended last.
+    pub(crate) fn last_end(&self) -> Option<Instant> {
+        self.agent_ends.iter().chain(&self.hub_ends).max().copied()
+    }
+
+    /// When a state held.
+    fn stretches(&self, holds: impl Fn(State) -> bool) -> Vec<Stretch> {
+        let ends = self.states.iter().skip(1).map(|(at, _)| *at).chain([Instant::now()]);
+        let mut found: Vec<Stretch> = Vec::new();
+        for ((from, state), to) in self.states.iter().zip(ends) {
+            match found.last_mut() {
+                _ if !holds(*state) => {}
+                Some(last) if last.to == *from => last.to = to,
+                _ => found.push(Stretch { from: *from, to }),
+            }
+        }
+        found
+    }
+
+    /// When nothing got from one end to the other and back.
+    pub(crate) fn outages(&self) -> Vec<Stretch> {
+        self.stretches(|state| !state.reaches())
+    }
+
+    /// How long the outage lasted that ended last, shortly before a moment, if so long that the agent has to dial anew.
+    pub(crate) fn redial(&self, at: Instant) -> Option<Duration> {
+        let last = self.outages().into_iter().rfind(|outage| outage.to <= at && outage.to + TOGETHER > at)?;
+        (last.length() >= MAY_END).then(|| last.length())
+    }
+
+    /// Whether the round trip was ever long.
+    pub(crate) fn has_spiked(&self) -> bool {
+        self.states.iter().any(|(_, state)| state.spike)
+    }
+
+    /// How long no hub ran between two moments.
+    pub(crate) fn without_hub(&self, from: Instant, to: Instant) -> Duration {
+        self.stretches(|state| !state.hub).into_iter().map(|stretch| stretch.overlap(from, to)).sum()
+    }
+
+    /// Whether a hub ended between two moments, or none ran.
+    pub(crate) fn lacked_hub(&self, from: Instant, to: Instant) -> bool {
+        let ended = self.hub_ends.iter().any(|end| *end >= from && *end <= to);
+        ended || self.without_hub(from, to) > Duration::ZERO
+    }
+
+    /// Since when the other end of a stream that lived from `begun` was gone, if it was at `ended`: one of its processes had ended,
+    /// or there had been silence for long enough.
+    pub(crate) fn gone(&self, begun: Instant, ended: Instant) -> Option<Instant> {
+        let ends = self.agent_ends.iter().chain(&self.hub_ends);
+        let first = ends.filter(|end| **end >= begun && **end <= ended).min().copied();
+        // A dial that waited for the next process is of that, and what befell it later counts.
+        first.max(self.silent(ended)).map(|gone| gone.max(begun))
+    }
+
+    /// Since when there had been silence at a moment, if for so long that it may have been taken for the end.
+    fn silent(&self, at: Instant) -> Option<Instant> {
+        let mut together: Vec<Stretch> = Vec::new();
+        let outages: Vec<Stretch> = self.outages().into_iter().filter(|outage| outage.from <= at).collect();
+        for outage in &outages {
+            match together.last_mut() {
+                Some(last) if outage.from.saturating_duration_since(last.to) < TOGETHER => last.to = outage.to,
+                _ => together.push(*outage),
+            }
+        }
+        let outage = together.last()?;
+        let spikes = self.stretches(|state| state.spike);
+        let near = |spike: &Stretch| spike.overlap(outage.from - SPIKE, outage.to + SPIKE) > Duration::ZERO;
+        let spiked = if spikes.iter().any(near) { SPIKE } else { Duration::ZERO };
+        // What happened in the outage is told a round trip later, or when a frozen process goes on.
+        let lasted = Stretch { to: outage.to.min(at), ..*outage }.length() + spiked;
+        (lasted >= MAY_END).then(|| outages.last().map_or(outage.from, |last| last.from))
+    }
+}
