@@ -80,7 +80,7 @@ impl Root {
         let (Some(issuer), Some(of_other)) = (&self.issuer, &other.issuer) else { return Err(IssueError::NoKey) };
         let now = SystemTime::now();
         let mut params = params("", Dates::of_hub(now, CA_VALIDITY, self.not_after.min(other.not_after)))?;
-        params.distinguished_name = other.name().ok_or(IssueError::Name("the CA's subject".into()))?;
+        params.distinguished_name = other.name().ok_or_else(|| IssueError::Name("the CA's subject".into()))?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let vouched = params.signed_by(of_other.key(), issuer).map_err(IssueError::Sign)?;

@@ -1,3 +1,5 @@
+//! A rotation step by step, broken off anywhere, and what clients make of the hub meanwhile.
+
 use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, sync::Arc, time::Duration};
 
 use proptest::prelude::*;
