@@ -109,7 +109,9 @@ mod tests {
     fn who_has_asked_hears_when_to_come() {
         let answers = Answers::new();
         // What quinn answers to a stranger is not what is asked.
-        for other in [&[0x40; 80][..], &[0xc0, 0, 0, 0, 1, 64], &[0xc0; 80], &[0xe0, 0, 0, 0, 1, 8, 9, 9, 9, 9, 9, 9, 9, 9], &[]] {
+        for other in
+            [&[0x40; 80][..], &[0xc0, 0, 0, 0, 1, 64], &[0xc0; 80], &[0xe0, 0, 0, 0, 1, 8, 9, 9, 9, 9, 9, 9, 9, 9], &[]]
+        {
             answers.asked(other);
         }
         answers.asked(&INITIAL);
