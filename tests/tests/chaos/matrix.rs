@@ -30,6 +30,7 @@ fn selection() -> Vec<Cell> {
         Cell::alone(Fault::AgentMute),
         pair(Fault::LinkDown(5), Fault::HubKilled),
         pair(Fault::HubFrozen(5), Fault::AgentCrashed),
+        pair(Fault::HubClock, Fault::HubKilled),
     ]
 }
 
