@@ -118,7 +118,7 @@ impl HubBuilder {
         let state =
             disk.map_or_else(TempDir::new, TempDir::new_in).context("no temporary folder for the hub's state")?;
         let any: SocketAddr = (loopback::unused(), 0).into();
-        let tunnel = (tunnel.unwrap_or(any.ip()), tunnel_port).into();
+        let tunnel = (tunnel.unwrap_or_else(|| any.ip()), tunnel_port).into();
         let server = server(state.path(), &arguments, shell.as_deref(), [proxy.unwrap_or(any), tunnel, any, any])?;
         let (process, addresses) = launch(&if quiet { server.quiet() } else { server }).await?;
         Ok(Hub { process, addresses, arguments, shell, quiet, state })
