@@ -6,7 +6,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use certs::{
@@ -25,6 +25,11 @@ const SERVER_VALIDITY: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// How often a new one is made.
 const SERVER_RENEWAL: Duration = Duration::from_secs(24 * 3600);
+
+/// How often the clock is looked at, and how far it must be set back to count. What was made before is not valid yet by everybody
+/// else's clock, were it only one that had been fast.
+const CLOCK: Duration = Duration::from_millis(500);
+const SET_BACK: Duration = Duration::from_secs(1);
 
 /// How often the CA's files are looked at.
 const LOOK: Duration = Duration::from_secs(10);
@@ -147,16 +152,20 @@ impl Authorities {
         let mut reload = Reload::new(["ca.crt", "ca.key"].map(|name| self.folder.join(name)).into());
         let mut look = tokio::time::interval(LOOK);
         let mut renewal = tokio::time::interval_at(tokio::time::Instant::now() + SERVER_RENEWAL, SERVER_RENEWAL);
+        let (mut clock, mut seen) = (tokio::time::interval(CLOCK), SystemTime::now());
         loop {
             tokio::select! {
+                _ = clock.tick() => {
+                    let now = SystemTime::now();
+                    if std::mem::replace(&mut seen, now).duration_since(now).is_ok_and(|back| back > SET_BACK) {
+                        tracing::warn!("the clock was set back: the hub makes its certificate anew");
+                        self.renew();
+                    }
+                }
                 _ = look.tick() => {
                     reload.check(|| self.reload());
                 }
-                _ = renewal.tick() => {
-                    if let Err(error) = self.show(&self.current()) {
-                        tracing::warn!(error = &error as &dyn std::error::Error, "cannot renew the hub's certificate");
-                    }
-                }
+                _ = renewal.tick() => self.renew(),
             }
         }
     }
@@ -179,6 +188,12 @@ impl Authorities {
             changed
         });
         Ok(())
+    }
+
+    fn renew(&self) {
+        if let Err(error) = self.show(&self.current()) {
+            tracing::warn!(error = &error as &dyn std::error::Error, "cannot renew the hub's certificate");
+        }
     }
 
     /// Shows a new certificate of the hub's, and verifies clients, under this CA.

@@ -59,10 +59,9 @@ async fn run(cells: Vec<Cell>, jobs: usize, seed: u64) -> Result<Vec<Verdict>> {
                 verdict.broken.iter().for_each(|broken| eprintln!("    {broken}"));
                 verdicts.push((index, verdict));
             }
-            Err(error) => eprintln!("a cell could not be run: {error:#}"),
+            Err(error) => verdicts.push((index, Verdict::not_run(&error))),
         }
     }
-    ensure!(verdicts.len() == all, "{} of {all} cells could not be run", all - verdicts.len());
     verdicts.sort_by_key(|(index, _)| *index);
     Ok(verdicts.into_iter().map(|(_, verdict)| verdict).collect())
 }

@@ -280,7 +280,7 @@ impl Site {
 
     pub(crate) fn freeze_hub(&mut self, frozen: bool) -> Result<()> {
         self.hub_frozen = frozen;
-        self.leaving.iter().map(|(hub, _)| hub).chain([self.hub.process()]).for_each(|hub| freeze(hub, frozen));
+        self.hubs().for_each(|hub| freeze(hub, frozen));
         self.note();
         Ok(())
     }
@@ -323,19 +323,21 @@ impl Site {
     pub(crate) async fn fill_disk(&mut self, full: bool) -> Result<()> {
         self.disk_full = full;
         let store = fs::metadata(self.hub.state().join("registry.redb")).map_or(1 << 20, |store| store.len());
-        let limit = if full { store.to_string() } else { String::from("unlimited") };
-        self.limit(&format!("--fsize={limit}:")).await
+        let size = if full { store.to_string() } else { String::from("unlimited") };
+        limit(self.hub.process(), &format!("--fsize={size}:")).await
     }
 
     /// Has clients take what the hub may open, until one is refused.
     pub(crate) async fn take_descriptors(&mut self) -> Result<()> {
         const MOST: usize = 500;
-        let files = fs::read_dir(format!("/proc/{}/fd", self.hub.process().pid()));
-        let highest = files.map_or(0, |files| {
-            let numbers = files.filter_map(|file| file.ok()?.file_name().to_str()?.parse::<usize>().ok());
-            numbers.max().unwrap_or_default()
-        });
-        self.limit(&format!("--nofile={}:", highest + 1)).await?;
+        for hub in self.hubs() {
+            let files = fs::read_dir(format!("/proc/{}/fd", hub.pid()));
+            let highest = files.map_or(0, |files| {
+                let numbers = files.filter_map(|file| file.ok()?.file_name().to_str()?.parse::<usize>().ok());
+                numbers.max().unwrap_or_default()
+            });
+            limit(hub, &format!("--nofile={}:", highest + 1)).await?;
+        }
         let (client, target) = (self.hub.client(self.cluster(0))?, self.echo.address().to_string());
         const SOON: Duration = Duration::from_secs(1);
         while let Ok(Ok(connection)) = tokio::time::timeout(SOON, client.dial(&target)).await {
@@ -347,14 +349,15 @@ impl Site {
 
     pub(crate) async fn give_descriptors(&mut self) -> Result<()> {
         self.taken.clear();
-        self.limit(&format!("--nofile={FILES}:")).await
+        for hub in self.hubs() {
+            limit(hub, &format!("--nofile={FILES}:")).await?;
+        }
+        Ok(())
     }
 
-    async fn limit(&self, limit: &str) -> Result<()> {
-        let prlimit = Program::at("/usr/bin/prlimit").arg(format!("--pid={}", self.hub.process().pid()));
-        // A hub that has just ended has no limits.
-        drop(prlimit.arg(limit).run(BOUND).await?);
-        Ok(())
+    /// The hub, and those before it that drain.
+    fn hubs(&self) -> impl Iterator<Item = &Process> {
+        self.leaving.iter().map(|(hub, _)| hub).chain([self.hub.process()])
     }
 
     /// The processes and what they are called.
@@ -382,6 +385,13 @@ impl Site {
         }
         begun
     }
+}
+
+async fn limit(hub: &Process, limit: &str) -> Result<()> {
+    let prlimit = Program::at("/usr/bin/prlimit").arg(format!("--pid={}", hub.pid()));
+    // A hub that has just ended has no limits.
+    drop(prlimit.arg(limit).run(BOUND).await?);
+    Ok(())
 }
 
 /// Whether a rest is over; begins one.

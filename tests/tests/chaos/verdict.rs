@@ -55,24 +55,40 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
-    pub(crate) fn of(name: String, start: Instant, marks: Marks, history: &History, log: &Log) -> Self {
-        let lines = log.lines();
-        let mut verdict = Self {
+    /// Of a cell whose faults could not be done.
+    pub(crate) fn not_run(error: &anyhow::Error) -> Self {
+        let mut verdict = Self::empty(format!("{error}"));
+        verdict.breaks(format!("it could not be run: {error:#}"));
+        verdict
+    }
+
+    fn empty(name: String) -> Self {
+        Self {
             name,
             runs: 1,
             error: None,
             dial: Duration::ZERO,
             refused: None,
-            success: marks.success.map(|at| at - marks.begun),
-            moved: marks.moved.map(|at| at - marks.begun),
+            success: None,
+            moved: None,
             false_ends: 0,
             wrong: 0,
             whole: 0,
             mute: 0,
             true_away: None,
-            true_again: marks.true_again.map(|at| at - marks.begun),
+            true_again: None,
             stuck: 0,
             broken: Vec::new(),
+        }
+    }
+
+    pub(crate) fn of(name: String, start: Instant, marks: Marks, history: &History, log: &Log) -> Self {
+        let lines = log.lines();
+        let mut verdict = Self {
+            success: marks.success.map(|at| at - marks.begun),
+            moved: marks.moved.map(|at| at - marks.begun),
+            true_again: marks.true_again.map(|at| at - marks.begun),
+            ..Self::empty(name)
         };
         for end in &lines.ends {
             verdict.see_end(end.way, end.begun, end.ended, &end.ending, start, history);
@@ -151,8 +167,7 @@ impl Verdict {
     /// How long after the beginning of an outage the hub still said that the cluster was there.
     fn see_truth(&mut self, said: &[(Instant, bool)], history: &History) {
         for outage in history.outages() {
-            let last =
-                said.iter().filter(|(at, available)| *available && *at >= outage.from && *at < outage.to).next_back();
+            let last = said.iter().rfind(|(at, available)| *available && *at >= outage.from && *at < outage.to);
             if let Some((at, _)) = last {
                 let late = (*at - outage.from).saturating_sub(history.without_hub(outage.from, *at));
                 self.true_away = self.true_away.max(Some(late));
