@@ -113,8 +113,13 @@ impl Authority {
         &self.signing().pem
     }
 
-    /// What a spoke is given to recognise this hub by.
+    /// What a spoke is given to recognise this hub by: until a rotation is finished the old root's, which everybody trusts.
     pub fn pin(&self) -> Pin {
+        self.serving().pin
+    }
+
+    /// The pin of the root that signs.
+    pub fn signer(&self) -> Pin {
         self.signing().pin
     }
 

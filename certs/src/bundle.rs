@@ -56,7 +56,7 @@ pub fn issuer_among(chain_pem: &str, roots_pem: &str) -> Option<Pin> {
     Root::all_in(roots_pem)?.iter().find(|root| root.is_named_by(&leaf)).map(|root| root.pin)
 }
 
-/// The pins of the CAs in a chain that a hub has shown, whose leaf has verified.
+/// The pins of the CAs in a chain that a hub has shown, whose leaf has verified; the one that signs first.
 pub fn pins_shown(chain: &[CertificateDer<'_>]) -> Vec<Pin> {
     chain.iter().skip(1).filter_map(|certificate| KeyFingerprint::of_certificate(certificate).ok()).collect()
 }

@@ -88,22 +88,17 @@ impl Authority {
     }
 
     /// A hub's key and certificate for `names` (DNS names and addresses), beside [`HUB_SERVER_NAME`], `localhost` and
-    /// the loopback addresses. Whoever trusts one of the roots whose keys are here, or knows its pin, believes it.
+    /// the loopback addresses. Whoever trusts the root that [`Self::pin`] names, or knows that pin, believes it.
     pub fn issue_server(&self, names: &[String], validity: Duration) -> Result<ServerCredentials, IssueError> {
         let serving = self.serving();
         let params = server_params(names, Dates::of_hub(SystemTime::now(), validity, serving.not_after))?;
         let key = PrivateKey::generate();
         let issuer = serving.issuer.as_ref().ok_or(IssueError::NoKey)?;
         let leaf = params.signed_by(key.pair(), issuer).map_err(IssueError::Sign)?;
-        let mut chain = vec![leaf.der().clone()];
-        for other in self.keyed().filter(|root| root.pin != serving.pin) {
-            // It has the key of the one that serves, and stands for it where that one's pin is looked for.
-            chain.extend([other.vouch_for(serving)?.der().clone(), other.certificate.clone()]);
-        }
-        if chain.len() == 1 {
-            chain.push(serving.certificate.clone());
-        }
-        Ok(ServerCredentials::new(chain, key.to_der()))
+        // The one that signs first: who sees the chain knows by it which one its own certificate should be of.
+        let (signing, others): (Vec<_>, Vec<_>) = self.roots.iter().partition(|root| root.pin == self.signer());
+        let roots = signing.into_iter().chain(others).map(|root| root.certificate.clone());
+        Ok(ServerCredentials::new([leaf.der().clone()].into_iter().chain(roots).collect(), key.to_der()))
     }
 
     /// Signs what it is given. Everything that leaves the crate comes from the functions above.

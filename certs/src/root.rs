@@ -2,15 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use rcgen::{
-    BasicConstraints, Certificate, DistinguishedName, DnType, DnValue, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    string::PrintableString,
-};
+use rcgen::{BasicConstraints, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
-use x509_parser::{
-    der_parser::asn1_rs::Tag,
-    prelude::{FromDer, X509Certificate},
-};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{
     issue::{Dates, IssueError, params},
@@ -68,29 +62,10 @@ impl Root {
         let short: String = fingerprint.trim_start_matches("sha256:").chars().take(16).collect();
         let dates = Dates::of_hub(now, CA_VALIDITY, now + CA_VALIDITY);
         let mut params = params(&format!("cluster-proxy hub CA {short}"), dates)?;
-        // One below it: the CA before it, while it takes that one's place.
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages =
             vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
         Ok(params.self_signed(key.pair()).map_err(IssueError::Sign)?.pem())
-    }
-
-    /// A certificate of this root for another one: who trusts this one alone believes what the other has signed.
-    pub(crate) fn vouch_for(&self, other: &Self) -> Result<Certificate, IssueError> {
-        let (Some(issuer), Some(of_other)) = (&self.issuer, &other.issuer) else { return Err(IssueError::NoKey) };
-        let now = SystemTime::now();
-        let mut params = params("", Dates::of_hub(now, CA_VALIDITY, self.not_after.min(other.not_after)))?;
-        params.distinguished_name = other.name().ok_or_else(|| IssueError::Name("the CA's subject".into()))?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let vouched = params.signed_by(of_other.key(), issuer).map_err(IssueError::Sign)?;
-        // Verifiers find it by its name, to the byte.
-        let parsed = X509Certificate::from_der(vouched.der());
-        if parsed.is_ok_and(|(_, parsed)| parsed.subject().as_raw() == other.subject) {
-            Ok(vouched)
-        } else {
-            Err(IssueError::Name("the CA's subject".into()))
-        }
     }
 
     /// Whether a certificate is named as one of this root's.
@@ -114,23 +89,6 @@ impl Root {
         let not_after = parsed.validity().not_after.to_datetime().into();
         let (subject, pem) = (parsed.subject().as_raw().to_vec(), format!("{pem}\n"));
         Some(Self { certificate: certificate.clone(), pem, subject, pin, not_after, issuer: None })
-    }
-
-    /// Its subject as it can be written again; `None` for kinds of text that nobody uses.
-    fn name(&self) -> Option<DistinguishedName> {
-        let (_, parsed) = X509Certificate::from_der(&self.certificate).ok()?;
-        let mut name = DistinguishedName::new();
-        for attribute in parsed.subject().iter_attributes() {
-            let kind = attribute.attr_type().iter()?.collect();
-            let text = attribute.as_str().ok()?;
-            let value = match attribute.attr_value().tag() {
-                Tag::Utf8String => DnValue::Utf8String(text.to_owned()),
-                Tag::PrintableString => DnValue::PrintableString(PrintableString::try_from(text).ok()?),
-                _ => return None,
-            };
-            name.push(DnType::CustomDnType(kind), value);
-        }
-        Some(name)
     }
 }
 

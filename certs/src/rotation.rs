@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | – | old | old | old |
 //! | begin | old, new | old, new | old |
-//! | sign | old, new | new, old | new; the hub itself is verified under either |
+//! | sign | old, new | new, old | new; the hub's own certificate is of the old one still |
 //! | finish | new | new | new |
 //!
 //! Abort goes one step back, and after `begin` gives the new root up. Revoke is finish without waiting, from anywhere but the first
@@ -115,7 +115,7 @@ fn write(folder: &Path, (name, text): &Write) -> Result<(), RotationError> {
 
 /// What is to be written, in this order.
 fn plan(authority: &Authority, keys: &[(Pin, String)], step: Step) -> Result<Vec<Write>, RotationError> {
-    let (signer, newest) = (authority.pin(), authority.newest());
+    let (signer, newest) = (authority.signer(), authority.newest());
     match (step, authority.phase()) {
         (Step::Begin, Phase::Settled) => begin(authority, keys),
         (Step::Sign | Step::Revoke, Phase::Begun) => {
@@ -146,10 +146,10 @@ fn plan(authority: &Authority, keys: &[(Pin, String)], step: Step) -> Result<Vec
 fn begin(authority: &Authority, keys: &[(Pin, String)]) -> Result<Vec<Write>, RotationError> {
     let new = PrivateKey::generate();
     let made = Root::make(&new).map_err(RotationError::Make)?;
-    let private = format!("{}{}", key_of(keys, authority.pin())?, new.to_pem());
+    let private = format!("{}{}", key_of(keys, authority.signer())?, new.to_pem());
     let trusted = format!("{}{made}", authority.roots_pem());
     // Nothing is written before it is known that it works.
-    let both = key_of(keys, authority.pin()).map(|old| PrivateKey::from_pem(&old).map(|old| vec![old, new]))?;
+    let both = key_of(keys, authority.signer()).map(|old| PrivateKey::from_pem(&old).map(|old| vec![old, new]))?;
     let broken = |_: Damaged| RotationError::Make(IssueError::NoKey);
     let both = both.map_err(|error| RotationError::Authority(AuthorityError::Key(error)))?;
     let assembled = Authority::assemble(&trusted, both, "").map_err(broken)?;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use certs::{Credentials, CredentialsError, Pin, TlsError};
+use certs::{Credentials, CredentialsError, TlsError};
 use http::{Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
@@ -29,7 +29,7 @@ use crate::{
     credentials::Located,
     dial::{DialError, dial, is_refused_certificate},
     failure::{Exit, Failure},
-    follow::{follow, is_behind},
+    follow::{Known, follow},
     output::note,
 };
 
@@ -47,8 +47,7 @@ pub(crate) struct Api {
     tls: Arc<ClientConfig>,
     /// When the certificate that it shows ends; `None` if that cannot be read.
     certificate_end: Option<SystemTime>,
-    /// The CAs that the credentials know.
-    pins: Vec<Pin>,
+    known: Known,
     /// The credentials, where their folder can follow the hub's CA.
     located: Option<Located>,
     /// The hub has shown other CAs.
@@ -90,8 +89,8 @@ impl Api {
         let tls = credentials.tls().map_err(EntryError::Credentials)?.config(&[]).map_err(EntryError::Tls)?;
         let chain = CertificateDer::from_pem_slice(credentials.chain_pem.as_bytes());
         let certificate_end = chain.ok().and_then(|certificate| certs::ends_at(&certificate));
-        let pins = certs::pins_in(&credentials.ca_pem);
-        Ok(Self { address, tls, certificate_end, pins, located: None, behind: AtomicBool::new(false) })
+        let known = Known::of(credentials);
+        Ok(Self { address, tls, certificate_end, known, located: None, behind: AtomicBool::new(false) })
     }
 
     /// As [`Self::new`], and the folder follows the hub's CA.
@@ -167,7 +166,7 @@ impl Api {
         let broken = |source| self.broken(source);
         let stream = dial(&self.address, &self.tls).await.map_err(CallError::Dial)?;
         let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
-        self.behind.store(self.located.is_some() && is_behind(&self.pins, shown), Ordering::Relaxed);
+        self.behind.store(self.located.is_some() && self.known.is_behind(shown), Ordering::Relaxed);
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         let answering = async {
             let response = sender.send_request(request).await.map_err(broken)?;

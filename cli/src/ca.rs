@@ -97,7 +97,12 @@ impl RotateCommand {
         let StepTaken { changed, cut, lost, status } = taken?;
         // The folder that was used is the first to follow, and what comes next needs it.
         api.follow().await;
-        if !changed {
+        if !changed && let (Self::RevokeNow(_), [root]) = (self, status.roots.as_slice()) {
+            note(format!(
+                "nothing to do: no other CA is trusted. If the one that is there, {}, has leaked, add --force: everybody joins again",
+                root.pin
+            ));
+        } else if !changed {
             note("nothing to do: that was done before");
         }
         if cut > 0 {

@@ -3,15 +3,11 @@
 //!
 //! It costs nothing as long as the hub shows the CAs that are in the folder.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    os::unix::fs::{MetadataExt, lchown},
-    path::Path,
-};
+use std::{collections::BTreeSet, fs, os::unix::fs::MetadataExt, path::Path};
 
 use certs::{BundleError, Credentials, CredentialsError, CsrError, Pin, PrivateKey, PrivateKeyError};
 use http::Method;
+use nix::unistd::Uid;
 use registry::api::{CaRoots, CredentialIssued, MAX_CREDENTIAL_SECONDS, NewCredential};
 use rustls::pki_types::CertificateDer;
 use secrecy::ExposeSecret;
@@ -35,18 +31,38 @@ pub(crate) enum FollowError {
     Entry(#[source] EntryError),
 }
 
-/// Whether a hub that has shown this chain has other CAs than those.
-pub(crate) fn is_behind(own: &[Pin], shown: &[CertificateDer<'_>]) -> bool {
-    let set = |pins: &[Pin]| pins.iter().copied().collect::<BTreeSet<_>>();
-    set(own) != set(&certs::pins_shown(shown))
+/// What credentials know of the hub's CA.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Known {
+    roots: BTreeSet<Pin>,
+    /// The root that has issued their certificate.
+    issuer: Option<Pin>,
 }
 
-/// Brings a folder up to date; `None` when there is nothing to be done.
+impl Known {
+    pub(crate) fn of(credentials: &Credentials) -> Self {
+        let Credentials { ca_pem, chain_pem, .. } = credentials;
+        Self { roots: certs::pins_in(ca_pem).into_iter().collect(), issuer: certs::issuer_among(chain_pem, ca_pem) }
+    }
+
+    /// Whether a hub that has shown this chain has other CAs, or signs with another one.
+    pub(crate) fn is_behind(&self, shown: &[CertificateDer<'_>]) -> bool {
+        let shown = certs::pins_shown(shown);
+        let signed_by_other = self.issuer.is_some_and(|issuer| shown.first() != Some(&issuer));
+        signed_by_other || self.roots != shown.into_iter().collect()
+    }
+}
+
+/// Brings a folder up to date; `None` when there is nothing to be done, or when it is another user's, who may have put anything
+/// in the place of its files.
 pub(crate) async fn follow(folder: &Path) -> Result<Option<Credentials>, FollowError> {
+    if fs::metadata(folder).is_ok_and(|owner| owner.uid() != Uid::effective().as_raw()) {
+        return Ok(None);
+    }
     // As it is now: another command may have followed, and the hub keeps its administrator's.
     let own = &Credentials::load(folder).map_err(FollowError::Folder)?;
     let api = Api::new(own).map_err(FollowError::Entry)?;
-    let CaRoots { roots_pem, signer, retired } =
+    let CaRoots { roots_pem, pin, signer, retired } =
         api.ask(Method::GET, "/v1/ca", None).await.map_err(FollowError::Call)?;
     let mut followed = own.clone();
     followed.ca_pem = certs::follow_roots(&own.ca_pem, &roots_pem, &retired).map_err(FollowError::Roots)?;
@@ -60,22 +76,12 @@ pub(crate) async fn follow(folder: &Path) -> Result<Option<Credentials>, FollowE
         let CredentialIssued { certificate_chain_pem, .. } = issued.map_err(FollowError::Call)?;
         followed.chain_pem = certificate_chain_pem;
     }
-    followed.hub.pin = signer;
+    followed.hub.pin = pin;
     if followed.ca_pem == own.ca_pem && followed.chain_pem == own.chain_pem && followed.hub == own.hub {
         return Ok(None);
     }
     followed.save(folder).map_err(FollowError::Folder)?;
-    keep_owner(folder);
     Ok(Some(followed))
-}
-
-/// With sudo, a folder's files stay its owner's.
-fn keep_owner(folder: &Path) {
-    let Ok(owner) = fs::metadata(folder) else { return };
-    for file in ["ca.crt", "tls.crt", "tls.key", "token", "kubeconfig", "hub.toml"] {
-        // Without sudo they are one's own already.
-        let _ = lchown(folder.join(file), Some(owner.uid()), Some(owner.gid()));
-    }
 }
 
 #[cfg(test)]
@@ -85,15 +91,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_has_the_cas_that_the_hub_shows_is_not_behind() {
+    fn who_has_the_cas_that_the_hub_shows_and_a_certificate_of_the_one_that_signs_is_not_behind() {
         let folder = tempfile::tempdir().unwrap();
-        let old = Authority::load_or_create(folder.path()).unwrap();
-        let begun = Authority::step(folder.path(), Step::Begin).unwrap().unwrap();
         let leaf = CertificateDer::from(vec![0]);
-        // In the place of the old root a hub shows one that has its key.
-        let chain = |authority: &Authority| [vec![leaf.clone()], authority.roots()].concat();
-        let pins = |authority: &Authority| authority.pins().map(|(pin, _)| pin).collect::<Vec<_>>();
-        assert!(!is_behind(&pins(&old), &chain(&old)) && !is_behind(&pins(&begun), &chain(&begun)));
-        assert!(is_behind(&pins(&old), &chain(&begun)) && is_behind(&pins(&begun), &chain(&old)));
+        let step = |step| Authority::step(folder.path(), step).unwrap().unwrap();
+        let seen = |authority: &Authority| {
+            let (signing, others): (Vec<_>, Vec<_>) =
+                authority.roots().into_iter().partition(|root| root == authority.certificate());
+            let known =
+                Known { roots: authority.pins().map(|(pin, _)| pin).collect(), issuer: Some(authority.signer()) };
+            (known, [vec![leaf.clone()], signing, others].concat())
+        };
+        let (old, old_chain) = seen(&Authority::load_or_create(folder.path()).unwrap());
+        let (begun, begun_chain) = seen(&step(Step::Begin));
+        let (signing, signing_chain) = seen(&step(Step::Sign));
+        for (known, chain) in [(&old, &old_chain), (&begun, &begun_chain), (&signing, &signing_chain)] {
+            assert!(!known.is_behind(chain));
+        }
+        assert!(old.is_behind(&begun_chain) && begun.is_behind(&old_chain));
+        assert!(begun.is_behind(&signing_chain) && signing.is_behind(&begun_chain));
+        let unknown = Known { issuer: None, ..begun };
+        assert!(!unknown.is_behind(&signing_chain), "a certificate that the hub has not issued");
     }
 }

@@ -182,7 +182,8 @@ impl Authorities {
             self.users.clear();
         }
         self.current.send_if_modified(|current| {
-            let same = |one: &Authority| (one.pin(), one.pins().collect::<Vec<_>>(), one.retired().collect::<Vec<_>>());
+            let same =
+                |one: &Authority| (one.signer(), one.pins().collect::<Vec<_>>(), one.retired().collect::<Vec<_>>());
             let changed = same(current) != same(&authority);
             *current = Arc::new(authority);
             changed

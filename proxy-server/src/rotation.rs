@@ -87,22 +87,23 @@ impl Rotation {
             return Err(TakeError::HandedOver);
         }
         let before = self.authorities.current();
-        let from_nothing = step == Step::Revoke && before.phase() == Phase::Settled && before.retired().count() == 0;
-        if from_nothing {
-            if !force {
-                return Err(TakeError::NobodyFollows);
+        if step == Step::Revoke && before.phase() == Phase::Settled {
+            match force {
+                true => drop(self.step(Step::Begin)?),
+                false if before.retired().count() == 0 => return Err(TakeError::NobodyFollows),
+                // As after the same step before.
+                false => {}
             }
-            self.step(Step::Begin)?;
         }
         let lost = self.lost_by(step);
-        if !force && step != Step::Revoke && !lost.is_empty() {
+        if !force && !lost.is_empty() {
             return Err(TakeError::Lags(lost));
         }
         let changed = self.step(step)?;
         let cut = if step == Step::Revoke { self.cut() } else { 0 };
         if changed {
             let (authority, phase) = (self.authorities.current(), self.authorities.current().phase());
-            tracing::warn!(?step, ?phase, signer = %authority.pin(), lost = lost.len(), cut, "the hub's CA is rotated");
+            tracing::warn!(?step, ?phase, signer = %authority.signer(), lost = lost.len(), cut, "the hub's CA is rotated");
         }
         Ok(StepTaken { changed, cut, lost, status: self.status() })
     }
@@ -110,13 +111,18 @@ impl Rotation {
     /// The roots for who follows.
     pub(crate) fn roots(&self) -> CaRoots {
         let authority = self.authorities.current();
-        CaRoots { roots_pem: authority.roots_pem(), signer: authority.pin(), retired: authority.retired().collect() }
+        CaRoots {
+            roots_pem: authority.roots_pem(),
+            pin: authority.pin(),
+            signer: authority.signer(),
+            retired: authority.retired().collect(),
+        }
     }
 
     /// Where it stands.
     pub(crate) fn status(&self) -> CaStatus {
         let authority = self.authorities.current();
-        let (signer, newest) = (authority.pin(), authority.newest());
+        let (signer, newest) = (authority.signer(), authority.newest());
         let root = |(pin, not_after)| CaRoot {
             pin,
             not_after: Timestamp::try_from(not_after).unwrap_or(Timestamp::MAX),

@@ -8,7 +8,7 @@ use std::{
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::{Buf, Bytes, BytesMut};
-use certs::{ClusterName, Credentials, Pin};
+use certs::{ClusterName, Credentials};
 use http::StatusCode;
 use rustls::ClientConfig;
 use secrecy::{ExposeSecret, SecretString};
@@ -25,7 +25,7 @@ use crate::{
     credentials::Located,
     dial::{DialError, dial, is_refused_certificate},
     failure::{Exit, Failure},
-    follow::is_behind,
+    follow::Known,
 };
 
 /// For the hub's answer. The hub ends a dial after 10 s unless told otherwise, and says so.
@@ -63,7 +63,7 @@ pub(crate) struct Entry {
 #[derive(Clone, Debug)]
 struct Trust {
     tls: Arc<ClientConfig>,
-    pins: Vec<Pin>,
+    known: Known,
 }
 
 /// An open connection to a target.
@@ -139,11 +139,11 @@ impl Entry {
     }
 
     async fn dial(&self) -> Result<TlsStream<TcpStream>, DialError> {
-        let Trust { tls, pins } = self.trust();
+        let Trust { tls, known } = self.trust();
         let dialled = dial(&self.address, &tls).await;
         let Some(located) = &self.located else { return dialled };
         match &dialled {
-            Ok(stream) if is_behind(&pins, stream.get_ref().1.peer_certificates().unwrap_or_default()) => {
+            Ok(stream) if known.is_behind(stream.get_ref().1.peer_certificates().unwrap_or_default()) => {
                 if let Ok(api) = Api::of(located) {
                     api.follow().await;
                 }
@@ -167,7 +167,7 @@ impl Entry {
         let read = Credentials::load(&located.folder).ok().and_then(|credentials| Trust::of(&credentials).ok());
         let Some(read) = read else { return false };
         let mut trust = self.trust.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_new = read.pins != trust.pins;
+        let is_new = read.known != trust.known;
         *trust = read;
         is_new
     }
@@ -190,7 +190,7 @@ impl Entry {
 impl Trust {
     fn of(credentials: &Credentials) -> Result<Self, EntryError> {
         let tls = credentials.tls().map_err(EntryError::Credentials)?.config(&[]).map_err(EntryError::Tls)?;
-        Ok(Self { tls, pins: certs::pins_in(&credentials.ca_pem) })
+        Ok(Self { tls, known: Known::of(credentials) })
     }
 }
 

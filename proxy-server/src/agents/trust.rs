@@ -33,7 +33,7 @@ impl Agents {
         }
         let retired: Vec<Pin> = authority.retired().collect();
         let knows = authority.pins().all(|(pin, _)| trust.trusts.contains(&pin));
-        let is_certified = trust.issuer == Some(authority.pin());
+        let is_certified = trust.issuer == Some(authority.signer());
         if knows && is_certified && !retired.iter().any(|over| trust.trusts.contains(over)) {
             return;
         }
@@ -67,7 +67,13 @@ impl Agents {
         if authority.phase() == Phase::Settled {
             return;
         }
-        let own = authority.pins().map(|(pin, _)| pin).filter(|pin| trust.trusts.contains(pin)).collect();
+        let own: Vec<_> = authority.pins().map(|(pin, _)| pin).filter(|pin| trust.trusts.contains(pin)).collect();
+        let foreign =
+            trust.trusts.iter().filter(|pin| !own.contains(pin) && authority.retired().all(|over| over != **pin));
+        for root in foreign {
+            let (cluster, agent) = (&known.cluster, &known.agent);
+            tracing::warn!(%cluster, %agent, %root, "an agent trusts a CA that this hub does not know; have it join again if no hub does");
+        }
         let trust = Some(AgentTrust::new(trust.issuer, own));
         self.presence.saw(&known.cluster, &known.agent, registry::Sighting { trust, ..known.sighting(None) });
     }

@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 pub struct CaRoots {
     /// PEM, the oldest first.
     pub roots_pem: String,
+    /// The one of the hub's own certificate.
+    pub pin: Pin,
     /// The one that signs.
     pub signer: Pin,
     /// Not to be trusted any more.
