@@ -43,24 +43,25 @@ impl Root {
 }
 
 #[test]
-fn from_begin_to_finish_old_and_new_believe_the_hub_and_are_believed() {
+fn until_finish_the_old_ca_stands_for_the_hub_and_whom_either_has_signed_is_believed() {
     let folder = tempfile::tempdir().unwrap();
     let old = authority(folder.path());
     let (old_user, old_pin) = (user_of(&old, old.roots()), old.pin());
     let begun = take(folder.path(), Step::Begin);
-    assert_eq!((begun.phase(), begun.pin(), begun.pins().count()), (Phase::Begun, old_pin, 2));
+    assert_eq!((begun.phase(), begun.signer(), begun.pins().count()), (Phase::Begun, old_pin, 2));
     let new_pin = begun.newest();
     let new_root = vec![begun.roots()[1].clone()];
     let signing = take(folder.path(), Step::Sign);
-    assert_eq!((signing.phase(), signing.pin(), signing.newest()), (Phase::Signing, new_pin, new_pin));
+    assert_eq!((signing.phase(), signing.signer(), signing.newest()), (Phase::Signing, new_pin, new_pin));
     let new_user = user_of(&signing, new_root.clone());
     for stage in [&begun, &signing] {
         let server = server(stage);
-        for pin in [old_pin, new_pin] {
-            let joining = Handshake::run(&pinned_client_config(&pin, &[]), &server);
-            assert!(joining.succeeded(), "{:?} {pin}", stage.phase());
-        }
-        for user in [&old_user, &new_user, &user_of(stage, stage.roots())] {
+        assert_eq!(stage.pin(), old_pin);
+        assert!(Handshake::run(&pinned_client_config(&old_pin, &[]), &server).succeeded(), "{:?}", stage.phase());
+        // Who has the old key is nobody to whom the new root alone is known, whatever the hub has shown.
+        assert!(!Handshake::run(&pinned_client_config(&new_pin, &[]), &server).succeeded(), "{:?}", stage.phase());
+        assert!(!Handshake::run(&new_user, &server).succeeded(), "{:?}", stage.phase());
+        for user in [&old_user, &user_of(&signing, stage.roots()), &user_of(stage, stage.roots())] {
             let handshake = Handshake::run(user, &server);
             assert!(handshake.succeeded(), "{:?}", stage.phase());
             let leaf = handshake.server.peer_certificates().unwrap()[0].clone();
@@ -107,10 +108,10 @@ fn a_step_that_was_taken_is_nothing_to_do_and_one_too_early_names_the_one_before
     }
     let begun = take(folder, Step::Begin);
     assert!(matches!(Authority::step(folder, Step::Finish), Err(RotationError::NotSigning)));
-    for (step, then) in [(Step::Begin, begun.pin()), (Step::Sign, begun.newest()), (Step::Finish, begun.newest())] {
+    for (step, then) in [(Step::Begin, begun.signer()), (Step::Sign, begun.newest()), (Step::Finish, begun.newest())] {
         let _ = Authority::step(folder, step).unwrap();
         assert!(Authority::step(folder, step).unwrap().is_none(), "{step:?} again");
-        assert_eq!(authority(folder).pin(), then);
+        assert_eq!(authority(folder).signer(), then);
     }
     assert!(Authority::step(folder, Step::Revoke).unwrap().is_none());
     assert_ne!(authority(folder).pin(), first);
@@ -147,8 +148,8 @@ fn a_supplied_authority_is_rotated_too() {
     fs::write(folder.path().join(CERTIFICATES), params.self_signed(key.pair()).unwrap().pem()).unwrap();
     fs::write(folder.path().join(KEYS), key.to_pem()).unwrap();
     let begun = take(folder.path(), Step::Begin);
-    let new = pinned_client_config(&begun.newest(), &[]);
-    assert!(Handshake::run(&new, &server(&begun)).succeeded());
+    assert_eq!(begun.pin(), key.fingerprint());
+    assert!(Handshake::run(&pinned_client_config(&begun.pin(), &[]), &server(&begun)).succeeded());
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -181,7 +182,7 @@ proptest! {
                 continue;
             }
             // Who signs is trusted, and nobody is trusted who was not, but for the root that begins.
-            prop_assert!(trusted(&between).contains(&between.pin()));
+            prop_assert!([between.pin(), between.signer()].iter().all(|pin| trusted(&between).contains(pin)));
             let (known, now) = (trusted(&before), trusted(&between));
             prop_assert!(now.is_subset(&known) || step == Step::Begin && known.is_subset(&now));
             let done = Authority::step(folder, step).unwrap().unwrap_or(between);
@@ -189,7 +190,7 @@ proptest! {
                 Step::Begin => prop_assert!(done.phase() != Phase::Settled),
                 Step::Sign => prop_assert_eq!(done.phase(), Phase::Signing),
                 Step::Finish | Step::Revoke => prop_assert_eq!(done.phase(), Phase::Settled),
-                Step::Abort => prop_assert_eq!(done.pin(), done.serving().pin),
+                Step::Abort => prop_assert_eq!(done.signer(), done.pin()),
             }
             Authority::forget_retired_keys(folder).unwrap();
             let keys = PrivateKey::load_all(&folder.join(KEYS)).unwrap();

@@ -266,3 +266,36 @@ async fn abort_goes_back_and_nobody_notices() -> Result<()> {
     traffic.end().await?;
     Ok(())
 }
+
+#[tokio::test]
+async fn a_folder_that_knows_both_cas_follows_the_one_that_signs() -> Result<()> {
+    let hub = Hub::start().await?;
+    let folder = TempDir::new()?;
+    step(&hub, "begin").await?;
+    let bob = administrator(&hub, folder.path(), "bob").await?;
+    ensure!(roots(&bob.authority_file())? == 2, "bob does not know both");
+    let certificate = async || {
+        hub.operator(&bob)?.arg("clusters").run(BOUND).await?.success()?;
+        Ok::<_, anyhow::Error>(fs::read(bob.folder().join("tls.crt"))?)
+    };
+    let first = certificate().await?;
+    step(&hub, "sign").await?;
+    let second = certificate().await?;
+    ensure!(second != first, "the folder keeps the certificate of the old CA");
+    step(&hub, "abort").await?;
+    ensure!(certificate().await? != second, "the folder keeps the certificate of the CA that signs no more");
+    step(&hub, "sign").await?;
+    certificate().await?;
+    step(&hub, "finish").await?;
+    certificate().await?;
+    // The one that is there now has leaked: nobody follows that yet.
+    let done = hub.command(["ca", "rotate", "revoke-now"]).await?;
+    ensure!(done.stderr.contains("add --force"), "{done:?}");
+    let before = hub.command(["ca", "status", "--json"]).await?.success()?;
+    hub.command(["ca", "rotate", "revoke-now", "--force"]).await?.success()?;
+    ensure!(
+        hub.command(["ca", "status", "--json"]).await?.success()? != before,
+        "the CA that has leaked is still there"
+    );
+    Ok(())
+}

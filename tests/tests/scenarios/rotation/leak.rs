@@ -46,8 +46,10 @@ async fn after_a_leak_the_old_ca_counts_for_nothing_and_who_follows_goes_on() ->
     step(&hub, "begin").await?;
     step(&hub, "sign").await?;
     changed_over(&hub, "near").await?;
+    let refused = refused(&hub, "revoke-now").await?;
+    ensure!(refused.contains("away/") && refused.contains("user alice") && !refused.contains("near/"), "{refused}");
     let begun = Instant::now();
-    let done = hub.command(["ca", "rotate", "revoke-now"]).await?;
+    let done = hub.command(["ca", "rotate", "revoke-now", "--force"]).await?;
     eprintln!("revoked {:?} after it was typed", begun.elapsed());
     for lost in ["left behind: away/", "left behind: stubborn/agent", "left behind: user alice"] {
         ensure!(done.stderr.contains(lost), "{lost}: {done:?}");
