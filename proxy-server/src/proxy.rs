@@ -9,7 +9,7 @@ use registry::{
     kube::rbac::{Denied, Grant},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tunnel::{Dial, DialError, Dialed, Loss, Reason, RelayEnd, Stream, TargetKind, Traffic};
+use tunnel::{Dial, DialError, Dialed, Loss, Reason, RelayEnd, SIGN_OF_LIFE, Stream, TargetKind, Traffic};
 
 use crate::{
     authorities::Authorities,
@@ -29,6 +29,9 @@ const RETURN: Duration = Duration::from_secs(5);
 
 /// Agents that were last seen so many seconds ago may have left with the hub before this one.
 const LATELY: i64 = 15;
+
+/// How long an agent may give no sign of life where another one can take the dial.
+const FAILOVER: Duration = Duration::from_secs(2);
 
 /// What opening a connection needs to know.
 #[derive(Debug)]
@@ -214,8 +217,11 @@ impl Proxy {
         }
         while let Some(member) = self.tunnels.pick(cluster, &tried) {
             let counted = member.count();
+            tried.push(member.id());
+            let patience = if self.tunnels.pick(cluster, &tried).is_some() { FAILOVER } else { SIGN_OF_LIFE };
+            let asked = tokio::time::Instant::now();
             let opened = tokio::select! {
-                opened = member.tunnel.open(dial, deadline) => opened,
+                opened = member.tunnel.open(dial, deadline, patience) => opened,
                 () = member.superseded() => Err(DialError::Lost(Loss::Forgotten)),
             };
             let error = match opened {
@@ -226,13 +232,20 @@ impl Proxy {
                 }
                 Err(error) => error,
             };
-            member.answered(!matches!(error, DialError::TimedOut | DialError::Silent));
+            match &error {
+                DialError::Silent => member.answered(false),
+                // One that was asked at the end of another's time is not to blame.
+                DialError::TimedOut if asked.elapsed() < self.dial_timeout / 2 => {}
+                DialError::TimedOut => member.answered(false),
+                DialError::Lost(_) | DialError::Refused(_) | DialError::NoMoreStreams | DialError::Protocol(_) => {
+                    member.answered(true);
+                }
+            }
             let leaving = match &error {
                 DialError::Lost(_) | DialError::Silent => true,
                 DialError::Refused(refusal) => refusal.reason() == Reason::Draining,
                 DialError::NoMoreStreams | DialError::TimedOut | DialError::Protocol(_) => false,
             };
-            tried.push(member.id());
             last = Some(OpenError::Dial(error));
             if !leaving || tried.len() > 1 {
                 break;

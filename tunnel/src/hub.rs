@@ -12,6 +12,7 @@ use crate::{
     message::{AgentMessage, Dial, DialOutcome, DialReply, Dialed, FromAgent, FromHub, Hello, HubMessage, Refusal},
     reset::Resettable,
     stream::Stream,
+    transport::KEEP_ALIVE,
     windows::Windows,
     wire::{self, WireError},
 };
@@ -66,12 +67,9 @@ pub enum DialError {
 /// Between two looks whether an agent that is to dial gives signs of life.
 const SIGN_LOOK: Duration = Duration::from_millis(250);
 
-/// An agent that lives acknowledges what it is asked within a round trip. Eight packets that are lost, or as many looks at which
-/// a busy machine did not let it run, are none to be expected.
-const SIGN_PATIENCE: Duration = Duration::from_secs(2);
-
-/// However long the round trips were.
-const SIGN_LONGEST: Duration = Duration::from_secs(5);
+/// An agent that lives acknowledges what it is asked within a round trip, unless its address is another one since: that is not
+/// known before its keep-alive.
+pub const SIGN_OF_LIFE: Duration = KEEP_ALIVE.saturating_add(Duration::from_secs(1));
 
 impl HubTunnel {
     /// Waits for the control stream and its `Hello`, at most `limit`. The agent can make this end hold at most `memory`.
@@ -98,18 +96,23 @@ impl HubTunnel {
         }
     }
 
-    /// Opens a stream and has the agent dial, for as long as it gives signs of life. Dropping the future cancels the dial at the
-    /// agent.
-    pub async fn open(&self, dial: &Dial, deadline: Instant) -> Result<(Stream, Dialed), DialError> {
+    /// Opens a stream and has the agent dial, until it has given no sign of life for `patience` and four round trips. Dropping the
+    /// future cancels the dial at the agent.
+    pub async fn open(
+        &self,
+        dial: &Dial,
+        deadline: Instant,
+        patience: Duration,
+    ) -> Result<(Stream, Dialed), DialError> {
         tokio::select! {
             dialled = self.ask(dial, deadline) => dialled,
-            () = self.silent() => Err(DialError::Silent),
+            () = self.silent(patience) => Err(DialError::Silent),
         }
     }
 
     /// Resolves when the agent has been asked for signs of life for a while, and nothing was heard of it. What counts are looks,
     /// not time: while this process stands still it hears nobody.
-    async fn silent(&self) {
+    async fn silent(&self, patience: Duration) {
         let mut looks = tokio::time::interval(SIGN_LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut heard, mut missed) = (self.heard(), 0);
@@ -118,7 +121,7 @@ impl HubTunnel {
             let now = self.heard();
             missed = if now == heard { missed + 1 } else { 0 };
             heard = now;
-            if missed * SIGN_LOOK > (4 * self.rtt()).clamp(SIGN_PATIENCE, SIGN_LONGEST) {
+            if missed * SIGN_LOOK > patience.max((4 * self.rtt()).min(SIGN_OF_LIFE)) {
                 return;
             }
             if missed > 1 {

@@ -15,6 +15,7 @@ use tokio::{
 
 use crate::{
     control::Envelope,
+    hub::SIGN_OF_LIFE,
     message::{Break, DialOutcome, DialReply, FromAgent, FromHub, FromJoin, Notes, Window},
     *,
 };
@@ -109,7 +110,7 @@ pub(crate) async fn dialled(hub: &HubTunnel, agent: &AgentTunnel) -> (Stream, St
         request.accept("192.0.2.1:80").await.unwrap()
     };
     let deadline = Instant::now() + SOON;
-    let (opened, far) = tokio::join!(async { hub.open(&dial(), deadline).await }, answering);
+    let (opened, far) = tokio::join!(async { hub.open(&dial(), deadline, SIGN_OF_LIFE).await }, answering);
     let (near, dialed) = opened.unwrap();
     assert_eq!(dialed.address, "192.0.2.1:80");
     (near, far)
@@ -180,7 +181,7 @@ async fn dropping_a_dial_cancels_it_at_the_agent() {
     let deadline = Instant::now() + SOON;
     let asked = dial();
     let request = tokio::select! {
-        _ = pair.hub.open(&asked, deadline) => panic!("nobody answered"),
+        _ = pair.hub.open(&asked, deadline, SIGN_OF_LIFE) => panic!("nobody answered"),
         request = async { pair.agent.accept().await.unwrap().read(SOON).await.unwrap() } => request,
     };
     timeout(SOON, request.cancelled()).await.unwrap();
@@ -193,7 +194,8 @@ async fn a_refusal_carries_its_reason_and_sentence() {
         let request = pair.agent.accept().await.unwrap().read(SOON).await.unwrap();
         request.refuse(Refusal::new(Reason::PolicyDenied, "denied by policy")).await.unwrap();
     };
-    let (opened, ()) = tokio::join!(async { pair.hub.open(&dial(), Instant::now() + SOON).await }, refusing);
+    let (opened, ()) =
+        tokio::join!(async { pair.hub.open(&dial(), Instant::now() + SOON, SIGN_OF_LIFE).await }, refusing);
     let DialError::Refused(refusal) = opened.unwrap_err() else { panic!("refused") };
     assert_eq!((refusal.reason(), refusal.message.as_str()), (Reason::PolicyDenied, "denied by policy"));
 }
@@ -201,7 +203,7 @@ async fn a_refusal_carries_its_reason_and_sentence() {
 #[tokio::test]
 async fn a_dial_that_is_never_answered_ends_at_its_deadline() {
     let pair = pair().await;
-    let error = pair.hub.open(&dial(), Instant::now() + Duration::from_millis(50)).await.unwrap_err();
+    let error = pair.hub.open(&dial(), Instant::now() + Duration::from_millis(50), SIGN_OF_LIFE).await.unwrap_err();
     assert!(matches!(error, DialError::TimedOut), "{error}");
 }
 

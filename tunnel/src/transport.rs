@@ -14,7 +14,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// address the hub's dial waits for this, and is still served. With a round trip that has grown to 8 s meanwhile the answer is
 /// there within the 14 s for which a peer may be silent. Each costs the hub about 30 us; 10,000 idle tunnels cost it 5 % of a
 /// core.
-const KEEP_ALIVE: Duration = Duration::from_secs(6);
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(6);
 
 /// What an agent takes for the round-trip time before it knows: its first packet goes out again after three of them, then after
 /// twice that. QUIC's 333 ms (RFC 9002 section 6.2.2) would be a second for a hub that has just started.

@@ -25,7 +25,7 @@ use tokio::{
 };
 use tunnel::{
     ALPN_TUNNEL, AgentControl, AgentTunnel, Dial, Hello, HubControl, HubMessage, HubTunnel, Listener, PortSocket,
-    RESET_KEY_LENGTH, RelayEnd, Settings, Traffic, TunnelMemory, Welcome, connect, relay,
+    RESET_KEY_LENGTH, RelayEnd, SIGN_OF_LIFE, Settings, Traffic, TunnelMemory, Welcome, connect, relay,
 };
 
 /// Longer than any step takes under callgrind, which is fifty times as slow.
@@ -129,7 +129,7 @@ impl Tunnel {
         let dial = Dial { host: "target".into(), port: 80, ..Dial::default() };
         let (received, sent) = (Traffic::default(), Traffic::default());
         let near = async {
-            let (stream, _) = self.hub.open(&dial, Instant::now() + SOON).await?;
+            let (stream, _) = self.hub.open(&dial, Instant::now() + SOON, SIGN_OF_LIFE).await?;
             anyhow::Ok(relay(stream, empty(), sink(), &received).await)
         };
         let far = async {

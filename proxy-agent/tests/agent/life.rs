@@ -23,7 +23,7 @@ async fn open(end: &HubEnd, listener: &TcpListener) -> Stream {
         timeout_ms: 5_000,
         ..Dial::default()
     };
-    end.tunnel.open(&dial, Instant::now() + SOON).await.unwrap().0
+    end.tunnel.open(&dial, Instant::now() + SOON, tunnel::SIGN_OF_LIFE).await.unwrap().0
 }
 
 async fn heard(end: &mut HubEnd) -> AgentMessage {
@@ -149,7 +149,7 @@ async fn a_drain_lets_open_connections_end_and_refuses_new_ones() {
     assert_eq!(heard(&mut end).await, AgentMessage::Drain(Drain {}));
     assert!(spoke.get("/readyz").await.contains("stopping"));
     let dial = Dial { host: "127.0.0.1".into(), port: 1, timeout_ms: 1_000, ..Dial::default() };
-    match end.tunnel.open(&dial, Instant::now() + SOON).await {
+    match end.tunnel.open(&dial, Instant::now() + SOON, tunnel::SIGN_OF_LIFE).await {
         Err(DialError::Refused(refusal)) => assert_eq!(refusal.reason(), Reason::Draining),
         other => panic!("{other:?}"),
     }

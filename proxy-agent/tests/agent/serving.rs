@@ -21,7 +21,7 @@ fn dial(host: &str, port: u16) -> Dial {
 }
 
 async fn open(end: &HubEnd, dial: &Dial) -> Result<(Stream, Dialed), DialError> {
-    end.tunnel.open(dial, Instant::now() + SOON).await
+    end.tunnel.open(dial, Instant::now() + SOON, tunnel::SIGN_OF_LIFE).await
 }
 
 async fn refusal(end: &HubEnd, dial: &Dial) -> (Reason, String) {

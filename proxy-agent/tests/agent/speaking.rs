@@ -86,7 +86,7 @@ async fn ask(end: &HubEnd, identity: &Identity, upgrade: bool) -> u16 {
         identity: Some(identity.clone()),
         ..Dial::default()
     };
-    let (mut stream, _) = end.tunnel.open(&dial, Instant::now() + SOON).await.unwrap();
+    let (mut stream, _) = end.tunnel.open(&dial, Instant::now() + SOON, tunnel::SIGN_OF_LIFE).await.unwrap();
     let asked = if upgrade { "connection: upgrade\r\nupgrade: websocket\r\n" } else { "connection: close\r\n" };
     stream.write_all(format!("GET /exec HTTP/1.1\r\nhost: a\r\n{asked}\r\n").as_bytes()).await.unwrap();
     let mut head = vec![0; "HTTP/1.1 400".len()];
