@@ -1,9 +1,9 @@
 //! Writing credential files: whole or not at all, and readable by their owner only where they are secret.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
     path::Path,
 };
 
@@ -72,10 +72,11 @@ fn write(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
         // The umask has narrowed the mode; this says exactly what is meant.
         file.set_permissions(fs::Permissions::from_mode(mode))?;
+        give_to_owner(&file, folder)?;
         file.write_all(contents)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
-        fs::File::open(folder)?.sync_all()
+        File::open(folder)?.sync_all()
     })();
     if written.is_err() {
         // Nothing to add to the error that is reported.
@@ -84,9 +85,33 @@ fn write(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     written
 }
 
+/// What root writes into a folder of somebody else is for them to read.
+pub fn give_to_owner(file: &File, folder: &Path) -> io::Result<()> {
+    let (owner, own) = (fs::metadata(folder)?, file.metadata()?);
+    if own.uid() == 0 && owner.uid() != 0 {
+        fchown(file, Some(owner.uid()), Some(owner.gid()))?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_root_writes_into_anothers_folder_is_theirs() {
+        const NOBODY: u32 = 65534;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        // Only root can give anything away.
+        let owner = match std::os::unix::fs::chown(folder.path(), Some(NOBODY), Some(NOBODY)) {
+            Ok(()) => NOBODY,
+            Err(_) => fs::metadata(folder.path()).unwrap().uid(),
+        };
+        write_secret(&path, "secret").unwrap();
+        let written = fs::metadata(&path).unwrap();
+        assert_eq!((written.uid(), written.mode() & 0o777), (owner, 0o600));
+    }
 
     #[test]
     fn a_secret_is_its_owners_also_when_it_replaces_a_public_file() {

@@ -35,7 +35,7 @@ pub use bundle::{BundleError, follow_roots, issuer_among, pins_in, pins_shown};
 pub use client_tls::ClientTls;
 pub use clock::{WrongClock, shown as shown_time, span as shown_span};
 pub use credentials::{Credentials, CredentialsError, HubEntry};
-pub use file::{guard_folder, guard_secret, write_public, write_secret};
+pub use file::{give_to_owner, guard_folder, guard_secret, write_public, write_secret};
 pub use identity::{Identity, IdentityError};
 pub use issue::{IssueError, Issued, ends_at, issued_at};
 pub use key::{CsrError, PrivateKey, PrivateKeyError};

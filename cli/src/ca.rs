@@ -37,8 +37,8 @@ pub(crate) enum RotateCommand {
     /// Make a new CA beside the old one, and have everybody trust it
     #[command(after_help = "Example:\n  cluster-proxy ca rotate begin\n\n\
         Agents learn it over their tunnels, and folders of credentials at their next command. Nothing is signed by it yet. \
-        Where several hubs share an etcd: copy ca.key and then ca.crt from this hub's state folder to the others' now, and after \
-        each further step.")]
+        Where several hubs share an etcd: copy ca.retired.crt (if there is one), ca.key and then ca.crt from this hub's state folder \
+        to the others' now, and after each further step.")]
     Begin,
     /// Have the new CA sign: agents and folders of credentials get new certificates
     #[command(after_help = "Example:\n  cluster-proxy ca rotate sign")]
@@ -97,12 +97,7 @@ impl RotateCommand {
         let StepTaken { changed, cut, lost, status } = taken?;
         // The folder that was used is the first to follow, and what comes next needs it.
         api.follow().await;
-        if !changed && let (Self::RevokeNow(_), [root]) = (self, status.roots.as_slice()) {
-            note(format!(
-                "nothing to do: no other CA is trusted. If the one that is there, {}, has leaked, add --force: everybody joins again",
-                root.pin
-            ));
-        } else if !changed {
+        if !changed {
             note("nothing to do: that was done before");
         }
         if cut > 0 {
@@ -120,16 +115,23 @@ impl RotateCommand {
     }
 }
 
+/// What a list of users leaves out.
+const UNSEEN: &str =
+    "Users who have shown no certificate to this hub since its start, or a newer one since, are not known here.";
+
 /// The CAs, who does not follow (or `all`), and what to do next.
 fn describe(status: &CaStatus, all: bool, now: Timestamp) -> String {
     let mut parts = vec![roots(status).render()];
     let lags = status.agents.iter().filter(|agent| agent.lags()).count();
-    let agents: Vec<_> = status.agents.iter().filter(|agent| all || agent.lags()).collect();
+    // Before 'sign' those with a certificate of the new CA depend on it: a step back would cut them off.
+    let stands_out = |lags: bool, certified: bool| all || lags || status.phase == CaPhase::Begun && certified;
+    let agents: Vec<_> =
+        status.agents.iter().filter(|agent| stands_out(agent.lags(), agent.certified == Some(true))).collect();
     if !agents.is_empty() {
         parts.push(agents_table(&agents, now).render());
     }
     let old_users = status.users.iter().filter(|user| !user.certified).count();
-    let users: Vec<_> = status.users.iter().filter(|user| all || !user.certified).collect();
+    let users: Vec<_> = status.users.iter().filter(|user| stands_out(!user.certified, user.certified)).collect();
     if !users.is_empty() {
         let mut table = Table::new(&["USER", "CERTIFICATE", "SEEN"]);
         for user in users {
@@ -151,13 +153,12 @@ fn describe(status: &CaStatus, all: bool, now: Timestamp) -> String {
             ))
         }
         CaPhase::Signing if lags + old_users > 0 => Some(format!(
-            "{} of {total} agents have changed over, {old_users} users have not. Users' folders follow at their next cluster-proxy \
-             command. Next, once this list is empty: 'cluster-proxy ca rotate finish'",
+            "{} of {total} agents have changed over, {old_users} users have not. Users' folders follow at their owner's next cluster-proxy \
+             command. {UNSEEN} Next, once this list is empty: 'cluster-proxy ca rotate finish'",
             total - lags
         )),
         CaPhase::Signing => Some(format!(
-            "All {total} agents have changed over. Users who were not seen since the hub's start are not known here. Next: \
-             'cluster-proxy ca rotate finish'"
+            "All {total} agents have changed over. {UNSEEN} Next: 'cluster-proxy ca rotate finish'"
         )),
     });
     parts.join("\n\n")

@@ -29,6 +29,10 @@ pub(crate) enum FollowError {
     Folder(#[source] CredentialsError),
     #[error("it cannot be used")]
     Entry(#[source] EntryError),
+    #[error(
+        "it belongs to the user with the id {owner}, who follows by any command of their own (sudo -u '#{owner}' cluster-proxy …)"
+    )]
+    Foreign { owner: Uid },
 }
 
 /// What credentials know of the hub's CA.
@@ -53,11 +57,12 @@ impl Known {
     }
 }
 
-/// Brings a folder up to date; `None` when there is nothing to be done, or when it is another user's, who may have put anything
-/// in the place of its files.
+/// Brings a folder up to date; `None` when there is nothing to be done. Not one of another user's, who may have put anything in the
+/// place of its files.
 pub(crate) async fn follow(folder: &Path) -> Result<Option<Credentials>, FollowError> {
-    if fs::metadata(folder).is_ok_and(|owner| owner.uid() != Uid::effective().as_raw()) {
-        return Ok(None);
+    let owner = fs::metadata(folder).map_or_else(|_| Uid::effective(), |folder| Uid::from_raw(folder.uid()));
+    if owner != Uid::effective() {
+        return Err(FollowError::Foreign { owner });
     }
     // As it is now: another command may have followed, and the hub keeps its administrator's.
     let own = &Credentials::load(folder).map_err(FollowError::Folder)?;

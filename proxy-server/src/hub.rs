@@ -187,7 +187,7 @@ impl Hub {
         let workers = Workers::start(config.workers).map_err(StartError::Worker)?;
         let layout = if Sign::Former.stands(&config.state) { Layout::read(&config.state) } else { None };
         let (mut ports, bound) =
-            Ports::bind(&config, workers.handles(), layout.as_ref()).map_err(StartError::Listen)?;
+            Ports::bind(&config, workers.handles(), layout.as_ref()).await.map_err(StartError::Listen)?;
         let follows = layout.is_some();
         let Bound { proxy, tunnel, api, metrics } = bound;
         let names = advertised(&config);
@@ -345,8 +345,7 @@ impl Hub {
             self.spawn_http((ports.api, api), (ports.metrics, health), room.api, &stop);
             self.spawn_frontends(ports.proxy, ports.sockets, room.clients, clients);
         }
-        // The hub before this one may end.
-        self.successor = None;
+        self.tell_that_it_serves();
         let services = self.services.clone();
         let failed = tokio::select! {
             () = stop.cancelled() => None,

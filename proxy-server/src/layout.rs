@@ -7,7 +7,10 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use tokio::time::sleep;
 use tunnel::Share;
+
+use crate::succession::LOOK;
 
 /// What is in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +48,21 @@ impl Layout {
             tunnel,
             share: Share { first, workers, sockets, generation },
         })
+    }
+
+    /// Takes it away: the hub that has it serves, or there is none to follow.
+    pub(crate) fn take_away(folder: &Path) -> io::Result<()> {
+        match fs::remove_file(path(folder)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Resolves when a hub that serves has taken it away.
+    pub(crate) async fn taken(folder: &Path) {
+        while path(folder).exists() {
+            sleep(LOOK).await;
+        }
     }
 
     /// Leaves it for the next hub.

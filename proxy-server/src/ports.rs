@@ -9,6 +9,7 @@ use std::{
         unix::fs::{FileTypeExt, PermissionsExt},
     },
     path::Path,
+    time::Duration,
 };
 
 use certs::ClusterName;
@@ -16,10 +17,14 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::{
     net::{TcpListener, UnixListener},
     runtime::Handle,
+    time::{Instant, sleep},
 };
 use tunnel::{PortSocket, Steering, steer_connections};
 
-use crate::{config::Config, inherited::Inherited, layout::Layout};
+use crate::{config::Config, inherited::Inherited, layout::Layout, succession::LOOK};
+
+/// How long a hub that has let go of its state folder keeps its ports, at most: it writes its audit record.
+const ENDING: Duration = Duration::from_secs(3);
 
 /// Connections that wait to be accepted, as many as the kernel allows (net.core.somaxconn).
 const BACKLOG: i32 = 4096;
@@ -58,7 +63,7 @@ pub struct ListenError {
 impl Ports {
     /// Binds what `config` names; the clients' and agents' for `workers`. What the hub before still has, by its `layout`, is
     /// shared with it, and new connections come here.
-    pub(crate) fn bind(
+    pub(crate) async fn bind(
         config: &Config,
         workers: &[Handle],
         layout: Option<&Layout>,
@@ -72,7 +77,9 @@ impl Ports {
         let (metrics_address, mut metrics) = listen("metrics", config.metrics_listen, here)?;
         let (api, metrics) = (api.remove(0), metrics.remove(0));
         inherited.tell_left();
-        let (tunnel_address, tunnel, steering) = listen_udp("agents", config.tunnel_listen, workers, layout)?;
+        let patience = if layout.is_some() { config.drain_timeout + ENDING } else { ENDING };
+        let agents = listen_udp("agents", config.tunnel_listen, workers, layout, patience);
+        let (tunnel_address, tunnel, steering) = agents.await?;
         let sockets = config
             .proxy_sockets
             .iter()
@@ -121,11 +128,13 @@ fn listen_each(
     bind().map_err(|source| ListenError { what, address: address.to_string(), source })
 }
 
-fn listen_udp(
+/// Waits for a hub that is about to end, beside which there is no place.
+async fn listen_udp(
     what: &'static str,
     address: SocketAddr,
     workers: &[Handle],
     layout: Option<&Layout>,
+    patience: Duration,
 ) -> Result<(SocketAddr, Vec<PortSocket>, Steering), ListenError> {
     let bind = || {
         let (address, workers) = (or_ipv4(address), u8::try_from(workers.len()).unwrap_or(u8::MAX));
@@ -137,9 +146,15 @@ fn listen_udp(
         };
         let bound =
             sockets.first().map_or_else(|| Err(io::ErrorKind::AddrNotAvailable.into()), PortSocket::local_address)?;
-        Ok((bound, sockets, steering))
+        Ok::<_, io::Error>((bound, sockets, steering))
     };
-    bind().map_err(|source| ListenError { what, address: address.to_string(), source })
+    let until = Instant::now() + patience;
+    loop {
+        match bind() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => sleep(LOOK).await,
+            bound => return bound.map_err(|source| ListenError { what, address: address.to_string(), source }),
+        }
+    }
 }
 
 fn bind_tcp(address: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener> {

@@ -48,8 +48,8 @@ pub(crate) enum TakeError {
     #[error("{}; 'cluster-proxy ca status' shows each, and --force leaves them behind", lost(.0))]
     Lags(Vec<String>),
     #[error(
-        "no rotation of the CA has begun, and nobody trusts another one: every agent would have to join again. Run 'cluster-proxy ca \
-         rotate begin' and 'ca rotate sign', which connected agents follow within seconds, and then this; or add --force"
+        "no CA but the one that signs is trusted. If that one has leaked: 'cluster-proxy ca rotate begin' and 'ca rotate sign' first, which \
+         connected agents follow within seconds, and then this; or add --force, and everybody joins again"
     )]
     NobodyFollows,
     #[error("another hub has the state folder now; ask again, which reaches that one")]
@@ -88,12 +88,10 @@ impl Rotation {
         }
         let before = self.authorities.current();
         if step == Step::Revoke && before.phase() == Phase::Settled {
-            match force {
-                true => drop(self.step(Step::Begin)?),
-                false if before.retired().count() == 0 => return Err(TakeError::NobodyFollows),
-                // As after the same step before.
-                false => {}
+            if !force {
+                return Err(TakeError::NobodyFollows);
             }
+            self.step(Step::Begin)?;
         }
         let lost = self.lost_by(step);
         if !force && !lost.is_empty() {

@@ -1,7 +1,7 @@
 //! How one hub follows another, and how it stops, step by step: it serves until the last moment, or until another hub serves in its
 //! place.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use futures_util::future::join_all;
 use registry::Presence;
@@ -43,6 +43,14 @@ impl Hub {
         });
     }
 
+    /// The hub before this one may end.
+    pub(super) fn tell_that_it_serves(&mut self) {
+        if let Err(error) = Layout::take_away(&self.config.state) {
+            tracing::warn!(%error, "the hub before this one does not hear that this one serves, and drains to its end");
+        }
+        self.successor = None;
+    }
+
     /// The readiness is off by now.
     pub(super) async fn stop(mut self, abort: CancellationToken) {
         let Phases { drain, closed, .. } = self.phases.clone();
@@ -79,8 +87,12 @@ impl Hub {
                 () = Sign::Successor.raised(&folder) => {}
             }
         }
-        self.hand_over().await;
-        Sign::Successor.lowered(&folder).await;
+        if let Err(error) = self.hand_over().await {
+            tracing::warn!(%error, "the next hub cannot listen beside this one, and waits for its end");
+            return idle(self).await;
+        }
+        // Others may wait for the folder, too: that one serves is told by what it takes.
+        Layout::taken(&folder).await;
         tracing::info!(connections = self.proxy.connections.count(), "another hub serves here now; draining");
         self.phases.drain.cancel();
         self.phases.leave.cancel();
@@ -96,17 +108,16 @@ impl Hub {
         }
     }
 
-    /// Lets go of the state folder. Questions are answered from memory from now on, and changes are refused.
-    async fn hand_over(&mut self) {
+    /// Lets go of the state folder. Questions are answered from memory from now on, and changes are refused. An error where the next
+    /// hub could not be told how to listen: nothing has changed then.
+    async fn hand_over(&mut self) -> io::Result<()> {
         let folder = &self.config.state;
         // One at a time: a third process could not tell the sockets of the first from those of this one.
         Sign::Former.lowered(folder).await;
-        self.phases.handover.cancel();
-        if let Some(layout) = &self.layout
-            && let Err(error) = layout.write(folder)
-        {
-            tracing::warn!(%error, "the next hub cannot listen before this one ends");
+        if let Some(layout) = &self.layout {
+            layout.write(folder)?;
         }
+        self.phases.handover.cancel();
         self.handed_over = Sign::Former.raise(folder).ok().flatten();
         // Where etcd keeps the registry, changes still come from there.
         // The tunnels here live on: the next hub must not reset them.
@@ -117,6 +128,7 @@ impl Hub {
         }
         self.folder_lock = None;
         tracing::info!("another hub waits for the state folder, and has it now");
+        Ok(())
     }
 
     /// Ends clients by `deadline`, and then everything else.

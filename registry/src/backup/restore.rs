@@ -6,7 +6,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use certs::{Authority, AuthorityError};
+use certs::{Authority, AuthorityError, give_to_owner};
 use jiff::Timestamp;
 use thiserror::Error;
 
@@ -85,6 +85,8 @@ pub fn restore(sealed: &Sealed, folder: &Path, now: Timestamp) -> Result<Restore
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(&place)(error)),
         }
+        // The hub does not run as root, who restores it.
+        File::open(&new).and_then(|file| give_to_owner(&file, folder)).map_err(failed(&new))?;
         fs::rename(&new, &place).map_err(failed(&place))?;
     }
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed(folder))?;
@@ -109,6 +111,7 @@ fn claim(folder: &Path) -> Result<File, RestoreError> {
     }
     let path = folder.join("in-use");
     let opened = File::options().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let opened = opened.and_then(|file| give_to_owner(&file, folder).map(|()| file));
     let locked = opened.map_err(TryLockError::Error).and_then(|file| file.try_lock().map(|()| file));
     locked.map_err(|error| match error {
         TryLockError::WouldBlock => RestoreError::InUse(folder.to_owned()),

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::Signal;
 use tests::service::echo;
-use tests::{Etcd, Hub, Spoke};
+use tests::{Etcd, Hub, Process, Spoke, wait_until};
 use tokio::io::AsyncReadExt as _;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -148,6 +148,31 @@ async fn a_handover_fails_nobody_who_asks_the_api_or_comes_by_the_socket() -> Re
     sleep(AROUND).await;
     socket.fails_none("dials by the socket").await?;
     api.fails_none("questions").await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_hubs_that_wait_one_serves_at_once_and_the_other_goes_on_waiting() -> Result<()> {
+    let hub = Hub::builder().args(["--drain-timeout", DRAIN]).start().await?;
+    let _spoke = Spoke::of(&hub, "c1").start().await?;
+    let service = echo::start().await?;
+    let (client, target) = (hub.client("c1")?, service.address().to_string());
+    dials_well(&client, &target).await?;
+    let mut held = client.dial(&target).await?;
+    // What a handover that did not happen may have left.
+    std::fs::write(hub.state().join("ports"), "{}")?;
+    let waiting = [hub.program()?.spawn()?, hub.program()?.spawn()?];
+    let waits = |next: &Process| next.stderr().iter().any(|line| line.contains("another hub has the state folder"));
+    wait_until(BOUND, "both to wait", async || waiting.iter().all(waits)).await?;
+    let load = Load::of_dials(client.clone(), target.clone());
+    sleep(AROUND).await;
+    hub.process().signal(Signal::SIGTERM)?;
+    let ready = |next: &Process| next.stderr().iter().any(|line| line.contains("hub ready"));
+    wait_until(BOUND, "one to serve", async || waiting.iter().any(ready)).await?;
+    sleep(AROUND).await;
+    echoes(&mut held).await?;
+    load.fails_none("dials, with two that wait").await?;
+    ensure!(waiting.iter().filter(|next| ready(next)).count() == 1, "both serve");
     Ok(())
 }
 
