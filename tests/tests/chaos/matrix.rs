@@ -17,7 +17,8 @@ use crate::verdict::Verdict;
 const AGAIN: usize = 2;
 const FEW: usize = 6;
 
-/// What `make test` runs: of each kind of end one that is short, and the pairs that have broken before.
+/// What `make test` runs: of each kind of end one that is short, and the pairs that have broken before. What an outage of 13 s
+/// leaves as it is, is a scenario's (`faults::silence`).
 fn selection() -> Vec<Cell> {
     let pair = |first, second| Cell { first, second: Some(second) };
     vec![
@@ -26,7 +27,7 @@ fn selection() -> Vec<Cell> {
         Cell::alone(Fault::AgentStopped),
         Cell::alone(Fault::HubKilled),
         Cell::alone(Fault::HubStopped),
-        Cell::alone(Fault::LinkDown(13)),
+        Cell::alone(Fault::LinkDown(5)),
         Cell::alone(Fault::AgentMute),
         pair(Fault::LinkDown(5), Fault::HubKilled),
         pair(Fault::HubFrozen(5), Fault::AgentCrashed),
