@@ -18,7 +18,7 @@ use std::{
 };
 
 use crate::{
-    authority::{Authority, AuthorityError, CERTIFICATES, Damaged, KEYS, Phase, RETIRED},
+    authority::{Authority, AuthorityError, CERTIFICATES, KEYS, Phase, RETIRED},
     file::{write_public, write_secret},
     issue::IssueError,
     key::{PrivateKey, PrivateKeyError},
@@ -53,9 +53,7 @@ pub enum RotationError {
     NotSigning,
     #[error("ca.key does not hold the key of the root {0}; copy ca.key from the hub where the rotation was begun")]
     NoKey(Pin),
-    #[error(
-        "the new CA cannot stand in for the one that is there; put a pair of your own into ca.crt and ca.key instead"
-    )]
+    #[error("a new CA cannot be made")]
     Make(#[source] IssueError),
     #[error("the CA cannot be used")]
     Authority(#[source] AuthorityError),
@@ -148,12 +146,6 @@ fn begin(authority: &Authority, keys: &[(Pin, String)]) -> Result<Vec<Write>, Ro
     let made = Root::make(&new).map_err(RotationError::Make)?;
     let private = format!("{}{}", key_of(keys, authority.signer())?, new.to_pem());
     let trusted = format!("{}{made}", authority.roots_pem());
-    // Nothing is written before it is known that it works.
-    let both = key_of(keys, authority.signer()).map(|old| PrivateKey::from_pem(&old).map(|old| vec![old, new]))?;
-    let broken = |_: Damaged| RotationError::Make(IssueError::NoKey);
-    let both = both.map_err(|error| RotationError::Authority(AuthorityError::Key(error)))?;
-    let assembled = Authority::assemble(&trusted, both, "").map_err(broken)?;
-    assembled.issue_server(&[], std::time::Duration::from_secs(60)).map_err(RotationError::Make)?;
     Ok(vec![(KEYS, private), (CERTIFICATES, trusted)])
 }
 
