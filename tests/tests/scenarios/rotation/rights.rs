@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use hyper::Method;
 use serde_json::json;
 use tempfile::TempDir;
-use tests::{Fetch, HUB_NAME, Hub};
+use tests::{Fetch, HUB_NAME, Hub, wait_for};
 
 use super::{BOUND, step};
 
@@ -49,17 +49,17 @@ async fn only_who_has_the_right_rotates_the_ca_and_each_step_is_recorded() -> Re
     }
     hub.operator(&alice)?.args(["ca", "rotate", "begin"]).run(BOUND).await?.success()?;
     step(&hub, "abort").await?;
-    let record = fs::read_to_string(&log)?;
-    let told = |verb: &str, user: &str, result: &str| {
-        let verb = format!("\"verb\":\"{verb}\"");
-        record.lines().any(|line| {
-            line.contains(&verb)
-                && line.contains("certificateauthorities")
-                && line.contains(user)
-                && line.contains(result)
-        })
-    };
-    ensure!(told("begin", "alice", "refused") && told("begin", "alice", "\"ok\""), "{record}");
-    ensure!(told("abort", "admin", "\"ok\"") && told("revoke-now", "alice", "refused"), "{record}");
-    Ok(())
+    // The record is written behind the answers.
+    wait_for(BOUND, "every step's line in the record", async || {
+        let record = fs::read_to_string(&log)?;
+        let told = |verb: &str, user: &str, result: &str| {
+            let verb = format!("\"verb\":\"{verb}\"");
+            let words = [&verb, "certificateauthorities", user, result];
+            record.lines().any(|line| words.iter().all(|word| line.contains(word)))
+        };
+        ensure!(told("begin", "alice", "refused") && told("begin", "alice", "\"ok\""), "{record}");
+        ensure!(told("abort", "admin", "\"ok\"") && told("revoke-now", "alice", "refused"), "{record}");
+        Ok(())
+    })
+    .await
 }
