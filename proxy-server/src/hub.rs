@@ -248,6 +248,7 @@ impl Hub {
             tasks: phases.clients.clone(),
             started: tokio::time::Instant::now(),
         });
+        let joins = Joins::new(&registry, &presence, &authorities, recorder.clone(), config.agent_lifetime);
         let agents = Arc::new(Agents {
             registry: registry.clone(),
             presence: presence.clone(),
@@ -255,7 +256,7 @@ impl Hub {
             tunnels: tunnels.clone(),
             exports: exports.clone(),
             metrics,
-            joins: Joins::new(registry.clone(), authorities.clone(), recorder.clone(), config.agent_lifetime),
+            joins,
             lifetime: config.agent_lifetime,
             recorder,
             server_id: server_id.clone(),

@@ -2,9 +2,11 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use certs::{AgentName, ClusterName, KeyFingerprint};
+use certs::{AgentName, Authority, ClusterName, KeyFingerprint, Phase};
 use jiff::Timestamp;
-use registry::{AgentRefusal, Change, JoinAsk, JoinRefusal, Joined, Registry, join_token_id};
+use registry::{
+    AgentRefusal, AgentTrust, Change, JoinAsk, JoinRefusal, Joined, Presence, Registry, Sighting, join_token_id,
+};
 use secrecy::SecretString;
 use tokio::sync::broadcast::error::RecvError;
 use tunnel::{
@@ -34,6 +36,7 @@ const DECISION_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 #[derive(Debug)]
 pub(crate) struct Joins {
     registry: Arc<Registry>,
+    presence: Arc<Presence>,
     authorities: Arc<Authorities>,
     recorder: Recorder,
     /// How long an agent's certificate lives.
@@ -63,13 +66,15 @@ enum Unfinished {
 
 impl Joins {
     pub(crate) fn new(
-        registry: Arc<Registry>,
-        authorities: Arc<Authorities>,
+        registry: &Arc<Registry>,
+        presence: &Arc<Presence>,
+        authorities: &Arc<Authorities>,
         recorder: Recorder,
         lifetime: Duration,
     ) -> Self {
+        let (registry, presence, authorities) = (registry.clone(), presence.clone(), authorities.clone());
         let (talks, waits) = (Lobby::new(TALKS, 0), Arc::default());
-        Self { registry, authorities, recorder, lifetime, talks, waits, lines: Lines::default() }
+        Self { registry, presence, authorities, recorder, lifetime, talks, waits, lines: Lines::default() }
     }
 
     /// Serves one join to its end.
@@ -250,12 +255,23 @@ impl Joins {
         match authority.issue_agent(&taken.csr, &taken.cluster, &taken.agent, self.lifetime) {
             Ok(issued) => {
                 tracing::info!(cluster = %taken.cluster, agent = %taken.agent, "issued an agent's certificate");
+                self.note_trust(&authority, taken);
                 // Every root: the agent's pin may be that of any.
                 let chain_pem = format!("{}{}", issued.leaf_pem, authority.roots_pem());
                 JoinReply::Issued(Issued { cluster: taken.cluster.to_string(), chain_pem })
             }
             Err(error) => refused(Reason::BadRequest, &format!("no certificate could be issued: {error}")),
         }
+    }
+
+    /// While the CA is rotated, who has joined depends on the CA that signs before it has ever connected.
+    fn note_trust(&self, authority: &Authority, taken: &Taken) {
+        if authority.phase() == Phase::Settled {
+            return;
+        }
+        let trust = AgentTrust::new(Some(authority.signer()), authority.pins().map(|(pin, _)| pin).collect());
+        let (key, at) = (taken.key, Timestamp::now());
+        self.presence.saw(&taken.cluster, &taken.agent, Sighting { key, at, version: None, trust: Some(trust) });
     }
 }
 

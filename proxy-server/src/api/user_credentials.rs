@@ -63,7 +63,7 @@ impl Api {
                 let validity = Duration::from_secs(validity_seconds);
                 check_validity(validity)?;
                 let known = self.registry.user(&user).ok_or(UserError::Unknown { name: user })?;
-                let issued = self.authorities.current().issue_user(&csr, &known.name, known.uid.as_deref(), validity);
+                let issued = self.authorities.issue_user(&csr, &known.name, known.uid.as_deref(), validity);
                 let issued = issued.map_err(|error| bad_request(&error))?;
                 tracing::info!(administrator, user = %known.name, "user certificate issued");
                 let not_after = Timestamp::try_from(issued.not_after).unwrap_or(Timestamp::MAX);

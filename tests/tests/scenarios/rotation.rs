@@ -299,3 +299,24 @@ async fn a_folder_that_knows_both_cas_follows_the_one_that_signs() -> Result<()>
     );
     Ok(())
 }
+
+#[tokio::test]
+async fn abort_names_who_was_certified_in_between_and_has_never_connected() -> Result<()> {
+    let hub = Hub::start().await?;
+    let folder = TempDir::new()?;
+    step(&hub, "begin").await?;
+    step(&hub, "sign").await?;
+    let token = hub.create_token(&JoinTerms::auto_accepted("late")).await?;
+    let joined = Spoke::of(&hub, "late").token(&token).join(&folder.path().join("late")).await?;
+    joined.run(BOUND).await?.success()?;
+    administrator(&hub, folder.path(), "bob").await?;
+    // What it got says how it stands: 'finish' would lose neither.
+    changed_over(&hub, "late").await?;
+    step(&hub, "abort").await?;
+    let told = refused(&hub, "abort").await?;
+    ensure!(told.contains("late/") && told.contains("user bob"), "{told}");
+    let left = hub.command(["ca", "rotate", "abort", "--force"]).await?;
+    ensure!(left.stderr.contains("left behind: late/") && left.stderr.contains("left behind: user bob"), "{left:?}");
+    left.success()?;
+    Ok(())
+}
