@@ -154,7 +154,7 @@ impl Known {
 
     /// That it is here at this moment.
     fn sighting(&self, version: Option<String>) -> Sighting {
-        Sighting { key: self.key, at: Timestamp::now(), version, trust: None }
+        Sighting { key: self.key, at: Timestamp::now(), version }
     }
 }
 

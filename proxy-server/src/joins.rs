@@ -4,9 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use certs::{AgentName, Authority, ClusterName, KeyFingerprint, Phase};
 use jiff::Timestamp;
-use registry::{
-    AgentRefusal, AgentTrust, Change, JoinAsk, JoinRefusal, Joined, Presence, Registry, Sighting, join_token_id,
-};
+use registry::{AgentRefusal, AgentTrust, Change, JoinAsk, JoinRefusal, Joined, Presence, Registry, join_token_id};
 use secrecy::SecretString;
 use tokio::sync::broadcast::error::RecvError;
 use tunnel::{
@@ -270,8 +268,7 @@ impl Joins {
             return;
         }
         let trust = AgentTrust::new(Some(authority.signer()), authority.pins().map(|(pin, _)| pin).collect());
-        let (key, at) = (taken.key, Timestamp::now());
-        self.presence.saw(&taken.cluster, &taken.agent, Sighting { key, at, version: None, trust: Some(trust) });
+        self.presence.trusts(&taken.cluster, &taken.agent, taken.key, trust);
     }
 }
 

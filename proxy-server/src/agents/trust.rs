@@ -74,8 +74,7 @@ impl Agents {
             let (cluster, agent) = (&known.cluster, &known.agent);
             tracing::warn!(%cluster, %agent, %root, "an agent trusts a CA that this hub does not know; have it join again if no hub does");
         }
-        let trust = Some(AgentTrust::new(trust.issuer, own));
-        self.presence.saw(&known.cluster, &known.agent, registry::Sighting { trust, ..known.sighting(None) });
+        self.presence.trusts(&known.cluster, &known.agent, known.key, AgentTrust::new(trust.issuer, own));
     }
 }
 

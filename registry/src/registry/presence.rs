@@ -1,4 +1,5 @@
-//! Presence: when agents were last seen and whether their clusters can be reached, noted at once and written down behind.
+//! Presence: when agents were last seen, whether their clusters can be reached, and which CAs they have: noted at once and written
+//! down behind.
 //!
 //! Who notes never waits for the store. What was noted of a cluster is one note, in which the newest wins, until a commit that
 //! says so has succeeded: a store that is away costs memory for the agents that are registered, and no truth.
@@ -41,14 +42,14 @@ pub struct Sighting {
     pub at: Timestamp,
     /// Its own version, where it has just told it.
     pub version: Option<String>,
-    /// What it has to do with the hub's CA, while that is rotated.
-    pub trust: Option<AgentTrust>,
 }
 
 /// What is to be written of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Note {
     agents: BTreeMap<AgentName, Sighting>,
+    /// What agents with these keys have to do with the hub's CA, while that is rotated.
+    trusts: BTreeMap<AgentName, (KeyFingerprint, AgentTrust)>,
     /// When the cluster was seen, where nobody knows which agent it was.
     at: Option<Timestamp>,
 }
@@ -76,6 +77,11 @@ impl Presence {
             Some(known) if known.key == sighting.key => known.take_over(sighting),
             _ => drop(note.agents.insert(agent.clone(), sighting)),
         });
+    }
+
+    /// Notes what an agent with this key has to do with the hub's CA, whether it has ever come or not.
+    pub fn trusts(&self, cluster: &ClusterName, agent: &AgentName, key: KeyFingerprint, trust: AgentTrust) {
+        self.note(cluster, |note| drop(note.trusts.insert(agent.clone(), (key, trust))));
     }
 
     /// Notes that no agent of the cluster has come back since the process before this one.
@@ -195,21 +201,28 @@ impl Sighting {
     fn take_over(&mut self, newer: Self) {
         self.at = self.at.max(newer.at);
         self.version = newer.version.or_else(|| self.version.take());
-        self.trust = newer.trust.or_else(|| self.trust.take());
     }
 }
 
 impl Note {
     fn apply(&self, cluster: &mut ManagedCluster, available: bool, now: Timestamp) {
         let newest = self.last(cluster);
-        for (agent, Sighting { key, at, version, trust }) in &self.agents {
+        for (agent, (key, trust)) in &self.trusts {
+            cluster.record_trust(agent, key, trust);
+        }
+        if self.is_of_trust_alone() {
+            return;
+        }
+        for (agent, Sighting { key, at, version }) in &self.agents {
             cluster.record_seen(agent, key, version.as_deref(), *at);
-            if let Some(trust) = trust {
-                cluster.record_trust(agent, key, trust);
-            }
         }
         cluster.record_last_seen(self.at);
         cluster.record_available(available, newest.unwrap_or(now));
+    }
+
+    /// Nobody came or went.
+    fn is_of_trust_alone(&self) -> bool {
+        self.agents.is_empty() && self.at.is_none() && !self.trusts.is_empty()
     }
 
     /// When an agent was seen that the cluster knows.

@@ -7,7 +7,9 @@ use proptest::prelude::*;
 use tokio::time::{advance, sleep};
 
 use super::*;
+use crate::cluster::ManagedCluster;
 use crate::store::tests::faults::Fault;
+use crate::trust::AgentTrust;
 
 /// Longer than the presence ever waits before it tries again.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -38,7 +40,7 @@ async fn filled(registry: &Registry, clusters: usize) {
 }
 
 fn seen(second: i64, version: Option<&str>) -> Sighting {
-    Sighting { key: key(1), at: at(second), version: version.map(str::to_owned), trust: None }
+    Sighting { key: key(1), at: at(second), version: version.map(str::to_owned) }
 }
 
 fn recorded(registry: &Registry, cluster: &str) -> (Option<Timestamp>, String, bool) {
@@ -66,6 +68,23 @@ async fn an_agent_that_was_seen_is_recorded() {
     assert_eq!(presence.last_seen(&fixture.registry.cluster(&cluster).unwrap()), Some(at(60)));
     presence.write().await.unwrap();
     assert_eq!(recorded(&fixture.registry, "c0"), (Some(at(60)), "1.1".to_owned(), true));
+}
+
+#[tokio::test]
+async fn what_an_agent_trusts_is_recorded_without_its_having_been_seen() {
+    let fixture = Fixture::new();
+    filled(&fixture.registry, 1).await;
+    let presence = Presence::new(Arc::clone(&fixture.registry), None, |_| false);
+    let cluster = || ManagedCluster::clone(&fixture.registry.cluster(&name("c0")).unwrap());
+    let (before, trust) = (cluster(), AgentTrust::new(Some(key(9)), vec![key(8), key(9)]));
+    presence.trusts(&name("c0"), &name("a"), key(2), trust.clone());
+    presence.write().await.unwrap();
+    assert_eq!(cluster(), before, "another key's");
+    presence.trusts(&name("c0"), &name("a"), key(1), trust.clone());
+    presence.write().await.unwrap();
+    let mut expected = before;
+    expected.status.agents[0].ca = Some(trust);
+    assert_eq!(cluster(), expected);
 }
 
 #[tokio::test]

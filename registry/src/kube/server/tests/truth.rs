@@ -95,7 +95,7 @@ async fn a_tunnel_that_is_gone_is_kept_up_by_no_write() {
     hub.registry.request_join(ask, now()).await.unwrap();
     let (name, agent) = ("c1".parse().unwrap(), "a1".parse().unwrap());
     let key = format!("sha256:{:064x}", 1).parse().unwrap();
-    let sighting = crate::Sighting { key, at: now(), version: Some("1".to_owned()), trust: None };
+    let sighting = crate::Sighting { key, at: now(), version: Some("1".to_owned()) };
     let there = Arc::new(AtomicBool::new(true));
     let asked = Arc::clone(&there);
     let presence = crate::Presence::new(Arc::clone(&hub.registry), None, move |_| asked.load(Ordering::Relaxed));
