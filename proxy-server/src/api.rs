@@ -362,9 +362,11 @@ impl Api {
         let user = registry::NewUser { name: new.name, role, groups, clusters: new.clusters, uid, validity };
         self.registry.may_create_user(asker, &user).map_err(|escalation| lacking(&escalation))?;
         // The certificate first: a request that cannot be signed must leave no user behind.
-        let issued = self.authorities.issue_user(&new.csr, &user.name, Some(&user.uid), validity);
+        let authority = self.authorities.current();
+        let issued = authority.issue_user(&new.csr, &user.name, Some(&user.uid), validity);
         let issued = issued.map_err(|error| bad_request(&error))?;
         let (user, token) = self.registry.create_user(user, now).await?;
+        self.authorities.saw(&user.name, authority.signer());
         tracing::info!(administrator = asker.user, user = %user.name, "user created");
         let role = self.registry.role_of(&user.name);
         let created = UserCreated {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use certs::{
-    Authority, AuthorityError, HUB_SERVER_NAME, IssueError, Issued, Phase, Pin, Reload, RotationError, ServerTls, Step,
+    Authority, AuthorityError, HUB_SERVER_NAME, IssueError, Phase, Pin, Reload, RotationError, ServerTls, Step,
     TlsError, UserName,
 };
 use dashmap::DashMap;
@@ -135,21 +135,7 @@ impl Authorities {
         self.revoked.lock().contains(&issuer)
     }
 
-    /// A certificate for a user, who depends on the CA that signs from now on.
-    pub(crate) fn issue_user(
-        &self,
-        csr: &[u8],
-        user: &UserName,
-        uid: Option<&str>,
-        validity: Duration,
-    ) -> Result<Issued, IssueError> {
-        let authority = self.current();
-        let issued = authority.issue_user(csr, user, uid, validity)?;
-        self.saw(user, authority.signer());
-        Ok(issued)
-    }
-
-    /// Notes whose certificate a user has shown, while that matters.
+    /// Notes whose certificate a user has shown or was given, while that matters.
     pub(crate) fn saw(&self, user: &UserName, issuer: Pin) {
         if self.current.borrow().phase() != Phase::Settled {
             self.users.insert(user.clone(), (issuer, Timestamp::now()));

@@ -67,9 +67,10 @@ impl Api {
             return Err(refuse("a certificate is issued again for its own key only"));
         }
         let left = ends_at(shown).and_then(|end| end.duration_since(SystemTime::now()).ok()).unwrap_or_default();
-        let left = left.min(MAX_USER_VALIDITY);
-        let issued = self.authorities.issue_user(&csr, &asker.name, asker.uid.as_deref(), left);
+        let (authority, left) = (self.authorities.current(), left.min(MAX_USER_VALIDITY));
+        let issued = authority.issue_user(&csr, &asker.name, asker.uid.as_deref(), left);
         let issued = issued.map_err(|error| bad_request(&error))?;
+        self.authorities.saw(&asker.name, authority.signer());
         tracing::info!(user = %asker.name, "a user's certificate was issued again by the CA that signs now");
         let not_after = Timestamp::try_from(issued.not_after).unwrap_or(Timestamp::MAX);
         let issued = CredentialIssued { certificate_chain_pem: issued.chain_pem, not_after };

@@ -63,8 +63,10 @@ impl Api {
                 let validity = Duration::from_secs(validity_seconds);
                 check_validity(validity)?;
                 let known = self.registry.user(&user).ok_or(UserError::Unknown { name: user })?;
-                let issued = self.authorities.issue_user(&csr, &known.name, known.uid.as_deref(), validity);
+                let authority = self.authorities.current();
+                let issued = authority.issue_user(&csr, &known.name, known.uid.as_deref(), validity);
                 let issued = issued.map_err(|error| bad_request(&error))?;
+                self.authorities.saw(&known.name, authority.signer());
                 tracing::info!(administrator, user = %known.name, "user certificate issued");
                 let not_after = Timestamp::try_from(issued.not_after).unwrap_or(Timestamp::MAX);
                 let issued = CredentialIssued { certificate_chain_pem: issued.chain_pem, not_after };
