@@ -5,14 +5,11 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use tokio::{
-    sync::watch,
-    time::{MissedTickBehavior, sleep_until},
-};
+use tokio::{sync::watch, time::sleep_until};
 use tokio_util::sync::CancellationToken;
 use tunnel::{
-    AgentControl, AgentMessage, AgentTunnel, CloseReason, ControlError, Drain, Export, Exports, HubMessage, LOOK, Loss,
-    OVERDUE, Renew, SILENCE, Silence, Trusts,
+    AgentControl, AgentMessage, AgentTunnel, CloseReason, ControlError, Drain, Export, Exports, HubMessage, Look, Loss,
+    Renew, Silence, Trusts,
 };
 
 use crate::{
@@ -67,8 +64,6 @@ impl Session {
         let mut exports = self.exports.clone();
         let own = identities.borrow_and_update().clone();
         let mut checks = tokio::time::interval(CHECK);
-        let mut listening = tokio::time::interval(LOOK);
-        listening.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut silence = Silence::new(Instant::now());
         let (mut told, mut renewal) = (false, None);
         loop {
@@ -93,13 +88,14 @@ impl Session {
                         self.say(&control, AgentMessage::Renew(Renew { csr }));
                     }
                 }
-                _ = listening.tick() => match silence.look(self.tunnel.heard(), Instant::now()) {
-                    lasts if lasts >= SILENCE => {
-                        self.tunnel.close(CloseReason::DeadlineExceeded, "the hub has not been heard of for 14 s", CLOSE_TIMEOUT).await;
+                // The hub asks for signs of life where streams are open.
+                () = sleep_until(silence.next(false).into()) => match self.tunnel.look(&mut silence, false, Instant::now()) {
+                    Look::Well => {}
+                    Look::Ask => self.tunnel.nudge(),
+                    Look::Gone => {
+                        self.tunnel.close(CloseReason::DeadlineExceeded, "the hub has not been heard of for 15 s", CLOSE_TIMEOUT).await;
                         return SessionEnd::Lost(Loss::TimedOut);
                     }
-                    lasts if lasts >= OVERDUE => self.tunnel.nudge(),
-                    _ => {}
                 },
                 Ok(()) = identities.changed() => {
                     let now = identities.borrow_and_update().clone();

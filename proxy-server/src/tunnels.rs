@@ -17,7 +17,7 @@ use tokio::{
     runtime::Handle,
     sync::{Notify, watch},
 };
-use tunnel::{CloseReason, HubTunnel, Loss, OVERDUE, Resettable, SILENCE, Silence, Traffic};
+use tunnel::{CloseReason, HubTunnel, LOOK, Look, Loss, OVERDUE, Resettable, SILENCE, Silence, Traffic};
 
 /// Every live tunnel.
 #[derive(Debug, Default)]
@@ -61,7 +61,7 @@ pub(crate) struct Member {
     /// When a dial's deadline passed without an answer; cleared by the next answer. For as long as silence may last, the
     /// tunnel is passed over: one that is there after that has been heard of since.
     unanswered: Mutex<Option<Instant>>,
-    silence: Mutex<(Silence, Duration)>,
+    silence: Mutex<Silence>,
     /// It was closed because of its agent's silence.
     closed_silent: AtomicBool,
     /// It waits for the watchdog.
@@ -121,7 +121,7 @@ impl Tunnels {
             streams: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             unanswered: Mutex::new(None),
-            silence: Mutex::new((Silence::new(Instant::now()), Duration::ZERO)),
+            silence: Mutex::new(Silence::new(Instant::now())),
             closed_silent: AtomicBool::new(false),
             is_doubted: AtomicBool::new(false),
             superseded: watch::Sender::new(false),
@@ -295,12 +295,13 @@ impl Member {
         self.streams.load(Ordering::Relaxed) > 0
     }
 
-    /// How long the agent has not been heard of.
-    pub(crate) fn look(&self, now: Instant) -> Duration {
-        let heard = self.tunnel.heard();
-        let (silence, lasts) = &mut *self.silence.lock();
-        *lasts = silence.look(heard, now);
-        *lasts
+    /// Whether the agent is still heard of. For each [`LOOK`]: looks where it is due.
+    pub(crate) fn look(&self, now: Instant) -> Look {
+        let (in_use, mut silence) = (self.is_in_use(), self.silence.lock());
+        if now + LOOK / 2 < silence.next(in_use) {
+            return Look::Well;
+        }
+        self.tunnel.look(&mut silence, in_use, now)
     }
 
     /// Closes the tunnel of an agent that seems to be gone.
@@ -324,7 +325,7 @@ impl Member {
     fn preference(&self) -> (bool, bool, bool, usize) {
         let flag = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
         let unanswered = self.unanswered.lock().is_some_and(|since| since.elapsed() < SILENCE);
-        let silent = self.silence.lock().1 >= OVERDUE;
+        let silent = self.silence.lock().lasts() >= OVERDUE;
         (*self.superseded.borrow(), unanswered || silent, flag(&self.draining), self.streams.load(Ordering::Relaxed))
     }
 }

@@ -14,6 +14,7 @@ use crate::{
         AgentMessage, Dial, DialOutcome, DialReply, Dialed, FromAgent, FromHub, Hello, HubMessage, Refusal, Welcome,
     },
     mtu::Mtu,
+    silence::{Look, Silence},
     socket::Offload,
     stream::Stream,
     windows::Windows,
@@ -23,7 +24,7 @@ use crate::{
 /// The agent's handle of its tunnel. Clones are the same tunnel.
 #[derive(Clone, Debug)]
 pub struct AgentTunnel {
-    connection: Connection,
+    pub(crate) connection: Connection,
     pub(crate) windows: Arc<Windows>,
 }
 
@@ -112,13 +113,14 @@ impl AgentTunnel {
         self.connection.offload()
     }
 
-    /// See [`Connection::heard`].
-    pub fn heard(&self) -> u64 {
-        self.connection.heard()
+    /// Looks after the hub, which is in use or not.
+    pub fn look(&self, silence: &mut Silence, in_use: bool, now: std::time::Instant) -> Look {
+        self.connection.look(silence, in_use, now)
     }
 
     /// Has the hub give a sign of life: what it is sent it acknowledges.
     pub fn nudge(&self) {
+        self.connection.nudge();
         self.windows.nudge();
     }
 

@@ -74,6 +74,18 @@ pub(crate) fn close(controller: Box<dyn Controller>) {
     }
 }
 
+/// Has the next packet of a connection go out whatever is in flight, given a clone of its controller.
+pub(crate) fn nudge(controller: Box<dyn Controller>) {
+    if let Ok(model) = controller.into_any().downcast::<Model>() {
+        model.nudge();
+    }
+}
+
+/// Whether a connection has no room for another packet and waits in vain for `limit`, given a clone of its controller.
+pub(crate) fn is_stuck(controller: Box<dyn Controller>, now: Instant, limit: Duration) -> bool {
+    controller.into_any().downcast::<Model>().is_ok_and(|model| model.is_stuck(now, limit))
+}
+
 impl ControllerFactory for ModelFactory {
     fn build(self: Arc<Self>, now: Instant, mtu: u16) -> Box<dyn Controller> {
         Box::new(Model::new(now, mtu, self.dip))

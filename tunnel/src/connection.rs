@@ -98,6 +98,11 @@ impl Connection {
         }
     }
 
+    /// Has what goes out next go out at once, however much is under way.
+    pub(crate) fn nudge(&self) {
+        congestion::nudge(self.quic.congestion_state());
+    }
+
     /// Closes the connection at once: open streams are lost.
     pub fn close(&self, reason: CloseReason, text: &str) {
         congestion::close(self.quic.congestion_state());

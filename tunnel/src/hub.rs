@@ -11,6 +11,7 @@ use crate::{
     credit::TunnelMemory,
     message::{AgentMessage, Dial, DialOutcome, DialReply, Dialed, FromAgent, FromHub, Hello, HubMessage, Refusal},
     reset::Resettable,
+    silence::{Look, Silence},
     stream::Stream,
     transport::KEEP_ALIVE,
     windows::Windows,
@@ -179,8 +180,14 @@ impl HubTunnel {
         self.connection.heard()
     }
 
+    /// Looks after the agent, which is in use or not.
+    pub fn look(&self, silence: &mut Silence, in_use: bool, now: std::time::Instant) -> Look {
+        self.connection.look(silence, in_use, now)
+    }
+
     /// Has the agent give a sign of life: what it is sent it acknowledges.
     pub fn nudge(&self) {
+        self.connection.nudge();
         self.windows.nudge();
     }
 

@@ -3,17 +3,27 @@
 
 use std::time::{Duration, Instant};
 
-use crate::connection::Connection;
+use crate::{congestion, connection::Connection};
 
-/// A peer that has not been heard of for this long is gone. With the next look, after [`LOOK`] at most, it is within 15 s.
-pub const SILENCE: Duration = Duration::from_millis(14_400);
+/// A peer that has not been heard of for this long is gone, unless the next look hears it: within 15 s of its last word.
+pub const SILENCE: Duration = Duration::from_millis(14_700);
 
-/// Between two looks at a connection.
-pub const LOOK: Duration = Duration::from_millis(500);
-
-/// From here on a peer is asked for a sign of life with each look: the agent's keep-alive is overdue. QUIC's own probes come at
-/// growing distances, and an outage could end between the last one and the end of patience.
+/// From here on a peer of which nobody needs anything is asked for a sign of life: the agent's keep-alive is overdue.
 pub const OVERDUE: Duration = Duration::from_secs(7);
+
+/// The same where streams are open. What is open must outlive an outage of 13 s whenever it begins, and yet end within 15 s of its
+/// peer: so there must have been a sign of life shortly before.
+const OVERDUE_IN_USE: Duration = Duration::from_millis(700);
+
+/// Between two looks at a peer that is in use, and shortly before the end.
+pub const LOOK: Duration = Duration::from_millis(100);
+
+/// Between two other looks, and between two questions. QUIC's own probes come at growing distances, and an outage could end between
+/// the last one and the end of patience.
+const REST: Duration = Duration::from_millis(500);
+
+/// From here on each look asks: the path may be back, and there is not much time.
+const CLOSE: Duration = Duration::from_secs(12);
 
 /// The most that counts between two looks. While a process stands still it hears nobody, and what came meanwhile is yet to be
 /// read.
@@ -25,22 +35,54 @@ pub struct Silence {
     heard: u64,
     looked: Instant,
     lasts: Duration,
+    asked: Instant,
+}
+
+/// What a look has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// The peer was heard of, or is not to be asked yet.
+    Well,
+    /// The peer is to be asked for a sign of life.
+    Ask,
+    /// The peer is gone.
+    Gone,
 }
 
 impl Silence {
     /// A peer that has just been heard of.
     pub fn new(now: Instant) -> Self {
-        Self { heard: 0, looked: now, lasts: Duration::ZERO }
+        Self { heard: 0, looked: now, lasts: Duration::ZERO, asked: now }
     }
 
-    /// How long there has been silence as of `now`, by looks that are [`LOOK`] apart. `heard` is
-    /// [`Connection::heard`].
-    pub fn look(&mut self, heard: u64, now: Instant) -> Duration {
-        let passed = now.saturating_duration_since(self.looked).min(COUNTED);
-        self.looked = now;
-        self.lasts = if heard == self.heard { self.lasts + passed } else { Duration::ZERO };
-        self.heard = heard;
+    /// How long there has been silence.
+    pub fn lasts(&self) -> Duration {
         self.lasts
+    }
+
+    /// When to look next, at a peer that is in use or not.
+    pub fn next(&self, in_use: bool) -> Instant {
+        self.looked + if in_use || self.lasts >= CLOSE { LOOK } else { REST }
+    }
+
+    /// Looks. `heard` is [`Connection::heard`]; `stuck`: what is under way is not acknowledged, and nothing more may be.
+    fn look(&mut self, heard: u64, in_use: bool, stuck: impl FnOnce() -> bool, now: Instant) -> Look {
+        let passed = now.saturating_duration_since(self.looked).min(COUNTED);
+        let before = self.lasts;
+        self.lasts = if heard == self.heard { before + passed } else { Duration::ZERO };
+        (self.heard, self.looked) = (heard, now);
+        // Not the first time: a process that was late has yet to read what came.
+        if before >= SILENCE && self.lasts > before {
+            return Look::Gone;
+        }
+        let rested = before >= CLOSE || now.saturating_duration_since(self.asked) >= REST;
+        let overdue = self.lasts >= if in_use { OVERDUE_IN_USE } else { OVERDUE };
+        // quinn acknowledges nothing while it has something to send and no room for it: two such ends hear each other and wait.
+        if rested && (overdue || stuck()) {
+            self.asked = now;
+            return Look::Ask;
+        }
+        Look::Well
     }
 }
 
@@ -50,32 +92,97 @@ impl Connection {
         let frames = self.quic.stats().frame_rx;
         frames.acks + frames.ping + frames.stream
     }
+
+    /// Looks after the peer, which is in use or not.
+    pub(crate) fn look(&self, silence: &mut Silence, in_use: bool, now: Instant) -> Look {
+        silence.look(self.heard(), in_use, || congestion::is_stuck(self.quic.congestion_state(), now, REST), now)
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    /// Looks when it is due, from the last word on, until the peer is gone: how often it was asked, when first, and when it was gone.
+    fn watch(in_use: bool) -> (u32, Duration, Duration) {
+        let start = Instant::now();
+        let (mut silence, mut asked, mut first) = (Silence::new(start), 0, Duration::ZERO);
+        loop {
+            let now = silence.next(in_use);
+            match silence.look(0, in_use, || false, now) {
+                Look::Well => {}
+                Look::Ask => {
+                    first = if asked == 0 { now - start } else { first };
+                    asked += 1;
+                }
+                Look::Gone => return (asked, first, now - start),
+            }
+        }
+    }
+
     #[test]
-    fn a_peer_is_silent_from_the_last_look_that_heard_it() {
+    fn a_peer_is_asked_and_then_gone_within_15_seconds_of_its_last_word() {
+        let (asked, first, gone) = watch(true);
+        assert!(first == OVERDUE_IN_USE && gone >= SILENCE && gone + LOOK <= 15 * SECOND, "{first:?}, {gone:?}");
+        assert!((40..60).contains(&asked), "{asked}");
+        let (asked, first, gone) = watch(false);
+        assert!(first == OVERDUE && gone >= SILENCE && gone < 15 * SECOND, "{first:?}, {gone:?}");
+        assert!((30..50).contains(&asked), "{asked}");
+    }
+
+    #[test]
+    fn a_peer_that_is_heard_of_is_asked_where_this_end_is_stuck() {
         let start = Instant::now();
         let mut silence = Silence::new(start);
-        assert_eq!(silence.look(1, start + SECOND), Duration::ZERO);
-        for second in 2..=16 {
-            assert_eq!(silence.look(1, start + second * SECOND), (second - 1) * SECOND);
-        }
-        assert!(silence.look(1, start + 16 * SECOND) >= SILENCE);
-        assert_eq!(silence.look(2, start + 17 * SECOND), Duration::ZERO);
+        let mut look = |millis, stuck| silence.look(millis, true, || stuck, start + Duration::from_millis(millis));
+        assert_eq!(look(400, true), Look::Well);
+        assert_eq!(look(500, false), Look::Well);
+        assert_eq!(look(600, true), Look::Ask);
+        assert_eq!(look(1000, true), Look::Well);
+        assert_eq!(look(1100, true), Look::Ask);
     }
 
     #[test]
     fn a_pause_of_the_process_is_no_silence_of_the_peer() {
         let start = Instant::now();
         let mut silence = Silence::new(start);
-        silence.look(1, start + SECOND);
-        assert_eq!(silence.look(1, start + 60 * SECOND), COUNTED);
-        assert_eq!(silence.look(2, start + 61 * SECOND), Duration::ZERO);
+        let mut look = |heard, after| {
+            let seen = silence.look(heard, false, || false, start + after * SECOND);
+            (seen, silence.lasts())
+        };
+        look(1, 1);
+        assert_eq!(look(1, 60), (Look::Well, COUNTED));
+        assert_eq!(look(2, 61), (Look::Well, Duration::ZERO));
+    }
+
+    proptest! {
+        /// Looks are late by up to `late`; each question but those in the outage is answered by the next look but one.
+        #[test]
+        fn an_outage_of_13_seconds_is_outlived_whenever_it_begins(begins in 0..5_000_u64, late in 0..150_u64, seed: u64) {
+            let at = |millis: u64| Duration::from_millis(millis);
+            let start = Instant::now();
+            let (from, to) = (start + at(begins), start + at(begins) + 13 * SECOND);
+            let (mut silence, mut heard, mut answer, mut dice) = (Silence::new(start), 0, None, seed);
+            loop {
+                dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let now = silence.next(true) + at((dice >> 33) % (late + 1));
+                if answer.is_some_and(|due| due <= now) {
+                    (heard, answer) = (heard + 1, None);
+                }
+                match silence.look(heard, true, || false, now) {
+                    Look::Well => {}
+                    Look::Ask if now < from || now > to => answer = answer.or_else(|| Some(now + at(100))),
+                    Look::Ask => {}
+                    Look::Gone => return Err(TestCaseError::fail(format!("gone at {:?}", now - start))),
+                }
+                if now > to + SECOND {
+                    break;
+                }
+            }
+        }
     }
 }

@@ -266,11 +266,11 @@ async fn a_peer_whose_messages_nobody_takes_fills_no_memory() {
 async fn a_nudge_is_heard_and_says_nothing() {
     let Pair { hub, mut hub_control, agent, agent_control, listener: _listener } = pair().await;
     for _ in 0..3 {
-        let (of_agent, of_hub) = (hub.heard(), agent.heard());
+        let (of_agent, of_hub) = (hub.heard(), agent.connection.heard());
         hub.nudge();
         agent.nudge();
         let heard = timeout(SOON, async {
-            while hub.heard() == of_agent || agent.heard() == of_hub {
+            while hub.heard() == of_agent || agent.connection.heard() == of_hub {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         });

@@ -12,7 +12,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The agent, which is behind the NAT, keeps the path open. Less than a dial's 10 s: where a NAT has changed an idle tunnel's
 /// address the hub's dial waits for this, and is still served. With a round trip that has grown to 8 s meanwhile the answer is
-/// there within the 14 s for which a peer may be silent. Each costs the hub about 30 us; 10,000 idle tunnels cost it 5 % of a
+/// there within the 15 s for which a peer may be silent. Each costs the hub about 30 us; 10,000 idle tunnels cost it 5 % of a
 /// core.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(6);
 
@@ -49,7 +49,7 @@ pub(crate) fn agent(link: Mtu, known: Option<Mtu>) -> Arc<TransportConfig> {
 fn both(link: Mtu, known: Option<Mtu>) -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport
-        .max_idle_timeout(Some(IdleTimeout::try_from(IDLE_TIMEOUT).expect("14 s fits a QUIC variable-length integer")))
+        .max_idle_timeout(Some(IdleTimeout::try_from(IDLE_TIMEOUT).expect("20 s fits a QUIC variable-length integer")))
         .max_concurrent_uni_streams(0_u32.into())
         .datagram_receive_buffer_size(None)
         .stream_receive_window(STREAM_WINDOW.into())

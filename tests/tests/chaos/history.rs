@@ -34,7 +34,8 @@ pub(crate) struct History {
 /// Outages so close together are one: no sign of life need have got through between.
 const TOGETHER: Duration = Duration::from_secs(2);
 
-/// A tunnel may be given up from this much silence on. (14.4 s, of which a second may have passed since the last word.)
+/// A tunnel may be given up from this much silence on. (14.7 s, of which 0.8 may have passed since the
+/// last word; the rest is for a machine with many cells.)
 const MAY_END: Duration = Duration::from_millis(13_400);
 
 /// What a long round trip adds to silence, before and after.

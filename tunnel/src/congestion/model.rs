@@ -24,6 +24,9 @@ pub(super) const INITIAL_WINDOW: u64 = 32 * 1200;
 /// Packets in flight below which ACKs, which the peer sends for every second packet, no longer clock the sender.
 const MINIMUM_PACKETS: u64 = 4;
 
+/// Packets for which a nudge makes room: quinn asks for more than the one that it sends.
+const NUDGE: u64 = 3;
+
 /// Packets by which the window may exceed what was delivered in a round trip.
 const OVERSHOOT: u64 = 320;
 
@@ -77,8 +80,20 @@ pub(super) struct Model {
     dips: u64,
     /// The end of the last round in which the window was full.
     used: Instant,
-    /// Of all clones: the connection is being closed.
-    closing: Arc<AtomicBool>,
+    /// Bytes in flight, as far as they can be known here: a path-MTU probe is not told.
+    flying: u64,
+    /// When something was acknowledged last.
+    acknowledged: Instant,
+    pass: Arc<Pass>,
+}
+
+/// What goes whether or not there is room for it, of all clones of a model.
+#[derive(Debug, Default)]
+struct Pass {
+    /// Everything: the connection is being closed.
+    all: AtomicBool,
+    /// The next packet: the peer is asked for a sign of life.
+    next: AtomicBool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -105,7 +120,17 @@ impl Model {
     /// Lets everything go: quinn holds up even the packet that closes a connection, and forgets it, while data waits for the window
     /// or the pacer. Neither is for a window as large.
     pub(super) fn close(&self) {
-        self.closing.store(true, Ordering::Relaxed);
+        self.pass.all.store(true, Ordering::Relaxed);
+    }
+
+    /// Lets the next packet go: behind a full window quinn's own probes alone go out, each after twice the time of the one before.
+    pub(super) fn nudge(&self) {
+        self.pass.next.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether there has been next to no room for another packet, and nothing acknowledged, for `limit`.
+    pub(super) fn is_stuck(&self, now: Instant, limit: Duration) -> bool {
+        self.flying + NUDGE * self.mtu >= self.window && now.saturating_duration_since(self.acknowledged) >= limit
     }
 
     pub(super) fn new(now: Instant, mtu: u16, dip: Instant) -> Self {
@@ -126,7 +151,9 @@ impl Model {
             dip,
             dips: 0,
             used: now,
-            closing: Arc::default(),
+            flying: 0,
+            acknowledged: now,
+            pass: Arc::default(),
         };
         model.dips = model.dips_due(now);
         model
@@ -293,7 +320,9 @@ impl Model {
 }
 
 impl Controller for Model {
-    fn on_sent(&mut self, now: Instant, _: u64, _: u64) {
+    fn on_sent(&mut self, now: Instant, bytes: u64, _: u64) {
+        self.flying += bytes;
+        self.pass.next.store(false, Ordering::Relaxed);
         self.expire(now);
     }
 
@@ -303,11 +332,13 @@ impl Controller for Model {
         self.rtt = self.rtt.min(now.saturating_duration_since(sent));
     }
 
-    fn on_end_acks(&mut self, now: Instant, _: u64, app_limited: bool, _: Option<u64>) {
+    fn on_end_acks(&mut self, now: Instant, in_flight: u64, app_limited: bool, _: Option<u64>) {
+        self.flying = in_flight;
         let (acked, rtt) = (std::mem::take(&mut self.acked), std::mem::replace(&mut self.rtt, Duration::MAX));
         if acked == 0 {
             return;
         }
+        self.acknowledged = now;
         self.round.app_limited |= app_limited;
         self.min_rtt = self.min_rtt.min(rtt);
         if !app_limited {
@@ -324,6 +355,7 @@ impl Controller for Model {
 
     fn on_congestion_event(&mut self, now: Instant, _: Instant, is_persistent_congestion: bool, lost_bytes: u64) {
         self.round.lost += lost_bytes;
+        self.flying = self.flying.saturating_sub(lost_bytes);
         if is_persistent_congestion {
             self.restart(now, self.floor());
         }
@@ -335,7 +367,13 @@ impl Controller for Model {
     }
 
     fn window(&self) -> u64 {
-        if self.closing.load(Ordering::Relaxed) { u64::MAX } else { self.window }
+        if self.pass.all.load(Ordering::Relaxed) {
+            u64::MAX
+        } else if self.pass.next.load(Ordering::Relaxed) {
+            self.window.max(self.flying + NUDGE * self.mtu)
+        } else {
+            self.window
+        }
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {

@@ -3,9 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use futures_util::future::join_all;
 use nix::sys::signal::Signal;
 use tests::client::Connection;
-use tests::service::echo;
+use tests::pattern::Pattern;
+use tests::service::{echo, transfer};
 use tests::{Hub, Path, Spoke, Weather, wait_until};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
@@ -15,6 +17,7 @@ use super::{BOUND, agents, dials_well};
 
 /// What is promised, and what a loaded machine may add.
 const NOTICED: Duration = Duration::from_secs(15 + 5);
+const OUTAGE: Duration = Duration::from_secs(13);
 const FAIR: Weather = Weather { delay: Duration::from_millis(10), there: true, back: true };
 
 /// A hub, an agent behind a path, and a service in its spoke.
@@ -81,20 +84,69 @@ async fn after_a_spike_of_the_round_trip_time_a_killed_agent_is_missed_as_soon_a
     agents(&site.hub, 0).await
 }
 
+/// What moves in a tunnel while its path goes.
+#[derive(Clone, Copy, Debug)]
+enum Load {
+    Nothing,
+    Download,
+    Upload,
+    Both,
+}
+
+const LOADS: [Load; 4] = [Load::Nothing, Load::Download, Load::Upload, Load::Both];
+/// Longer than any run.
+const ENDLESS: u64 = 1 << 50;
+
+impl Load {
+    async fn run(self, mut connection: Connection) -> Result<()> {
+        let pattern = Pattern { seed: 7, length: ENDLESS };
+        match self {
+            Self::Nothing => std::future::pending().await,
+            Self::Download => transfer::download(&mut connection, pattern).await,
+            Self::Upload => transfer::upload(&mut connection, pattern).await,
+            Self::Both => transfer::exchange(&mut connection, pattern).await,
+        }
+    }
+}
+
+/// A cluster whose path goes after `wait` and is back after `outage`: demands that a connection that rests and one that is loaded
+/// live on.
+async fn outlive(hub: &Hub, cluster: String, load: Load, wait: Duration, outage: Duration) -> Result<()> {
+    let (rests, moves) = (echo::start().await?, transfer::start().await?);
+    let path = Path::start(hub.addresses().tunnel, FAIR).await?;
+    let _spoke = Spoke::of(hub, &cluster).via(path.address()).start().await?;
+    let client = hub.client(&cluster)?;
+    dials_well(&client, &rests.address().to_string()).await?;
+    let mut idle = client.dial(&rests.address().to_string()).await?;
+    let mut loaded = JoinSet::new();
+    loaded.spawn(load.run(client.dial(&moves.address().to_string()).await?));
+    sleep(wait).await;
+    path.set(Weather::down());
+    sleep(outage).await;
+    path.set(FAIR);
+    let start = Instant::now();
+    echoes(&mut idle).await?;
+    eprintln!("{cluster}, {load:?}: the first answer came {:?} after the outage", start.elapsed());
+    ensure!(loaded.try_join_next().is_none(), "the transfer has ended");
+    Ok(())
+}
+
 #[tokio::test]
 async fn an_outage_of_thirteen_seconds_ends_nothing() -> Result<()> {
-    let site = Site::start().await?;
-    let mut connection = site.dial().await?;
-    // At different times of the keep-alive's.
-    for wait in [0, 2, 4] {
-        sleep(Duration::from_secs(wait)).await;
-        site.path.set(Weather::down());
-        sleep(Duration::from_secs(13)).await;
-        site.path.set(FAIR);
-        let start = Instant::now();
-        echoes(&mut connection).await.with_context(|| format!("{wait} s after the last"))?;
-        eprintln!("the first answer came {:?} after the outage", start.elapsed());
-    }
+    let hub = Hub::start().await?;
+    // At different times of the keep-alive's and of the watchdog's.
+    let cases = LOADS.into_iter().flat_map(|load| [1000, 1350, 1700].map(|wait| (load, Duration::from_millis(wait))));
+    let outages = cases.enumerate().map(async |(number, (load, wait))| {
+        let outlived = outlive(&hub, format!("c{number}"), load, wait, OUTAGE).await;
+        outlived.with_context(|| format!("{load:?}, {wait:?}"))
+    });
+    let failed: Vec<String> = join_all(outages)
+        .await
+        .into_iter()
+        .filter_map(|outcome| outcome.err())
+        .map(|error| format!("{error:#}"))
+        .collect();
+    ensure!(failed.is_empty(), "{}", failed.join("\n"));
     Ok(())
 }
 
