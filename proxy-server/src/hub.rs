@@ -341,7 +341,7 @@ impl Hub {
         if let Some(ports) = self.ports.take() {
             let room = Descriptors::claim();
             self.spawn_services();
-            self.spawn_succession(ports.steering, ports.proxy.len());
+            self.spawn_succession(ports.steering, ports.places);
             let [clients, api, health] = Reserve::of(room.limit);
             self.spawn_http((ports.api, api), (ports.metrics, health), room.api, &stop);
             self.spawn_frontends(ports.proxy, ports.sockets, room.clients, clients);

@@ -40,6 +40,17 @@ pub(crate) struct Ports {
     /// For agents, one for each worker.
     pub(crate) tunnel: Vec<PortSocket>,
     pub(crate) steering: Steering,
+    pub(crate) places: Places,
+}
+
+/// The places of the TCP ports' listeners, which the kernel knows them by (`tunnel/src/steering.rs`).
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    /// How many each port has once the hub before has ended.
+    pub(crate) taken: Vec<(SocketAddr, u16)>,
+    /// Those that fill the places of the hub before, and to which no connection leads: without them one that comes between the ends
+    /// of two of its listeners could lead to the second.
+    fillers: Vec<std::net::TcpListener>,
 }
 
 /// Where a hub really listens.
@@ -70,8 +81,9 @@ impl Ports {
     ) -> Result<(Self, Bound), ListenError> {
         let here: &[Option<&Handle>] = &[None];
         let each: Vec<_> = workers.iter().map(Some).collect();
-        let mut inherited = Inherited::of_process();
-        let mut listen = |what, address, runtimes: &[_]| listen_each(what, address, runtimes, &mut inherited, layout);
+        let (mut inherited, mut places) = (Inherited::of_process(), Places::default());
+        let mut listen =
+            |what, address, runtimes: &[_]| listen_each(what, address, runtimes, &mut inherited, layout, &mut places);
         let (proxy_address, proxy) = listen("clients", config.proxy_listen, &each)?;
         let (api_address, mut api) = listen("the API", config.api_listen, here)?;
         let (metrics_address, mut metrics) = listen("metrics", config.metrics_listen, here)?;
@@ -86,7 +98,7 @@ impl Ports {
             .map(|socket| Ok((listen_unix(&socket.path, layout.is_some())?, socket.cluster.clone())));
         let sockets = sockets.collect::<Result<_, _>>()?;
         let bound = Bound { proxy: proxy_address, tunnel: tunnel_address, api: api_address, metrics: metrics_address };
-        Ok((Self { proxy, sockets, api, metrics, tunnel, steering }, bound))
+        Ok((Self { proxy, sockets, api, metrics, tunnel, steering, places }, bound))
     }
 }
 
@@ -97,8 +109,10 @@ fn listen_each(
     runtimes: &[Option<&Handle>],
     inherited: &mut Inherited,
     layout: Option<&Layout>,
+    places: &mut Places,
 ) -> Result<(SocketAddr, Vec<TcpListener>), ListenError> {
     let given = inherited.take(or_ipv4(address));
+    let own = u16::try_from(runtimes.len()).unwrap_or(u16::MAX);
     let bind = || {
         if let Some(given) = given {
             given.set_nonblocking(true)?;
@@ -106,6 +120,7 @@ fn listen_each(
                 let _driven_by = runtime.map(Handle::enter);
                 TcpListener::from_std(given.try_clone()?)
             });
+            places.taken.push((given.local_addr()?, own));
             return Ok((given.local_addr()?, listeners.collect::<io::Result<_>>()?));
         }
         // Alone first: sockets that share a port would share it with another hub of this user, too.
@@ -121,8 +136,12 @@ fn listen_each(
         let listeners = listeners.collect::<io::Result<Vec<_>>>()?;
         if let (Some(before), Some(listener)) = (before, listeners.first()) {
             // The other accepts what has been connected already.
-            steer_connections(listener, before, u16::try_from(listeners.len()).unwrap_or(u16::MAX))?;
+            steer_connections(listener, before, own)?;
         }
+        for _ in 0..before.unwrap_or_default() {
+            places.fillers.push(bind_tcp(bound, true)?);
+        }
+        places.taken.push((bound, own.saturating_add(before.unwrap_or_default())));
         Ok((bound, listeners))
     };
     bind().map_err(|source| ListenError { what, address: address.to_string(), source })
@@ -213,7 +232,42 @@ fn listen_unix(path: &Path, follows: bool) -> Result<UnixListener, ListenError> 
 
 #[cfg(test)]
 mod tests {
+    use tunnel::Share;
+
     use super::*;
+
+    #[tokio::test]
+    async fn connections_lead_to_the_hub_that_follows_however_the_one_before_ends() {
+        let here = Handle::current();
+        let workers = [Some(&here); 2];
+        let listen = |address, layout: Option<&Layout>, places: &mut Places| {
+            listen_each("clients", address, &workers, &mut Inherited::default(), layout, places).unwrap()
+        };
+        let mut places = Places::default();
+        let (address, mut before) = listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None, &mut places);
+        for round in 1..4 {
+            let share = Share { first: 0, workers: 1, sockets: 1, generation: 0 };
+            let layout = Layout { tcp: places.taken.clone(), tunnel: address, share };
+            let fillers = std::mem::take(&mut places);
+            let (_, own) = listen(address, Some(&layout), &mut places);
+            assert_eq!(places.taken, [(address, 2 * (round + 1))]);
+            while !before.is_empty() {
+                // The first, the last, the first.
+                drop(before.remove(if round % 2 == 0 { before.len() - 1 } else { 0 }));
+                for _ in 0..50 {
+                    let client = std::net::TcpStream::connect(address).unwrap();
+                    let accepted = async {
+                        tokio::select! { one = own[0].accept() => one, one = own[1].accept() => one }
+                    };
+                    let (_, peer) = tokio::time::timeout(Duration::from_secs(5), accepted).await.unwrap().unwrap();
+                    assert_eq!(peer, client.local_addr().unwrap());
+                }
+            }
+            // A process ends with what kept its places.
+            drop(fillers);
+            before = own;
+        }
+    }
 
     #[test]
     fn a_unix_socket_has_its_mode_before_it_can_be_connected_to() {

@@ -9,9 +9,10 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tunnel::{CloseReason, Steering};
 
-use super::{Addresses, CUT_TIMEOUT, Hub, Phases};
+use super::{CUT_TIMEOUT, Hub, Phases};
 use crate::{
     layout::Layout,
+    ports::Places,
     succession::{self, LOOK, Sign},
 };
 
@@ -20,11 +21,9 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 impl Hub {
     /// What is to be done for as long as the hub before this one drains, and what the next one needs to know.
-    pub(super) fn spawn_succession(&mut self, steering: Steering, listeners: usize) {
-        let Addresses { proxy, tunnel, api, metrics, .. } = self.addresses;
-        let listeners = u16::try_from(listeners).unwrap_or(u16::MAX);
-        let share = steering.share();
-        self.layout = Some(Layout { tcp: vec![(proxy, listeners), (api, 1), (metrics, 1)], tunnel, share });
+    pub(super) fn spawn_succession(&mut self, steering: Steering, places: Places) {
+        let (tcp, tunnel, share) = (places.taken.clone(), self.addresses.tunnel, steering.share());
+        self.layout = Some(Layout { tcp, tunnel, share });
         let (registry, folder, follows) = (self.registry.clone(), self.config.state.clone(), self.follows);
         let (end, revoked) = (self.phases.end.clone(), self.api.rotation.revoked.clone());
         self.phases.others.spawn(async move {
@@ -39,7 +38,7 @@ impl Hub {
             }
             // The kernel steers for as long as the port is open.
             end.cancelled().await;
-            drop(steering);
+            drop((steering, places));
         });
     }
 
