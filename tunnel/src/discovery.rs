@@ -19,7 +19,7 @@ const FIRST: u16 = 1200;
 /// Random bytes of an id that says a size.
 const RANDOM: usize = 16;
 
-/// Known sizes for which there is a configuration: paths have two or three.
+/// Sizes for which a configuration is kept: paths have two or three.
 const SIZES: usize = 16;
 
 /// The hub's configurations, which differ in what they probe.
@@ -41,7 +41,13 @@ impl Configs {
         let link = link.min(self.max);
         let mut by_size = self.by_size.lock();
         let known = known_by(id).filter(|known| *known <= link);
-        let known = known.filter(|known| by_size.len() < SIZES || by_size.contains_key(&(link, Some(*known))));
+        // Any other makes room: anybody can say any size, and who says a true one is to have it.
+        if by_size.len() >= SIZES
+            && !by_size.contains_key(&(link, known))
+            && let Some(other) = by_size.keys().next().copied()
+        {
+            by_size.remove(&other);
+        }
         let make = || {
             let mut server = self.server.clone();
             server.transport_config(transport::hub(link, known));
@@ -112,7 +118,12 @@ mod tests {
             configs.of(&asking_id(mtu(size)), Mtu::ETHERNET);
         }
         assert_eq!(configs.by_size.lock().len(), SIZES);
+        assert!(
+            configs.by_size.lock().contains_key(&(Mtu::ETHERNET, Some(Mtu::ETHERNET))),
+            "the last one has no place"
+        );
     }
+
     /// Both ends of a connection, once each has found what loopback carries; and how many probes they have sent.
     async fn found(path: Option<Mtu>) -> [u64; 2] {
         let (server, client) = tls();
