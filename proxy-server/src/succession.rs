@@ -71,19 +71,15 @@ impl Sign {
         }
     }
 
-    /// As [`Self::raise`], again while another process looks. `None` where it cannot be raised.
-    async fn raise_soon(self, folder: &Path) -> Option<Raised> {
+    /// As [`Self::raise`], again while another process looks.
+    pub(crate) async fn raise_soon(self, folder: &Path) -> io::Result<Raised> {
         for _ in 0..100 {
-            match self.raise(folder) {
-                Ok(Some(raised)) => return Some(raised),
-                Ok(None) => sleep(LOOK / 10).await,
-                Err(error) => {
-                    tracing::warn!(%error, "the hub before this one does not hear that rights have changed");
-                    return None;
-                }
+            match self.raise(folder)? {
+                Some(raised) => return Ok(raised),
+                None => sleep(LOOK / 10).await,
             }
         }
-        None
+        Err(io::ErrorKind::WouldBlock.into())
     }
 
     /// Whether another process has raised it.
@@ -165,7 +161,12 @@ pub(crate) async fn follow(registry: &Registry, revoked: &Notify, folder: &Path)
             },
         };
         if concerns && recall.is_none() {
-            recall = Sign::Recall.raise_soon(folder).await;
+            let raised = Sign::Recall.raise_soon(folder).await;
+            recall = raised
+                .inspect_err(
+                    |error| tracing::warn!(%error, "the hub before this one does not hear that rights have changed"),
+                )
+                .ok();
         }
     }
 }

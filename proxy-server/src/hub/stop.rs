@@ -113,11 +113,13 @@ impl Hub {
         let folder = &self.config.state;
         // One at a time: a third process could not tell the sockets of the first from those of this one.
         Sign::Former.lowered(folder).await;
+        // The next hub takes this one for ended where the sign does not stand.
+        let handed_over = Sign::Former.raise_soon(folder).await?;
         if let Some(layout) = &self.layout {
             layout.write(folder)?;
         }
         self.phases.handover.cancel();
-        self.handed_over = Sign::Former.raise(folder).ok().flatten();
+        self.handed_over = Some(handed_over);
         // Where etcd keeps the registry, changes still come from there.
         // The tunnels here live on: the next hub must not reset them.
         self.roster().clear();
