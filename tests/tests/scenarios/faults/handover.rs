@@ -9,8 +9,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::Signal;
+use tests::hub::HubBuilder;
 use tests::service::echo;
-use tests::{Etcd, Hub, Process, Spoke, wait_until};
+use tests::{Client, Etcd, Hub, Process, Service, Spoke, wait_until};
 use tokio::io::AsyncReadExt as _;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -22,13 +23,18 @@ const DRAIN: &str = "60s";
 /// Load before the hub stops, and after the next one is there.
 const AROUND: Duration = Duration::from_secs(2);
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_restart_under_load_fails_no_dial() -> Result<()> {
-    let mut hub = Hub::builder().args(["--drain-timeout", "5s"]).start().await?;
-    let _spoke = Spoke::of(&hub, "c1").start().await?;
-    let service = echo::start().await?;
+/// A hub with a cluster, a client of it, a target there, and what is to be kept for as long.
+async fn begin(hub: HubBuilder) -> Result<(Hub, Client, String, (Spoke, Service))> {
+    let (hub, service) = (hub.start().await?, echo::start().await?);
+    let spoke = Spoke::of(&hub, "c1").start().await?;
     let (client, target) = (hub.client("c1")?, service.address().to_string());
     dials_well(&client, &target).await?;
+    Ok((hub, client, target, (spoke, service)))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_under_load_fails_no_dial() -> Result<()> {
+    let (mut hub, client, target, _kept) = begin(Hub::builder().args(["--drain-timeout", "5s"])).await?;
     // Held to the end of the drain.
     let _idle = client.dial(&target).await?;
     let load = Load::of_dials(client, target);
@@ -43,11 +49,7 @@ async fn a_restart_under_load_fails_no_dial() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hub_that_drains_hands_over_to_the_next_and_no_dial_fails() -> Result<()> {
-    let mut hub = Hub::builder().args(["--drain-timeout", DRAIN]).start().await?;
-    let _spoke = Spoke::of(&hub, "c1").start().await?;
-    let service = echo::start().await?;
-    let (client, target) = (hub.client("c1")?, service.address().to_string());
-    dials_well(&client, &target).await?;
+    let (mut hub, client, target, _kept) = begin(Hub::builder().args(["--drain-timeout", DRAIN])).await?;
     let mut held = client.dial(&target).await?;
     let load = Load::of_dials(client.clone(), target.clone());
     sleep(AROUND).await;
@@ -77,12 +79,9 @@ async fn a_restart_with_a_socket_of_systemds_refuses_no_client() -> Result<()> {
     let given = format!("exec 3<&{}; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\"", socket.as_raw_fd());
     // dash knows descriptors of one digit.
     let given = format!("exec bash -c '{given}' \"$0\" \"$@\"");
-    let mut hub = Hub::builder().args(["--drain-timeout", "1s"]).proxy_at(address).after_shell(&given).start().await?;
+    let (mut hub, client, target, _kept) =
+        begin(Hub::builder().args(["--drain-timeout", "1s"]).proxy_at(address).after_shell(&given)).await?;
     ensure!(hub.addresses().proxy == address, "{:?}", hub.addresses());
-    let _spoke = Spoke::of(&hub, "c1").start().await?;
-    let service = echo::start().await?;
-    let (client, target) = (hub.client("c1")?, service.address().to_string());
-    dials_well(&client, &target).await?;
     let _idle = client.dial(&target).await?;
     let load = Load::of_dials(client, target);
     sleep(AROUND).await;
@@ -95,14 +94,11 @@ async fn a_restart_with_a_socket_of_systemds_refuses_no_client() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_right_that_goes_at_the_next_hub_ends_what_the_hub_before_has_open() -> Result<()> {
-    let mut hub = Hub::builder().args(["--drain-timeout", "1h"]).start().await?;
-    let _spoke = Spoke::of(&hub, "c1").start().await?;
-    let service = echo::start().await?;
-    let client = hub.client("c1")?;
-    let mut held = client.dial(&service.address().to_string()).await?;
+    let (mut hub, client, target, _kept) = begin(Hub::builder().args(["--drain-timeout", "1h"])).await?;
+    let mut held = client.dial(&target).await?;
     hub.process().signal(Signal::SIGTERM)?;
     let mut before = hub.succeed().await?;
-    dials_well(&client, &service.address().to_string()).await?;
+    dials_well(&client, &target).await?;
     echoes(&mut held).await?;
     let changed = Instant::now();
     hub.deny("c1").await?;
@@ -115,11 +111,7 @@ async fn a_right_that_goes_at_the_next_hub_ends_what_the_hub_before_has_open() -
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_hub_under_load_for_comparison() -> Result<()> {
-    let mut hub = Hub::start().await?;
-    let _spoke = Spoke::of(&hub, "c1").start().await?;
-    let service = echo::start().await?;
-    let (client, target) = (hub.client("c1")?, service.address().to_string());
-    dials_well(&client, &target).await?;
+    let (mut hub, client, target, _kept) = begin(Hub::builder()).await?;
     let load = Load::of_dials(client, target);
     sleep(AROUND).await;
     hub.kill().await?;
@@ -132,11 +124,7 @@ async fn a_killed_hub_under_load_for_comparison() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_handover_fails_nobody_who_asks_the_api_or_comes_by_the_socket() -> Result<()> {
-    let mut hub = Hub::builder().args(["--drain-timeout", DRAIN]).start().await?;
-    let _spoke = Spoke::of(&hub, "c1").start().await?;
-    let service = echo::start().await?;
-    let (client, target) = (hub.client("c1")?, service.address().to_string());
-    dials_well(&client, &target).await?;
+    let (mut hub, client, target, _kept) = begin(Hub::builder().args(["--drain-timeout", DRAIN])).await?;
     let held = client.dial(&target).await?;
     let (api, socket) = (Load::of_the_api(&hub)?, Load::of_dials_by_socket(&hub, target)?);
     sleep(AROUND).await;
@@ -153,11 +141,7 @@ async fn a_handover_fails_nobody_who_asks_the_api_or_comes_by_the_socket() -> Re
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_hubs_that_wait_one_serves_at_once_and_the_other_goes_on_waiting() -> Result<()> {
-    let hub = Hub::builder().args(["--drain-timeout", DRAIN]).start().await?;
-    let _spoke = Spoke::of(&hub, "c1").start().await?;
-    let service = echo::start().await?;
-    let (client, target) = (hub.client("c1")?, service.address().to_string());
-    dials_well(&client, &target).await?;
+    let (hub, client, target, _kept) = begin(Hub::builder().args(["--drain-timeout", DRAIN])).await?;
     let mut held = client.dial(&target).await?;
     // What a handover that did not happen may have left.
     std::fs::write(hub.state().join("ports"), "{}")?;
@@ -180,11 +164,7 @@ async fn of_two_hubs_that_wait_one_serves_at_once_and_the_other_goes_on_waiting(
 async fn a_hub_over_etcd_hands_over_and_no_dial_fails() -> Result<()> {
     let etcd = Etcd::start().await?;
     let store = ["--store", "etcd", "--etcd-endpoint", &etcd.endpoint(), "--drain-timeout", DRAIN];
-    let mut hub = Hub::builder().args(store).start().await?;
-    let _spoke = Spoke::of(&hub, "c1").start().await?;
-    let service = echo::start().await?;
-    let (client, target) = (hub.client("c1")?, service.address().to_string());
-    dials_well(&client, &target).await?;
+    let (mut hub, client, target, _kept) = begin(Hub::builder().args(store)).await?;
     let mut held = client.dial(&target).await?;
     let (dials, api) = (Load::of_dials(client, target), Load::of_the_api(&hub)?);
     sleep(AROUND).await;
@@ -201,11 +181,7 @@ async fn a_hub_over_etcd_hands_over_and_no_dial_fails() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hubs_follow_one_another_and_each_drains_to_its_end() -> Result<()> {
-    let mut hub = Hub::builder().args(["--drain-timeout", DRAIN]).start().await?;
-    let _spoke = Spoke::of(&hub, "c1").start().await?;
-    let service = echo::start().await?;
-    let (client, target) = (hub.client("c1")?, service.address().to_string());
-    dials_well(&client, &target).await?;
+    let (mut hub, client, target, _kept) = begin(Hub::builder().args(["--drain-timeout", DRAIN])).await?;
     let load = Load::of_dials(client.clone(), target.clone());
     let mut of_first = client.dial(&target).await?;
     hub.process().signal(Signal::SIGTERM)?;
