@@ -88,8 +88,7 @@ impl Session {
                         self.say(&control, AgentMessage::Renew(Renew { csr }));
                     }
                 }
-                // The hub asks for signs of life where streams are open.
-                () = sleep_until(silence.next(false).into()) => match self.tunnel.look(&mut silence, false, Instant::now()) {
+                () = sleep_until(silence.next(self.tunnel.is_in_use()).into()) => match self.tunnel.look(&mut silence, Instant::now()) {
                     Look::Well => {}
                     Look::Ask => self.tunnel.nudge(),
                     Look::Gone => {

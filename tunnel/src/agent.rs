@@ -113,9 +113,14 @@ impl AgentTunnel {
         self.connection.offload()
     }
 
-    /// Looks after the hub, which is in use or not.
-    pub fn look(&self, silence: &mut Silence, in_use: bool, now: std::time::Instant) -> Look {
-        self.connection.look(silence, in_use, now)
+    /// Whether the hub has streams open.
+    pub fn is_in_use(&self) -> bool {
+        self.windows.is_in_use()
+    }
+
+    /// Looks after the hub.
+    pub fn look(&self, silence: &mut Silence, now: std::time::Instant) -> Look {
+        self.connection.look(silence, self.is_in_use(), now)
     }
 
     /// Has the hub give a sign of life: what it is sent it acknowledges.

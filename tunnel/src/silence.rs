@@ -25,6 +25,9 @@ const REST: Duration = Duration::from_millis(500);
 /// From here on each look asks: the path may be back, and there is not much time.
 const CLOSE: Duration = Duration::from_secs(12);
 
+/// A peer that is heard of and acknowledges nothing, so often asked, is broken: what it is sent would be kept for it for ever.
+const DEAF: u32 = 30;
+
 /// The most that counts between two looks. While a process stands still it hears nobody, and what came meanwhile is yet to be
 /// read.
 const COUNTED: Duration = Duration::from_secs(1);
@@ -36,6 +39,8 @@ pub struct Silence {
     looked: Instant,
     lasts: Duration,
     asked: Instant,
+    /// How often it was asked since this end is stuck.
+    deaf: u32,
 }
 
 /// What a look has shown.
@@ -52,7 +57,7 @@ pub enum Look {
 impl Silence {
     /// A peer that has just been heard of.
     pub fn new(now: Instant) -> Self {
-        Self { heard: 0, looked: now, lasts: Duration::ZERO, asked: now }
+        Self { heard: 0, looked: now, lasts: Duration::ZERO, asked: now, deaf: 0 }
     }
 
     /// How long there has been silence.
@@ -75,10 +80,17 @@ impl Silence {
         if before >= SILENCE && self.lasts > before {
             return Look::Gone;
         }
-        let rested = before >= CLOSE || now.saturating_duration_since(self.asked) >= REST;
-        let overdue = self.lasts >= if in_use { OVERDUE_IN_USE } else { OVERDUE };
+        if before < CLOSE && now.saturating_duration_since(self.asked) < REST {
+            return Look::Well;
+        }
         // quinn acknowledges nothing while it has something to send and no room for it: two such ends hear each other and wait.
-        if rested && (overdue || stuck()) {
+        let stuck = in_use && stuck();
+        self.deaf = if !stuck { 0 } else { self.deaf + u32::from(self.lasts < REST) };
+        if self.deaf > DEAF {
+            return Look::Gone;
+        }
+        let overdue = self.lasts >= if in_use { OVERDUE_IN_USE } else { OVERDUE };
+        if overdue || stuck {
             self.asked = now;
             return Look::Ask;
         }
@@ -144,6 +156,9 @@ mod tests {
         assert_eq!(look(600, true), Look::Ask);
         assert_eq!(look(1000, true), Look::Well);
         assert_eq!(look(1100, true), Look::Ask);
+        assert_eq!(look(1600, false), Look::Well);
+        let gone = (2..).find(|half| look(1100 + 500 * half, true) == Look::Gone);
+        assert_eq!(gone, Some(2 + u64::from(DEAF)));
     }
 
     #[test]
@@ -162,7 +177,9 @@ mod tests {
     proptest! {
         /// Looks are late by up to `late`; each question but those in the outage is answered by the next look but one.
         #[test]
-        fn an_outage_of_13_seconds_is_outlived_whenever_it_begins(begins in 0..5_000_u64, late in 0..150_u64, seed: u64) {
+        fn an_outage_of_13_seconds_is_outlived_whenever_it_begins(
+            begins in 0..5_000_u64, late in 0..150_u64, stuck: bool, seed: u64,
+        ) {
             let at = |millis: u64| Duration::from_millis(millis);
             let start = Instant::now();
             let (from, to) = (start + at(begins), start + at(begins) + 13 * SECOND);
@@ -173,7 +190,7 @@ mod tests {
                 if answer.is_some_and(|due| due <= now) {
                     (heard, answer) = (heard + 1, None);
                 }
-                match silence.look(heard, true, || false, now) {
+                match silence.look(heard, true, || stuck && now > from && now < to + SECOND, now) {
                     Look::Well => {}
                     Look::Ask if now < from || now > to => answer = answer.or_else(|| Some(now + at(100))),
                     Look::Ask => {}

@@ -130,6 +130,11 @@ impl Windows {
         }
     }
 
+    /// Whether there are streams.
+    pub(crate) fn is_in_use(&self) -> bool {
+        !self.streams.lock().is_empty()
+    }
+
     /// Has the notes sent, be there none: the peer acknowledges that.
     pub(crate) fn nudge(&self) {
         self.nudged.store(true, Ordering::Relaxed);
