@@ -22,9 +22,11 @@ pub(crate) struct Pace {
     turns: VecDeque<Instant>,
     /// The shortest time between two turns that was measured since somebody waits.
     shortest: Option<Duration>,
-    /// Until when all are served who wait and who were sent away.
-    taken: Option<Instant>,
 }
+
+/// What those who were sent away have been told: until when they all have had their turn.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Told(Option<Instant>);
 
 impl Pace {
     /// Somebody has had its turn, and others wait.
@@ -56,13 +58,15 @@ impl Pace {
         usize::try_from(time.as_micros() / interval.as_micros()).unwrap_or(usize::MAX)
     }
 
-    /// When to come for whom there is no room behind `waiting` others. Everybody is given a turn of its own, an interval after the
-    /// one before: the shortest that was measured, as a hub that was held up for a moment must not be idle for long after it.
-    pub(crate) fn later(&mut self, waiting: usize, now: Instant) -> Duration {
-        let interval = self.shortest.unwrap_or(FIRST_GUESS);
-        let soonest = now + interval * u32::try_from(waiting).unwrap_or(u32::MAX);
-        let own = self.taken.map_or(soonest, |taken| soonest.max(taken + interval)).min(now + LONGEST);
-        self.taken = Some(own);
+    /// When to come for whom there is no room behind `waiting` others, where each `nth` turn is one of theirs. Everybody is given a
+    /// turn of its own, behind those that have been `told` before: by the shortest interval that was measured, as a hub that was held
+    /// up for a moment must not be idle for long after it.
+    pub(crate) fn later(&self, waiting: usize, nth: usize, told: &mut Told, now: Instant) -> Duration {
+        let times = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let interval = self.shortest.unwrap_or(FIRST_GUESS).saturating_mul(times(nth));
+        let wait = interval.saturating_mul(times(waiting)).min(LONGEST);
+        let own = told.0.map_or(now + wait, |told| (now + wait).max(told + interval)).min(now + LONGEST);
+        told.0 = Some(own);
         own - now
     }
 }
@@ -95,15 +99,21 @@ mod tests {
 
     #[test]
     fn everybody_is_given_a_turn_of_its_own_behind_those_who_wait() {
-        let (mut pace, now) = measured(INTERVAL);
-        let told: Vec<_> = (0..4).map(|_| pace.later(500, now).as_micros()).collect();
+        let (pace, now) = measured(INTERVAL);
+        let mut others = Told::default();
+        let mut later = |waiting, now| pace.later(waiting, 1, &mut others, now).as_micros();
+        let told: Vec<_> = (0..4).map(|_| later(500, now)).collect();
         assert_eq!(told, [2_000_000, 2_004_000, 2_008_000, 2_012_000]);
         // Time passes, and the next one is behind them all the same.
         let after = now + Duration::from_secs(1);
-        assert_eq!(pace.later(100, after).as_micros(), 1_016_000);
+        assert_eq!(later(100, after), 1_016_000);
         // A turn that nobody has taken is nobody's.
         let after = now + Duration::from_secs(9);
-        assert_eq!(pace.later(100, after).as_micros(), 400_000);
+        assert_eq!(later(100, after), 400_000);
+        // Of three sources each has every third turn.
+        let mut of_source = Told::default();
+        let told: Vec<_> = (0..2).map(|_| pace.later(10, 3, &mut of_source, now).as_micros()).collect();
+        assert_eq!(told, [120_000, 132_000]);
     }
 
     #[test]
@@ -112,13 +122,14 @@ mod tests {
         let stalled = now + Duration::from_secs(3);
         pace.turn(stalled);
         assert!(pace.within(Duration::from_secs(2)) < 100);
-        assert_eq!(pace.later(500, stalled), Duration::from_secs(2));
+        assert_eq!(pace.later(500, 1, &mut Told::default(), stalled), Duration::from_secs(2));
     }
 
     #[test]
     fn nobody_is_sent_away_for_long() {
-        let (mut pace, now) = measured(Duration::from_secs(1));
-        assert_eq!((0..1000).map(|_| pace.later(0, now)).max(), Some(LONGEST));
-        assert_eq!(pace.later(usize::MAX, now), LONGEST);
+        let (pace, now) = measured(Duration::from_secs(1));
+        let mut told = Told::default();
+        assert_eq!((0..1000).map(|_| pace.later(0, 1, &mut told, now)).max(), Some(LONGEST));
+        assert_eq!(pace.later(usize::MAX, usize::MAX, &mut Told::default(), now), LONGEST);
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     lobby::{Guest, Lobby},
-    pace::Pace,
+    pace::{Pace, Told},
     source::Source,
 };
 
@@ -24,8 +24,10 @@ pub(crate) struct Queue<T> {
     /// After this long whoever waits has given up: to begin with it would be work for nothing.
     patience: Duration,
     waiting: VecDeque<Waiting<T>>,
-    by_source: HashMap<Source, usize>,
+    by_source: HashMap<Source, Share>,
     pace: Pace,
+    /// Of the sources of which nobody waits.
+    strangers: Told,
     /// Somebody has waited for room since the queue was empty.
     full: bool,
 }
@@ -46,31 +48,71 @@ struct Waiting<T> {
     since: Instant,
 }
 
+/// What of one source waits.
+#[derive(Debug, Default)]
+struct Share {
+    count: usize,
+    told: Told,
+}
+
 impl<T> Queue<T> {
     pub(crate) fn new(lobby: Arc<Lobby>, patience: Duration) -> Self {
         let (waiting, by_source, pace) = (VecDeque::new(), HashMap::new(), Pace::default());
-        Self { lobby, patience, waiting, by_source, pace, full: false }
+        Self { lobby, patience, waiting, by_source, pace, strangers: Told::default(), full: false }
     }
 
     /// Lets it in behind those that wait. Where more wait than can get their turn in time, of all or, half as many, of one source,
     /// it is given back with the time after which to come again: agents behind one address are many, and leave room for others.
+    /// Who comes from where fewer wait is let in for the last one from where most do, which is given back then.
     pub(crate) fn push(&mut self, what: T, source: Source, now: Instant) -> Result<(), (T, Duration)> {
         let most = self.pace.within(self.patience).clamp(LEAST, MOST);
-        let own = self.by_source.get(&source).copied().unwrap_or_default();
-        if own >= most / 2 || self.waiting.len() >= most {
-            return Err((what, self.pace.later(self.waiting.len(), now)));
+        let own = self.count(&source);
+        if own >= most / 2 {
+            return Err((what, self.later(&source, now)));
         }
-        *self.by_source.entry(source).or_default() += 1;
+        let put_off = if self.waiting.len() < most { None } else { self.make_room(own, now) };
+        if self.waiting.len() >= most && put_off.is_none() {
+            return Err((what, self.later(&source, now)));
+        }
+        self.by_source.entry(source).or_default().count += 1;
         self.lobby.wait_before(1);
         self.waiting.push_back(Waiting { what, source, since: now });
-        Ok(())
+        put_off.map_or(Ok(()), Err)
+    }
+
+    fn count(&self, source: &Source) -> usize {
+        self.by_source.get(source).map_or(0, |share| share.count)
+    }
+
+    /// Takes the last one out of the source of which most wait, if that stays ahead of one of which `own` wait.
+    fn make_room(&mut self, own: usize, now: Instant) -> Option<(T, Duration)> {
+        let (source, share) = self.by_source.iter().max_by_key(|(_, share)| share.count)?;
+        let (source, count) = (*source, share.count);
+        let last = self.waiting.iter().rposition(|waiting| waiting.source == source)?;
+        if count <= own + 1 {
+            return None;
+        }
+        let wait = self.later(&source, now);
+        Some((self.take(last)?.what, wait))
+    }
+
+    /// When one of a source is to come again: the sources get their turns side by side.
+    fn later(&mut self, source: &Source, now: Instant) -> Duration {
+        let sources = self.by_source.len().max(1);
+        match self.by_source.get_mut(source) {
+            Some(Share { count, told }) => self.pace.later(*count, sources, told, now),
+            None => self.pace.later(self.waiting.len(), 1, &mut self.strangers, now),
+        }
     }
 
     /// Who is next, of those that wait the first whose source has room in the lobby; and all whose patience has ended before.
     pub(crate) fn next(&mut self, now: Instant) -> Turn<T> {
         let mut late = Vec::new();
-        while self.waiting.front().is_some_and(|first| now.duration_since(first.since) >= self.patience) {
-            let wait = self.pace.later(self.waiting.len(), now);
+        while let Some(Waiting { since, source, .. }) = self.waiting.front()
+            && now.duration_since(*since) >= self.patience
+        {
+            let source = *source;
+            let wait = self.later(&source, now);
             late.extend(self.take(0).map(|waiting| (waiting.what, wait)));
         }
         let next = self.admit();
@@ -114,9 +156,9 @@ impl<T> Queue<T> {
     fn take(&mut self, index: usize) -> Option<Waiting<T>> {
         let waiting = self.waiting.remove(index)?;
         self.lobby.wait_before(-1);
-        if let Some(count) = self.by_source.get_mut(&waiting.source) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(share) = self.by_source.get_mut(&waiting.source) {
+            share.count -= 1;
+            if share.count == 0 {
                 self.by_source.remove(&waiting.source);
             }
         }
@@ -187,7 +229,28 @@ mod tests {
         let most = 2000;
         assert_eq!(waits(&mut queue, 1), most / 2);
         assert_eq!(waits(&mut queue, 2), most - most / 2);
-        assert_eq!(queue.push(7, source(3), now).unwrap_err().0, 7);
+        // Who comes from elsewhere has the place of the last one of those.
+        assert_eq!(queue.push(7, source(3), now).unwrap_err().0, 999);
+        assert_eq!((queue.waiting.len(), queue.count(&source(3))), (most, 1));
+    }
+
+    #[test]
+    fn a_crowd_that_is_put_off_again_and_again_puts_off_nobody_from_elsewhere() {
+        let (mut queue, now) = (queue(4, 2), Instant::now());
+        for number in 0..20_000 {
+            let _ = queue.push(number, source(1 + (number % 4) as u8), now);
+        }
+        let (_, of_crowd) = queue.push(0, source(1), now).unwrap_err();
+        assert!(of_crowd > Duration::from_secs(10), "{of_crowd:?}");
+        let before = queue.waiting.len();
+        for number in 50_000..50_100 {
+            let (put_off, _) = queue.push(number, source(9), now).unwrap_err();
+            assert!(put_off < 20_000, "it is put off itself");
+        }
+        assert_eq!((queue.waiting.len(), queue.count(&source(9))), (before, 100));
+        // Even one for whom there is no room hears of its own place alone.
+        let own = queue.later(&source(9), now);
+        assert!(own < Duration::from_secs(1), "{own:?}");
     }
 
     /// A fleet that comes at once, before a lobby that completes `a_second`: until when all are served, in multiples of the least
@@ -214,13 +277,12 @@ mod tests {
             let mut back = Vec::new();
             for agent in coming.remove(&tick).unwrap_or_default() {
                 let own = (agent % u32::from(sources)) as u8;
-                match queue.push(agent, source(own), now) {
-                    Ok(()) => {
-                        arrivals += 1;
-                        arrived.insert(agent, arrivals);
-                    }
-                    Err(later) => back.push(later),
+                let put_off = queue.push(agent, source(own), now).err();
+                if put_off.is_none_or(|(who, _)| who != agent) {
+                    arrivals += 1;
+                    arrived.insert(agent, arrivals);
                 }
+                back.extend(put_off);
             }
             loop {
                 let Turn { next, late } = queue.next(now);
