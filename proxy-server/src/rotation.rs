@@ -210,6 +210,8 @@ impl Rotation {
                 seen.entry(login.name.clone()).or_insert((issuer, now));
             }
         });
+        // One that was deleted needs no certificate.
+        seen.retain(|name, _| self.registry.user(name).is_some());
         let user = |(user, (issuer, seen))| CaUser { user, certified: issuer == newest, seen };
         seen.into_iter().map(user).collect()
     }

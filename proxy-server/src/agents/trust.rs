@@ -68,13 +68,18 @@ impl Agents {
             return;
         }
         let own: Vec<_> = authority.pins().map(|(pin, _)| pin).filter(|pin| trust.trusts.contains(pin)).collect();
-        let foreign =
+        let mut foreign =
             trust.trusts.iter().filter(|pin| !own.contains(pin) && authority.retired().all(|over| over != **pin));
-        for root in foreign {
-            let (cluster, agent) = (&known.cluster, &known.agent);
-            tracing::warn!(%cluster, %agent, %root, "an agent trusts a CA that this hub does not know; have it join again if no hub does");
+        let (cluster, agent) = (&known.cluster, &known.agent);
+        if let Some(root) = foreign.next()
+            && let Some(left_out) = self.habits.agents.next(&known.named())
+        {
+            tracing::warn!(%cluster, %agent, %root, left_out, "an agent trusts a CA that this hub does not know; have it join again if no hub does");
         }
-        self.presence.trusts(&known.cluster, &known.agent, known.key, AgentTrust::new(trust.issuer, own));
+        // Whatever it makes up is one thing to write down.
+        let issuer =
+            trust.issuer.filter(|issuer| own.contains(issuer) || authority.retired().any(|over| over == *issuer));
+        self.presence.trusts(cluster, agent, known.key, AgentTrust::new(issuer, own));
     }
 }
 

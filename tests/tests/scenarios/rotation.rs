@@ -310,11 +310,13 @@ async fn abort_names_who_was_certified_in_between_and_has_never_connected() -> R
     let joined = Spoke::of(&hub, "late").token(&token).join(&folder.path().join("late")).await?;
     joined.run(BOUND).await?.success()?;
     administrator(&hub, folder.path(), "bob").await?;
+    administrator(&hub, folder.path(), "gone").await?;
+    hub.command(["user", "delete", "gone"]).await?.success()?;
     // What it got says how it stands: 'finish' would lose neither.
     changed_over(&hub, "late").await?;
     step(&hub, "abort").await?;
     let told = refused(&hub, "abort").await?;
-    ensure!(told.contains("late/") && told.contains("user bob"), "{told}");
+    ensure!(told.contains("late/") && told.contains("user bob") && !told.contains("gone"), "{told}");
     let left = hub.command(["ca", "rotate", "abort", "--force"]).await?;
     ensure!(left.stderr.contains("left behind: late/") && left.stderr.contains("left behind: user bob"), "{left:?}");
     left.success()?;
