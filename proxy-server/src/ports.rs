@@ -17,11 +17,16 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::{
     net::{TcpListener, UnixListener},
     runtime::Handle,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use tunnel::{PortSocket, Steering, steer_connections};
 
-use crate::{config::Config, inherited::Inherited, layout::Layout, succession::LOOK};
+use crate::{
+    config::Config,
+    inherited::Inherited,
+    layout::Layout,
+    succession::{LOOK, Sign},
+};
 
 /// How long a hub that has let go of its state folder keeps its ports, at most: it writes its audit record.
 const ENDING: Duration = Duration::from_secs(3);
@@ -79,6 +84,16 @@ impl Ports {
         workers: &[Handle],
         layout: Option<&Layout>,
     ) -> Result<(Self, Bound), ListenError> {
+        let patience = if layout.is_some() { config.drain_timeout + ENDING } else { ENDING };
+        let room = layout.filter(|layout| layout.share.has_room_for(u8::try_from(workers.len()).unwrap_or(u8::MAX)));
+        if layout.is_some() && room.is_none() {
+            // All or none: clients that come here would wait until agents can.
+            tracing::info!(
+                "the hub before this one followed too many others to be followed at once; waiting for its end"
+            );
+            let _ = timeout(patience, Sign::Former.lowered(&config.state)).await;
+        }
+        let layout = room;
         let here: &[Option<&Handle>] = &[None];
         let each: Vec<_> = workers.iter().map(Some).collect();
         let (mut inherited, mut places) = (Inherited::of_process(), Places::default());
@@ -89,7 +104,6 @@ impl Ports {
         let (metrics_address, mut metrics) = listen("metrics", config.metrics_listen, here)?;
         let (api, metrics) = (api.remove(0), metrics.remove(0));
         inherited.tell_left();
-        let patience = if layout.is_some() { config.drain_timeout + ENDING } else { ENDING };
         let agents = listen_udp("agents", config.tunnel_listen, workers, layout, patience);
         let (tunnel_address, tunnel, steering) = agents.await?;
         let sockets = config
@@ -259,7 +273,7 @@ mod tests {
                     let accepted = async {
                         tokio::select! { one = own[0].accept() => one, one = own[1].accept() => one }
                     };
-                    let (_, peer) = tokio::time::timeout(Duration::from_secs(5), accepted).await.unwrap().unwrap();
+                    let (_, peer) = timeout(Duration::from_secs(5), accepted).await.unwrap().unwrap();
                     assert_eq!(peer, client.local_addr().unwrap());
                 }
             }

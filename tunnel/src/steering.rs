@@ -50,6 +50,11 @@ impl Share {
         Some(Self { first: before.sockets, workers, sockets, generation: before.generation ^ 1 })
     }
 
+    /// Whether a process of so many workers may join before this one has ended.
+    pub fn has_room_for(self, workers: u8) -> bool {
+        Self::after(self, workers).is_some()
+    }
+
     /// How many places the process before leaves.
     pub(crate) fn places(self) -> u16 {
         self.first
