@@ -47,6 +47,7 @@ mod ports;
 mod proxy;
 mod queue;
 mod rates;
+mod recall;
 mod record;
 mod refusal;
 mod revocations;

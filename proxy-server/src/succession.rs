@@ -6,10 +6,9 @@
 //! |---|---|
 //! | `successor` | a hub waits for the folder, or has it and does not serve yet |
 //! | `former` | a hub has let go of the folder, and drains |
-//! | `recall` | the hub that followed has changed rights: what still drains with the old ones ends now |
+//! | `recall` | the hub that followed has taken rights back: what still drains with them ends now (`recall.rs`) |
 
 use std::{
-    collections::HashMap,
     fs::{File, TryLockError},
     io,
     os::unix::fs::OpenOptionsExt,
@@ -18,8 +17,7 @@ use std::{
     time::Duration,
 };
 
-use certs::ClusterName;
-use registry::{Change, Registry, store::OpenError};
+use registry::{Registry, store::OpenError};
 use tokio::{
     sync::{Notify, broadcast::error::RecvError},
     time::{Instant, sleep},
@@ -27,6 +25,7 @@ use tokio::{
 
 use crate::{
     config::Config,
+    recall::{Recalled, Recalls, Rights},
     state::{State, StateError},
 };
 
@@ -52,7 +51,7 @@ pub(crate) enum Sign {
 pub(crate) struct Raised(#[expect(dead_code, reason = "held for its lock")] File);
 
 impl Sign {
-    fn path(self, folder: &Path) -> PathBuf {
+    pub(crate) fn path(self, folder: &Path) -> PathBuf {
         folder.join(match self {
             Self::Successor => "successor",
             Self::Former => "former",
@@ -131,42 +130,27 @@ pub(crate) async fn open(config: &Config) -> Result<(State, Option<Raised>), Sta
     }
 }
 
-/// Runs until the hub before this one has ended, and has it end at once when rights change: it does not see that.
+/// Runs until the hub before this one has ended, and has it end at once what may have lost a right: it does not see that.
 pub(crate) async fn follow(registry: &Registry, revoked: &Notify, folder: &Path) {
     let mut changes = registry.changes();
-    let rights_of = |name: &ClusterName| {
-        registry.cluster(name).map(|cluster| {
-            (cluster.standing(), cluster.status.agents.iter().map(|agent| (agent.key, agent.phase)).collect::<Vec<_>>())
-        })
-    };
-    let mut known: HashMap<_, _> =
-        registry.clusters().iter().map(|cluster| (cluster.name().clone(), rights_of(cluster.name()))).collect();
-    let mut recall = None;
+    let (mut known, mut recalls) = (Rights::of(registry), Recalls::default());
     let ended = Sign::Former.lowered(folder);
     let mut ended = pin!(ended);
     loop {
-        let concerns = tokio::select! {
+        let recalled = tokio::select! {
             () = &mut ended => return,
             // What the CA's old key had opened is the other hub's, too.
-            () = revoked.notified() => true,
+            () = revoked.notified() => vec![Recalled::All],
             change = changes.recv() => match change {
-                // Agents that come are a change of a cluster, too.
-                Ok(Change::Cluster(name)) => {
-                    let now = rights_of(&name);
-                    known.insert(name, now.clone()).is_some_and(|before| before != now)
-                }
-                Ok(Change::User(_) | Change::Set(_) | Change::Rights(_)) | Err(RecvError::Lagged(_)) => true,
-                Ok(Change::Token(_)) => false,
+                Ok(change) => known.lost(registry, change),
+                Err(RecvError::Lagged(_)) => vec![Recalled::All],
                 Err(RecvError::Closed) => return,
             },
         };
-        if concerns && recall.is_none() {
-            let raised = Sign::Recall.raise_soon(folder).await;
-            recall = raised
-                .inspect_err(
-                    |error| tracing::warn!(%error, "the hub before this one does not hear that rights have changed"),
-                )
-                .ok();
+        for one in &recalled {
+            if let Err(error) = recalls.tell(one, folder).await {
+                tracing::warn!(%error, "the hub before this one does not hear that rights have changed");
+            }
         }
     }
 }

@@ -13,6 +13,7 @@ use super::{CUT_TIMEOUT, Hub, Phases};
 use crate::{
     layout::Layout,
     ports::Places,
+    recall,
     succession::{self, LOOK, Sign},
 };
 
@@ -97,13 +98,16 @@ impl Hub {
         self.phases.leave.cancel();
         // Who was accepted here at the very end asks now; it was connected before the other hub served.
         let left = async { tokio::join!(idle(self), sleep(LAST_ANSWERS)) };
+        // What is open here was opened with rights that may have gone since.
+        let recalled = recall::heed(&folder, |recalled| {
+            let cut = self.proxy.connections.retain(|caller, cluster| !recalled.concerns(caller, cluster));
+            if cut > 0 {
+                tracing::info!(?recalled, cut, "rights have changed at the hub that serves now; cut what they concern");
+            }
+        });
         tokio::select! {
             ((), ()) = left => {}
-            () = Sign::Recall.raised(&folder) => {
-                // What is open here was opened with rights that may have gone since.
-                tracing::info!("rights have changed at the hub that serves now; what is left here ends");
-                self.proxy.connections.retain(|_, _| false);
-            }
+            () = recalled => {}
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::Signal;
-use tests::hub::HubBuilder;
+use tests::hub::{ClusterAccess, HubBuilder};
 use tests::service::echo;
 use tests::{Client, Etcd, Hub, Process, Service, Spoke, wait_until};
 use tokio::io::AsyncReadExt as _;
@@ -93,16 +93,24 @@ async fn a_restart_with_a_socket_of_systemds_refuses_no_client() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_right_that_goes_at_the_next_hub_ends_what_the_hub_before_has_open() -> Result<()> {
+async fn a_right_that_goes_at_the_next_hub_ends_what_it_concerns_at_the_hub_before() -> Result<()> {
     let (mut hub, client, target, _kept) = begin(Hub::builder().args(["--drain-timeout", "1h"])).await?;
-    let mut held = client.dial(&target).await?;
+    let bob = hub.create_user("bob", &ClusterAccess::All).await?;
+    let bob = client.clone().cluster("c1", &bob.token()?);
+    let (mut held, mut of_bob) = (client.dial(&target).await?, bob.dial(&target).await?);
     hub.process().signal(Signal::SIGTERM)?;
     let mut before = hub.succeed().await?;
     dials_well(&client, &target).await?;
     echoes(&mut held).await?;
+    // What one loses, or gains, concerns nobody else.
+    hub.command(["user", "delete", "bob"]).await?.success()?;
+    let mut seen = [0];
+    let end = timeout(BOUND, of_bob.read(&mut seen)).await.context("who was deleted is not cut")?;
+    ensure!(end.is_err(), "{end:?}");
+    let _second = Spoke::of(&hub, "c1").agent("second").start().await?;
+    echoes(&mut held).await?;
     let changed = Instant::now();
     hub.deny("c1").await?;
-    let mut seen = [0];
     let end = timeout(BOUND, held.read(&mut seen)).await.context("the connection is not cut")?;
     ensure!(end.is_err(), "{end:?}");
     eprintln!("cut {:?} after the cluster was denied", changed.elapsed());
