@@ -1,4 +1,4 @@
-//! How often an HTTP/1.1 connection has handed on all that was written: for what must not overtake it.
+//! How often an HTTP connection has handed on all that was written: for what must not overtake it.
 
 use std::{
     pin::Pin,
@@ -7,6 +7,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -32,10 +33,14 @@ impl Flushes {
         self.0.waiting.wake();
     }
 
+    fn seen(&self) -> u64 {
+        self.0.flushes.load(Ordering::Acquire)
+    }
+
     /// Ready when it was flushed more than `before` times.
     fn poll_more(&self, before: u64, cx: &Context<'_>) -> Poll<()> {
         self.0.waiting.register(cx.waker());
-        if self.0.flushes.load(Ordering::Acquire) > before { Poll::Ready(()) } else { Poll::Pending }
+        if self.seen() > before { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
@@ -45,8 +50,14 @@ impl Flushes {
 pub(crate) struct Held {
     body: Incoming,
     flushes: Flushes,
+    /// How often it was flushed when the last bytes were given.
+    given: u64,
     broken: Option<Broken>,
 }
+
+/// How long a break waits at an HTTP/2 connection that has flushed since the last bytes: with these, unless they had just been
+/// handed on to it. It flushes again only for something new, an HTTP/1.1 connection at once.
+const FLUSHED: Duration = Duration::from_millis(250);
 
 #[derive(Debug)]
 struct Broken {
@@ -57,7 +68,7 @@ struct Broken {
 
 impl Held {
     pub(crate) fn new(body: Incoming, flushes: Flushes) -> Self {
-        Self { body, flushes, broken: None }
+        Self { body, flushes, given: 0, broken: None }
     }
 }
 
@@ -71,10 +82,14 @@ impl Body for Held {
             Some(broken) => broken,
             None => match ready!(Pin::new(&mut held.body).poll_frame(cx)) {
                 Some(Err(error)) => {
-                    let flushes = held.flushes.0.flushes.load(Ordering::Acquire);
-                    held.broken.insert(Broken { error: Some(error), flushes, until: Box::pin(sleep(PARTING)) })
+                    let flushes = held.flushes.seen();
+                    let patience = if flushes > held.given { FLUSHED } else { PARTING };
+                    held.broken.insert(Broken { error: Some(error), flushes, until: Box::pin(sleep(patience)) })
                 }
-                frame => return Poll::Ready(frame),
+                frame => {
+                    held.given = held.flushes.seen();
+                    return Poll::Ready(frame);
+                }
             },
         };
         if held.flushes.poll_more(broken.flushes, cx).is_pending() {

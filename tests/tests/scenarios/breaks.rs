@@ -3,10 +3,17 @@
 
 use std::io;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use bytes::Bytes;
 use futures_util::future::try_join_all;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::Request;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::ClientConfig;
 use serde_json::Value;
 use tempfile::TempDir;
 use tests::client::{Connection, Entry};
@@ -15,6 +22,7 @@ use tests::service::reset;
 use tests::{Client, HUB_NAME, Hub, Service, Spoke, tool, wait_until};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_util::either::Either;
@@ -245,5 +253,43 @@ async fn every_byte_before_a_targets_reset_arrives_in_answers_and_on_upgraded_co
             try_join_all(clients).await.with_context(|| format!("by proxy, {}", context()))?;
         }
     }
+    Ok(())
+}
+
+/// Answers with a piece, and resets a while after that.
+async fn breaks_off(mut stream: TcpStream) -> io::Result<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await?);
+    }
+    stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\npiece\r\n").await?;
+    sleep(Duration::from_millis(500)).await;
+    reset::reset(stream)
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_told_at_once_over_http_2() -> Result<()> {
+    let hub = Hub::start().await?;
+    let folder = TempDir::new()?;
+    let hosts = folder.path().join("hosts");
+    std::fs::write(&hosts, "127.0.0.1 localhost web.mon.svc\n")?;
+    let _spoke = Spoke::of(&hub, "one").hosts(&hosts).start().await?;
+    let service = Service::start(breaks_off).await?;
+    let mut config = ClientConfig::clone(&*hub.credentials().mutual_tls()?);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let tcp = TcpStream::connect(hub.addresses().api).await?;
+    let tls = TlsConnector::from(Arc::new(config)).connect(HUB_NAME.try_into()?, tcp).await?;
+    let (mut requests, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(tls)).await?;
+    let mut driver = JoinSet::new();
+    driver.spawn(connection);
+    let uri = format!("https://{HUB_NAME}/clusters/one/services/mon/web:{}/", service.port());
+    let mut answer = requests.send_request(Request::get(uri).body(Empty::<Bytes>::new())?).await?.into_body();
+    let piece = answer.frame().await.context("no piece")??.into_data().ok().context("no data")?;
+    ensure!(piece == "piece", "{piece:?}");
+    let came = Instant::now();
+    let end = timeout(BOUND, answer.frame()).await?.context("a clean end")?;
+    eprintln!("the break was told {:?} after the piece: {end:?}", came.elapsed());
+    // It takes 5 s where nothing is written any more that a flush could show.
+    ensure!(end.is_err() && came.elapsed() < Duration::from_secs(4), "{end:?} after {:?}", came.elapsed());
     Ok(())
 }
