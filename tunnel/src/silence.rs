@@ -18,15 +18,16 @@ const OVERDUE_IN_USE: Duration = Duration::from_millis(700);
 /// Between two looks at a peer that is in use, and shortly before the end.
 pub const LOOK: Duration = Duration::from_millis(100);
 
-/// Between two other looks, and between two questions. QUIC's own probes come at growing distances, and an outage could end between
+/// Between two other looks, and between two questions to a peer that is silent. QUIC's own probes come at growing distances, and an outage could end between
 /// the last one and the end of patience.
 const REST: Duration = Duration::from_millis(500);
 
 /// From here on each look asks: the path may be back, and there is not much time.
 const CLOSE: Duration = Duration::from_secs(12);
 
-/// A peer that is heard of and acknowledges nothing, so often asked, is broken: what it is sent would be kept for it for ever.
-const DEAF: u32 = 30;
+/// A peer that is heard of, is asked, and acknowledges nothing for this long is broken: what it is sent would be kept for it for
+/// ever.
+const DEAF: Duration = SILENCE;
 
 /// The most that counts between two looks. While a process stands still it hears nobody, and what came meanwhile is yet to be
 /// read.
@@ -39,8 +40,8 @@ pub struct Silence {
     looked: Instant,
     lasts: Duration,
     asked: Instant,
-    /// How often it was asked since this end is stuck.
-    deaf: u32,
+    /// For how long it was heard of and asked while this end is stuck.
+    deaf: Duration,
 }
 
 /// What a look has shown.
@@ -57,7 +58,7 @@ pub enum Look {
 impl Silence {
     /// A peer that has just been heard of.
     pub fn new(now: Instant) -> Self {
-        Self { heard: 0, looked: now, lasts: Duration::ZERO, asked: now, deaf: 0 }
+        Self { heard: 0, looked: now, lasts: Duration::ZERO, asked: now, deaf: Duration::ZERO }
     }
 
     /// How long there has been silence.
@@ -80,14 +81,19 @@ impl Silence {
         if before >= SILENCE && self.lasts > before {
             return Look::Gone;
         }
-        if before < CLOSE && now.saturating_duration_since(self.asked) < REST {
-            return Look::Well;
-        }
         // quinn acknowledges nothing while it has something to send and no room for it: two such ends hear each other and wait.
-        let stuck = in_use && stuck();
-        self.deaf = if !stuck { 0 } else { self.deaf + u32::from(self.lasts < REST) };
-        if self.deaf > DEAF {
+        let (stuck, heard) = (in_use && stuck(), self.lasts < REST);
+        self.deaf = match (stuck, heard) {
+            (true, true) => self.deaf + passed,
+            (true, false) => self.deaf,
+            (false, _) => Duration::ZERO,
+        };
+        if self.deaf >= DEAF {
             return Look::Gone;
+        }
+        let rested = before >= CLOSE || now.saturating_duration_since(self.asked) >= REST;
+        if !(rested || stuck && heard) {
+            return Look::Well;
         }
         let overdue = self.lasts >= if in_use { OVERDUE_IN_USE } else { OVERDUE };
         if overdue || stuck {
@@ -107,7 +113,8 @@ impl Connection {
 
     /// Looks after the peer, which is in use or not.
     pub(crate) fn look(&self, silence: &mut Silence, in_use: bool, now: Instant) -> Look {
-        silence.look(self.heard(), in_use, || congestion::is_stuck(self.quic.congestion_state(), now, REST), now)
+        let limit = (2 * self.quic.rtt()).clamp(LOOK, REST);
+        silence.look(self.heard(), in_use, || congestion::is_stuck(self.quic.congestion_state(), now, limit), now)
     }
 }
 
@@ -151,14 +158,12 @@ mod tests {
         let start = Instant::now();
         let mut silence = Silence::new(start);
         let mut look = |millis, stuck| silence.look(millis, true, || stuck, start + Duration::from_millis(millis));
-        assert_eq!(look(400, true), Look::Well);
-        assert_eq!(look(500, false), Look::Well);
-        assert_eq!(look(600, true), Look::Ask);
-        assert_eq!(look(1000, true), Look::Well);
-        assert_eq!(look(1100, true), Look::Ask);
-        assert_eq!(look(1600, false), Look::Well);
-        let gone = (2..).find(|half| look(1100 + 500 * half, true) == Look::Gone);
-        assert_eq!(gone, Some(2 + u64::from(DEAF)));
+        assert_eq!(look(100, false), Look::Well);
+        assert_eq!(look(200, true), Look::Ask);
+        assert_eq!(look(300, true), Look::Ask);
+        assert_eq!(look(400, false), Look::Well);
+        let gone = (5..).find(|tenth| look(100 * tenth, true) == Look::Gone);
+        assert_eq!(gone.map(|tenth| Duration::from_millis(100 * (tenth - 4))), Some(DEAF));
     }
 
     #[test]
