@@ -39,7 +39,11 @@ pub(crate) struct Reserve {
 
 /// A descriptor that was given up; comes back when dropped, which must be after the client's.
 #[derive(Debug)]
-pub(crate) struct Spent(Arc<Reserve>);
+pub(crate) struct Spent {
+    reserve: Arc<Reserve>,
+    /// What the client is told.
+    pub(crate) told: &'static str,
+}
 
 /// Clients of a port that are told at a time.
 const SPARE: usize = 16;
@@ -56,6 +60,10 @@ pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What a client is told.
 pub(crate) const NONE_LEFT: &str =
     "the hub has no file descriptor left; try again in a moment, and raise its limit (LimitNOFILE=, ulimit -n)";
+
+/// The same where a port has as many connections as it may.
+const FULL: &str = "the hub has as many connections as it may have; try again in a moment, and raise its limit of open files \
+(LimitNOFILE=, ulimit -n), of which each port has its share";
 
 impl Reserve {
     /// Of as many ports, of a process that may have `limit` descriptors.
@@ -76,13 +84,26 @@ impl Reserve {
             tracing::warn!(%error, left_out, advice, "cannot accept connections");
         }
         let given_up = if wanting { self.spare.lock().pop() } else { None };
-        given_up.map(|_| Spent(self.clone()))
+        given_up.map(|_| self.spent(NONE_LEFT))
     }
 
     /// For a client that was accepted while the reserve is not whole: it has a spare descriptor, and gives it back.
     pub(crate) fn lacks(self: &Arc<Self>) -> Option<Spent> {
         self.fill();
-        (self.spare.lock().len() < self.most).then(|| Spent(self.clone()))
+        (self.spare.lock().len() < self.most).then(|| self.spent(NONE_LEFT))
+    }
+
+    /// For a client that is one too many for its port. Says so in the log.
+    pub(crate) fn crowded(self: &Arc<Self>) -> Spent {
+        if let Some(left_out) = self.lines.next(&()) {
+            let advice = "raise the limit of open files (LimitNOFILE=, ulimit -n), of which each port has its share";
+            tracing::warn!(left_out, advice, "a port has as many connections as it may");
+        }
+        self.spent(FULL)
+    }
+
+    fn spent(self: &Arc<Self>, told: &'static str) -> Spent {
+        Spent { reserve: self.clone(), told }
     }
 
     fn fill(&self) {
@@ -97,7 +118,7 @@ impl Reserve {
 
 impl Drop for Spent {
     fn drop(&mut self) {
-        self.0.fill();
+        self.reserve.fill();
     }
 }
 

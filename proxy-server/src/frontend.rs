@@ -18,7 +18,7 @@ use crate::{
     client::{Client, Peer, Transport},
     config::Plaintext,
     connect,
-    descriptors::{ACCEPT_PAUSE, NONE_LEFT, Reserve, Spent, TELLING},
+    descriptors::{ACCEPT_PAUSE, Reserve, Spent, TELLING},
     forward,
     head::{self, Head},
     konnectivity::Konnectivity,
@@ -50,6 +50,8 @@ pub(crate) struct Frontends {
     /// How long a client may take to show its certificate, its head or its SOCKS5 request.
     head_timeout: Duration,
     room: Arc<Semaphore>,
+    /// For those who find none, and are told so.
+    beyond: Arc<Semaphore>,
     reserve: Arc<Reserve>,
     lobby: Arc<Lobby>,
     tasks: TaskTracker,
@@ -65,6 +67,17 @@ pub(crate) struct Until {
     pub(crate) closed: CancellationToken,
 }
 
+/// Where a connection is.
+enum Place {
+    Room(OwnedSemaphorePermit),
+    /// There is no room.
+    Beyond(OwnedSemaphorePermit),
+}
+
+/// How many wait for room, or are told that there is none, at a time; and for how long they wait: most connections are short.
+const BEYOND: usize = 64;
+const WAITING: Duration = Duration::from_secs(1);
+
 impl Frontends {
     pub(crate) fn new(
         proxy: Arc<Proxy>,
@@ -77,28 +90,40 @@ impl Frontends {
         until: Until,
     ) -> Arc<Self> {
         let (lobby, room) = (Lobby::of_port(room), Arc::new(Semaphore::new(room)));
+        let beyond = Arc::new(Semaphore::new(BEYOND));
         let konnectivity = Konnectivity::new(proxy.clone(), head_timeout, tasks.clone(), until.leave.clone());
-        Arc::new(Self { proxy, konnectivity, tls, plaintext, head_timeout, room, reserve, lobby, tasks, until })
+        Arc::new(Self { proxy, konnectivity, tls, plaintext, head_timeout, room, beyond, reserve, lobby, tasks, until })
     }
 
     /// Accepts TCP connections until stopped.
     pub(crate) async fn serve_tcp(self: Arc<Self>, listener: TcpListener) {
         // Who waits for all clients waits for those that are still to be accepted.
         let _accepting = self.tasks.token();
-        while let Some((permit, accepted)) = self.next(|| listener.accept()).await {
-            match accepted {
-                Ok((tcp, address)) => match self.reserve.lacks() {
-                    Some(spent) => {
-                        let peer = Peer::Tcp(address);
-                        self.spawn(peer, self.clone().tell(Transport::Tcp(tcp), peer, permit, spent));
-                    }
-                    None => self.welcome(tcp, address, permit),
+        while let Some((place, accepted)) = self.next(|| listener.accept()).await {
+            let (spent, (tcp, address)) = match accepted {
+                Ok(accepted) => (self.reserve.lacks(), accepted),
+                Err(error) => match self.accept_in_need(&error, || listener.accept()).await {
+                    Some((spent, accepted)) => (Some(spent), accepted),
+                    None => continue,
                 },
-                Err(error) => {
-                    if let Some((spent, (tcp, address))) = self.accept_in_need(&error, || listener.accept()).await {
-                        let peer = Peer::Tcp(address);
-                        self.spawn(peer, self.clone().tell(Transport::Tcp(tcp), peer, permit, spent));
-                    }
+            };
+            let peer = Peer::Tcp(address);
+            match (place, spent) {
+                (Place::Room(permit), None) => self.welcome(tcp, address, permit),
+                (Place::Room(permit) | Place::Beyond(permit), Some(spent)) => {
+                    self.spawn(peer, self.clone().tell(Transport::Tcp(tcp), peer, permit, spent));
+                }
+                (Place::Beyond(permit), None) => {
+                    let frontends = self.clone();
+                    self.spawn(peer, async move {
+                        match frontends.wait().await {
+                            Some(room) => frontends.welcome(tcp, address, room),
+                            None => {
+                                let spent = frontends.reserve.crowded();
+                                frontends.tell(Transport::Tcp(tcp), peer, permit, spent).await;
+                            }
+                        }
+                    });
                 }
             }
         }
@@ -125,22 +150,32 @@ impl Frontends {
     /// Accepts Unix connections until stopped.
     pub(crate) async fn serve_unix(self: Arc<Self>, listener: UnixListener, cluster: Option<ClusterName>) {
         let _accepting = self.tasks.token();
-        while let Some((permit, accepted)) = self.next(|| listener.accept()).await {
-            let accepted = accepted.and_then(|(unix, _)| Ok((unix.peer_cred()?.uid(), unix)));
-            match accepted {
-                Ok((uid, unix)) => {
-                    if let Some(spent) = self.reserve.lacks() {
-                        let peer = Peer::Unix(uid);
-                        self.spawn(peer, self.clone().tell(Transport::Unix(unix), peer, permit, spent));
-                        continue;
-                    }
-                    self.welcome_unix(unix, uid, cluster.clone(), permit);
+        while let Some((place, accepted)) = self.next(|| listener.accept()).await {
+            let (spent, (unix, _)) = match accepted {
+                Ok(accepted) => (self.reserve.lacks(), accepted),
+                Err(error) => match self.accept_in_need(&error, || listener.accept()).await {
+                    Some((spent, accepted)) => (Some(spent), accepted),
+                    None => continue,
+                },
+            };
+            let Ok(uid) = unix.peer_cred().map(|peer| peer.uid()) else { continue };
+            let peer = Peer::Unix(uid);
+            match (place, spent) {
+                (Place::Room(permit), None) => self.welcome_unix(unix, uid, cluster.clone(), permit),
+                (Place::Room(permit) | Place::Beyond(permit), Some(spent)) => {
+                    self.spawn(peer, self.clone().tell(Transport::Unix(unix), peer, permit, spent));
                 }
-                Err(error) => {
-                    if let Some((spent, (unix, _))) = self.accept_in_need(&error, || listener.accept()).await {
-                        let peer = Peer::Unix(unix.peer_cred().map_or(u32::MAX, |peer| peer.uid()));
-                        self.spawn(peer, self.clone().tell(Transport::Unix(unix), peer, permit, spent));
-                    }
+                (Place::Beyond(permit), None) => {
+                    let (frontends, cluster) = (self.clone(), cluster.clone());
+                    self.spawn(peer, async move {
+                        match frontends.wait().await {
+                            Some(room) => frontends.welcome_unix(unix, uid, cluster, room),
+                            None => {
+                                let spent = frontends.reserve.crowded();
+                                frontends.tell(Transport::Unix(unix), peer, permit, spent).await;
+                            }
+                        }
+                    });
                 }
             }
         }
@@ -169,20 +204,30 @@ impl Frontends {
         self.spawn(Peer::Unix(uid), self.clone().serve_client(client, Peer::Unix(uid), shown));
     }
 
-    /// Room for a connection, then the connection; `None` when stopped.
+    /// A connection and a place for it; `None` when stopped.
     async fn next<T, F: Future<Output = io::Result<T>>>(
         &self,
         accept: impl Fn() -> F,
-    ) -> Option<(OwnedSemaphorePermit, io::Result<T>)> {
+    ) -> Option<(Place, io::Result<T>)> {
         let next = async {
-            // The semaphore is never closed.
-            let permit = self.room.clone().acquire_owned().await.ok()?;
-            Some((permit, accept().await))
+            let accepted = accept().await;
+            // The semaphores are never closed.
+            let place = tokio::select! {
+                biased;
+                room = self.room.clone().acquire_owned() => Place::Room(room.ok()?),
+                beyond = self.beyond.clone().acquire_owned() => Place::Beyond(beyond.ok()?),
+            };
+            Some((place, accepted))
         };
         tokio::select! {
             next = next => next,
             () = self.until.closed.cancelled() => None,
         }
+    }
+
+    /// Waits a while for room.
+    async fn wait(&self) -> Option<OwnedSemaphorePermit> {
+        tokio::time::timeout(WAITING, self.room.clone().acquire_owned()).await.ok()?.ok()
     }
 
     /// The client that could not be accepted for want of a descriptor, in the place of a spare one.
@@ -225,7 +270,7 @@ impl Frontends {
             } else {
                 // Whatever it asks for: a client that is not done asking would take the answer for a reset.
                 let _ = head::read(&mut client).await;
-                connect::answer(&mut client, StatusCode::SERVICE_UNAVAILABLE, NONE_LEFT).await;
+                connect::answer(&mut client, StatusCode::SERVICE_UNAVAILABLE, spent.told).await;
             }
         };
         let _ = tokio::time::timeout(TELLING, telling).await;

@@ -96,3 +96,32 @@ async fn without_descriptors_everybody_is_told_at_once_and_the_log_says_it_once(
     wait_for(BOUND, "the API to serve again", serves).await?;
     Ok(())
 }
+
+#[tokio::test]
+async fn who_is_one_too_many_for_a_port_is_told_so_and_who_comes_later_is_served() -> Result<()> {
+    let hub = Hub::builder().after_shell("ulimit -n 200").start().await?;
+    let _spoke = Spoke::of(&hub, "c1").start().await?;
+    let service = echo::start().await?;
+    let (client, target) = (hub.client("c1")?, service.address().to_string());
+    let mut held = Vec::new();
+    let told = loop {
+        match timeout(SOON, client.dial(&target)).await.context("a client hangs")? {
+            Ok(connection) => held.push(connection),
+            Err(DialError::Status { status: 503, body, .. }) => break body,
+            Err(error) => anyhow::bail!("a client was told {error}"),
+        }
+    };
+    eprintln!("{} connections, then: {told}", held.len());
+    ensure!(held.len() > 32 && told.contains("as many connections"), "{} and {told}", held.len());
+    // Those that wait a moment for who leaves are served: a few, as a user has but a share of a port that was full.
+    let crowd = join_all((0..5).map(|_| timeout(SOON, client.dial(&target))));
+    let leaving = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        held.truncate(10);
+    };
+    let (crowd, ()) = tokio::join!(crowd, leaving);
+    for outcome in crowd {
+        outcome.context("a client of the crowd hangs")?.context("who waited for room was not served")?;
+    }
+    Ok(())
+}
