@@ -1,4 +1,6 @@
 //! Which sockets a hub's ports have, told to the hub that follows it: that one binds its own beside them.
+//!
+//! It is in `ports` until a hub serves beside them, and then in `ports.taken`: should that one die, the next binds beside them again.
 
 use std::{
     fs, io,
@@ -41,8 +43,8 @@ impl Layout {
 
     /// What the hub before has left; `None` where there is nothing, or nothing that can be read.
     pub(crate) fn read(folder: &Path) -> Option<Self> {
-        let File { tcp, tunnel, first, workers, sockets, generation } =
-            serde_json::from_slice(&fs::read(path(folder)).ok()?).ok()?;
+        let left = fs::read(path(folder)).or_else(|_| fs::read(taken(folder))).ok()?;
+        let File { tcp, tunnel, first, workers, sockets, generation } = serde_json::from_slice(&left).ok()?;
         (workers > 0 && generation < 2).then_some(Self {
             tcp,
             tunnel,
@@ -52,7 +54,7 @@ impl Layout {
 
     /// Takes it away: the hub that has it serves, or there is none to follow.
     pub(crate) fn take_away(folder: &Path) -> io::Result<()> {
-        match fs::remove_file(path(folder)) {
+        match fs::rename(path(folder), taken(folder)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             Ok(()) | Err(_) => Ok(()),
         }
@@ -75,6 +77,10 @@ impl Layout {
 
 fn path(folder: &Path) -> PathBuf {
     folder.join("ports")
+}
+
+fn taken(folder: &Path) -> PathBuf {
+    folder.join("ports.taken")
 }
 
 #[cfg(test)]

@@ -44,13 +44,20 @@ fn run(config: Config) -> Result<(), Box<dyn Error>> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(config.workers.get().into()).enable_all().build()?;
     runtime.block_on(async {
-        let terminate = signal(SignalKind::terminate())?;
-        let interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
         let hangup = signal(SignalKind::hangup())?;
         // Beyond a limit of a file's size, writing is an error, and not the end.
         let _too_large = signal(SignalKind::from_raw(Signal::SIGXFSZ as i32))?;
         let print_addresses = config.print_addresses;
-        let hub = Hub::bind(config).await?;
+        // It may wait for the hub before it.
+        let hub = tokio::select! {
+            hub = Hub::bind(config) => hub?,
+            () = told(&mut terminate, &mut interrupt) => {
+                tracing::info!("told to stop before it served");
+                return Ok(());
+            }
+        };
         if print_addresses {
             print(hub.addresses());
         }
@@ -83,13 +90,18 @@ async fn forward_signals(
     abort: CancellationToken,
 ) {
     for token in [stop, abort] {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        told(&mut terminate, &mut interrupt).await;
         token.cancel();
     }
     std::future::pending().await
+}
+
+/// Waits for a signal to stop.
+async fn told(terminate: &mut Signals, interrupt: &mut Signals) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
 }
 
 /// Never returns.

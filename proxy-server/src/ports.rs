@@ -152,10 +152,12 @@ fn listen_each(
             // The other accepts what has been connected already.
             steer_connections(listener, before, own)?;
         }
-        for _ in 0..before.unwrap_or_default() {
+        // One alone has nobody beside it to whom a connection could lead when it ends.
+        let fillers = before.filter(|before| *before > 1).unwrap_or_default();
+        for _ in 0..fillers {
             places.fillers.push(bind_tcp(bound, true)?);
         }
-        places.taken.push((bound, own.saturating_add(before.unwrap_or_default())));
+        places.taken.push((bound, own.saturating_add(fillers)));
         Ok((bound, listeners))
     };
     bind().map_err(|source| ListenError { what, address: address.to_string(), source })

@@ -212,3 +212,33 @@ async fn hubs_follow_one_another_and_each_drains_to_its_end() -> Result<()> {
     load.fails_none("dials, of three hubs").await?;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hub_that_dies_beside_one_that_drains_is_followed_at_once() -> Result<()> {
+    let (mut hub, client, target, _kept) = begin(Hub::builder().args(["--drain-timeout", "1h"])).await?;
+    let mut held = client.dial(&target).await?;
+    hub.process().signal(Signal::SIGTERM)?;
+    let mut first = hub.succeed().await?;
+    dials_well(&client, &target).await?;
+    hub.kill().await?;
+    let killed = Instant::now();
+    hub.start_again().await?;
+    dials_well(&client, &target).await?;
+    eprintln!("a dial worked {:?} after the second hub was killed", killed.elapsed());
+    echoes(&mut held).await?;
+    drop(held);
+    first.exits_with(0, BOUND).await?;
+    dials_well(&client, &target).await
+}
+
+#[tokio::test]
+async fn a_hub_that_waits_for_its_turn_ends_when_it_is_told_to() -> Result<()> {
+    let (hub, client, target, _kept) = begin(Hub::builder()).await?;
+    let mut waiting = hub.program()?.spawn()?;
+    let waits = |next: &Process| next.stderr().iter().any(|line| line.contains("another hub has the state folder"));
+    wait_until(BOUND, "it to wait", async || waits(&waiting)).await?;
+    waiting.signal(Signal::SIGTERM)?;
+    waiting.exits_with(0, Duration::from_secs(10)).await?;
+    client.dial(&target).await?;
+    Ok(())
+}
