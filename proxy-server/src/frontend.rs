@@ -67,6 +67,28 @@ pub(crate) struct Until {
     pub(crate) closed: CancellationToken,
 }
 
+/// Who has just connected; by a Unix socket, with the cluster that the socket leads to.
+enum Arrival {
+    Tcp(TcpStream, SocketAddr),
+    Unix(u32, UnixStream, Option<ClusterName>),
+}
+
+impl Arrival {
+    fn peer(&self) -> Peer {
+        match self {
+            Self::Tcp(_, address) => Peer::Tcp(*address),
+            Self::Unix(uid, _, _) => Peer::Unix(*uid),
+        }
+    }
+
+    fn transport(self) -> Transport {
+        match self {
+            Self::Tcp(tcp, _) => Transport::Tcp(tcp),
+            Self::Unix(_, unix, _) => Transport::Unix(unix),
+        }
+    }
+}
+
 /// Where a connection is.
 enum Place {
     Room(OwnedSemaphorePermit),
@@ -100,31 +122,8 @@ impl Frontends {
         // Who waits for all clients waits for those that are still to be accepted.
         let _accepting = self.tasks.token();
         while let Some((place, accepted)) = self.next(|| listener.accept()).await {
-            let (spent, (tcp, address)) = match accepted {
-                Ok(accepted) => (self.reserve.lacks(), accepted),
-                Err(error) => match self.accept_in_need(&error, || listener.accept()).await {
-                    Some((spent, accepted)) => (Some(spent), accepted),
-                    None => continue,
-                },
-            };
-            let peer = Peer::Tcp(address);
-            match (place, spent) {
-                (Place::Room(permit), None) => self.welcome(tcp, address, permit),
-                (Place::Room(permit) | Place::Beyond(permit), Some(spent)) => {
-                    self.spawn(peer, self.clone().tell(Transport::Tcp(tcp), peer, permit, spent));
-                }
-                (Place::Beyond(permit), None) => {
-                    let frontends = self.clone();
-                    self.spawn(peer, async move {
-                        match frontends.wait().await {
-                            Some(room) => frontends.welcome(tcp, address, room),
-                            None => {
-                                let spent = frontends.reserve.crowded();
-                                frontends.tell(Transport::Tcp(tcp), peer, permit, spent).await;
-                            }
-                        }
-                    });
-                }
+            if let Some((spent, (tcp, address))) = self.accepted(accepted, || listener.accept()).await {
+                self.receive(Arrival::Tcp(tcp, address), place, spent);
             }
         }
         // Who is connected and waits to be accepted would be reset with the listener.
@@ -135,48 +134,20 @@ impl Frontends {
             if tcp.set_nonblocking(true).is_ok()
                 && let Ok(tcp) = TcpStream::from_std(tcp)
             {
-                self.welcome(tcp, address, permit);
+                self.welcome(Arrival::Tcp(tcp, address), permit);
             }
-        }
-    }
-
-    fn welcome(self: &Arc<Self>, tcp: TcpStream, address: SocketAddr, permit: OwnedSemaphorePermit) {
-        if let Some(guest) = self.lobby.enter(address.ip().into()) {
-            let serving = self.clone().serve_guest(tcp, address, permit, Arc::new(guest));
-            self.spawn(Peer::Tcp(address), serving);
         }
     }
 
     /// Accepts Unix connections until stopped.
     pub(crate) async fn serve_unix(self: Arc<Self>, listener: UnixListener, cluster: Option<ClusterName>) {
         let _accepting = self.tasks.token();
+        let arrival = |unix: UnixStream| Some(Arrival::Unix(unix.peer_cred().ok()?.uid(), unix, cluster.clone()));
         while let Some((place, accepted)) = self.next(|| listener.accept()).await {
-            let (spent, (unix, _)) = match accepted {
-                Ok(accepted) => (self.reserve.lacks(), accepted),
-                Err(error) => match self.accept_in_need(&error, || listener.accept()).await {
-                    Some((spent, accepted)) => (Some(spent), accepted),
-                    None => continue,
-                },
-            };
-            let Ok(uid) = unix.peer_cred().map(|peer| peer.uid()) else { continue };
-            let peer = Peer::Unix(uid);
-            match (place, spent) {
-                (Place::Room(permit), None) => self.welcome_unix(unix, uid, cluster.clone(), permit),
-                (Place::Room(permit) | Place::Beyond(permit), Some(spent)) => {
-                    self.spawn(peer, self.clone().tell(Transport::Unix(unix), peer, permit, spent));
-                }
-                (Place::Beyond(permit), None) => {
-                    let (frontends, cluster) = (self.clone(), cluster.clone());
-                    self.spawn(peer, async move {
-                        match frontends.wait().await {
-                            Some(room) => frontends.welcome_unix(unix, uid, cluster, room),
-                            None => {
-                                let spent = frontends.reserve.crowded();
-                                frontends.tell(Transport::Unix(unix), peer, permit, spent).await;
-                            }
-                        }
-                    });
-                }
+            if let Some((spent, (unix, _))) = self.accepted(accepted, || listener.accept()).await
+                && let Some(arrival) = arrival(unix)
+            {
+                self.receive(arrival, place, spent);
             }
         }
         let Ok(listener) = listener.into_std() else { return };
@@ -185,23 +156,49 @@ impl Frontends {
         {
             if unix.set_nonblocking(true).is_ok()
                 && let Ok(unix) = UnixStream::from_std(unix)
-                && let Ok(peer) = unix.peer_cred()
+                && let Some(arrival) = arrival(unix)
             {
-                self.welcome_unix(unix, peer.uid(), cluster.clone(), permit);
+                self.welcome(arrival, permit);
             }
         }
     }
 
-    fn welcome_unix(
-        self: &Arc<Self>,
-        unix: UnixStream,
-        uid: u32,
-        cluster: Option<ClusterName>,
-        permit: OwnedSemaphorePermit,
-    ) {
-        let shown = Shown { uid: Some(uid), cluster, ..Shown::default() };
-        let client = Client::new(Transport::Unix(unix), permit);
-        self.spawn(Peer::Unix(uid), self.clone().serve_client(client, Peer::Unix(uid), shown));
+    fn receive(self: &Arc<Self>, arrival: Arrival, place: Place, spent: Option<Spent>) {
+        let peer = arrival.peer();
+        match (place, spent) {
+            (Place::Room(permit), None) => self.welcome(arrival, permit),
+            (Place::Room(permit) | Place::Beyond(permit), Some(spent)) => {
+                self.spawn(peer, self.clone().tell(arrival.transport(), peer, permit, spent));
+            }
+            (Place::Beyond(permit), None) => self.spawn(peer, self.clone().wait(arrival, permit)),
+        }
+    }
+
+    fn welcome(self: &Arc<Self>, arrival: Arrival, permit: OwnedSemaphorePermit) {
+        let peer = arrival.peer();
+        match arrival {
+            Arrival::Tcp(tcp, address) => {
+                if let Some(guest) = self.lobby.enter(address.ip().into()) {
+                    self.spawn(peer, self.clone().serve_guest(tcp, address, permit, Arc::new(guest)));
+                }
+            }
+            Arrival::Unix(uid, unix, cluster) => {
+                let shown = Shown { uid: Some(uid), cluster, ..Shown::default() };
+                let client = Client::new(Transport::Unix(unix), permit);
+                self.spawn(peer, self.clone().serve_client(client, peer, shown));
+            }
+        }
+    }
+
+    /// Waits a while for room, with a place `beyond` it.
+    async fn wait(self: Arc<Self>, arrival: Arrival, beyond: OwnedSemaphorePermit) {
+        match tokio::time::timeout(WAITING, self.room.clone().acquire_owned()).await {
+            Ok(Ok(room)) => self.welcome(arrival, room),
+            Ok(Err(_)) | Err(_) => {
+                let (peer, spent) = (arrival.peer(), self.reserve.crowded());
+                self.tell(arrival.transport(), peer, beyond, spent).await;
+            }
+        }
     }
 
     /// A connection and a place for it; `None` when stopped.
@@ -225,9 +222,16 @@ impl Frontends {
         }
     }
 
-    /// Waits a while for room.
-    async fn wait(&self) -> Option<OwnedSemaphorePermit> {
-        tokio::time::timeout(WAITING, self.room.clone().acquire_owned()).await.ok()?.ok()
+    /// What was accepted, if need be in the place of a spare descriptor.
+    async fn accepted<T, F: Future<Output = io::Result<T>>>(
+        &self,
+        accepted: io::Result<T>,
+        accept: impl Fn() -> F,
+    ) -> Option<(Option<Spent>, T)> {
+        match accepted {
+            Ok(accepted) => Some((self.reserve.lacks(), accepted)),
+            Err(error) => self.accept_in_need(&error, accept).await.map(|(spent, accepted)| (Some(spent), accepted)),
+        }
     }
 
     /// The client that could not be accepted for want of a descriptor, in the place of a spare one.
