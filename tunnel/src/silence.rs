@@ -113,8 +113,11 @@ impl Connection {
 
     /// Looks after the peer, which is in use or not.
     pub(crate) fn look(&self, silence: &mut Silence, in_use: bool, now: Instant) -> Look {
-        let limit = (2 * self.quic.rtt()).clamp(LOOK, REST);
-        silence.look(self.heard(), in_use, || congestion::is_stuck(self.quic.congestion_state(), now, limit), now)
+        let stuck = || {
+            let limit = (2 * self.quic.rtt()).clamp(LOOK, REST);
+            congestion::is_stuck(self.quic.congestion_state(), now, limit)
+        };
+        silence.look(self.heard(), in_use, stuck, now)
     }
 }
 
