@@ -17,7 +17,7 @@ use tokio::{
     runtime::Handle,
     sync::{Notify, watch},
 };
-use tunnel::{CloseReason, HubTunnel, LOOK, Look, Loss, OVERDUE, Resettable, SILENCE, Silence, Traffic};
+use tunnel::{CloseReason, HubTunnel, Look, Loss, OVERDUE, Resettable, SILENCE, Silence, Traffic};
 
 /// Every live tunnel.
 #[derive(Debug, Default)]
@@ -206,9 +206,9 @@ impl Tunnels {
     }
 
     /// Looks at every tunnel.
-    pub(crate) fn for_each(&self, look: impl Fn(&Member)) {
+    pub(crate) fn for_each(&self, mut look: impl FnMut(&Arc<Member>)) {
         for cluster in &self.by_cluster {
-            cluster.members.iter().for_each(|member| look(member));
+            cluster.members.iter().for_each(&mut look);
         }
     }
 
@@ -295,13 +295,14 @@ impl Member {
         self.streams.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether the agent is still heard of. For each [`LOOK`]: looks where it is due.
+    /// Whether the agent is still heard of.
     pub(crate) fn look(&self, now: Instant) -> Look {
-        let (in_use, mut silence) = (self.is_in_use(), self.silence.lock());
-        if now + LOOK / 2 < silence.next(in_use) {
-            return Look::Well;
-        }
-        self.tunnel.look(&mut silence, in_use, now)
+        self.tunnel.look(&mut self.silence.lock(), self.is_in_use(), now)
+    }
+
+    /// When to look next.
+    pub(crate) fn next_look(&self) -> Instant {
+        self.silence.lock().next(self.is_in_use())
     }
 
     /// Closes the tunnel of an agent that seems to be gone.

@@ -103,7 +103,7 @@ pub use mtu::{Mtu, MtuError};
 pub use port::PortSocket;
 pub use relay::{RelayEnd, relay};
 pub use reset::{Resettable, ResettableError};
-pub use silence::{LOOK, Look, OVERDUE, SILENCE, Silence};
+pub use silence::{LOOK, Look, OVERDUE, REST, SILENCE, Silence};
 pub use socket::Offload;
 pub use steering::{Share, Steering, steer_connections};
 pub use stream::{ReceiveHalf, SendHalf, Stream};

@@ -20,7 +20,7 @@ pub const LOOK: Duration = Duration::from_millis(100);
 
 /// Between two other looks, and between two questions to a peer that is silent. QUIC's own probes come at growing distances, and an outage could end between
 /// the last one and the end of patience.
-const REST: Duration = Duration::from_millis(500);
+pub const REST: Duration = Duration::from_millis(500);
 
 /// From here on each look asks: the path may be back, and there is not much time.
 const CLOSE: Duration = Duration::from_secs(12);
