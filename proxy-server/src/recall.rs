@@ -141,13 +141,15 @@ impl Rights {
 pub(crate) async fn heed(folder: &Path, mut recalled: impl FnMut(&Recalled)) {
     let mut done = 0;
     loop {
-        Sign::Recall.raised(folder).await;
+        // Whoever raises it has begun the file anew.
+        if !Sign::Recall.stands(folder) {
+            done = 0;
+            Sign::Recall.raised(folder).await;
+        }
         let text = fs::read_to_string(Sign::Recall.path(folder)).unwrap_or_default();
         if text.is_empty() {
             recalled(&Recalled::All);
         }
-        // Another hub has begun anew.
-        done = if text.len() < done { 0 } else { done };
         let end = text.rfind('\n').map_or(0, |last| last + 1);
         text.get(done..end).unwrap_or_default().lines().for_each(|line| recalled(&Recalled::read(line)));
         done = end;
@@ -179,6 +181,17 @@ mod tests {
                 while heard.borrow().last() != Some(one) {
                     sleep(LOOK).await;
                 }
+            }
+            // One that takes its place after it has died tells as much.
+            drop(recalls);
+            sleep(4 * LOOK).await;
+            heard.borrow_mut().clear();
+            let mut recalls = Recalls::default();
+            for one in &told {
+                recalls.tell(one, folder.path()).await.unwrap();
+            }
+            while heard.borrow().len() < told.len() {
+                sleep(LOOK).await;
             }
         };
         let heeding = heed(folder.path(), |recalled| heard.borrow_mut().push(recalled.clone()));
