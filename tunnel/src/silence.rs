@@ -18,8 +18,8 @@ const OVERDUE_IN_USE: Duration = Duration::from_millis(700);
 /// Between two looks at a peer that is in use, and shortly before the end.
 pub const LOOK: Duration = Duration::from_millis(100);
 
-/// Between two other looks, and between two questions to a peer that is silent. QUIC's own probes come at growing distances, and an outage could end between
-/// the last one and the end of patience.
+/// Between two other looks, and between two questions to a peer that is silent. QUIC's own probes come at growing distances, and
+/// an outage could end between the last one and the end of patience.
 pub const REST: Duration = Duration::from_millis(500);
 
 /// From here on each look asks: the path may be back, and there is not much time.

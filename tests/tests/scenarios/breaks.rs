@@ -57,6 +57,15 @@ async fn hub_and_spoke() -> Result<(Spoke, Hub)> {
     Ok((spoke, hub))
 }
 
+/// A hub, and a spoke in which `web.mon.svc` is this machine; the folder is to be kept as long.
+async fn hub_and_web_spoke() -> Result<(Hub, (Spoke, TempDir))> {
+    let (hub, folder) = (Hub::start().await?, TempDir::new()?);
+    let hosts = folder.path().join("hosts");
+    std::fs::write(&hosts, "127.0.0.1 localhost web.mon.svc\n")?;
+    let spoke = Spoke::of(&hub, "one").hosts(&hosts).start().await?;
+    Ok((hub, (spoke, folder)))
+}
+
 fn target(service: &Service) -> String {
     format!("127.0.0.1.c1.clusters.internal:{}", service.port())
 }
@@ -228,11 +237,7 @@ async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, uri: &str, fields:
 
 #[tokio::test]
 async fn every_byte_before_a_targets_reset_arrives_in_answers_and_on_upgraded_connections() -> Result<()> {
-    let hub = Hub::start().await?;
-    let folder = TempDir::new()?;
-    let hosts = folder.path().join("hosts");
-    std::fs::write(&hosts, "127.0.0.1 localhost web.mon.svc\n")?;
-    let _spoke = Spoke::of(&hub, "one").hosts(&hosts).start().await?;
+    let (hub, _kept) = hub_and_web_spoke().await?;
     let by_url = async |service: &Service, fields: &str, pace| {
         let tcp = TcpStream::connect(hub.addresses().api).await?;
         let tls = TlsConnector::from(hub.credentials().mutual_tls()?).connect(HUB_NAME.try_into()?, tcp).await?;
@@ -269,11 +274,7 @@ async fn breaks_off(mut stream: TcpStream) -> io::Result<()> {
 
 #[tokio::test]
 async fn an_answer_that_breaks_off_is_told_at_once_over_http_2() -> Result<()> {
-    let hub = Hub::start().await?;
-    let folder = TempDir::new()?;
-    let hosts = folder.path().join("hosts");
-    std::fs::write(&hosts, "127.0.0.1 localhost web.mon.svc\n")?;
-    let _spoke = Spoke::of(&hub, "one").hosts(&hosts).start().await?;
+    let (hub, _kept) = hub_and_web_spoke().await?;
     let service = Service::start(breaks_off).await?;
     let mut config = ClientConfig::clone(&*hub.credentials().mutual_tls()?);
     config.alpn_protocols = vec![b"h2".to_vec()];
