@@ -17,8 +17,7 @@ const SIGN: Duration = Duration::from_millis(300);
 /// However long the round trips were.
 const LONGEST_SIGN: Duration = Duration::from_secs(5);
 
-/// Watches for as long as it is polled. A look is two locks and a few loads: at 10,000 tunnels about 2 ms. Most of them rest, and are
-/// looked at twice a second.
+/// Watches for as long as it is polled. Most tunnels rest, and are looked at once a second.
 pub(crate) async fn watch(tunnels: Arc<Tunnels>) {
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
