@@ -159,9 +159,14 @@ impl Watcher {
                 }
                 continue;
             };
-            if let Err(end) = commit.and_then(|commit| self.follow(&commit)) {
-                self.ended = true;
-                self.queue.push_back(WatchEvent::Error(too_old(self.seen, end)));
+            match commit.and_then(|commit| self.follow(&commit)) {
+                Ok(()) => {}
+                // As a kube-apiserver that stops ends it: the client goes on with the next hub, from here.
+                Err(WatchEnd::Closed) => self.end = Instant::now(),
+                Err(end @ WatchEnd::Compacted { .. }) => {
+                    self.ended = true;
+                    self.queue.push_back(WatchEvent::Error(too_old(self.seen, end)));
+                }
             }
         }
     }

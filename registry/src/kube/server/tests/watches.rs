@@ -105,13 +105,15 @@ async fn a_watch_marks_its_place_and_ends_in_time() {
 }
 
 #[tokio::test]
-async fn a_watch_of_a_hub_that_stops_says_so() {
+async fn a_watch_of_a_hub_that_stops_ends_where_the_next_hubs_begins() {
     let hub = Hub::new().await;
-    let mut watch = hub.admin().opened(CLUSTERS).await;
+    let mut watch = hub.admin().opened(&format!("{CLUSTERS}?allowWatchBookmarks=true")).await;
+    let mut silent = hub.admin().opened(CLUSTERS).await;
     hub.registry.close().await;
-    let (kind, status) = watch.next().await;
-    assert_eq!((kind.as_str(), &status["code"]), ("ERROR", &json!(503)));
+    let (kind, mark) = watch.next().await;
+    assert_eq!((kind.as_str(), resource_version(&mark)), ("BOOKMARK", hub.registry.store().revision().0));
     assert_eq!(watch.0.next().await, None);
+    assert_eq!(silent.0.next().await, None);
     hub.admin().post(CLUSTERS, cluster("c1", json!({}))).await.refused(503, "ServiceUnavailable");
 }
 
