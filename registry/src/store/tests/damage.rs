@@ -18,7 +18,7 @@ fn closed_store() -> (TempDir, PathBuf, State) {
 
 fn assert_damaged(path: &Path) {
     let before = std::fs::read(path).unwrap();
-    let error = Store::open(path).expect_err("the damage went unnoticed");
+    let error = open(path).expect_err("the damage went unnoticed");
     assert!(matches!(error, OpenError::Damaged { .. }), "{error:?}");
     assert!(error.to_string().contains("restore a copy"), "{error}");
     assert!(std::fs::read(path).unwrap() == before, "the file was changed");
@@ -33,7 +33,7 @@ fn a_file_cut_short_is_damaged() {
         assert_damaged(&path);
     }
     std::fs::write(&path, &whole).unwrap();
-    Store::open(&path).unwrap();
+    open(&path).unwrap();
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn a_flipped_bit_is_noticed_or_harmless() {
         let mut damaged = whole.clone();
         damaged[offset] ^= bit;
         std::fs::write(&path, &damaged).unwrap();
-        match Store::open(&path) {
+        match open(&path) {
             Ok(store) => assert_eq!(*store.state.read(), state, "byte {offset}"),
             Err(error) => {
                 assert!(matches!(error, OpenError::Damaged { .. }), "byte {offset}: {error:?}");
@@ -79,6 +79,6 @@ fn a_store_of_a_newer_format_is_left_alone() {
     txn.open_table(meta).unwrap().insert("format", 2).unwrap();
     txn.commit().unwrap();
     drop(database);
-    let error = Store::open(&path).unwrap_err();
+    let error = open(&path).unwrap_err();
     assert!(matches!(error, OpenError::Newer { found: 2, .. }), "{error}");
 }

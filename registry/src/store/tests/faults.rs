@@ -77,7 +77,7 @@ impl Faulty {
     fn reopened(self) -> Fixture {
         let Self { folder, store, .. } = self;
         drop(store);
-        let store = Store::open(folder.path().join("registry.redb")).unwrap();
+        let store = super::open(&folder.path().join("registry.redb")).unwrap();
         Fixture { folder, store }
     }
 }
@@ -238,7 +238,7 @@ async fn when_a_group_fails_each_of_its_transactions_is_told() {
     *faulty.fault.lock() = Fault::Healthy;
     soon(store.commit(put("/a", "1"))).await.unwrap();
     soon(store.close()).await;
-    let reopened = Store::open(faulty.folder.path().join("registry.redb")).unwrap();
+    let reopened = super::open(&faulty.folder.path().join("registry.redb")).unwrap();
     assert_eq!(content(&reopened), [("/a".to_owned(), "1".to_owned())]);
 }
 
