@@ -44,7 +44,7 @@ struct Forwarder {
     flushes: Flushes,
 }
 
-/// Serves requests until the client is done; on `stop`, until the one in progress is.
+/// Serves a client whose first request is there until it is done; on `stop`, until the request in progress is.
 pub(crate) async fn serve(
     proxy: Arc<Proxy>,
     mut client: Client,
@@ -55,7 +55,10 @@ pub(crate) async fn serve(
 ) {
     let (delivery, flushes) = (client.delivery(), client.flushes());
     let forwarder = Arc::new(Forwarder { proxy, peer, shown, delivery, flushes });
+    let asked = CancellationToken::new();
+    let asks = asked.clone();
     let service = service_fn(move |request| {
+        asks.cancel();
         let forwarder = forwarder.clone();
         async move { Ok::<_, std::convert::Infallible>(forwarder.handle(request).await) }
     });
@@ -69,7 +72,8 @@ pub(crate) async fn serve(
     tokio::pin!(connection);
     let served = tokio::select! {
         served = connection.as_mut() => served,
-        () = stop.cancelled() => {
+        // Who has asked is answered, although nothing of the head has been looked at yet.
+        () = async { tokio::join!(stop.cancelled(), asked.cancelled()); } => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -455,7 +455,7 @@ impl Hub {
         let until = Until { leave: leave.clone(), closed: closed.clone() };
         let frontends =
             Frontends::new(self.proxy.clone(), tls, plaintext, head_timeout, room, reserve, clients.clone(), until);
-        for (listener, worker) in listeners.into_iter().zip(self.workers.handles()) {
+        for (listener, worker) in listeners.into_iter().zip(self.workers.handles().iter().cycle()) {
             let serving = and_wait(frontends.clone().serve_tcp(listener), end.clone());
             self.services.spawn("the clients' port", worker, end, serving);
         }

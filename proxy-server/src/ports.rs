@@ -37,7 +37,9 @@ const BACKLOG: i32 = 4096;
 /// Bound and not yet served.
 #[derive(Debug)]
 pub(crate) struct Ports {
-    /// For clients, one for each worker: the kernel spreads the connections.
+    /// For clients, one for each worker, over which the kernel spreads the connections, and those that fill the places of the hub
+    /// before: without them a connection that comes between the ends of two of its listeners could lead to the second. None leads
+    /// to them before the hub after this one has ended without one to follow it.
     pub(crate) proxy: Vec<TcpListener>,
     pub(crate) sockets: Vec<(UnixListener, Option<ClusterName>)>,
     pub(crate) api: TcpListener,
@@ -45,17 +47,9 @@ pub(crate) struct Ports {
     /// For agents, one for each worker.
     pub(crate) tunnel: Vec<PortSocket>,
     pub(crate) steering: Steering,
-    pub(crate) places: Places,
-}
-
-/// The places of the TCP ports' listeners, which the kernel knows them by (`tunnel/src/steering.rs`).
-#[derive(Debug, Default)]
-pub(crate) struct Places {
-    /// How many each port has once the hub before has ended.
-    pub(crate) taken: Vec<(SocketAddr, u16)>,
-    /// Those that fill the places of the hub before, and to which no connection leads: without them one that comes between the ends
-    /// of two of its listeners could lead to the second.
-    fillers: Vec<std::net::TcpListener>,
+    /// How many listeners each TCP port has once the hub before has ended: the kernel knows them by their places
+    /// (`tunnel/src/steering.rs`).
+    pub(crate) places: Vec<(SocketAddr, u16)>,
 }
 
 /// Where a hub really listens.
@@ -96,7 +90,7 @@ impl Ports {
         let layout = room;
         let here: &[Option<&Handle>] = &[None];
         let each: Vec<_> = workers.iter().map(Some).collect();
-        let (mut inherited, mut places) = (Inherited::of_process(), Places::default());
+        let (mut inherited, mut places) = (Inherited::of_process(), Vec::new());
         let mut listen =
             |what, address, runtimes: &[_]| listen_each(what, address, runtimes, &mut inherited, layout, &mut places);
         let (proxy_address, proxy) = listen("clients", config.proxy_listen, &each)?;
@@ -116,14 +110,14 @@ impl Ports {
     }
 }
 
-/// A listener for each of `runtimes` (this one where none is named), all on one port.
+/// A listener for each of `runtimes` (this one where none is named), and those that fill places, by turns; all on one port.
 fn listen_each(
     what: &'static str,
     address: SocketAddr,
     runtimes: &[Option<&Handle>],
     inherited: &mut Inherited,
     layout: Option<&Layout>,
-    places: &mut Places,
+    places: &mut Vec<(SocketAddr, u16)>,
 ) -> Result<(SocketAddr, Vec<TcpListener>), ListenError> {
     let given = inherited.take(or_ipv4(address));
     let own = u16::try_from(runtimes.len()).unwrap_or(u16::MAX);
@@ -134,7 +128,7 @@ fn listen_each(
                 let _driven_by = runtime.map(Handle::enter);
                 TcpListener::from_std(given.try_clone()?)
             });
-            places.taken.push((given.local_addr()?, own));
+            places.push((given.local_addr()?, own));
             return Ok((given.local_addr()?, listeners.collect::<io::Result<_>>()?));
         }
         // Alone first: sockets that share a port would share it with another hub of this user, too.
@@ -143,21 +137,24 @@ fn listen_each(
             (Err(error), Some(before)) if error.kind() == io::ErrorKind::AddrInUse => (or_ipv4(address), Some(before)),
             (alone, _) => (alone?, None),
         };
-        let listeners = runtimes.iter().map(|runtime| {
+        let mut listeners = Vec::new();
+        let listen = |runtime: &Option<&Handle>| {
             let _driven_by = runtime.map(Handle::enter);
             TcpListener::from_std(bind_tcp(bound, true)?)
-        });
-        let listeners = listeners.collect::<io::Result<Vec<_>>>()?;
+        };
+        for runtime in runtimes {
+            listeners.push(listen(runtime)?);
+        }
         if let (Some(before), Some(listener)) = (before, listeners.first()) {
             // The other accepts what has been connected already.
             steer_connections(listener, before, own)?;
         }
         // One alone has nobody beside it to whom a connection could lead when it ends.
         let fillers = before.filter(|before| *before > 1).unwrap_or_default();
-        for _ in 0..fillers {
-            places.fillers.push(bind_tcp(bound, true)?);
+        for runtime in runtimes.iter().cycle().take(fillers.into()) {
+            listeners.push(listen(runtime)?);
         }
-        places.taken.push((bound, own.saturating_add(fillers)));
+        places.push((bound, own.saturating_add(fillers)));
         Ok((bound, listeners))
     };
     bind().map_err(|source| ListenError { what, address: address.to_string(), source })
@@ -256,33 +253,40 @@ mod tests {
     async fn connections_lead_to_the_hub_that_follows_however_the_one_before_ends() {
         let here = Handle::current();
         let workers = [Some(&here); 2];
-        let listen = |address, layout: Option<&Layout>, places: &mut Places| {
-            listen_each("clients", address, &workers, &mut Inherited::default(), layout, places).unwrap()
+        let listen = |address, layout: Option<&Layout>| {
+            let mut places = Vec::new();
+            let bound = listen_each("clients", address, &workers, &mut Inherited::default(), layout, &mut places).unwrap();
+            (bound.0, bound.1, places)
         };
-        let mut places = Places::default();
-        let (address, mut before) = listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None, &mut places);
+        let (address, mut before, mut places) = listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None);
         for round in 1..4 {
             let share = Share { first: 0, workers: 1, sockets: 1, generation: 0 };
-            let layout = Layout { tcp: places.taken.clone(), tunnel: address, share };
-            let fillers = std::mem::take(&mut places);
-            let (_, own) = listen(address, Some(&layout), &mut places);
-            assert_eq!(places.taken, [(address, 2 * (round + 1))]);
+            let layout = Layout { tcp: places, tunnel: address, share };
+            // One that comes and dies leaves the port to the hub before, to whichever of its listeners the kernel chooses.
+            drop(listen(address, Some(&layout)));
+            for _ in 0..50 {
+                reached(address, &before).await;
+            }
+            let (_, own, taken) = listen(address, Some(&layout));
+            assert_eq!(taken, [(address, 2 * (round + 1))]);
             while !before.is_empty() {
                 // The first, the last, the first.
                 drop(before.remove(if round % 2 == 0 { before.len() - 1 } else { 0 }));
                 for _ in 0..50 {
-                    let client = std::net::TcpStream::connect(address).unwrap();
-                    let accepted = async {
-                        tokio::select! { one = own[0].accept() => one, one = own[1].accept() => one }
-                    };
-                    let (_, peer) = timeout(Duration::from_secs(5), accepted).await.unwrap().unwrap();
-                    assert_eq!(peer, client.local_addr().unwrap());
+                    reached(address, &own[..workers.len()]).await;
                 }
             }
-            // A process ends with what kept its places.
-            drop(fillers);
-            before = own;
+            (before, places) = (own, taken);
         }
+    }
+
+    /// Connects, and demands that one of the listeners accepts.
+    async fn reached(address: SocketAddr, listeners: &[TcpListener]) {
+        let client = std::net::TcpStream::connect(address).unwrap();
+        let accepting = listeners.iter().map(|listener| Box::pin(listener.accept()));
+        let accepted = timeout(Duration::from_secs(5), futures_util::future::select_all(accepting)).await;
+        let (_, peer) = accepted.unwrap().0.unwrap();
+        assert_eq!(peer, client.local_addr().unwrap());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! How one hub follows another, and how it stops, step by step: it serves until the last moment, or until another hub serves in its
 //! place.
 
-use std::{io, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 use futures_util::future::join_all;
 use registry::Presence;
@@ -12,7 +12,6 @@ use tunnel::{CloseReason, Steering};
 use super::{CUT_TIMEOUT, Hub, Phases};
 use crate::{
     layout::Layout,
-    ports::Places,
     recall,
     succession::{self, LOOK, Sign},
 };
@@ -22,8 +21,8 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 impl Hub {
     /// What is to be done for as long as the hub before this one drains, and what the next one needs to know.
-    pub(super) fn spawn_succession(&mut self, steering: Steering, places: Places) {
-        let (tcp, tunnel, share) = (places.taken.clone(), self.addresses.tunnel, steering.share());
+    pub(super) fn spawn_succession(&mut self, steering: Steering, tcp: Vec<(SocketAddr, u16)>) {
+        let (tunnel, share) = (self.addresses.tunnel, steering.share());
         self.layout = Some(Layout { tcp, tunnel, share });
         let (registry, folder, follows) = (self.registry.clone(), self.config.state.clone(), self.follows);
         let (end, revoked) = (self.phases.end.clone(), self.api.rotation.revoked.clone());
@@ -39,7 +38,7 @@ impl Hub {
             }
             // The kernel steers for as long as the port is open.
             end.cancelled().await;
-            drop((steering, places));
+            drop(steering);
         });
     }
 
