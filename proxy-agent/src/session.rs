@@ -91,6 +91,7 @@ impl Session {
                 () = sleep_until(silence.next(self.tunnel.is_in_use()).into()) => match self.tunnel.look(&mut silence, Instant::now()) {
                     Look::Well => {}
                     Look::Ask => self.tunnel.nudge(),
+                    Look::Insist => self.tunnel.insist(),
                     Look::Gone => {
                         self.tunnel.close(CloseReason::DeadlineExceeded, "the hub has not been heard of for 15 s", CLOSE_TIMEOUT).await;
                         return SessionEnd::Lost(Loss::TimedOut);

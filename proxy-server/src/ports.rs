@@ -255,7 +255,8 @@ mod tests {
         let workers = [Some(&here); 2];
         let listen = |address, layout: Option<&Layout>| {
             let mut places = Vec::new();
-            let bound = listen_each("clients", address, &workers, &mut Inherited::default(), layout, &mut places).unwrap();
+            let bound =
+                listen_each("clients", address, &workers, &mut Inherited::default(), layout, &mut places).unwrap();
             (bound.0, bound.1, places)
         };
         let (address, mut before, mut places) = listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None);

@@ -48,6 +48,7 @@ fn look(member: &Member, now: Instant) {
     match member.look(now) {
         Look::Well => {}
         Look::Ask => member.tunnel.nudge(),
+        Look::Insist => member.tunnel.insist(),
         Look::Gone => member.close_silent("the agent has not been heard of for 15 s"),
     }
 }

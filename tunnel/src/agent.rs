@@ -125,7 +125,13 @@ impl AgentTunnel {
 
     /// Has the hub give a sign of life: what it is sent it acknowledges.
     pub fn nudge(&self) {
-        self.connection.nudge();
+        self.connection.nudge(true);
+        self.windows.nudge();
+    }
+
+    /// The same, whether or not quinn has asked itself.
+    pub fn insist(&self) {
+        self.connection.nudge(false);
         self.windows.nudge();
     }
 

@@ -75,9 +75,9 @@ pub(crate) fn close(controller: Box<dyn Controller>) {
 }
 
 /// Has the next packet of a connection go out whatever is in flight, given a clone of its controller.
-pub(crate) fn nudge(controller: Box<dyn Controller>) {
+pub(crate) fn nudge(controller: Box<dyn Controller>, time: bool) {
     if let Ok(model) = controller.into_any().downcast::<Model>() {
-        model.nudge();
+        model.nudge(time);
     }
 }
 

@@ -99,8 +99,9 @@ impl Connection {
     }
 
     /// Has what goes out next go out at once, however much is under way.
-    pub(crate) fn nudge(&self) {
-        congestion::nudge(self.quic.congestion_state());
+    /// Where there is `time`, after quinn's own probes.
+    pub(crate) fn nudge(&self, time: bool) {
+        congestion::nudge(self.quic.congestion_state(), time);
     }
 
     /// Closes the connection at once: open streams are lost.

@@ -57,6 +57,8 @@ pub enum Look {
     Well,
     /// The peer is to be asked for a sign of life.
     Ask,
+    /// The same, whether or not quinn has asked itself.
+    Insist,
     /// The peer is gone.
     Gone,
 }
@@ -111,7 +113,7 @@ impl Silence {
         let overdue = self.lasts >= if in_use { OVERDUE_IN_USE } else { OVERDUE };
         if overdue || stuck {
             self.asked = now;
-            return Look::Ask;
+            return if before >= CLOSE { Look::Insist } else { Look::Ask };
         }
         Look::Well
     }
@@ -150,7 +152,7 @@ mod tests {
             let now = silence.next(in_use);
             match silence.look(0, in_use, || false, now) {
                 Look::Well => {}
-                Look::Ask => {
+                Look::Ask | Look::Insist => {
                     first = if asked == 0 { now - start } else { first };
                     asked += 1;
                 }
@@ -214,8 +216,8 @@ mod tests {
                 }
                 match silence.look(heard, true, || stuck && now > from && now < to + SECOND, now) {
                     Look::Well => {}
-                    Look::Ask if now < from || now > to => answer = answer.or_else(|| Some(now + at(100))),
-                    Look::Ask => {}
+                    Look::Ask | Look::Insist if now < from || now > to => answer = answer.or_else(|| Some(now + at(100))),
+                    Look::Ask | Look::Insist => {}
                     Look::Gone => return Err(TestCaseError::fail(format!("gone at {:?}", now - start))),
                 }
                 if now > to + SECOND {

@@ -17,6 +17,7 @@ use super::{
     headroom::{self, Headroom},
     round::Round,
 };
+use crate::silence::LOOK;
 
 /// Bytes in flight before anything is known of the path: 32 packets of 1200 bytes, as the large content networks do.
 pub(super) const INITIAL_WINDOW: u64 = 32 * 1200;
@@ -26,6 +27,12 @@ const MINIMUM_PACKETS: u64 = 4;
 
 /// Packets for which a nudge makes room: quinn asks for more than the one that it sends.
 const NUDGE: u64 = 3;
+
+/// Packets of one probe (RFC 9002 section 6.2.4).
+const PROBE: u8 = 2;
+
+/// Bytes by which a packet may be less than the largest and count as one.
+const FULL: u64 = 64;
 
 /// Packets by which the window may exceed what was delivered in a round trip.
 const OVERSHOOT: u64 = 320;
@@ -63,6 +70,10 @@ pub(super) struct Model {
     proven: u64,
     /// The window is less than the model wants, for want of proof.
     held: bool,
+    /// Packets that quinn has sent as probes since the path was found to carry what there is.
+    probes: u8,
+    /// Of the ACKs that are being handled: whether one is for a packet of the full size.
+    full: bool,
     /// Largest UDP payload, in bytes.
     mtu: u64,
     bandwidth: Bandwidth,
@@ -124,8 +135,13 @@ impl Model {
     }
 
     /// Lets the next packet go: behind a full window quinn's own probes alone go out, each after twice the time of the one before.
-    pub(super) fn nudge(&self) {
-        self.pass.next.store(true, Ordering::Relaxed);
+    ///
+    /// The first two are quinn's, unless there is not much `time`: each packet puts the next one off, and they alone are small
+    /// enough for a path that has become narrow. By them both ends of one learn so.
+    pub(super) fn nudge(&self, time: bool) {
+        if self.probes > PROBE || !time {
+            self.pass.next.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Whether there has been next to no room for another packet, and nothing acknowledged, for `limit`.
@@ -140,6 +156,8 @@ impl Model {
             bound: u64::MAX,
             proven: 0,
             held: false,
+            probes: 0,
+            full: false,
             mtu: mtu.into(),
             bandwidth: Bandwidth::default(),
             min_rtt: Duration::MAX,
@@ -321,13 +339,18 @@ impl Model {
 
 impl Controller for Model {
     fn on_sent(&mut self, now: Instant, bytes: u64, _: u64) {
+        let nudged = self.pass.next.swap(false, Ordering::Relaxed);
+        // Where there is no room and nothing comes back, what goes out by itself is a probe.
+        if !nudged && self.is_stuck(now, LOOK) {
+            self.probes = self.probes.saturating_add(1);
+        }
         self.flying += bytes;
-        self.pass.next.store(false, Ordering::Relaxed);
         self.expire(now);
     }
 
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, _: bool, _: &RttEstimator) {
         self.round.on_ack(now, sent, bytes);
+        self.full |= bytes + FULL >= self.mtu;
         self.acked += bytes;
         self.rtt = self.rtt.min(now.saturating_duration_since(sent));
     }
@@ -339,6 +362,10 @@ impl Controller for Model {
             return;
         }
         self.acknowledged = now;
+        // After an outage what was lost fills the window yet, and nudges go on; behind a path that has become narrow they do not.
+        if !std::mem::take(&mut self.full) || self.flying + NUDGE * self.mtu < self.window {
+            self.probes = 0;
+        }
         self.round.app_limited |= app_limited;
         self.min_rtt = self.min_rtt.min(rtt);
         if !app_limited {
