@@ -130,6 +130,11 @@ impl Registry {
         (Self::over(path.to_owned(), |observer| Store::start(disk, state, observer)).unwrap(), fault)
     }
 
+    /// Finishes what is being written, and lets go of the file, for another process to open it. Changes end with an error then.
+    pub async fn let_go(&self) {
+        self.store.let_go().await;
+    }
+
     /// Finishes what is being written and closes the file. Questions are still answered; changes end with an error.
     pub async fn close(&self) {
         self.store.close().await;

@@ -21,6 +21,7 @@
 mod digest;
 mod disk;
 mod etcd;
+mod feed;
 mod log;
 mod state;
 #[cfg(test)]
@@ -43,6 +44,7 @@ use tokio::time::timeout;
 
 use self::disk::Disk;
 pub use self::etcd::Etcd;
+pub use self::feed::{Feed, News};
 use self::log::EventLog;
 pub use self::log::{Commit, Event};
 use self::state::State;
@@ -274,6 +276,23 @@ impl Store {
         let (answer, outcome) = oneshot::channel();
         self.request(Request::Compact { revision, answer }).await?;
         outcome.await.map_err(|_| CommitError::Closed)?
+    }
+
+    /// Finishes the queued commits, and lets go of the file, which another process may open then. Commits end with `Closed`;
+    /// reads and watches go on with what [`Self::follow`] takes over. A store in etcd has no file and goes on as it is.
+    pub async fn let_go(&self) {
+        let (answer, done) = oneshot::channel();
+        if self.request(Request::LetGo { answer }).await.is_ok() {
+            // An error is a writer that has ended, and with it the file.
+            let _ = done.await;
+        }
+    }
+
+    /// Takes over what the process has committed that has the file now.
+    pub async fn follow(&self, news: News) -> Result<(), CommitError> {
+        let (answer, done) = oneshot::channel();
+        self.request(Request::Follow { news, answer }).await?;
+        done.await.map_err(|_| CommitError::Closed)
     }
 
     /// Finishes the queued commits, closes the file and waits for that. Reads still work; commits end with `Closed`.

@@ -138,3 +138,40 @@ fn a_store_that_was_being_made_when_the_machine_stopped_is_made_anew() {
     std::fs::write(folder.path().join("registry.redb.new"), "half a store").unwrap();
     assert_eq!(Store::open(path).unwrap().revision(), Revision::ZERO);
 }
+
+#[tokio::test]
+async fn what_the_next_process_commits_is_followed_in_memory() {
+    let fixture = Fixture::new();
+    for (key, value) in [("/kept", "1"), ("/changed", "1"), ("/deleted", "1")] {
+        fixture.put(key, value).await;
+    }
+    let before = fixture.store;
+    let mut watch = before.watch(before.revision());
+    before.let_go().await;
+    assert!(matches!(before.commit(put("/own", "1")).await, Err(CommitError::Closed)));
+
+    let next = open(&fixture.folder.path().join("registry.redb")).unwrap();
+    let mut feed = next.feed(before.revision());
+    next.commit(put("/changed", "2").delete("/deleted")).await.unwrap();
+    next.commit(put("/new", "1")).await.unwrap();
+    for _ in 0..2 {
+        let told = serde_json::to_string(&soon(feed.next()).await.unwrap()).unwrap();
+        before.follow(serde_json::from_str(&told).unwrap()).await.unwrap();
+    }
+    assert_eq!(before.list(""), next.list(""));
+    let seen = soon(watch.next()).await.unwrap();
+    assert_eq!((seen.revision, seen.events.len()), (Revision(4), 2));
+
+    // What it has missed, and how it came about, is told as a whole.
+    next.commit(put("/new", "2").delete("/kept")).await.unwrap();
+    next.commit(put("/newer", "1")).await.unwrap();
+    next.compact(next.revision()).await.unwrap();
+    let news = soon(next.feed(before.revision()).next()).await.unwrap();
+    before.follow(news.clone()).await.unwrap();
+    assert_eq!(before.list(""), next.list(""));
+    let followed = before.revision();
+    before.follow(news).await.unwrap();
+    assert_eq!(before.revision(), followed);
+    next.close().await;
+    assert!(soon(feed.next()).await.is_some() && soon(feed.next()).await.is_none());
+}

@@ -8,17 +8,20 @@ use tokio::sync::{mpsc, oneshot, watch as latest};
 
 use super::disk::Disk;
 use super::state::State;
-use super::{Commit, CommitError, Observer, Revision, Txn};
+use super::{Commit, CommitError, News, Observer, Revision, Txn};
 
 /// What callers ask of the writer.
 pub(super) enum Request {
     Commit { txn: Txn, answer: oneshot::Sender<Result<Revision, CommitError>> },
     Compact { revision: Revision, answer: oneshot::Sender<Result<(), CommitError>> },
+    LetGo { answer: oneshot::Sender<()> },
+    Follow { news: News, answer: oneshot::Sender<()> },
 }
 
 /// Owns the disk and is the only one to change the state.
 pub(super) struct Writer {
-    disk: Disk,
+    /// `None` when another process has the file.
+    disk: Option<Disk>,
     state: Arc<RwLock<State>>,
     publish: latest::Sender<Revision>,
     observer: Observer,
@@ -37,7 +40,7 @@ impl Writer {
         publish: latest::Sender<Revision>,
         observer: Observer,
     ) -> Self {
-        Self { disk, state, publish, observer }
+        Self { disk: Some(disk), state, publish, observer }
     }
 
     /// Serves until every sender of the queue is gone.
@@ -55,6 +58,16 @@ impl Writer {
                         self.commit(std::mem::take(&mut group));
                         // A caller that is gone wants no answer.
                         let _ = answer.send(self.compact(revision));
+                    }
+                    Request::LetGo { answer } => {
+                        self.commit(std::mem::take(&mut group));
+                        self.disk = None;
+                        let _ = answer.send(());
+                    }
+                    Request::Follow { news, answer } => {
+                        self.commit(std::mem::take(&mut group));
+                        self.follow(news);
+                        let _ = answer.send(());
                     }
                 }
             }
@@ -83,17 +96,33 @@ impl Writer {
     fn write(&mut self, commits: &[Arc<Commit>]) -> Result<(), CommitError> {
         let excess = self.state.read().log().excess(commits);
         self.put_on_disk(commits, excess)?;
+        self.take_over(commits, excess);
+        Ok(())
+    }
+
+    /// Takes over what the process has committed that has the file now.
+    fn follow(&mut self, news: News) {
+        if self.disk.is_some() {
+            return;
+        }
+        let Some(commit) = self.state.read().learn(news) else { return };
+        let commits = [Arc::new(commit)];
+        let excess = self.state.read().log().excess(&commits);
+        self.take_over(&commits, excess);
+    }
+
+    /// Has everybody see `commits`, and forgets the log up to `compacted`.
+    fn take_over(&mut self, commits: &[Arc<Commit>], compacted: Revision) {
         {
             // Held until the observer has seen them: who reads a commit reads also what follows from it, such as rights.
             let mut state = self.state.write();
-            state.log_mut().compact(excess);
+            state.log_mut().compact(compacted);
             for commit in commits {
                 state.apply(commit);
                 (self.observer)(commit);
             }
         }
         self.publish();
-        Ok(())
     }
 
     fn compact(&mut self, revision: Revision) -> Result<(), CommitError> {
@@ -110,7 +139,8 @@ impl Writer {
     /// Puts `commits` on disk and forgets the log up to `compacted`, there alone: memory follows if that went well.
     fn put_on_disk(&mut self, commits: &[Arc<Commit>], compacted: Revision) -> Result<(), CommitError> {
         let state = self.state.read();
-        self.disk.write(&state, commits, compacted).map_err(|error| {
+        let disk = self.disk.as_mut().ok_or(CommitError::Closed)?;
+        disk.write(&state, commits, compacted).map_err(|error| {
             tracing::error!(error = &error as &dyn Error, "the registry cannot be written to disk");
             CommitError::Disk { source: Arc::new(error) }
         })

@@ -180,6 +180,8 @@ impl Writer {
                 // A caller that is gone wants no answer.
                 let _ = answer.send(Ok(()));
             }
+            // There is no file to let go of, and what others commit is seen as it is.
+            Request::LetGo { answer } | Request::Follow { answer, news: _ } => drop(answer.send(())),
         }
     }
 
