@@ -6,26 +6,20 @@
 //! |---|---|
 //! | `successor` | a hub waits for the folder, or has it and does not serve yet |
 //! | `former` | a hub has let go of the folder, and drains |
-//! | `recall` | the hub that followed has taken rights back: what still drains with them ends now (`recall.rs`) |
 
 use std::{
     fs::{File, TryLockError},
     io,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    pin::pin,
     time::Duration,
 };
 
-use registry::{Registry, store::OpenError};
-use tokio::{
-    sync::{Notify, broadcast::error::RecvError},
-    time::{Instant, sleep},
-};
+use registry::store::OpenError;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     config::Config,
-    recall::{Recalled, Recalls, Rights},
     state::{State, StateError},
 };
 
@@ -43,7 +37,6 @@ const BEYOND_DRAIN: Duration = Duration::from_secs(15);
 pub(crate) enum Sign {
     Successor,
     Former,
-    Recall,
 }
 
 /// A sign that stands until it is dropped.
@@ -55,7 +48,6 @@ impl Sign {
         folder.join(match self {
             Self::Successor => "successor",
             Self::Former => "former",
-            Self::Recall => "recall",
         })
     }
 
@@ -130,31 +122,6 @@ pub(crate) async fn open(config: &Config) -> Result<(State, Option<Raised>), Sta
     }
 }
 
-/// Runs until the hub before this one has ended, and has it end at once what may have lost a right: it does not see that.
-pub(crate) async fn follow(registry: &Registry, revoked: &Notify, folder: &Path) {
-    let mut changes = registry.changes();
-    let (mut known, mut recalls) = (Rights::of(registry), Recalls::default());
-    let ended = Sign::Former.lowered(folder);
-    let mut ended = pin!(ended);
-    loop {
-        let recalled = tokio::select! {
-            () = &mut ended => return,
-            // What the CA's old key had opened is the other hub's, too.
-            () = revoked.notified() => vec![Recalled::All],
-            change = changes.recv() => match change {
-                Ok(change) => known.lost(registry, change),
-                Err(RecvError::Lagged(_)) => vec![Recalled::All],
-                Err(RecvError::Closed) => return,
-            },
-        };
-        for one in &recalled {
-            if let Err(error) = recalls.tell(one, folder).await {
-                tracing::warn!(%error, "the hub before this one does not hear that rights have changed");
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,7 +132,7 @@ mod tests {
         assert!(!Sign::Successor.stands(folder.path()));
         let raised = Sign::Successor.raise(folder.path()).unwrap().unwrap();
         assert!(Sign::Successor.stands(folder.path()));
-        assert!(!Sign::Recall.stands(folder.path()));
+        assert!(!Sign::Former.stands(folder.path()));
         assert!(Sign::Successor.raise(folder.path()).unwrap().is_none());
         drop(raised);
         assert!(!Sign::Successor.stands(folder.path()));

@@ -11,9 +11,9 @@ use tunnel::{CloseReason, Steering};
 
 use super::{CUT_TIMEOUT, Hub, Phases};
 use crate::{
+    feed,
     layout::Layout,
-    recall,
-    succession::{self, LOOK, Sign},
+    succession::{LOOK, Sign},
 };
 
 /// How long clients that came at the very end may take to be answered.
@@ -29,7 +29,7 @@ impl Hub {
         self.phases.others.spawn(async move {
             if follows {
                 tokio::select! {
-                    () = succession::follow(&registry, &revoked, &folder) => {}
+                    () = feed::tell(&registry, &revoked, &folder) => {}
                     () = end.cancelled() => return,
                 }
                 if let Err(error) = steering.settle() {
@@ -58,7 +58,7 @@ impl Hub {
         // 1. Connections may end by themselves, up to the deadline. New ones, and agents, go to the next hub once it serves, and
         //    until then are served here.
         let drained = tokio::select! {
-            () = self.drained() => true,
+            () = self.drained(&abort) => true,
             () = sleep_until(deadline) => false,
             () = abort.cancelled() => false,
         };
@@ -73,7 +73,7 @@ impl Hub {
     }
 
     /// Resolves when nobody is connected. Where another hub waits, it gets the registry first, and serves then.
-    async fn drained(&mut self) {
+    async fn drained(&mut self, abort: &CancellationToken) {
         let folder = self.config.state.clone();
         let idle = async |hub: &Self| {
             while hub.proxy.connections.count() > 0 {
@@ -86,7 +86,7 @@ impl Hub {
                 () = Sign::Successor.raised(&folder) => {}
             }
         }
-        if let Err(error) = self.hand_over().await {
+        if let Err(error) = self.hand_over(abort).await {
             tracing::warn!(%error, "the next hub cannot listen beside this one, and waits for its end");
             return idle(self).await;
         }
@@ -96,23 +96,12 @@ impl Hub {
         self.phases.drain.cancel();
         self.phases.leave.cancel();
         // Who was accepted here at the very end asks now; it was connected before the other hub served.
-        let left = async { tokio::join!(idle(self), sleep(LAST_ANSWERS)) };
-        // What is open here was opened with rights that may have gone since.
-        let recalled = recall::heed(&folder, |recalled| {
-            let cut = self.proxy.connections.retain(|caller, cluster| !recalled.concerns(caller, cluster));
-            if cut > 0 {
-                tracing::info!(?recalled, cut, "rights have changed at the hub that serves now; cut what they concern");
-            }
-        });
-        tokio::select! {
-            ((), ()) = left => {}
-            () = recalled => {}
-        }
+        tokio::join!(idle(self), sleep(LAST_ANSWERS));
     }
 
-    /// Lets go of the state folder. Questions are answered from memory from now on, and changes are refused. An error where the next
-    /// hub could not be told how to listen: nothing has changed then.
-    async fn hand_over(&mut self) -> io::Result<()> {
+    /// Lets go of the state folder. Questions are answered from memory from now on, which follows the next hub's changes, and those
+    /// that are to be made here are refused. An error where the next hub could not be told how to listen: nothing has changed then.
+    async fn hand_over(&mut self, abort: &CancellationToken) -> io::Result<()> {
         let folder = &self.config.state;
         // One at a time: a third process could not tell the sockets of the first from those of this one.
         Sign::Former.lowered(folder).await;
@@ -123,13 +112,13 @@ impl Hub {
         }
         self.phases.handover.cancel();
         self.handed_over = Some(handed_over);
-        // Where etcd keeps the registry, changes still come from there.
         // The tunnels here live on: the next hub must not reset them.
         self.roster().clear();
         record(&self.presence).await;
-        if self.config.etcd.is_none() {
-            self.registry.close().await;
-        }
+        self.registry.let_go().await;
+        let following = feed::follow(self.registry.clone(), folder.clone(), abort.clone());
+        let end = self.phases.end.clone();
+        self.phases.others.spawn(async move { end.run_until_cancelled(following).await });
         self.folder_lock = None;
         tracing::info!("another hub waits for the state folder, and has it now");
         Ok(())

@@ -33,7 +33,7 @@ pub use object::{
     AggregationRule, Binding, Kind, LabelOperator, LabelRequirement, LabelSelector, Metadata, Object, ObjectError,
     Role, RoleKind, RoleRef, SetBinding, Subject, SubjectKind,
 };
-pub use policy::{Losers, Policy};
+pub use policy::Policy;
 pub use proxy::Denied;
 pub use review::Caller;
 pub use rule::PolicyRule;

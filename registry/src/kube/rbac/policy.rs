@@ -34,33 +34,7 @@ pub(super) struct Held<'a> {
     rules: Option<&'a [PolicyRule]>,
 }
 
-/// Who may have lost a right.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Losers {
-    /// These users; nobody where there are none.
-    Users(BTreeSet<String>),
-    Anybody,
-}
-
 impl Policy {
-    /// Who may have lost a right since `before`. What was only added takes nothing from anybody.
-    pub fn losers_since(&self, before: &Self) -> Losers {
-        let roles = before.roles.iter().all(|(key, role)| self.roles.get(key) == Some(role));
-        let aggregated = before.aggregated.iter().all(|(key, rules)| self.aggregated.get(key) == Some(rules));
-        if !roles || !aggregated || !self.sets.hold(&before.sets) {
-            return Losers::Anybody;
-        }
-        let changed = before.bindings.iter().filter(|(key, binding)| self.bindings.get(*key) != Some(binding));
-        let mut users = BTreeSet::new();
-        for subject in changed.flat_map(|(_, binding)| &binding.subjects) {
-            match subject.kind {
-                SubjectKind::User => drop(users.insert(subject.name.clone())),
-                SubjectKind::Group | SubjectKind::ServiceAccount => return Losers::Anybody,
-            }
-        }
-        Losers::Users(users)
-    }
-
     /// Takes in an object that was made or changed.
     pub fn put(&mut self, object: Object) {
         match object {

@@ -57,18 +57,6 @@ impl Sets {
         }
     }
 
-    /// Whether all that these held is still where it was.
-    pub(super) fn hold(&self, before: &Self) -> bool {
-        let members = before.members.iter().all(|(set, members)| {
-            self.members.get(set).is_some_and(|now| Arc::ptr_eq(now, members) || members.is_subset(now))
-        });
-        let bound = before
-            .bound
-            .iter()
-            .all(|(namespace, sets)| self.bound.get(namespace).is_some_and(|now| sets.is_subset(now)));
-        members && bound
-    }
-
     pub(super) fn bind(&mut self, namespace: &Arc<str>, set: &Arc<str>) {
         self.bound.entry(Arc::clone(namespace)).or_default().insert(Arc::clone(set));
     }

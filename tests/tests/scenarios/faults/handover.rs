@@ -2,17 +2,19 @@
 
 mod load;
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::Signal;
 use tests::hub::{ClusterAccess, HubBuilder};
 use tests::service::echo;
 use tests::{Client, Etcd, Hub, Process, Service, Spoke, wait_until};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use self::load::{Load, echoes};
@@ -94,19 +96,29 @@ async fn a_restart_with_a_socket_of_systemds_refuses_no_client() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_right_that_goes_at_the_next_hub_ends_what_it_concerns_at_the_hub_before() -> Result<()> {
-    let (mut hub, client, target, _kept) = begin(Hub::builder().args(["--drain-timeout", "1h"])).await?;
+    let (mut hub, client, target, _kept) =
+        begin(Hub::builder().args(["--drain-timeout", "1h", "--head-timeout", "5m"])).await?;
     let bob = hub.create_user("bob", &ClusterAccess::All).await?;
-    let bob = client.clone().cluster("c1", &bob.token()?);
+    let bobs_token = bob.token()?;
+    let bob = client.clone().cluster("c1", &bobs_token);
     let (mut held, mut of_bob) = (client.dial(&target).await?, bob.dial(&target).await?);
+    // They ask when the other hub serves.
+    let proxy = hub.addresses().proxy;
+    let mut late = [asking(proxy, &bobs_token, &target).await?, asking(proxy, &bobs_token, &target).await?];
     hub.process().signal(Signal::SIGTERM)?;
     let mut before = hub.succeed().await?;
     dials_well(&client, &target).await?;
     echoes(&mut held).await?;
     // What one loses, or gains, concerns nobody else.
+    hub.command(["user", "token", "create", "bob", "--name", "further"]).await?.success()?;
+    echoes(&mut of_bob).await?;
+    ensure!(answered(&mut late[0]).await?.starts_with("HTTP/1.1 200"), "who has a right is served to the end");
     hub.command(["user", "delete", "bob"]).await?.success()?;
     let mut seen = [0];
     let end = timeout(BOUND, of_bob.read(&mut seen)).await.context("who was deleted is not cut")?;
     ensure!(end.is_err(), "{end:?}");
+    let refused = answered(&mut late[1]).await?;
+    ensure!(refused.starts_with("HTTP/1.1 407"), "a deleted user opens something at the hub before: {refused}");
     let _second = Spoke::of(&hub, "c1").agent("second").start().await?;
     echoes(&mut held).await?;
     let changed = Instant::now();
@@ -114,6 +126,47 @@ async fn a_right_that_goes_at_the_next_hub_ends_what_it_concerns_at_the_hub_befo
     let end = timeout(BOUND, held.read(&mut seen)).await.context("the connection is not cut")?;
     ensure!(end.is_err(), "{end:?}");
     eprintln!("cut {:?} after the cluster was denied", changed.elapsed());
+    before.exits_with(0, BOUND).await
+}
+
+/// A client that has connected, and said all of its CONNECT but the end.
+async fn asking(proxy: SocketAddr, token: &str, target: &str) -> Result<TcpStream> {
+    let mut client = TcpStream::connect(proxy).await?;
+    let login = BASE64_STANDARD.encode(format!("c1:{token}"));
+    client.write_all(format!("CONNECT {target} HTTP/1.1\r\nProxy-Authorization: Basic {login}\r\n").as_bytes()).await?;
+    Ok(client)
+}
+
+/// Asks, and gives the answer's beginning; empty if there is none.
+async fn answered(client: &mut TcpStream) -> Result<String> {
+    client.write_all(b"\r\n").await?;
+    let mut answer = vec![0; 1024];
+    let read = timeout(BOUND, client.read(&mut answer)).await.context("no answer")??;
+    Ok(String::from_utf8_lossy(&answer[..read]).into_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_connected_as_a_hub_hands_over_is_answered_in_every_form() -> Result<()> {
+    let (mut hub, client, target, _kept) = begin(Hub::builder().args(["--drain-timeout", DRAIN])).await?;
+    let (proxy, token) = (hub.addresses().proxy, hub.credentials().token()?);
+    let held = client.dial(&target).await?;
+    let mut connected = Vec::new();
+    for _ in 0..40 {
+        connected.push(TcpStream::connect(proxy).await?);
+    }
+    hub.process().signal(Signal::SIGTERM)?;
+    let mut before = hub.succeed().await?;
+    let hands_over = async || before.stderr().iter().any(|line| line.contains("another hub serves here now"));
+    wait_until(BOUND, "it to let go", hands_over).await?;
+    let login = BASE64_STANDARD.encode(format!("c1:{token}"));
+    let request = format!("GET http://{target}/ HTTP/1.1\r\nHost: x\r\nProxy-Authorization: Basic {login}\r\n");
+    let mut empty = 0;
+    for client in &mut connected {
+        client.write_all(request.as_bytes()).await?;
+        empty += usize::from(!answered(client).await?.starts_with("HTTP/1.1 "));
+    }
+    ensure!(empty == 0, "{empty} of 40 had no answer");
+    drop((held, connected));
     before.exits_with(0, BOUND).await
 }
 

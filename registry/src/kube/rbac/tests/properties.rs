@@ -33,28 +33,6 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(10_000) })]
 
     #[test]
-    fn who_loses_a_right_is_among_the_losers(
-        world in world(),
-        changes in history(),
-        (user, groups) in somebody(),
-        requests in prop::collection::vec(request(), 16),
-    ) {
-        let (before, mut now) = (world.policy(), world.policy());
-        changes.iter().take(3).for_each(|change| tell(&mut now, change));
-        let losers = now.losers_since(&before);
-        let is_loser = match &losers {
-            Losers::Anybody => true,
-            Losers::Users(users) => users.contains(&user),
-        };
-        for request in requests {
-            let request = Attributes { user: user.clone(), groups: groups.clone(), ..request };
-            let loses = before.decide(&request).is_allowed() && !now.decide(&request).is_allowed();
-            prop_assert!(!loses || is_loser, "{:?} loses {:?}, and {:?} are told", user, request, losers);
-        }
-        prop_assert_eq!(before.losers_since(&before), Losers::Users(std::collections::BTreeSet::new()));
-    }
-
-    #[test]
     fn requests_are_decided_as_the_oracle_does(
         world in world(),
         (user, groups) in somebody(),

@@ -1,0 +1,196 @@
+//! How a hub that drains keeps up with the one that serves: over a socket in the state folder, which is its user's alone, it hears
+//! of each change of the registry, and decides as if it were its own.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt, stream::FuturesUnordered};
+use registry::{
+    Registry,
+    store::{News, Revision},
+};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::{Notify, watch},
+    time::{sleep, timeout},
+};
+use tokio_util::{
+    codec::{Framed, LengthDelimitedCodec},
+    sync::CancellationToken,
+};
+
+use crate::succession::{LOOK, Sign};
+
+/// Hubs that are told at a time: one drains.
+const HUBS: usize = 4;
+
+/// Bytes of one message: 100,000 clusters of 4 KiB as a whole.
+const MESSAGE: usize = 1 << 30;
+
+/// How long the other hub may take to say where it is, and to take a message. One that stands still asks anew.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the hub that serves says.
+#[derive(Serialize, Deserialize)]
+enum Told {
+    News(News),
+    /// A CA was revoked: what its certificates have opened ends.
+    Revoked,
+}
+
+/// Tells the hub before this one, for as long as there is one.
+pub(crate) async fn tell(registry: &Registry, revoked: &Notify, folder: &Path) {
+    let listener = match listen(folder) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::warn!(%error, "the hub before this one does not hear of changes, and drains with the rights that it knows");
+            return;
+        }
+    };
+    let (revoke, is_revoked) = watch::channel(false);
+    let (mut hubs, mut ended) = (FuturesUnordered::new(), pin!(Sign::Former.lowered(folder)));
+    loop {
+        tokio::select! {
+            () = &mut ended => return,
+            accepted = listener.accept(), if hubs.len() < HUBS => match accepted {
+                Ok((hub, _)) => hubs.push(tell_one(hub, registry, is_revoked.clone())),
+                Err(error) => {
+                    tracing::debug!(%error, "cannot accept the hub before this one");
+                    sleep(LOOK).await;
+                }
+            },
+            // The connection has ended: the other hub comes again.
+            Some(Err(error)) = hubs.next() => tracing::debug!(%error, "the hub before this one is told no more"),
+            () = revoked.notified() => drop(revoke.send(true)),
+        }
+    }
+}
+
+async fn tell_one(hub: UnixStream, registry: &Registry, mut revoked: watch::Receiver<bool>) -> io::Result<()> {
+    let mut hub = framed(hub);
+    let first = timeout(PATIENCE, hub.next()).await?.ok_or(io::ErrorKind::UnexpectedEof)??;
+    let mut feed = registry.store().feed(serde_json::from_slice(&first)?);
+    loop {
+        let told = tokio::select! {
+            Ok(_) = revoked.wait_for(|revoked| *revoked) => Told::Revoked,
+            news = feed.next() => match news {
+                Some(news) => Told::News(news),
+                None => return Ok(()),
+            },
+        };
+        timeout(PATIENCE, hub.send(Bytes::from(serde_json::to_vec(&told)?))).await??;
+        if matches!(told, Told::Revoked) {
+            return Ok(());
+        }
+    }
+}
+
+/// Takes over what the hub that serves commits, whichever that is, and cancels `revoked` when a CA was. Never returns otherwise.
+pub(crate) async fn follow(registry: Arc<Registry>, folder: PathBuf, revoked: CancellationToken) {
+    while !matches!(hear(&registry, &folder).await, Ok(Told::Revoked)) {
+        sleep(LOOK).await;
+    }
+    tracing::warn!("a CA was revoked at the hub that serves now; ending");
+    revoked.cancel();
+}
+
+/// Hears of the other hub's changes until it revokes a CA; an error when it is there no more, or not yet.
+async fn hear(registry: &Registry, folder: &Path) -> io::Result<Told> {
+    let (_opened, path) = path(folder)?;
+    let mut hub = framed(UnixStream::connect(path).await?);
+    let here: Revision = registry.store().revision();
+    hub.send(Bytes::from(serde_json::to_vec(&here)?)).await?;
+    while let Some(message) = hub.next().await {
+        match serde_json::from_slice(&message?)? {
+            Told::News(news) => registry.store().follow(news).await.map_err(io::Error::other)?,
+            Told::Revoked => return Ok(Told::Revoked),
+        }
+    }
+    Err(io::ErrorKind::UnexpectedEof.into())
+}
+
+fn framed(hub: UnixStream) -> Framed<UnixStream, LengthDelimitedCodec> {
+    LengthDelimitedCodec::builder().max_frame_length(MESSAGE).new_framed(hub)
+}
+
+/// In the place of the one that a hub before has left.
+fn listen(folder: &Path) -> io::Result<UnixListener> {
+    let (_opened, path) = path(folder)?;
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => UnixListener::bind(path),
+    }
+}
+
+/// The socket's path, by the folder's descriptor: a socket's address has 107 bytes (unix(7)).
+fn path(folder: &Path) -> io::Result<(File, PathBuf)> {
+    let folder = File::open(folder)?;
+    let path = format!("/proc/self/fd/{}/feed", folder.as_raw_fd());
+    Ok((folder, path.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use registry::store::Txn;
+
+    use super::*;
+
+    async fn until(mut state: impl FnMut() -> bool) {
+        let looks = async {
+            while !state() {
+                sleep(LOOK).await;
+            }
+        };
+        timeout(Duration::from_secs(10), looks).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_hub_that_drains_follows_each_one_that_serves_and_hears_of_a_revoked_ca() {
+        let place = tempfile::tempdir().unwrap();
+        // Longer than a socket's address.
+        let folder = place.path().join("x".repeat(120));
+        fs::create_dir(&folder).unwrap();
+        let file = folder.join("registry.redb");
+        let open = || Registry::open(&file).unwrap();
+        let put = |key: &str| Txn::new().put(key, b"{}".to_vec());
+        let before = Arc::new(open());
+        before.store().commit(put("/a")).await.unwrap();
+        before.let_go().await;
+        let revoked = CancellationToken::new();
+        // The second is there after the first has died.
+        let serving = async {
+            for key in ["/b", "/c"] {
+                let drains = Sign::Former.raise(&folder).unwrap();
+                assert!(drains.is_some(), "nobody else drains");
+                let (next, notify) = (open(), Notify::new());
+                next.store().commit(put(key)).await.unwrap();
+                let doing = async {
+                    until(|| before.store().get(key).is_some()).await;
+                    next.store().commit(put(key).delete("/a")).await.unwrap();
+                    until(|| before.store().list("") == next.store().list("")).await;
+                    assert!(!revoked.is_cancelled());
+                    if key == "/c" {
+                        notify.notify_one();
+                        until(|| revoked.is_cancelled()).await;
+                    }
+                };
+                tokio::select! {
+                    () = doing => {}
+                    () = tell(&next, &notify, &folder) => panic!("the one before has not ended"),
+                }
+                next.close().await;
+            }
+        };
+        let following = follow(Arc::clone(&before), folder.clone(), revoked.clone());
+        tokio::join!(following, serving);
+    }
+}
