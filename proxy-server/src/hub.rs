@@ -58,7 +58,7 @@ use crate::{
     services::{RunError, Services},
     shares::Shares,
     state::{State, StateError},
-    succession::{self, Raised, Sign},
+    succession::{self, Raised},
     tunnels::Tunnels,
     watchdog,
     workers::Workers,
@@ -185,11 +185,8 @@ impl Hub {
     pub async fn bind(config: Config) -> Result<Self, StartError> {
         let (state, successor) = succession::open(&config).await.map_err(StartError::State)?;
         let workers = Workers::start(config.workers).map_err(StartError::Worker)?;
-        let layout = if Sign::Former.stands(&config.state) { Layout::read(&config.state) } else { None };
-        let (mut ports, bound) =
-            Ports::bind(&config, workers.handles(), layout.as_ref()).await.map_err(StartError::Listen)?;
-        let follows = layout.is_some();
-        let Bound { proxy, tunnel, api, metrics } = bound;
+        let (mut ports, bound) = Ports::bind(&config, workers.handles()).await.map_err(StartError::Listen)?;
+        let Bound { proxy, tunnel, api, metrics, follows } = bound;
         let names = advertised(&config);
         state.begin().await.map_err(StartError::State)?;
         let admin = state.write_admin(format!("https://{}", near(api)), near(proxy));

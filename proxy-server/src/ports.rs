@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// How long a hub that has let go of its state folder keeps its ports, at most: it writes its audit record.
-const ENDING: Duration = Duration::from_secs(3);
+pub(crate) const ENDING: Duration = Duration::from_secs(3);
 
 /// Connections that wait to be accepted, as many as the kernel allows (net.core.somaxconn).
 const BACKLOG: i32 = 4096;
@@ -59,6 +59,8 @@ pub(crate) struct Bound {
     pub(crate) tunnel: SocketAddr,
     pub(crate) api: SocketAddr,
     pub(crate) metrics: SocketAddr,
+    /// Beside another hub.
+    pub(crate) follows: bool,
 }
 
 /// Why a port could not be bound.
@@ -71,13 +73,16 @@ pub struct ListenError {
 }
 
 impl Ports {
-    /// Binds what `config` names; the clients' and agents' for `workers`. What the hub before still has, by its `layout`, is
-    /// shared with it, and new connections come here.
-    pub(crate) async fn bind(
-        config: &Config,
-        workers: &[Handle],
-        layout: Option<&Layout>,
-    ) -> Result<(Self, Bound), ListenError> {
+    /// Binds what `config` names; the clients' and agents' for `workers`. What the hub before still has is shared with it, and new
+    /// connections come here.
+    pub(crate) async fn bind(config: &Config, workers: &[Handle]) -> Result<(Self, Bound), ListenError> {
+        // One that has begun to close its ports ends first: what it still has would not be where this one takes it to be.
+        let closing = Sign::Closing.raise_within(&config.state, config.drain_timeout + ENDING).await;
+        if !matches!(closing, Ok(Some(_))) {
+            tracing::warn!(?closing, "the hub before this one may close ports that are being shared with it");
+        }
+        let layout = if Sign::Former.stands(&config.state) { Layout::read(&config.state) } else { None };
+        let layout = layout.as_ref();
         let patience = if layout.is_some() { config.drain_timeout + ENDING } else { ENDING };
         let room = layout.filter(|layout| layout.share.has_room_for(u8::try_from(workers.len()).unwrap_or(u8::MAX)));
         if layout.is_some() && room.is_none() {
@@ -105,7 +110,13 @@ impl Ports {
             .iter()
             .map(|socket| Ok((listen_unix(&socket.path, layout.is_some())?, socket.cluster.clone())));
         let sockets = sockets.collect::<Result<_, _>>()?;
-        let bound = Bound { proxy: proxy_address, tunnel: tunnel_address, api: api_address, metrics: metrics_address };
+        let bound = Bound {
+            proxy: proxy_address,
+            tunnel: tunnel_address,
+            api: api_address,
+            metrics: metrics_address,
+            follows: layout.is_some(),
+        };
         Ok((Self { proxy, sockets, api, metrics, tunnel, steering, places }, bound))
     }
 }

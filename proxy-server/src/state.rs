@@ -8,7 +8,7 @@
 //! | `in-use` | keeps other hubs out of the folder when it has no `registry.redb` |
 //! | `reset.key` | lets a restarted hub tell old tunnels that they are gone |
 //! | `tunnels` | which tunnels were up, so that a hub that starts after a crash resets them ([`crate::roster`]) |
-//! | `successor`, `former`, `feed`, `ports` | what a hub and the one after it tell each other ([`crate::succession`], [`crate::feed`], [`crate::layout`]) |
+//! | `successor`, `former`, `closing`, `feed`, `ports` | what a hub and the one after it tell each other ([`crate::succession`], [`crate::feed`], [`crate::layout`]) |
 //! | `admin/` | credentials of the user `admin`, for this machine's `cluster-proxy` |
 
 use std::{

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `successor` | a hub waits for the folder, or has it and does not serve yet |
 //! | `former` | a hub has let go of the folder, and drains |
+//! | `closing` | a hub binds its ports beside another's, or closes them: each counts on where the other's are |
 
 use std::{
     fs::{File, TryLockError},
@@ -37,17 +38,26 @@ const BEYOND_DRAIN: Duration = Duration::from_secs(15);
 pub(crate) enum Sign {
     Successor,
     Former,
+    Closing,
 }
 
 /// A sign that stands until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Raised(#[expect(dead_code, reason = "held for its lock")] File);
 
+impl Raised {
+    /// Has it stand until the process has ended.
+    pub(crate) fn to_the_end(self) {
+        std::mem::forget(self);
+    }
+}
+
 impl Sign {
     pub(crate) fn path(self, folder: &Path) -> PathBuf {
         folder.join(match self {
             Self::Successor => "successor",
             Self::Former => "former",
+            Self::Closing => "closing",
         })
     }
 
@@ -71,6 +81,17 @@ impl Sign {
             }
         }
         Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    /// As [`Self::raise`], once no other process has; `None` where that lasts for `patience`.
+    pub(crate) async fn raise_within(self, folder: &Path, patience: Duration) -> io::Result<Option<Raised>> {
+        let begun = Instant::now();
+        loop {
+            match self.raise(folder)? {
+                None if begun.elapsed() < patience => sleep(LOOK).await,
+                raised => return Ok(raised),
+            }
+        }
     }
 
     /// Whether another process has raised it.

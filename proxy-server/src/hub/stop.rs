@@ -13,7 +13,8 @@ use super::{CUT_TIMEOUT, Hub, Phases};
 use crate::{
     feed,
     layout::Layout,
-    succession::{LOOK, Sign},
+    ports::ENDING,
+    succession::{LOOK, Raised, Sign},
 };
 
 /// How long clients that came at the very end may take to be answered.
@@ -66,6 +67,11 @@ impl Hub {
         if !drained {
             let cut = self.proxy.connections.cut_before(before);
             tracing::warn!(cut, "cut the connections that were left");
+        }
+        // A hub that binds its ports beside this one's counts on where these are.
+        match Sign::Closing.raise_within(&self.config.state, ENDING).await {
+            Ok(closing) => closing.into_iter().for_each(Raised::to_the_end),
+            Err(error) => tracing::warn!(%error, "a hub that starts now may take this one's ports for open"),
         }
         drain.cancel();
         closed.cancel();

@@ -284,6 +284,21 @@ async fn a_hub_that_dies_beside_one_that_drains_is_followed_at_once() -> Result<
     dials_well(&client, &target).await
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hub_that_comes_as_the_one_before_closes_its_ports_is_reached_by_all() -> Result<()> {
+    let comes = [2_700, 2_800, 2_850, 2_900, 2_925, 2_950, 2_975, 3_000].map(Duration::from_millis);
+    let hubs = comes.map(async |comes| {
+        let (mut hub, client, target, _kept) = begin(Hub::builder().args(["--drain-timeout", "3s"])).await?;
+        let _held = client.dial(&target).await?;
+        hub.process().signal(Signal::SIGTERM)?;
+        sleep(comes).await;
+        let mut before = hub.succeed().await?;
+        before.exits_with(0, BOUND).await?;
+        dials_well(&client, &target).await.with_context(|| format!("it came after {comes:?}"))
+    });
+    futures_util::future::try_join_all(hubs).await.map(drop)
+}
+
 #[tokio::test]
 async fn a_hub_that_waits_for_its_turn_ends_when_it_is_told_to() -> Result<()> {
     let (hub, client, target, _kept) = begin(Hub::builder()).await?;
