@@ -13,7 +13,7 @@ const TURNS: usize = 128;
 const FIRST_GUESS: Duration = Duration::from_millis(1);
 
 /// Nobody is sent away for longer.
-const LONGEST: Duration = Duration::from_secs(60);
+pub(crate) const LONGEST: Duration = Duration::from_secs(60);
 
 /// How a queue moves.
 #[derive(Debug, Default)]
@@ -61,11 +61,18 @@ impl Pace {
     /// When to come for whom there is no room behind `waiting` others, where each `nth` turn is one of theirs. Everybody is given a
     /// turn of its own, behind those that have been `told` before: by the shortest interval that was measured, as a hub that was held
     /// up for a moment must not be idle for long after it.
-    pub(crate) fn later(&self, waiting: usize, nth: usize, told: &mut Told, now: Instant) -> Duration {
+    pub(crate) fn later(
+        &self,
+        waiting: usize,
+        nth: usize,
+        told: &mut Told,
+        longest: Duration,
+        now: Instant,
+    ) -> Duration {
         let times = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let interval = self.shortest.unwrap_or(FIRST_GUESS).saturating_mul(times(nth));
-        let wait = interval.saturating_mul(times(waiting)).min(LONGEST);
-        let own = told.0.map_or(now + wait, |told| (now + wait).max(told + interval)).min(now + LONGEST);
+        let wait = interval.saturating_mul(times(waiting)).min(longest);
+        let own = told.0.map_or(now + wait, |told| (now + wait).max(told + interval)).min(now + longest);
         told.0 = Some(own);
         own - now
     }
@@ -101,7 +108,7 @@ mod tests {
     fn everybody_is_given_a_turn_of_its_own_behind_those_who_wait() {
         let (pace, now) = measured(INTERVAL);
         let mut others = Told::default();
-        let mut later = |waiting, now| pace.later(waiting, 1, &mut others, now).as_micros();
+        let mut later = |waiting, now| pace.later(waiting, 1, &mut others, LONGEST, now).as_micros();
         let told: Vec<_> = (0..4).map(|_| later(500, now)).collect();
         assert_eq!(told, [2_000_000, 2_004_000, 2_008_000, 2_012_000]);
         // Time passes, and the next one is behind them all the same.
@@ -112,7 +119,7 @@ mod tests {
         assert_eq!(later(100, after), 400_000);
         // Of three sources each has every third turn.
         let mut of_source = Told::default();
-        let told: Vec<_> = (0..2).map(|_| pace.later(10, 3, &mut of_source, now).as_micros()).collect();
+        let told: Vec<_> = (0..2).map(|_| pace.later(10, 3, &mut of_source, LONGEST, now).as_micros()).collect();
         assert_eq!(told, [120_000, 132_000]);
     }
 
@@ -122,14 +129,14 @@ mod tests {
         let stalled = now + Duration::from_secs(3);
         pace.turn(stalled);
         assert!(pace.within(Duration::from_secs(2)) < 100);
-        assert_eq!(pace.later(500, 1, &mut Told::default(), stalled), Duration::from_secs(2));
+        assert_eq!(pace.later(500, 1, &mut Told::default(), LONGEST, stalled), Duration::from_secs(2));
     }
 
     #[test]
     fn nobody_is_sent_away_for_long() {
         let (pace, now) = measured(Duration::from_secs(1));
         let mut told = Told::default();
-        assert_eq!((0..1000).map(|_| pace.later(0, 1, &mut told, now)).max(), Some(LONGEST));
-        assert_eq!(pace.later(usize::MAX, usize::MAX, &mut Told::default(), now), LONGEST);
+        assert_eq!((0..1000).map(|_| pace.later(0, 1, &mut told, LONGEST, now)).max(), Some(LONGEST));
+        assert_eq!(pace.later(usize::MAX, usize::MAX, &mut Told::default(), LONGEST, now), LONGEST);
     }
 }

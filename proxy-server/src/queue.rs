@@ -9,13 +9,17 @@ use std::{
 
 use crate::{
     lobby::{Guest, Lobby},
-    pace::{Pace, Told},
+    pace::{LONGEST, Pace, Told},
     source::Source,
 };
 
 /// How many may wait, however fast they get their turns, and however slowly.
 const MOST: usize = 4096;
 const LEAST: usize = 64;
+
+/// The longest that one is told to wait of whose source nobody waits: turns are told to a crowd that will not come, too, and each
+/// puts off the next. A fleet of 5,000 sources takes as long.
+const STRANGERS: Duration = Duration::from_secs(10);
 
 /// What waits before a lobby.
 #[derive(Debug)]
@@ -100,8 +104,8 @@ impl<T> Queue<T> {
     fn later(&mut self, source: &Source, now: Instant) -> Duration {
         let sources = self.by_source.len().max(1);
         match self.by_source.get_mut(source) {
-            Some(Share { count, told }) => self.pace.later(*count, sources, told, now),
-            None => self.pace.later(self.waiting.len(), 1, &mut self.strangers, now),
+            Some(Share { count, told }) => self.pace.later(*count, sources, told, LONGEST, now),
+            None => self.pace.later(self.waiting.len(), 1, &mut self.strangers, STRANGERS, now),
         }
     }
 
@@ -124,6 +128,7 @@ impl<T> Queue<T> {
         if self.waiting.is_empty() {
             self.full = false;
             self.pace.rests();
+            self.strangers = Told::default();
         }
         Turn { next, late }
     }

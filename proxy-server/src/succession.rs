@@ -47,7 +47,7 @@ pub(crate) struct Raised(#[expect(dead_code, reason = "held for its lock")] File
 
 impl Raised {
     /// Has it stand until the process has ended.
-    pub(crate) fn to_the_end(self) {
+    pub(crate) fn keep_to_the_end(self) {
         std::mem::forget(self);
     }
 }

@@ -70,7 +70,7 @@ impl Hub {
         }
         // A hub that binds its ports beside this one's counts on where these are.
         match Sign::Closing.raise_within(&self.config.state, ENDING).await {
-            Ok(closing) => closing.into_iter().for_each(Raised::to_the_end),
+            Ok(closing) => closing.into_iter().for_each(Raised::keep_to_the_end),
             Err(error) => tracing::warn!(%error, "a hub that starts now may take this one's ports for open"),
         }
         drain.cancel();
