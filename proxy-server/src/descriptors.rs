@@ -58,7 +58,7 @@ pub(crate) const TELLING: Duration = Duration::from_secs(2);
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a client is told.
-pub(crate) const NONE_LEFT: &str =
+const NONE_LEFT: &str =
     "the hub has no file descriptor left; try again in a moment, and raise its limit (LimitNOFILE=, ulimit -n)";
 
 /// The same where a port has as many connections as it may.

@@ -37,7 +37,7 @@ use crate::{
     bodies::Room,
     caller::Shown,
     client::Peer,
-    descriptors::{ACCEPT_PAUSE, NONE_LEFT, Reserve, TELLING},
+    descriptors::{ACCEPT_PAUSE, Reserve, TELLING},
     flushes::Flushes,
     frontend::handshake_reason,
     lobby::{Guest, Lobby},
@@ -48,6 +48,9 @@ use socket::Socket;
 
 /// How long a client that is to leave has for its first request.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
+/// How many are told at a time that there is no room.
+const BEYOND: usize = 16;
 
 /// How long a client may take to shake hands, then to ask, and then to take its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -152,7 +155,7 @@ pub(crate) struct HttpPort {
     pub(crate) tls: Option<TlsAcceptor>,
     /// As metrics name it.
     pub(crate) name: &'static str,
-    /// Clients at a time; one too many is closed.
+    /// Clients at a time; one too many is told so.
     pub(crate) connections: usize,
     /// Those of them who are nobody yet, and how long they may be; on a port for everybody they always are.
     pub(crate) lobby: Arc<Lobby>,
@@ -175,7 +178,7 @@ impl HttpPort {
         F: Fn(Request<Incoming>, Origin) -> R + Clone + Send + Sync + 'static,
         R: Future<Output = Response<Body>> + Send + 'static,
     {
-        let room = Arc::new(Semaphore::new(self.connections));
+        let (room, beyond) = (Arc::new(Semaphore::new(self.connections)), Arc::new(Semaphore::new(BEYOND)));
         loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
@@ -196,15 +199,19 @@ impl HttpPort {
             };
             // Guests that have to leave need a moment to do so.
             let making_room = tokio::time::timeout(MAKING_ROOM, room.clone().acquire_owned());
-            let Ok(Ok(permit)) = making_room.await else { continue };
+            let (permit, spent) = match (making_room.await, beyond.clone().try_acquire_owned()) {
+                (Ok(Ok(permit)), _) => (permit, spent),
+                (Ok(Err(_)) | Err(_), Ok(permit)) => (permit, Some(self.reserve.crowded())),
+                (Ok(Err(_)) | Err(_), Err(_)) => continue,
+            };
             let Some(guest) = self.lobby.enter(peer.ip().into()) else { continue };
             let (answer, tls, until) = (answer.clone(), self.tls.clone(), (self.leave.clone(), self.end.clone()));
             let (tasks, recorder) = (Tracked(self.tasks.clone()), self.recorder.clone());
-            let (name, refused) = (self.name, spent.is_some() && !self.vital);
+            let (name, refused) = (self.name, spent.as_ref().filter(|_| !self.vital).map(|spent| spent.told));
             let patience = if spent.is_some() { Some(TELLING) } else { self.patience };
             let answer = move |request: Request<Incoming>, origin| match refused {
-                true => Either::Left(std::future::ready(none_left(request.version()))),
-                false => Either::Right(answer(request, origin)),
+                Some(told) => Either::Left(std::future::ready(none_left(told, request.version()))),
+                None => Either::Right(answer(request, origin)),
             };
             self.tasks.spawn(async move {
                 let guest = Arc::new(guest);
@@ -234,9 +241,9 @@ impl HttpPort {
     }
 }
 
-/// What a client hears that has the place of a spare descriptor, and is to leave it.
-fn none_left(version: Version) -> Response<Body> {
-    let mut response = Response::new(whole(Full::from(format!("{NONE_LEFT}\n"))));
+/// What a client hears for which there is no descriptor or no room, and which is to leave.
+fn none_left(told: &str, version: Version) -> Response<Body> {
+    let mut response = Response::new(whole(Full::from(format!("{told}\n"))));
     *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     let headers = response.headers_mut();
     headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

@@ -8,7 +8,7 @@ use std::{
         fd::OwnedFd,
         unix::fs::{FileTypeExt, PermissionsExt},
     },
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -228,8 +228,10 @@ fn or_ipv4(address: SocketAddr) -> SocketAddr {
 fn listen_unix(path: &Path, follows: bool) -> Result<UnixListener, ListenError> {
     let bind = || {
         if follows && path.exists() {
-            let beside = path.with_extension("next");
-            let _ = std::fs::remove_file(&beside);
+            // A name that nobody else has or guesses.
+            let mut beside = path.as_os_str().to_owned();
+            beside.push(format!(".{:016x}", rand::random::<u64>()));
+            let beside = PathBuf::from(beside);
             let listener = listen_unix(&beside, false).map_err(|error| error.source)?;
             std::fs::rename(&beside, path)?;
             return Ok(listener);

@@ -266,6 +266,42 @@ async fn wrong_tokens_are_throttled_on_the_proxy_port_too() -> Result<()> {
 }
 
 #[tokio::test]
+async fn who_is_one_too_many_for_the_api_is_told_so() -> Result<()> {
+    let hub = Hub::builder().after_shell("ulimit -n 200").start().await?;
+    let path = "/apis/cluster.open-cluster-management.io/v1/managedclusters";
+    let mut tokens = vec![hub.credentials().token()?];
+    // One user has but a share of the port.
+    for user in ["u1", "u2", "u3", "u4", "u5", "u6"] {
+        tokens.push(hub.create_user(user, &tests::hub::ClusterAccess::All).await?.token()?);
+    }
+    let (mut held, mut told) = (Vec::new(), None);
+    for token in &tokens {
+        loop {
+            let mut connection = Http2::open(&hub).await.with_context(|| format!("no word after {}", held.len()))?;
+            let answer = timeout(BOUND, connection.watch(path, token)).await.context("a client hangs")??;
+            match answer.status() {
+                StatusCode::OK => held.push(connection),
+                StatusCode::TOO_MANY_REQUESTS => break,
+                StatusCode::SERVICE_UNAVAILABLE => {
+                    told = Some(answer);
+                    break;
+                }
+                other => anyhow::bail!("{other}"),
+            }
+        }
+    }
+    let told = told.with_context(|| format!("{} have room", held.len()))?;
+    ensure!(told.headers().contains_key("retry-after"), "{told:?}");
+    drop(held);
+    wait_for(BOUND, "room at the port", async || {
+        let status = Http2::open(&hub).await?.watch(path, &tokens[0]).await?.status();
+        ensure!(status == 200, "{status}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn one_user_has_so_many_watches_and_no_more() -> Result<()> {
     allow_open_files(4_000)?;
     let hub = Hub::start().await?;
