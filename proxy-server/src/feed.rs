@@ -1,5 +1,5 @@
-//! How a hub that drains keeps up with the one that serves: over a socket in the state folder, which is its user's alone, it hears
-//! of each change of the registry, and decides as if it were its own.
+//! How a hub that drains keeps up with the one that serves: over a socket in the state folder, for its user alone, it hears of each
+//! change of the registry, and decides as if it were its own.
 
 use std::{
     fs::{self, File},
@@ -13,6 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt, stream::FuturesUnordered};
+use nix::unistd::Uid;
 use registry::{
     Registry,
     store::{News, Revision},
@@ -43,8 +44,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Serialize, Deserialize)]
 enum Told {
     News(News),
-    /// A CA was revoked: what its certificates have opened ends.
-    Revoked,
+    /// What is open there ends.
+    End(Why),
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+enum Why {
+    /// A certificate of its may have opened it.
+    RevokedCa,
+    /// An older one, or one begun anew: nobody knows what it would say of that.
+    OtherRegistry,
 }
 
 /// Tells the hub before this one, for as long as there is one.
@@ -53,7 +62,7 @@ pub(crate) async fn tell(registry: &Registry, revoked: &Notify, folder: &Path) {
         Ok(listener) => listener,
         Err(error) => {
             tracing::warn!(%error, "the hub before this one does not hear of changes, and drains with the rights that it knows");
-            return;
+            return Sign::Former.lowered(folder).await;
         }
     };
     let (revoke, is_revoked) = watch::channel(false);
@@ -62,6 +71,8 @@ pub(crate) async fn tell(registry: &Registry, revoked: &Notify, folder: &Path) {
         tokio::select! {
             () = &mut ended => return,
             accepted = listener.accept(), if hubs.len() < HUBS => match accepted {
+                // The folder may be open to others, if it was there before.
+                Ok((hub, _)) if !is_own(&hub) => tracing::warn!("somebody else asked for what is in the registry"),
                 Ok((hub, _)) => hubs.push(tell_one(hub, registry, is_revoked.clone())),
                 Err(error) => {
                     tracing::debug!(%error, "cannot accept the hub before this one");
@@ -78,44 +89,58 @@ pub(crate) async fn tell(registry: &Registry, revoked: &Notify, folder: &Path) {
 async fn tell_one(hub: UnixStream, registry: &Registry, mut revoked: watch::Receiver<bool>) -> io::Result<()> {
     let mut hub = framed(hub);
     let first = timeout(PATIENCE, hub.next()).await?.ok_or(io::ErrorKind::UnexpectedEof)??;
-    let mut feed = registry.store().feed(serde_json::from_slice(&first)?);
+    let there: Revision = serde_json::from_slice(&first)?;
+    let mut feed = registry.store().feed(there);
+    let is_other = registry.store().revision() < there;
     loop {
         let told = tokio::select! {
-            Ok(_) = revoked.wait_for(|revoked| *revoked) => Told::Revoked,
+            biased;
+            Ok(_) = revoked.wait_for(|revoked| *revoked) => Told::End(Why::RevokedCa),
+            () = std::future::ready(()), if is_other => Told::End(Why::OtherRegistry),
             news = feed.next() => match news {
                 Some(news) => Told::News(news),
                 None => return Ok(()),
             },
         };
         timeout(PATIENCE, hub.send(Bytes::from(serde_json::to_vec(&told)?))).await??;
-        if matches!(told, Told::Revoked) {
+        if matches!(told, Told::End(_)) {
             return Ok(());
         }
     }
 }
 
-/// Takes over what the hub that serves commits, whichever that is, and cancels `revoked` when a CA was. Never returns otherwise.
-pub(crate) async fn follow(registry: Arc<Registry>, folder: PathBuf, revoked: CancellationToken) {
-    while !matches!(hear(&registry, &folder).await, Ok(Told::Revoked)) {
+/// Takes over what the hub that serves commits, whichever that is, and cancels `abort` when all is to end. Never returns otherwise.
+pub(crate) async fn follow(registry: Arc<Registry>, folder: PathBuf, abort: CancellationToken) {
+    loop {
+        if let Ok(why) = hear(&registry, &folder).await {
+            tracing::warn!(?why, "the hub that serves now ends what is open here");
+            return abort.cancel();
+        }
         sleep(LOOK).await;
     }
-    tracing::warn!("a CA was revoked at the hub that serves now; ending");
-    revoked.cancel();
 }
 
-/// Hears of the other hub's changes until it revokes a CA; an error when it is there no more, or not yet.
-async fn hear(registry: &Registry, folder: &Path) -> io::Result<Told> {
+/// Hears of the other hub's changes until it ends what is open here; an error when it is there no more, or not yet.
+async fn hear(registry: &Registry, folder: &Path) -> io::Result<Why> {
     let (_opened, path) = path(folder)?;
-    let mut hub = framed(UnixStream::connect(path).await?);
+    let hub = UnixStream::connect(path).await?;
+    if !is_own(&hub) {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    let mut hub = framed(hub);
     let here: Revision = registry.store().revision();
     hub.send(Bytes::from(serde_json::to_vec(&here)?)).await?;
     while let Some(message) = hub.next().await {
         match serde_json::from_slice(&message?)? {
             Told::News(news) => registry.store().follow(news).await.map_err(io::Error::other)?,
-            Told::Revoked => return Ok(Told::Revoked),
+            Told::End(why) => return Ok(why),
         }
     }
     Err(io::ErrorKind::UnexpectedEof.into())
+}
+
+fn is_own(hub: &UnixStream) -> bool {
+    hub.peer_cred().is_ok_and(|peer| peer.uid() == Uid::effective().as_raw())
 }
 
 fn framed(hub: UnixStream) -> Framed<UnixStream, LengthDelimitedCodec> {

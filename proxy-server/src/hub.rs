@@ -106,7 +106,8 @@ pub struct Hub {
     /// Says that this hub follows another one, until it serves.
     successor: Option<Raised>,
     /// The hub before this one drains yet.
-    follows: bool,
+    /// Cancelled when the hub before this one has ended, and all that is to be done for it.
+    before: Option<CancellationToken>,
     /// Which sockets this hub has, once it serves.
     layout: Option<Layout>,
     /// Another hub has the state folder.
@@ -205,7 +206,7 @@ impl Hub {
         let listeners = ports.tunnel.drain(..).zip(workers.handles()).map(serve).collect::<Result<_, _>>();
         let listeners = listeners.map_err(StartError::Tunnel)?;
         let hub = Self::assemble(config, names, addresses, registry, authorities, listeners, workers);
-        Ok(Self { ports: Some(ports), folder_lock, successor, follows, ..hub? })
+        Ok(Self { ports: Some(ports), folder_lock, successor, before: follows.then(CancellationToken::new), ..hub? })
     }
 
     fn assemble(
@@ -314,7 +315,7 @@ impl Hub {
             phases,
             folder_lock: None,
             successor: None,
-            follows: false,
+            before: None,
             layout: None,
             handed_over: None,
         })

@@ -25,10 +25,10 @@ impl Hub {
     pub(super) fn spawn_succession(&mut self, steering: Steering, tcp: Vec<(SocketAddr, u16)>) {
         let (tunnel, share) = (self.addresses.tunnel, steering.share());
         self.layout = Some(Layout { tcp, tunnel, share });
-        let (registry, folder, follows) = (self.registry.clone(), self.config.state.clone(), self.follows);
+        let (registry, folder, before) = (self.registry.clone(), self.config.state.clone(), self.before.clone());
         let (end, revoked) = (self.phases.end.clone(), self.api.rotation.revoked.clone());
         self.phases.others.spawn(async move {
-            if follows {
+            if let Some(before) = before {
                 tokio::select! {
                     () = feed::tell(&registry, &revoked, &folder) => {}
                     () = end.cancelled() => return,
@@ -36,6 +36,7 @@ impl Hub {
                 if let Err(error) = steering.settle() {
                     tracing::warn!(%error, "agents of the hub before this one find out by their keep-alive");
                 }
+                before.cancel();
             }
             // The kernel steers for as long as the port is open.
             end.cancelled().await;
@@ -111,6 +112,10 @@ impl Hub {
         let folder = &self.config.state;
         // One at a time: a third process could not tell the sockets of the first from those of this one.
         Sign::Former.lowered(folder).await;
+        if let Some(before) = &self.before {
+            // Raised before, the sign would be taken for that of the other one.
+            before.cancelled().await;
+        }
         // The next hub takes this one for ended where the sign does not stand.
         let handed_over = Sign::Former.raise_soon(folder).await?;
         if let Some(layout) = &self.layout {
@@ -144,7 +149,17 @@ impl Hub {
         if !ended {
             let cut = proxy.connections.retain(|_, _| false);
             tracing::warn!(cut, "cut the connections that were left");
-            let _ = timeout(CUT_TIMEOUT, clients.wait()).await;
+            // Who is about to ask has no more than what has just been cut.
+            let cutting = async {
+                loop {
+                    sleep(LOOK).await;
+                    proxy.connections.retain(|_, _| false);
+                }
+            };
+            tokio::select! {
+                _ = timeout(CUT_TIMEOUT, clients.wait()) => {}
+                () = cutting => {}
+            }
         }
         // 3. This is the end for everything else, and agents hear of it.
         end.cancel();

@@ -243,12 +243,13 @@ async fn a_hub_over_etcd_hands_over_and_no_dial_fails() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hubs_follow_one_another_and_each_drains_to_its_end() -> Result<()> {
     let (mut hub, client, target, _kept) = begin(Hub::builder().args(["--drain-timeout", DRAIN])).await?;
+    let bob = client.clone().cluster("c1", &hub.create_user("bob", &ClusterAccess::All).await?.token()?);
     let load = Load::of_dials(client.clone(), target.clone());
     let mut of_first = client.dial(&target).await?;
     hub.process().signal(Signal::SIGTERM)?;
     let mut first = hub.succeed().await?;
     dials_well(&client, &target).await?;
-    let mut of_second = client.dial(&target).await?;
+    let (mut of_second, mut of_bob) = (client.dial(&target).await?, bob.dial(&target).await?);
     hub.process().signal(Signal::SIGTERM)?;
     let first_ends = async {
         // The second serves, and keeps its place, for as long as the first drains.
@@ -258,6 +259,10 @@ async fn hubs_follow_one_another_and_each_drains_to_its_end() -> Result<()> {
         first.exits_with(0, BOUND).await
     };
     let (mut second, ()) = tokio::try_join!(hub.succeed(), first_ends)?;
+    hub.command(["user", "delete", "bob"]).await?.success()?;
+    let end =
+        timeout(BOUND, of_bob.read(&mut [0])).await.context("who was deleted at the third is not cut at the second")?;
+    ensure!(end.is_err(), "{end:?}");
     echoes(&mut of_second).await?;
     drop(of_second);
     second.exits_with(0, BOUND).await?;
