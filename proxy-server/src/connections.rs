@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use certs::ClusterName;
@@ -16,6 +16,8 @@ use crate::caller::Caller;
 pub(crate) struct Connections {
     live: DashMap<u64, Live>,
     next: AtomicU64,
+    /// No more are served.
+    shut: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -39,7 +41,16 @@ impl Connections {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let cut = CancellationToken::new();
         self.live.insert(id, Live { caller, cluster, cut: cut.clone() });
+        if self.shut.load(Ordering::SeqCst) {
+            cut.cancel();
+        }
         Entry { connections: self.clone(), id, cut }
+    }
+
+    /// Cuts every connection, those that are still to come, too; says how many there were.
+    pub(crate) fn shut(&self) -> usize {
+        self.shut.store(true, Ordering::SeqCst);
+        self.retain(|_, _| false)
     }
 
     /// Cuts every connection that `keep` does not want to keep; says how many.

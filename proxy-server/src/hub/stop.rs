@@ -147,19 +147,9 @@ impl Hub {
             () = abort.cancelled() => false,
         };
         if !ended {
-            let cut = proxy.connections.retain(|_, _| false);
+            let cut = proxy.connections.shut();
             tracing::warn!(cut, "cut the connections that were left");
-            // Who is about to ask has no more than what has just been cut.
-            let cutting = async {
-                loop {
-                    sleep(LOOK).await;
-                    proxy.connections.retain(|_, _| false);
-                }
-            };
-            tokio::select! {
-                _ = timeout(CUT_TIMEOUT, clients.wait()) => {}
-                () = cutting => {}
-            }
+            let _ = timeout(CUT_TIMEOUT, clients.wait()).await;
         }
         // 3. This is the end for everything else, and agents hear of it.
         end.cancel();
