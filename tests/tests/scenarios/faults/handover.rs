@@ -147,26 +147,28 @@ async fn answered(client: &mut TcpStream) -> Result<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_connected_as_a_hub_hands_over_is_answered_in_every_form() -> Result<()> {
-    let (mut hub, client, target, _kept) = begin(Hub::builder().args(["--drain-timeout", DRAIN])).await?;
+    let patient = ["--drain-timeout", DRAIN, "--head-timeout", "5m"];
+    let (mut hub, client, target, _kept) = begin(Hub::builder().args(patient)).await?;
     let (proxy, token) = (hub.addresses().proxy, hub.credentials().token()?);
     let held = client.dial(&target).await?;
-    let mut connected = Vec::new();
+    let login = BASE64_STANDARD.encode(format!("c1:{token}"));
+    let request = format!("GET http://{target}/ HTTP/1.1\r\nHost: x\r\nProxy-Authorization: Basic {login}\r\n");
+    let mut asking = Vec::new();
     for _ in 0..40 {
-        connected.push(TcpStream::connect(proxy).await?);
+        let mut client = TcpStream::connect(proxy).await?;
+        client.write_all(request.as_bytes()).await?;
+        asking.push(client);
     }
     hub.process().signal(Signal::SIGTERM)?;
     let mut before = hub.succeed().await?;
     let hands_over = async || before.stderr().iter().any(|line| line.contains("another hub serves here now"));
     wait_until(BOUND, "it to let go", hands_over).await?;
-    let login = BASE64_STANDARD.encode(format!("c1:{token}"));
-    let request = format!("GET http://{target}/ HTTP/1.1\r\nHost: x\r\nProxy-Authorization: Basic {login}\r\n");
     let mut empty = 0;
-    for client in &mut connected {
-        client.write_all(request.as_bytes()).await?;
+    for client in &mut asking {
         empty += usize::from(!answered(client).await?.starts_with("HTTP/1.1 "));
     }
     ensure!(empty == 0, "{empty} of 40 had no answer");
-    drop((held, connected));
+    drop((held, asking));
     before.exits_with(0, BOUND).await
 }
 
