@@ -178,7 +178,10 @@ impl HttpPort {
         F: Fn(Request<Incoming>, Origin) -> R + Clone + Send + Sync + 'static,
         R: Future<Output = Response<Body>> + Send + 'static,
     {
-        let (room, beyond) = (Arc::new(Semaphore::new(self.connections)), Arc::new(Semaphore::new(BEYOND)));
+        // Of all places some are for those who are told that there is none; a probe is not told, but has its answer soon.
+        let beyond = if self.vital { 0 } else { BEYOND.min(self.connections / 4) };
+        let (room, beyond) = (Semaphore::new(self.connections - beyond), Semaphore::new(beyond));
+        let (room, beyond) = (Arc::new(room), Arc::new(beyond));
         loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
