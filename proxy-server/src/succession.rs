@@ -53,7 +53,7 @@ impl Raised {
 }
 
 impl Sign {
-    pub(crate) fn path(self, folder: &Path) -> PathBuf {
+    fn path(self, folder: &Path) -> PathBuf {
         folder.join(match self {
             Self::Successor => "successor",
             Self::Former => "former",
@@ -72,23 +72,13 @@ impl Sign {
         }
     }
 
-    /// As [`Self::raise`], again while another process looks.
-    pub(crate) async fn raise_soon(self, folder: &Path) -> io::Result<Raised> {
-        for _ in 0..100 {
-            match self.raise(folder)? {
-                Some(raised) => return Ok(raised),
-                None => sleep(LOOK / 10).await,
-            }
-        }
-        Err(io::ErrorKind::WouldBlock.into())
-    }
-
-    /// As [`Self::raise`], once no other process has; `None` where that lasts for `patience`.
+    /// As [`Self::raise`], once no other process has, or looks; `None` where that lasts for `patience`.
     pub(crate) async fn raise_within(self, folder: &Path, patience: Duration) -> io::Result<Option<Raised>> {
         let begun = Instant::now();
         loop {
             match self.raise(folder)? {
-                None if begun.elapsed() < patience => sleep(LOOK).await,
+                // One that only looks holds it for a moment.
+                None if begun.elapsed() < patience => sleep(LOOK / 10).await,
                 raised => return Ok(raised),
             }
         }

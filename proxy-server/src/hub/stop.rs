@@ -117,7 +117,7 @@ impl Hub {
             before.cancelled().await;
         }
         // The next hub takes this one for ended where the sign does not stand.
-        let handed_over = Sign::Former.raise_soon(folder).await?;
+        let handed_over = Sign::Former.raise_within(folder, 10 * LOOK).await?.ok_or(io::ErrorKind::WouldBlock)?;
         if let Some(layout) = &self.layout {
             layout.write(folder)?;
         }
