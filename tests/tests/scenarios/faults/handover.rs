@@ -104,7 +104,8 @@ async fn a_right_that_goes_at_the_next_hub_ends_what_it_concerns_at_the_hub_befo
     let (mut held, mut of_bob) = (client.dial(&target).await?, bob.dial(&target).await?);
     // They ask when the other hub serves.
     let proxy = hub.addresses().proxy;
-    let mut late = [asking(proxy, &bobs_token, &target).await?, asking(proxy, &bobs_token, &target).await?];
+    let connect = format!("CONNECT {target}");
+    let mut late = [asking(proxy, &bobs_token, &connect).await?, asking(proxy, &bobs_token, &connect).await?];
     hub.process().signal(Signal::SIGTERM)?;
     let mut before = hub.succeed().await?;
     dials_well(&client, &target).await?;
@@ -129,11 +130,12 @@ async fn a_right_that_goes_at_the_next_hub_ends_what_it_concerns_at_the_hub_befo
     before.exits_with(0, BOUND).await
 }
 
-/// A client that has connected, and said all of its CONNECT but the end.
-async fn asking(proxy: SocketAddr, token: &str, target: &str) -> Result<TcpStream> {
+/// A client that has connected, and said all of its request (method and target) but the end.
+async fn asking(proxy: SocketAddr, token: &str, request: &str) -> Result<TcpStream> {
     let mut client = TcpStream::connect(proxy).await?;
     let login = BASE64_STANDARD.encode(format!("c1:{token}"));
-    client.write_all(format!("CONNECT {target} HTTP/1.1\r\nProxy-Authorization: Basic {login}\r\n").as_bytes()).await?;
+    let head = format!("{request} HTTP/1.1\r\nHost: x\r\nProxy-Authorization: Basic {login}\r\n");
+    client.write_all(head.as_bytes()).await?;
     Ok(client)
 }
 
@@ -151,24 +153,20 @@ async fn who_is_connected_as_a_hub_hands_over_is_answered_in_every_form() -> Res
     let (mut hub, client, target, _kept) = begin(Hub::builder().args(patient)).await?;
     let (proxy, token) = (hub.addresses().proxy, hub.credentials().token()?);
     let held = client.dial(&target).await?;
-    let login = BASE64_STANDARD.encode(format!("c1:{token}"));
-    let request = format!("GET http://{target}/ HTTP/1.1\r\nHost: x\r\nProxy-Authorization: Basic {login}\r\n");
-    let mut asking = Vec::new();
+    let mut late = Vec::new();
     for _ in 0..40 {
-        let mut client = TcpStream::connect(proxy).await?;
-        client.write_all(request.as_bytes()).await?;
-        asking.push(client);
+        late.push(asking(proxy, &token, &format!("GET http://{target}/")).await?);
     }
     hub.process().signal(Signal::SIGTERM)?;
     let mut before = hub.succeed().await?;
     let hands_over = async || before.stderr().iter().any(|line| line.contains("another hub serves here now"));
     wait_until(BOUND, "it to let go", hands_over).await?;
     let mut empty = 0;
-    for client in &mut asking {
+    for client in &mut late {
         empty += usize::from(!answered(client).await?.starts_with("HTTP/1.1 "));
     }
     ensure!(empty == 0, "{empty} of 40 had no answer");
-    drop((held, asking));
+    drop((held, late));
     before.exits_with(0, BOUND).await
 }
 
