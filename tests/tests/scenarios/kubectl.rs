@@ -180,7 +180,7 @@ pub(crate) async fn exec(kubectl: Program) -> Result<()> {
     let echo = kubectl.clone().args(["exec", "first", "--", "echo", "a b", "c+d%"]).run(BOUND).await?;
     assert_eq!(echo.success()?, "a b c+d%\n");
     let failed = kubectl.clone().args(["exec", "first", "--", "sh", "-c", "echo why >&2; exit 3"]).run(BOUND).await?;
-    assert!(failed.stderr.lines().any(|line| line == "why"), "{failed:?}");
+    assert!(failed.stderr.starts_with("why\n"), "{failed:?}");
     failed.exited_with(3)?;
 
     let mut cat = kubectl.args(["exec", "-i", "first", "--", "cat"]).with_stdin().spawn()?;
