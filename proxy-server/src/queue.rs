@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     lobby::{Guest, Lobby},
-    pace::{LONGEST, Pace, Told},
+    pace::{Away, LONGEST, Pace},
     source::Source,
 };
 
@@ -31,7 +31,7 @@ pub(crate) struct Queue<T> {
     by_source: HashMap<Source, Share>,
     pace: Pace,
     /// Of the sources of which nobody waits.
-    strangers: Told,
+    strangers: Away,
     /// Somebody has waited for room since the queue was empty.
     full: bool,
 }
@@ -56,13 +56,13 @@ struct Waiting<T> {
 #[derive(Debug, Default)]
 struct Share {
     count: usize,
-    told: Told,
+    away: Away,
 }
 
 impl<T> Queue<T> {
     pub(crate) fn new(lobby: Arc<Lobby>, patience: Duration) -> Self {
         let (waiting, by_source, pace) = (VecDeque::new(), HashMap::new(), Pace::default());
-        Self { lobby, patience, waiting, by_source, pace, strangers: Told::default(), full: false }
+        Self { lobby, patience, waiting, by_source, pace, strangers: Away::default(), full: false }
     }
 
     /// Lets it in behind those that wait. Where more wait than can get their turn in time, of all or, half as many, of one source,
@@ -71,6 +71,7 @@ impl<T> Queue<T> {
     pub(crate) fn push(&mut self, what: T, source: Source, now: Instant) -> Result<(), (T, Duration)> {
         let most = self.pace.within(self.patience).clamp(LEAST, MOST);
         let own = self.count(&source);
+        self.by_source.get_mut(&source).map_or(&mut self.strangers, |share| &mut share.away).came(now);
         if own >= most / 2 {
             return Err((what, self.later(&source, now)));
         }
@@ -104,7 +105,7 @@ impl<T> Queue<T> {
     fn later(&mut self, source: &Source, now: Instant) -> Duration {
         let sources = self.by_source.len().max(1);
         match self.by_source.get_mut(source) {
-            Some(Share { count, told }) => self.pace.later(*count, sources, told, LONGEST, now),
+            Some(Share { count, away }) => self.pace.later(*count, sources, away, LONGEST, now),
             None => self.pace.later(self.waiting.len(), 1, &mut self.strangers, STRANGERS, now),
         }
     }
@@ -128,7 +129,7 @@ impl<T> Queue<T> {
         if self.waiting.is_empty() {
             self.full = false;
             self.pace.rests();
-            self.strangers = Told::default();
+            self.strangers = Away::default();
         }
         Turn { next, late }
     }
@@ -258,9 +259,9 @@ mod tests {
         assert!(own < Duration::from_secs(1), "{own:?}");
     }
 
-    /// A fleet that comes at once, before a lobby that completes `a_second`: until when all are served, in multiples of the least
-    /// time, and how often each was put off.
-    fn storm(agents: u32, a_second: u32, sources: u8, of_source: usize) -> (f64, f64) {
+    /// A fleet that comes at once, before a lobby that completes `a_second`, and a third of that for the first `slow` ticks: until
+    /// when all are served, in multiples of the least time, and how often each was put off.
+    fn storm(agents: u32, a_second: u32, sources: u8, of_source: usize, slow: u32) -> (f64, f64) {
         let (mut queue, start) = (queue(192, of_source), Instant::now());
         let (mut inside, mut begun, mut put_off) = (VecDeque::new(), vec![0; agents as usize], 0_u32);
         // By the tick at which they come, a millisecond each; in what order they were let in.
@@ -269,13 +270,14 @@ mod tests {
             (0, HashMap::new(), vec![0; usize::from(sources)], 7_u64);
         let mut jitter = |wait: Duration| {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (wait.as_millis() as f64 * (0.5 + (seed >> 40) as f64 / (1_u64 << 25) as f64)) as u32
+            (wait.as_millis() as f64 * (0.5 + (seed >> 40) as f64 / (1_u64 << 24) as f64) / 3.0) as u32
         };
         let (mut served, mut tick, mut due) = (0, 0, 0.0);
         while served < agents {
             assert!(tick < 600_000, "{served} of {agents} are served");
             let now = start + Duration::from_millis(tick.into());
-            due = f64::min(due + f64::from(a_second) / 1000.0, 192.0);
+            let a_tick = f64::from(a_second) / if tick < slow { 3000.0 } else { 1000.0 };
+            due = f64::min(due + a_tick, 192.0);
             while due >= 1.0 && inside.pop_front().is_some() {
                 (served, due) = (served + 1, due - 1.0);
             }
@@ -306,21 +308,26 @@ mod tests {
             tick += 1;
         }
         assert!(begun.iter().all(|times| *times == 1), "what is begun is completed, and nothing is begun twice");
-        (f64::from(tick) / 1000.0 / (f64::from(agents) / f64::from(a_second)), f64::from(put_off) / f64::from(agents))
+        let least = f64::from(slow) * 2.0 / 3.0 + f64::from(agents) / f64::from(a_second) * 1000.0;
+        (f64::from(tick) / least, f64::from(put_off) / f64::from(agents))
     }
 
     #[test]
     fn a_fleet_that_comes_at_once_is_served_as_fast_as_can_be_and_each_of_it_once() {
-        for (agents, a_second, sources, of_source) in [
-            (1_000, 400, 1, 128),
-            (5_000, 400, 1, 128),
-            (5_000, 1_000, 200, 128),
-            (10_000, 250, 1, 128),
-            (10_000, 700, 3, 128),
+        for (agents, a_second, sources, of_source, slow) in [
+            (1_000, 400, 1, 128, 0),
+            (5_000, 400, 1, 128, 0),
+            (5_000, 1_000, 200, 128, 0),
+            (10_000, 250, 1, 128, 0),
+            (10_000, 700, 3, 128, 0),
+            (5_000, 900, 1, 128, 3_000),
+            (10_000, 900, 1, 128, 3_000),
+            (10_000, 900, 100, 128, 5_000),
+            (50_000, 900, 1, 128, 3_000),
         ] {
-            let (took, put_off) = storm(agents, a_second, sources, of_source);
+            let (took, put_off) = storm(agents, a_second, sources, of_source, slow);
             assert!(
-                took < 1.25 && put_off < 4.0,
+                took < if slow == 0 { 1.25 } else { 1.5 } && put_off < 5.0,
                 "{agents} at {a_second}: {took} times the least, put off {put_off} times"
             );
         }

@@ -17,6 +17,7 @@ use crate::{
     silence::{Look, Silence},
     socket::Offload,
     stream::Stream,
+    transport::{AGENT_STREAMS, FIRST_AGENT_STREAMS},
     windows::Windows,
     wire::{self, WireError},
 };
@@ -90,6 +91,9 @@ impl AgentTunnel {
     /// The next dial. Read it in a task of its own: the hub may be slow to say what it wants.
     pub async fn accept(&self) -> Result<PendingDial, Loss> {
         let (send, receive) = self.connection.quic.accept_bi().await?;
+        if send.id().index() == u64::from(FIRST_AGENT_STREAMS / 2) {
+            self.connection.quic.set_max_concurrent_bi_streams(AGENT_STREAMS.into());
+        }
         Ok(PendingDial { stream: Stream::new(send, receive), windows: self.windows.clone() })
     }
 
@@ -206,5 +210,35 @@ impl DialRequest {
     async fn answer(&mut self, outcome: DialOutcome) -> Result<(), AcceptError> {
         let (send, _) = self.stream.quic();
         wire::send(send, &DialReply { outcome: Some(outcome) }).await.map_err(AcceptError::Wire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::{Pair, SOON, pair_with};
+
+    #[tokio::test]
+    async fn a_tunnel_that_is_used_has_room_for_all_its_streams_at_once() {
+        let Pair { hub, agent, .. } = pair_with(TunnelMemory::default()).await;
+        let opening = async {
+            let mut open = Vec::new();
+            for _ in 0..AGENT_STREAMS {
+                let (mut send, receive) = hub.connection.quic.open_bi().await.unwrap();
+                send.write_all(&[0]).await.unwrap();
+                open.push((send, receive));
+            }
+            open
+        };
+        let accepting = async {
+            let mut pending = Vec::new();
+            for _ in 0..AGENT_STREAMS {
+                pending.push(agent.accept().await.unwrap());
+            }
+            pending
+        };
+        let both = async { tokio::join!(opening, accepting) };
+        let (open, pending) = tokio::time::timeout(SOON, both).await.expect("all are open at once");
+        assert_eq!((open.len(), pending.len()), (AGENT_STREAMS as usize, AGENT_STREAMS as usize));
     }
 }

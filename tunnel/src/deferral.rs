@@ -8,10 +8,12 @@
 //! random bytes, so that nobody can put an agent off who has not seen its first packet, and it is shorter than that.
 
 use std::{
+    collections::VecDeque,
     sync::OnceLock,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use quinn_proto::ConnectionId;
 use tokio::sync::watch;
 
@@ -20,12 +22,32 @@ const MAGIC: &[u8] = b"\0later";
 /// The longest time for which an agent stays away because it was told so.
 const LONGEST: Duration = Duration::from_secs(60);
 
+/// Of what is asked, how much is kept to be asked again: a ClientHello takes two datagrams, which may be two calls.
+const KEPT: usize = 2;
+
 /// What came back on the socket of a connection that is dialled.
 #[derive(Debug)]
 pub(crate) struct Answers {
     /// Where the first packet went.
     id: OnceLock<ConnectionId>,
+    asked: Mutex<Asked>,
     heard: watch::Sender<Heard>,
+}
+
+/// What a peer was asked that has said nothing yet.
+#[derive(Debug)]
+struct Asked {
+    newest: VecDeque<Datagrams>,
+    /// When it was last asked.
+    last: Instant,
+}
+
+/// What left with one call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Datagrams {
+    pub(crate) bytes: Vec<u8>,
+    /// Size of each, where there are several.
+    pub(crate) segment: Option<usize>,
 }
 
 /// What a peer that is dialled has said.
@@ -33,6 +55,8 @@ pub(crate) struct Answers {
 pub(crate) struct Heard {
     /// When it said something; at first, when it was dialled.
     pub(crate) last: Instant,
+    /// It has said anything.
+    pub(crate) spoken: bool,
     /// It has no room, and asks to come again then.
     pub(crate) later: Option<Duration>,
 }
@@ -45,8 +69,9 @@ pub(crate) fn datagram(id: &ConnectionId, wait: Duration) -> Vec<u8> {
 
 impl Answers {
     pub(crate) fn new() -> Self {
-        let heard = Heard { last: Instant::now(), later: None };
-        Self { id: OnceLock::new(), heard: watch::Sender::new(heard) }
+        let now = Instant::now();
+        let asked = Mutex::new(Asked { newest: VecDeque::new(), last: now });
+        Self { id: OnceLock::new(), asked, heard: watch::Sender::new(Heard { last: now, spoken: false, later: None }) }
     }
 
     /// Follows what the peer says.
@@ -59,22 +84,46 @@ impl Answers {
         self.heard.receiver_count() > 0
     }
 
-    /// A datagram is sent. The first one need not be the connection's: what comes from elsewhere may be answered before.
-    pub(crate) fn asked(&self, datagram: &[u8]) {
-        if self.id.get().is_none()
-            && let Some(id) = initial_id(datagram)
-        {
-            self.id.get_or_init(|| id);
+    /// Datagrams are sent. The first ones need not be the connection's: what comes from elsewhere may be answered before.
+    pub(crate) fn asked(&self, bytes: &[u8], segment: Option<usize>) {
+        let Some(id) = initial_id(bytes) else { return };
+        self.id.get_or_init(|| id);
+        let mut asked = self.asked.lock();
+        asked.last = Instant::now();
+        if self.has_spoken() {
+            return;
         }
+        if asked.newest.len() == KEPT {
+            asked.newest.pop_front();
+        }
+        asked.newest.push_back(Datagrams { bytes: bytes.to_vec(), segment });
+    }
+
+    /// What to ask again, if nothing was asked for `pause` and nothing was said; and when to look next.
+    ///
+    /// QUIC asks more and more seldom (RFC 9002 section 6.2.1), where a hub that is back is to be found soon. The same datagrams cost
+    /// nobody another handshake; the newest ones, as their age is taken for a round trip.
+    pub(crate) fn ask_again(&self, pause: Duration, now: Instant) -> (Vec<Datagrams>, Instant) {
+        let mut asked = self.asked.lock();
+        if now < asked.last + pause {
+            return (Vec::new(), asked.last + pause);
+        }
+        asked.last = now;
+        (asked.newest.iter().cloned().collect(), now + pause)
+    }
+
+    fn has_spoken(&self) -> bool {
+        self.heard.borrow().spoken
     }
 
     /// A datagram has come.
     pub(crate) fn heard(&self, datagram: &[u8]) {
         let later = self.id.get().and_then(|id| read(datagram, id));
         self.heard.send_modify(|heard| {
-            heard.last = Instant::now();
+            (heard.last, heard.spoken) = (Instant::now(), true);
             heard.later = heard.later.or(later);
         });
+        self.asked.lock().newest = VecDeque::new();
     }
 }
 
@@ -112,11 +161,11 @@ mod tests {
         for other in
             [&[0x40; 80][..], &[0xc0, 0, 0, 0, 1, 64], &[0xc0; 80], &[0xe0, 0, 0, 0, 1, 8, 9, 9, 9, 9, 9, 9, 9, 9], &[]]
         {
-            answers.asked(other);
+            answers.asked(other, None);
         }
-        answers.asked(&INITIAL);
+        answers.asked(&INITIAL, None);
         // After a Retry packets go elsewhere.
-        answers.asked(&[0xc0, 0, 0, 0, 1, 8, 9, 9, 9, 9, 9, 9, 9, 9]);
+        answers.asked(&[0xc0, 0, 0, 0, 1, 8, 9, 9, 9, 9, 9, 9, 9, 9], None);
         answers.heard(&datagram(&ConnectionId::new(&INITIAL[6..]), Duration::from_millis(2500)));
         assert_eq!(told(&answers), Some(Duration::from_millis(2500)));
     }
@@ -126,13 +175,30 @@ mod tests {
         let answers = Answers::new();
         let (own, other) = (ConnectionId::new(&INITIAL[6..]), ConnectionId::new(&[1, 2, 3, 4, 5, 6, 7, 9]));
         answers.heard(&datagram(&own, Duration::from_secs(9)));
-        answers.asked(&INITIAL);
+        answers.asked(&INITIAL, None);
         for forged in [datagram(&other, LONGEST), datagram(&ConnectionId::new(&[]), LONGEST), MAGIC.to_vec(), vec![]] {
             answers.heard(&forged);
             assert_eq!(told(&answers), None, "{forged:?}");
         }
         answers.heard(&datagram(&own, Duration::MAX));
         assert_eq!(told(&answers), Some(LONGEST));
+    }
+
+    #[test]
+    fn what_was_asked_last_is_asked_again_after_each_pause_until_there_is_an_answer() {
+        let (answers, pause, start) = (Answers::new(), Duration::from_millis(600), Instant::now());
+        for number in 0..9 {
+            answers.asked(&[&INITIAL[..], &[number]].concat(), Some(8));
+        }
+        let again = |after: u32| answers.ask_again(pause, start + after * pause);
+        let datagrams = |number| Datagrams { bytes: [&INITIAL[..], &[number]].concat(), segment: Some(8) };
+        assert_eq!(again(0).0, [], "it was asked just now");
+        assert_eq!(again(2), (vec![datagrams(7), datagrams(8)], start + 3 * pause));
+        assert_eq!(again(2), (vec![], start + 3 * pause));
+        assert_eq!(again(3).0.len(), KEPT);
+        answers.heard(b"anything");
+        answers.asked(&INITIAL, None);
+        assert_eq!(again(9).0, []);
     }
 
     #[test]
@@ -144,6 +210,26 @@ mod tests {
         assert!(heard.has_changed().unwrap());
         drop(heard);
         assert!(!answers.are_awaited());
+    }
+
+    #[tokio::test]
+    async fn a_hub_that_says_nothing_is_asked_the_same_again() {
+        let silent = tokio::net::UdpSocket::bind(ANY).await.unwrap();
+        let address = silent.local_addr().unwrap();
+        let dialling = connect(address, tls().1, "hub", Settings::default(), SOON / 5);
+        let asked = async {
+            let (mut seen, mut buffer) = (std::collections::HashSet::new(), [0; 2048]);
+            loop {
+                let length = silent.recv(&mut buffer).await.unwrap();
+                // quinn sends nothing twice: its packets have numbers.
+                if !seen.insert(buffer[..length].to_vec()) {
+                    return;
+                }
+            }
+        };
+        let (dialled, asked) = tokio::join!(dialling, tokio::time::timeout(SOON / 2, asked));
+        assert!(matches!(dialled, Err(ConnectError::TimedOut(_))), "{dialled:?}");
+        asked.expect("it is asked again");
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@
 //! is the end of what the connection has to say: it leaves at once, and nothing waits for it.
 
 use std::{
+    convert::Infallible,
     fmt,
     future::Future,
     io::{self, IoSliceMut},
@@ -15,6 +16,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Waker, ready},
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -25,7 +27,7 @@ use quinn::{
 use tokio::{io::Interest, sync::watch};
 
 use crate::{
-    deferral::{Answers, Heard},
+    deferral::{Answers, Datagrams, Heard},
     mtu::LARGEST_DATAGRAM,
     runtime,
 };
@@ -129,6 +131,21 @@ impl Socket {
         self.answers.as_ref().map(Answers::subscribe)
     }
 
+    /// Asks `peer` again what it was asked last, at each `pause` in which nothing was asked; until it has said something.
+    pub(crate) async fn keep_asking(&self, peer: SocketAddr, pause: Duration) -> Infallible {
+        let Some(answers) = &self.answers else { return std::future::pending().await };
+        loop {
+            let (datagrams, next) = answers.ask_again(pause, Instant::now());
+            for Datagrams { bytes, segment } in &datagrams {
+                let transmit =
+                    Transmit { destination: peer, ecn: None, contents: bytes, segment_size: *segment, src_ip: None };
+                // The socket may be full, or the network away.
+                let _ = self.send(&transmit);
+            }
+            tokio::time::sleep_until(next.into()).await;
+        }
+    }
+
     pub(crate) fn offload(&self) -> Offload {
         Offload { send: self.state.max_gso_segments() > 1, receive: self.state.gro_segments() > 1 }
     }
@@ -196,7 +213,7 @@ impl AsyncUdpSocket for Socket {
             return Ok(());
         }
         if let Some(answers) = self.awaited() {
-            answers.asked(transmit.contents);
+            answers.asked(transmit.contents, transmit.segment_size);
         }
         let mut burst = self.burst.lock();
         let more = burst.is_full_batch(transmit) && self.state.max_gso_segments() > 1;

@@ -20,8 +20,15 @@ pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(6);
 /// twice that. QUIC's 333 ms (RFC 9002 section 6.2.2) would be a second for a hub that has just started.
 const FIRST_RTT: Duration = Duration::from_millis(100);
 
-/// Streams the hub may have open in one tunnel. Costs memory at the agent only (about 70 bytes each, ahead of use).
+/// The same of a hub. An agent that was not heard for a while, and then is, should not wait for the second repetition of what the
+/// hub said meanwhile; but where a fleet comes back, most agents answer within three of these.
+const FIRST_RTT_OF_HUB: Duration = Duration::from_millis(200);
+
+/// Streams the hub may have open in one tunnel. Costs the agent 140 bytes each, ahead of use.
 pub(crate) const AGENT_STREAMS: u32 = 4096;
+
+/// The same until half as many have come: most tunnels have few, and a fleet that comes back has enough to do.
+pub(crate) const FIRST_AGENT_STREAMS: u32 = 256;
 
 /// Streams an agent may have open towards the hub: the control stream, and one to spare. quinn sets memory aside for
 /// each, so 20,000 would cost 1.4 MB per idle tunnel at the hub.
@@ -34,13 +41,14 @@ pub(crate) const STREAM_WINDOW: u32 = 16 << 20;
 pub(crate) fn hub(link: Mtu, known: Option<Mtu>) -> Arc<TransportConfig> {
     let mut transport = both(link, known);
     transport.max_concurrent_bidi_streams(HUB_STREAMS.into());
+    transport.initial_rtt(FIRST_RTT_OF_HUB);
     Arc::new(transport)
 }
 
 /// The agent's side of such a connection.
 pub(crate) fn agent(link: Mtu, known: Option<Mtu>) -> Arc<TransportConfig> {
     let mut transport = both(link, known);
-    transport.max_concurrent_bidi_streams(AGENT_STREAMS.into());
+    transport.max_concurrent_bidi_streams(FIRST_AGENT_STREAMS.into());
     transport.keep_alive_interval(Some(KEEP_ALIVE));
     transport.initial_rtt(FIRST_RTT);
     Arc::new(transport)

@@ -96,12 +96,6 @@ impl History {
         self.stretches(|state| !state.reaches())
     }
 
-    /// How long the outage lasted that ended last, shortly before a moment, if so long that the agent has to dial anew.
-    pub(crate) fn redial(&self, at: Instant) -> Option<Duration> {
-        let last = self.outages().into_iter().rfind(|outage| outage.to <= at && outage.to + TOGETHER > at)?;
-        (last.length() >= MAY_END).then(|| last.length())
-    }
-
     /// Whether the round trip was ever long.
     pub(crate) fn has_spiked(&self) -> bool {
         self.states.iter().any(|(_, state)| state.spike)

@@ -12,8 +12,6 @@ const GONE: Duration = Duration::from_secs(15);
 const DEADLINE: Duration = Duration::from_secs(10);
 /// The first success after a fault has ended; the round trip is short here.
 const BACK: Duration = Duration::from_secs(1);
-/// Where the agent has to dial anew, as often as it does in the first minute of an outage, and later.
-const REDIAL: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(11)];
 /// What had hung is told so long after all was well again.
 const SETTLED: Duration = Duration::from_secs(2);
 /// What the hub says is true within this.
@@ -179,14 +177,9 @@ impl Verdict {
     }
 
     fn judge(&mut self, marks: Marks, history: &History) {
-        let back = match history.redial(marks.begun) {
-            None => BACK,
-            Some(outage) if outage < Duration::from_secs(60) => REDIAL[0],
-            Some(_) => REDIAL[1],
-        };
         match self.success {
             None => self.breaks(String::from("no dial was served after the faults")),
-            Some(late) if late > back + SLACK => self.breaks(format!("the first success came after {late:.1?}")),
+            Some(late) if late > BACK + SLACK => self.breaks(format!("the first success came after {late:.1?}")),
             Some(_) => {}
         }
         if !marks.every_way {
