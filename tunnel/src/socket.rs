@@ -12,18 +12,20 @@ use std::{
     net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Waker, ready},
     time::{Duration, Instant},
 };
 
+use nix::sys::socket::{setsockopt, sockopt::UdpGroSegment};
 use parking_lot::Mutex;
 use quinn::{
     AsyncUdpSocket, UdpPoller,
     udp::{EcnCodepoint, RecvMeta, Transmit, UdpSocketState},
 };
+use socket2::{Domain, Type};
 use tokio::{io::Interest, sync::watch};
 
 use crate::{
@@ -43,6 +45,15 @@ const SEGMENTS: usize = CALL_BYTES / LARGEST_DATAGRAM as usize;
 
 /// Datagrams of the largest size that the kernel may have joined when they are read: 64 KiB in all.
 const RECEIVE_SEGMENTS: usize = (64 * 1024usize).div_ceil(LARGEST_DATAGRAM as usize);
+
+/// quinn asks the kernel for each socket whether it joins datagrams, by an IPv6 socket that is opened and closed. For the first one
+/// that joins, and after the last one, the kernel rewrites its own code while all processors wait, which is a quarter of what it
+/// costs to dial. Because of this one, which has no port, none is the last.
+static JOINING: LazyLock<Option<socket2::Socket>> = LazyLock::new(|| {
+    let socket = socket2::Socket::new(Domain::IPV6, Type::DGRAM, None).ok()?;
+    setsockopt(&socket, UdpGroSegment, &true).ok()?;
+    Some(socket)
+});
 
 /// What the kernel does for a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +107,7 @@ struct Room {
 impl Socket {
     /// Takes over a bound, non-blocking socket. Must be called in the runtime that is to drive it.
     pub(crate) fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
+        LazyLock::force(&JOINING);
         let state = UdpSocketState::new((&socket).into())?;
         let io = tokio::net::UdpSocket::from_std(socket)?;
         let (full, mute) = (AtomicBool::new(false), AtomicBool::new(false));
