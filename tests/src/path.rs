@@ -1,7 +1,8 @@
 //! A path of UDP before one server: how long it takes and which way it leads can change under way.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::future::pending;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
 /// The longest payload of a UDP datagram.
 const LONGEST: usize = 65_507;
@@ -71,14 +72,44 @@ impl Path {
     }
 }
 
+/// What is under way, in the order in which it arrives: what takes as long keeps its order.
+struct UnderWay<T> {
+    sent: u64,
+    datagrams: BTreeMap<(Instant, u64), T>,
+}
+
+impl<T> UnderWay<T> {
+    fn new() -> Self {
+        Self { sent: 0, datagrams: BTreeMap::new() }
+    }
+
+    fn send(&mut self, datagram: T, delay: Duration) {
+        self.sent += 1;
+        self.datagrams.insert((Instant::now() + delay, self.sent), datagram);
+    }
+
+    /// The next one, when it arrives.
+    async fn arrives(&mut self) -> T {
+        let Some((due, _)) = self.datagrams.keys().next() else { return pending().await };
+        sleep_until(*due).await;
+        match self.datagrams.pop_first() {
+            Some((_, datagram)) => datagram,
+            None => pending().await,
+        }
+    }
+}
+
 async fn lead(inner: Arc<UdpSocket>, server: SocketAddr, weather: watch::Receiver<Weather>) -> io::Result<()> {
     let mut clients: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
-    let (mut under_way, mut answers) = (JoinSet::new(), JoinSet::new());
+    let (mut under_way, mut answers) = (UnderWay::<(Arc<UdpSocket>, Vec<u8>)>::new(), JoinSet::new());
     let mut datagram = vec![0; LONGEST];
     loop {
         let (length, client) = tokio::select! {
             received = inner.recv_from(&mut datagram) => received?,
-            Some(_) = under_way.join_next() => continue,
+            (outer, datagram) = under_way.arrives() => {
+                drop(outer.send(&datagram).await);
+                continue;
+            }
         };
         let outer = match clients.entry(client) {
             Entry::Occupied(known) => known.get().clone(),
@@ -91,31 +122,26 @@ async fn lead(inner: Arc<UdpSocket>, server: SocketAddr, weather: watch::Receive
         };
         let Weather { delay, there, .. } = *weather.borrow();
         if there {
-            let datagram = datagram[..length].to_vec();
-            under_way.spawn(async move {
-                sleep(delay).await;
-                drop(outer.send(&datagram).await);
-            });
+            under_way.send((outer, datagram[..length].to_vec()), delay);
         }
     }
 }
 
 async fn answer(inner: Arc<UdpSocket>, outer: Arc<UdpSocket>, client: SocketAddr, weather: watch::Receiver<Weather>) {
-    let (mut under_way, mut datagram) = (JoinSet::new(), vec![0; LONGEST]);
+    let (mut under_way, mut datagram) = (UnderWay::<Vec<u8>>::new(), vec![0; LONGEST]);
     loop {
         let received = tokio::select! {
             received = outer.recv(&mut datagram) => received,
-            Some(_) = under_way.join_next() => continue,
+            datagram = under_way.arrives() => {
+                drop(inner.send_to(&datagram, client).await);
+                continue;
+            }
         };
         // The server may be away for a while: the kernel tells that here.
         let Ok(length) = received else { continue };
         let Weather { delay, back, .. } = *weather.borrow();
         if back {
-            let (inner, datagram) = (inner.clone(), datagram[..length].to_vec());
-            under_way.spawn(async move {
-                sleep(delay).await;
-                drop(inner.send_to(&datagram, client).await);
-            });
+            under_way.send(datagram[..length].to_vec(), delay);
         }
     }
 }

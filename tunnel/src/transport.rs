@@ -16,13 +16,10 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// core.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(6);
 
-/// What an agent takes for the round-trip time before it knows: its first packet goes out again after three of them, then after
-/// twice that. QUIC's 333 ms (RFC 9002 section 6.2.2) would be a second for a hub that has just started.
+/// What is taken for the round-trip time before it is known: the first packet goes out again after three of them, then after twice
+/// that. QUIC's 333 ms (RFC 9002 section 6.2.2) would be a second for a hub that has just started, and three for an agent that hears
+/// its hub again: the hub repeats its answer as often as the agent its question.
 const FIRST_RTT: Duration = Duration::from_millis(100);
-
-/// The same of a hub. An agent that was not heard for a while, and then is, should not wait for the second repetition of what the
-/// hub said meanwhile; but where a fleet comes back, most agents answer within three of these.
-const FIRST_RTT_OF_HUB: Duration = Duration::from_millis(200);
 
 /// Streams the hub may have open in one tunnel. Costs the agent 140 bytes each, ahead of use.
 pub(crate) const AGENT_STREAMS: u32 = 4096;
@@ -41,7 +38,6 @@ pub(crate) const STREAM_WINDOW: u32 = 16 << 20;
 pub(crate) fn hub(link: Mtu, known: Option<Mtu>) -> Arc<TransportConfig> {
     let mut transport = both(link, known);
     transport.max_concurrent_bidi_streams(HUB_STREAMS.into());
-    transport.initial_rtt(FIRST_RTT_OF_HUB);
     Arc::new(transport)
 }
 
@@ -50,7 +46,6 @@ pub(crate) fn agent(link: Mtu, known: Option<Mtu>) -> Arc<TransportConfig> {
     let mut transport = both(link, known);
     transport.max_concurrent_bidi_streams(FIRST_AGENT_STREAMS.into());
     transport.keep_alive_interval(Some(KEEP_ALIVE));
-    transport.initial_rtt(FIRST_RTT);
     Arc::new(transport)
 }
 
@@ -58,6 +53,7 @@ fn both(link: Mtu, known: Option<Mtu>) -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport
         .max_idle_timeout(Some(IdleTimeout::try_from(IDLE_TIMEOUT).expect("20 s fits a QUIC variable-length integer")))
+        .initial_rtt(FIRST_RTT)
         .max_concurrent_uni_streams(0_u32.into())
         .datagram_receive_buffer_size(None)
         .stream_receive_window(STREAM_WINDOW.into())
