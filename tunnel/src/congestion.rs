@@ -74,10 +74,17 @@ pub(crate) fn close(controller: Box<dyn Controller>) {
     }
 }
 
-/// Has the next packet of a connection go out whatever is in flight, given a clone of its controller.
-pub(crate) fn nudge(controller: Box<dyn Controller>, time: bool) {
+/// Has the next packet of a connection go out whatever is in flight, after quinn's own probes; given a clone of its controller.
+pub(crate) fn nudge(controller: Box<dyn Controller>) {
     if let Ok(model) = controller.into_any().downcast::<Model>() {
-        model.nudge(time);
+        model.nudge();
+    }
+}
+
+/// The same at once.
+pub(crate) fn insist(controller: Box<dyn Controller>) {
+    if let Ok(model) = controller.into_any().downcast::<Model>() {
+        model.insist();
     }
 }
 

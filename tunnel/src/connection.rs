@@ -98,10 +98,14 @@ impl Connection {
         }
     }
 
-    /// Has what goes out next go out at once, however much is under way.
-    /// Where there is `time`, after quinn's own probes.
-    pub(crate) fn nudge(&self, time: bool) {
-        congestion::nudge(self.quic.congestion_state(), time);
+    /// Has what goes out next go out however much is under way, after quinn's own probes.
+    pub(crate) fn nudge(&self) {
+        congestion::nudge(self.quic.congestion_state());
+    }
+
+    /// The same at once.
+    pub(crate) fn insist(&self) {
+        congestion::insist(self.quic.congestion_state());
     }
 
     /// Closes the connection at once: open streams are lost.

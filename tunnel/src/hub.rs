@@ -187,13 +187,13 @@ impl HubTunnel {
 
     /// Has the agent give a sign of life: what it is sent it acknowledges.
     pub fn nudge(&self) {
-        self.connection.nudge(true);
+        self.connection.nudge();
         self.windows.nudge();
     }
 
     /// The same, whether or not quinn has asked itself.
     pub fn insist(&self) {
-        self.connection.nudge(false);
+        self.connection.insist();
         self.windows.nudge();
     }
 

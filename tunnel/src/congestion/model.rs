@@ -136,12 +136,17 @@ impl Model {
 
     /// Lets the next packet go: behind a full window quinn's own probes alone go out, each after twice the time of the one before.
     ///
-    /// The first two are quinn's, unless there is not much `time`: each packet puts the next one off, and they alone are small
-    /// enough for a path that has become narrow. By them both ends of one learn so.
-    pub(super) fn nudge(&self, time: bool) {
-        if self.probes > PROBE || !time {
-            self.pass.next.store(true, Ordering::Relaxed);
+    /// The first two are quinn's: each packet puts the next one off, and they alone are small enough for a path that has become
+    /// narrow. By them both ends of one learn so.
+    pub(super) fn nudge(&self) {
+        if self.probes > PROBE {
+            self.insist();
         }
+    }
+
+    /// The same, whether or not quinn has sent its own.
+    pub(super) fn insist(&self) {
+        self.pass.next.store(true, Ordering::Relaxed);
     }
 
     /// Whether there has been next to no room for another packet, and nothing acknowledged, for `limit`.

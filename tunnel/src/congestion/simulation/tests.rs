@@ -241,23 +241,23 @@ fn behind_a_full_window_nudges_go_out_after_two_probes_that_are_quinns() {
     let mut model = Model::new(start, 1452, start);
     let full = model.window();
     model.on_sent(start, full, 0);
-    let room = |model: &Model, time| {
-        model.nudge(time);
+    let room = |model: &Model| {
+        model.nudge();
         model.window() > full
     };
     for later in [1, 3] {
-        assert!(!room(&model, true), "quinn's own probe would be put off");
+        assert!(!room(&model), "quinn's own probe would be put off");
         for _ in 0..2 {
             model.on_sent(start + later * Duration::from_secs(1), 1200, 0);
         }
     }
-    assert!(room(&model, true));
+    assert!(room(&model));
     model.on_sent(start + Duration::from_secs(4), 1452, 0);
     assert!(model.window() == full, "one nudge is for one packet");
 
     // Only small packets are acknowledged: the path has become narrow.
     model.on_end_acks(start + Duration::from_secs(5), full, false, None);
-    assert!(room(&model, true), "nothing was acknowledged");
+    assert!(room(&model), "nothing was acknowledged");
 }
 
 #[test]
