@@ -23,11 +23,11 @@ const BUFFER: usize = 64 * 1024;
 /// reset: an error is never shown as an end. What came before it is delivered first.
 ///
 /// The hub ends a direction with close_notify (RFC 8446 section 6.1); a connection that just ends was cut.
-pub(super) async fn relay(mut local: TcpStream, opened: Opened, traffic: &Traffic) -> io::Result<()> {
+pub(super) async fn relay(mut local: TcpStream, opened: Opened, traffic: &Traffic) -> Result<(), Broken> {
     let Opened { stream: mut hub, ahead } = opened;
     // Set before and not after a failure: it holds even when this process is killed.
-    reset_when_dropped(&local)?;
-    reset_when_dropped(hub.get_ref().0)?;
+    reset_when_dropped(&local).map_err(|_| Broken::Here)?;
+    reset_when_dropped(hub.get_ref().0).map_err(|_| Broken::Behind)?;
     let (local_reader, local_writer) = local.split();
     let (hub_reader, hub_writer) = tokio::io::split(&mut hub);
     let to_hub = copy(local_reader, hub_writer, &traffic.to_cluster);
@@ -38,8 +38,10 @@ pub(super) async fn relay(mut local: TcpStream, opened: Opened, traffic: &Traffi
         join_all(deliveries.into_iter().flatten().map(Delivery::done)).await;
         return joined;
     }
-    close_when_dropped(&local)?;
-    close_when_dropped(hub.get_ref().0)
+    // What has ended well need not be told otherwise.
+    let _ = close_when_dropped(&local);
+    let _ = close_when_dropped(hub.get_ref().0);
+    Ok(())
 }
 
 /// Waits for both directions. A hub that takes no more may have sent what nobody has read yet; after TLS's close_notify alone
@@ -47,21 +49,21 @@ pub(super) async fn relay(mut local: TcpStream, opened: Opened, traffic: &Traffi
 async fn join_ends(
     to_hub: impl Future<Output = Result<(), CopyError>>,
     to_local: impl Future<Output = Result<(), CopyError>>,
-) -> io::Result<()> {
+) -> Result<(), Broken> {
     let (mut to_hub, mut to_local) = (pin!(to_hub), pin!(to_local));
     tokio::select! {
         ended = to_hub.as_mut() => match ended {
-            Ok(()) => to_local.await.map_err(CopyError::into_io),
-            Err(CopyError::Read(error)) => Err(error),
-            Err(CopyError::Write(error)) => {
+            Ok(()) => to_local.await.map_err(CopyError::to_local),
+            Err(CopyError::Read) => Err(Broken::Here),
+            Err(CopyError::Write) => {
                 // Its own error says no more.
                 let _ = tokio::time::timeout(PARTING, to_local).await;
-                Err(error)
+                Err(Broken::Behind)
             }
         },
         ended = to_local.as_mut() => match ended {
-            Ok(()) => to_hub.await.map_err(CopyError::into_io),
-            Err(error) => Err(error.into_io()),
+            Ok(()) => to_hub.await.map_err(CopyError::to_hub),
+            Err(error) => Err(error.to_local()),
         },
     }
 }
@@ -74,17 +76,34 @@ fn close_when_dropped(tcp: &TcpStream) -> io::Result<()> {
     SockRef::from(tcp).set_linger(None)
 }
 
+/// Which end of a forwarded connection broke off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Broken {
+    /// The local client's.
+    Here,
+    /// The hub, the tunnel, or the target.
+    Behind,
+}
+
 /// Which end of a copy failed.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 enum CopyError {
-    Read(io::Error),
-    Write(io::Error),
+    Read,
+    Write,
 }
 
 impl CopyError {
-    fn into_io(self) -> io::Error {
+    fn to_hub(self) -> Broken {
         match self {
-            Self::Read(error) | Self::Write(error) => error,
+            Self::Read => Broken::Here,
+            Self::Write => Broken::Behind,
+        }
+    }
+
+    fn to_local(self) -> Broken {
+        match self {
+            Self::Read => Broken::Behind,
+            Self::Write => Broken::Here,
         }
     }
 }
@@ -96,14 +115,14 @@ async fn copy(
 ) -> Result<(), CopyError> {
     let mut buffer = vec![0; BUFFER];
     loop {
-        let count = reader.read(&mut buffer).await.map_err(CopyError::Read)?;
+        let count = reader.read(&mut buffer).await.map_err(|_| CopyError::Read)?;
         if count == 0 {
-            return writer.shutdown().await.map_err(CopyError::Write);
+            return writer.shutdown().await.map_err(|_| CopyError::Write);
         }
         copied.fetch_add(count as u64, Ordering::Relaxed);
-        writer.write_all(&buffer[..count]).await.map_err(CopyError::Write)?;
+        writer.write_all(&buffer[..count]).await.map_err(|_| CopyError::Write)?;
         // TLS keeps what it could not write at once.
-        writer.flush().await.map_err(CopyError::Write)?;
+        writer.flush().await.map_err(|_| CopyError::Write)?;
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     Target, Teller,
     entry::Entry,
     listen::Local,
-    relay::{relay, reset_when_dropped},
+    relay::{Broken, relay, reset_when_dropped},
     traffic::Traffic,
 };
 
@@ -84,9 +84,12 @@ impl Port {
         };
         match opened {
             Ok(opened) => {
-                // Latency matters more than packets; a relay that breaks off has told both ends by resetting them.
+                // Latency matters more than packets.
                 let _ = local.set_nodelay(true);
-                let _ = relay(local, opened, traffic).await;
+                // Both ends are reset; who has looked away is told why.
+                if relay(local, opened, traffic).await == Err(Broken::Behind) {
+                    teller.broken(self.address);
+                }
             }
             Err(error) => teller.failed(self.address, &error.into()),
         }

@@ -60,6 +60,19 @@ impl Teller {
         }
     }
 
+    /// An open connection broke off, and not at its client's end.
+    pub(super) fn broken(&self, local: SocketAddr) {
+        match self {
+            // The client says so itself.
+            Self::Failures => {}
+            Self::Lines | Self::Terminal(_) => self.complain(&format!(
+                "connection to {} broke off: its target reset it, or the hub or the cluster's agent went away; \
+                 'cluster-proxy clusters' tells whether it is back",
+                local.port()
+            )),
+        }
+    }
+
     /// One line on standard error, above what moves.
     pub(super) fn complain(&self, line: &str) {
         match self {

@@ -7,8 +7,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
+use tests::service::reset;
 use tests::service::web::{self, Web};
 use tests::{Fetch, Hub, Process, Program, Spoke, wait_for, wait_until};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 /// How long anything may take on a loaded machine.
 const BOUND: Duration = Duration::from_secs(60);
@@ -75,6 +79,28 @@ async fn a_host_with_its_port_is_forwarded_and_kubectls_lines_are_printed() -> R
     let process = site.port_forward(&words)?.spawn()?;
     let line = format!("Forwarding from 127.0.0.9:{remote} -> {remote}");
     process.stdout_line(BOUND, &line, |found| (found == line).then_some(())).await
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_off_behind_the_hub_is_told_and_one_that_its_client_resets_is_not() -> Result<()> {
+    let site = Site::start().await?;
+    let (breaking, web) = (reset::after_reading(2).await?, site.web.service().port());
+    let process = site.port_forward(&format!("-c one 127.0.0.1 :{} :{web}", breaking.port()))?.spawn()?;
+    let ports = local_ports(&process, 2).await?;
+    let left = TcpStream::connect(("127.0.0.1", ports[1])).await?;
+    let handling = format!("Handling connection for {}", ports[1]);
+    process.stderr_line(BOUND, &handling, |line| (line == handling).then_some(())).await?;
+    left.set_zero_linger()?;
+    drop(left);
+
+    let mut broken = TcpStream::connect(("127.0.0.1", ports[0])).await?;
+    broken.write_all(b"go").await?;
+    let mut received = Vec::new();
+    assert!(timeout(BOUND, broken.read_to_end(&mut received)).await?.is_err(), "it broke off");
+    let told = |port: u16| format!("error: connection to {port} broke off: its target reset it");
+    process.stderr_line(BOUND, "the break", |line| line.starts_with(&told(ports[0])).then_some(())).await?;
+    assert!(!process.stderr().iter().any(|line| line.starts_with(&told(ports[1]))), "{:?}", process.stderr());
+    Ok(())
 }
 
 #[tokio::test]
