@@ -29,7 +29,7 @@ struct Phase {
 /// has many agents to let in: it does so in the order in which they have asked, for 2 s.
 const RESTART: Phase = Phase { cap: Duration::from_millis(500), attempt: Duration::from_millis(2500) };
 
-/// After three minutes it is neither. The attempt leaves room for a slow network, or a hub that all its agents want at
+/// After two minutes it is neither. The attempt leaves room for a slow network, or a hub that all its agents want at
 /// once.
 const OUTAGE: Phase = Phase { cap: Duration::from_secs(10), attempt: Duration::from_secs(10) };
 
@@ -83,8 +83,8 @@ pub(crate) fn attempt_limit(outage: Duration) -> Duration {
 
 fn phase(outage: Duration) -> Phase {
     match outage.as_secs() {
-        0..180 => RESTART,
-        180..600 => OUTAGE,
+        0..120 => RESTART,
+        120..600 => OUTAGE,
         _ => LONG_OUTAGE,
     }
 }
@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn the_cap_grows_with_the_outage() {
         let mut backoff = Backoff { failures: 30 };
-        for (outage, cap) in [(179, 500), (180, 10_000), (599, 10_000), (600, 30_000), (86_400, 30_000)] {
+        for (outage, cap) in [(119, 500), (120, 10_000), (599, 10_000), (600, 30_000), (86_400, 30_000)] {
             assert_eq!(backoff.failed(Duration::from_secs(outage), 1.0), Duration::from_millis(cap), "{outage}");
         }
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use certs::{HUB_SERVER_NAME, WrongClock, shown_span, shown_time};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tunnel::{
     AgentControl, AgentTunnel, CloseReason, Connection, ControlError, EstablishError, HANDSHAKE, Hello, Loss,
     TunnelMemory, Welcome,
@@ -41,6 +41,9 @@ pub(crate) struct Refused {
     pub(crate) label: &'static str,
 }
 
+/// How long a look-up may take: a name server that is away costs 5 s before the next one is asked.
+const LOOK_UP: Duration = Duration::from_secs(10);
+
 /// Connects to `hub` by one of its addresses, resolved anew. One that says nothing is given up after `limit`; what one has begun
 /// with is not begun anew.
 pub(crate) async fn connect(
@@ -51,11 +54,11 @@ pub(crate) async fn connect(
     path: Option<Path>,
     limit: Duration,
 ) -> Result<Connection, ConnectError> {
-    let deadline = Instant::now() + limit;
     let timed_out = || ConnectError::TimedOut { hub: hub.clone() };
-    let resolved = timeout_at(deadline, resolver.resolve(hub.host(), hub.port())).await;
-    let resolved = resolved.map_err(|_| timed_out())?;
-    let addresses = resolved.map_err(|source| ConnectError::NameNotFound { hub: hub.clone(), source })?;
+    let unknown = |source| ConnectError::NameNotFound { hub: hub.clone(), source };
+    let resolved = timeout(LOOK_UP, resolver.resolve(hub.host(), hub.port())).await;
+    let addresses = resolved.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(unknown)?;
+    let deadline = Instant::now() + limit;
     // Each has its own patience, until all together have had theirs.
     let dial = |address| {
         let settings = Path::settings(path, address, settings);
@@ -66,7 +69,7 @@ pub(crate) async fn connect(
         Err(_) | Ok(Err(Some(tunnel::ConnectError::TimedOut(_)))) => Err(timed_out()),
         Ok(Err(Some(tunnel::ConnectError::Later { wait, .. }))) => Err(ConnectError::Later { hub: hub.clone(), wait }),
         Ok(Err(Some(source))) => Err(ConnectError::Connect { hub: hub.clone(), source }),
-        Ok(Err(None)) => Err(ConnectError::NameNotFound { hub: hub.clone(), source: io::ErrorKind::NotFound.into() }),
+        Ok(Err(None)) => Err(unknown(io::ErrorKind::NotFound.into())),
     }
 }
 

@@ -48,8 +48,9 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// silent or late: its agent is about to ask anew.
 pub(crate) const HANDSHAKES: Size = Size { guests: 192, of_source: 128, grace: Duration::from_secs(1) };
 
-/// How long an agent waits for the first answer, less what its question was under way: one that is let in later has given up.
-const PATIENCE: Duration = Duration::from_millis(2500);
+/// How long an agent waits for the first answer (2.5 s, `proxy-agent/src/backoff.rs`), less what its question was under way: one that
+/// is let in later has given up.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// From this many on, a peer must first show that its address is its own. Who sends from addresses of others gets no further,
 /// and agents pay one round trip.

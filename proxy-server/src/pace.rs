@@ -91,6 +91,7 @@ impl Pace {
 impl Away {
     /// Somebody has come: one of those that are expected by now, if there are any.
     pub(crate) fn came(&mut self, now: Instant) {
+        self.forget(now);
         let due = self.slot(now) + 1;
         if let Some(expected) = self.expected.iter_mut().take(due).find(|expected| **expected > 0) {
             *expected -= 1;
@@ -109,10 +110,15 @@ impl Away {
 
     /// How many are away.
     fn count(&mut self, now: Instant) -> usize {
+        self.forget(now);
+        self.expected.iter().fold(0, |count, expected| count.saturating_add(*expected as usize))
+    }
+
+    /// Who is too late does not come.
+    fn forget(&mut self, now: Instant) {
         let past = self.slot(now).saturating_sub(LATE).min(self.expected.len());
         self.expected.drain(..past);
         self.from = self.from.map(|from| from + SLOT * past as u32).filter(|_| !self.expected.is_empty());
-        self.expected.iter().fold(0, |count, expected| count.saturating_add(*expected as usize))
     }
 
     /// The place of a moment's slot among those that are known.

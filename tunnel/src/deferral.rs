@@ -9,6 +9,7 @@
 
 use std::{
     collections::VecDeque,
+    mem,
     sync::OnceLock,
     time::{Duration, Instant},
 };
@@ -25,6 +26,13 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// Of what is asked, how much is kept to be asked again: a ClientHello takes two datagrams, which may be two calls.
 const KEPT: usize = 2;
 
+/// After this long without an answer or another question what was asked is asked again, once. quinn asks at 0, 0.3, 0.9, 2.1, 4.5 and
+/// 9.3 s. The age of what is answered is taken for the first round trip: it must not be much.
+const AGAIN: Duration = Duration::from_millis(600);
+
+/// What a server says with its first words has at least so many bytes (RFC 9000 section 14.1). Fewer acknowledge.
+const FIRST_WORDS: usize = 1200;
+
 /// What came back on the socket of a connection that is dialled.
 #[derive(Debug)]
 pub(crate) struct Answers {
@@ -34,11 +42,11 @@ pub(crate) struct Answers {
     heard: watch::Sender<Heard>,
 }
 
-/// What a peer was asked that has said nothing yet.
+/// What a peer was asked that has not answered yet.
 #[derive(Debug)]
 struct Asked {
+    /// What was not asked again yet.
     newest: VecDeque<Datagrams>,
-    /// When it was last asked.
     last: Instant,
 }
 
@@ -53,10 +61,10 @@ pub(crate) struct Datagrams {
 /// What a peer that is dialled has said.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Heard {
-    /// When it said something; at first, when it was dialled.
+    /// When it said something, from its answer on; at first, when it was dialled.
     pub(crate) last: Instant,
-    /// It has said anything.
-    pub(crate) spoken: bool,
+    /// It has answered.
+    pub(crate) answered: bool,
     /// It has no room, and asks to come again then.
     pub(crate) later: Option<Duration>,
 }
@@ -71,7 +79,11 @@ impl Answers {
     pub(crate) fn new() -> Self {
         let now = Instant::now();
         let asked = Mutex::new(Asked { newest: VecDeque::new(), last: now });
-        Self { id: OnceLock::new(), asked, heard: watch::Sender::new(Heard { last: now, spoken: false, later: None }) }
+        Self {
+            id: OnceLock::new(),
+            asked,
+            heard: watch::Sender::new(Heard { last: now, answered: false, later: None }),
+        }
     }
 
     /// Follows what the peer says.
@@ -88,42 +100,51 @@ impl Answers {
     pub(crate) fn asked(&self, bytes: &[u8], segment: Option<usize>) {
         let Some(id) = initial_id(bytes) else { return };
         self.id.get_or_init(|| id);
-        let mut asked = self.asked.lock();
-        asked.last = Instant::now();
-        if self.has_spoken() {
+        if self.heard.borrow().answered {
             return;
         }
+        let mut asked = self.asked.lock();
+        asked.last = Instant::now();
         if asked.newest.len() == KEPT {
             asked.newest.pop_front();
         }
         asked.newest.push_back(Datagrams { bytes: bytes.to_vec(), segment });
     }
 
-    /// What to ask again, if nothing was asked for `pause` and nothing was said; and when to look next.
+    /// What to ask again; and when to look next.
     ///
     /// QUIC asks more and more seldom (RFC 9002 section 6.2.1), where a hub that is back is to be found soon. The same datagrams cost
-    /// nobody another handshake; the newest ones, as their age is taken for a round trip.
-    pub(crate) fn ask_again(&self, pause: Duration, now: Instant) -> (Vec<Datagrams>, Instant) {
+    /// nobody another handshake.
+    pub(crate) fn ask_again(&self, now: Instant) -> (VecDeque<Datagrams>, Instant) {
         let mut asked = self.asked.lock();
-        if now < asked.last + pause {
-            return (Vec::new(), asked.last + pause);
-        }
-        asked.last = now;
-        (asked.newest.iter().cloned().collect(), now + pause)
-    }
-
-    fn has_spoken(&self) -> bool {
-        self.heard.borrow().spoken
+        let due = asked.last + AGAIN;
+        if now < due { (VecDeque::new(), due) } else { (mem::take(&mut asked.newest), now + AGAIN) }
     }
 
     /// A datagram has come.
     pub(crate) fn heard(&self, datagram: &[u8]) {
         let later = self.id.get().and_then(|id| read(datagram, id));
-        self.heard.send_modify(|heard| {
-            (heard.last, heard.spoken) = (Instant::now(), true);
+        self.heard.send_if_modified(|heard| {
+            heard.answered |= later.is_some() || is_answer(datagram);
             heard.later = heard.later.or(later);
+            if heard.answered {
+                heard.last = Instant::now();
+            }
+            heard.answered
         });
-        self.asked.lock().newest = VecDeque::new();
+        if self.heard.borrow().answered {
+            self.asked.lock().newest = VecDeque::new();
+        }
+    }
+}
+
+/// Whether a server has answered, be it by asking for more (Retry). A hub whose first words were lost acknowledges and repeats itself,
+/// more and more seldom: who waits for that is late, and asks it anew.
+fn is_answer(datagram: &[u8]) -> bool {
+    match datagram.first().map_or(0, |first| first & 0xf0) {
+        0xf0 => true,
+        0xc0 => datagram.len() >= FIRST_WORDS,
+        _ => false,
     }
 }
 
@@ -185,20 +206,24 @@ mod tests {
     }
 
     #[test]
-    fn what_was_asked_last_is_asked_again_after_each_pause_until_there_is_an_answer() {
-        let (answers, pause, start) = (Answers::new(), Duration::from_millis(600), Instant::now());
-        for number in 0..9 {
-            answers.asked(&[&INITIAL[..], &[number]].concat(), Some(8));
-        }
-        let again = |after: u32| answers.ask_again(pause, start + after * pause);
+    fn what_was_asked_last_is_asked_again_once_until_there_is_an_answer() {
+        let (answers, start) = (Answers::new(), Instant::now());
         let datagrams = |number| Datagrams { bytes: [&INITIAL[..], &[number]].concat(), segment: Some(8) };
-        assert_eq!(again(0).0, [], "it was asked just now");
-        assert_eq!(again(2), (vec![datagrams(7), datagrams(8)], start + 3 * pause));
-        assert_eq!(again(2), (vec![], start + 3 * pause));
-        assert_eq!(again(3).0.len(), KEPT);
-        answers.heard(b"anything");
-        answers.asked(&INITIAL, None);
-        assert_eq!(again(9).0, []);
+        let ask = |number| answers.asked(&datagrams(number).bytes, Some(8));
+        let again = |after: u32| Vec::from(answers.ask_again(start + after * AGAIN).0);
+        (0..9).for_each(ask);
+        assert_eq!(again(0), [], "it was asked just now");
+        assert_eq!(again(2), [datagrams(7), datagrams(8)]);
+        assert_eq!(again(3), []);
+        ask(9);
+        // That the hub lives is no answer.
+        answers.heard(&[0xc0; FIRST_WORDS - 1]);
+        answers.heard(&[0xe0; FIRST_WORDS]);
+        assert_eq!(again(3), [datagrams(9)]);
+        ask(10);
+        answers.heard(&[0xc0; FIRST_WORDS]);
+        ask(11);
+        assert_eq!(again(9), []);
     }
 
     #[test]
@@ -259,9 +284,9 @@ mod tests {
         let mut heard = answers.subscribe();
         let start = Instant::now();
         let speaking = async {
-            for _ in 0..4 {
+            for word in [&[0xc0; FIRST_WORDS][..], b"anything", b"anything", b"anything"] {
                 tokio::time::sleep(patience / 2).await;
-                answers.heard(b"anything");
+                answers.heard(word);
             }
         };
         let (waited, ()) = tokio::join!(put_off(&mut heard, patience), speaking);

@@ -32,9 +32,6 @@ pub const RESET_KEY_LENGTH: usize = 64;
 /// it neither amplifies nor loops.
 const RESET_INTERVAL: Duration = Duration::from_micros(100);
 
-/// How often a hub that says nothing is asked in the time for which it may: QUIC alone would ask at 0, 0.3, 0.9, 2.1 and 4.5 s.
-const ASKED: u32 = 4;
-
 /// How long a handshake may take at the end that dials, as long as the other end says something.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
 
@@ -174,7 +171,7 @@ impl Incoming {
         let _ = self.incoming.retry();
     }
 
-    /// Says nothing. The peer will ask again: after a second, then after two (RFC 9002 section 6.2.2).
+    /// Says nothing. The peer will ask again.
     pub fn ignore(self) {
         self.incoming.ignore();
     }
@@ -238,7 +235,7 @@ pub async fn connect(
             Err(quinn::ConnectionError::TimedOut) => Err(ConnectError::TimedOut(address)),
             Err(error) => Err(ConnectError::Handshake { address, source: error.into() }),
         },
-        never = socket.keep_asking(address, patience / ASKED) => match never {},
+        never = socket.keep_asking(address) => match never {},
         wait = put_off(&mut answers, patience) => {
             // The hub knows nothing of a handshake that it has put off: a goodbye would begin another.
             socket.mute();

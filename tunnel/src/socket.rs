@@ -16,7 +16,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Waker, ready},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use nix::sys::socket::{setsockopt, sockopt::UdpGroSegment};
@@ -143,11 +143,11 @@ impl Socket {
         self.answers.as_ref().map(Answers::subscribe)
     }
 
-    /// Asks `peer` again what it was asked last, at each `pause` in which nothing was asked; until it has said something.
-    pub(crate) async fn keep_asking(&self, peer: SocketAddr, pause: Duration) -> Infallible {
+    /// Asks `peer` again what it was asked last, until it has answered.
+    pub(crate) async fn keep_asking(&self, peer: SocketAddr) -> Infallible {
         let Some(answers) = &self.answers else { return std::future::pending().await };
         loop {
-            let (datagrams, next) = answers.ask_again(pause, Instant::now());
+            let (datagrams, next) = answers.ask_again(Instant::now());
             for Datagrams { bytes, segment } in &datagrams {
                 let transmit =
                     Transmit { destination: peer, ecn: None, contents: bytes, segment_size: *segment, src_ip: None };

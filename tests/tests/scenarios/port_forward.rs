@@ -87,9 +87,9 @@ async fn a_connection_that_breaks_off_behind_the_hub_is_told_and_one_that_its_cl
     let (breaking, web) = (reset::after_reading(2).await?, site.web.service().port());
     let process = site.port_forward(&format!("-c one 127.0.0.1 :{} :{web}", breaking.port()))?.spawn()?;
     let ports = local_ports(&process, 2).await?;
-    let left = TcpStream::connect(("127.0.0.1", ports[1])).await?;
-    let handling = format!("Handling connection for {}", ports[1]);
-    process.stderr_line(BOUND, &handling, |line| (line == handling).then_some(())).await?;
+    let mut left = TcpStream::connect(("127.0.0.1", ports[1])).await?;
+    left.write_all(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n").await?;
+    timeout(BOUND, left.read_u8()).await??;
     left.set_zero_linger()?;
     drop(left);
 
