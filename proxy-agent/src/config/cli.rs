@@ -8,7 +8,15 @@ use clap::{Args, Parser, Subcommand};
 ///
 /// Every flag can also be set as `CLUSTER_PROXY_<FLAG>` in the environment, or in the TOML file given with --config.
 #[derive(Debug, Parser)]
-#[command(name = "proxy-agent", version, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    name = "proxy-agent",
+    version,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "First steps:\n  \
+        on the hub    cluster-proxy join-command edge-1\n  \
+        here          the line that it prints, which joins and goes on with 'run'"
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: CliCommand,
@@ -23,6 +31,9 @@ enum CliCommand {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  \
+    proxy-agent join --hub hub.example.com --pin sha256:… --token-file token --run --allow grafana.monitoring:80\n\n\
+    'cluster-proxy join-command' on the hub prints the line with its values.")]
 struct JoinArgs {
     /// The file that holds the token from 'cluster-proxy token create'; '-' reads it from standard input.
     #[arg(long, value_name = "FILE")]
@@ -50,6 +61,9 @@ struct JoinArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    proxy-agent run\n  \
+    proxy-agent run --allow grafana.monitoring:80 --allow 10.0.0.0/24:5432 --metrics-listen none")]
 struct RunArgs {
     /// The hub's address; several, each kept connected, with commas or by repeating the flag.
     #[arg(long, value_name = "HOST[:PORT]")]

@@ -69,7 +69,9 @@ pub(crate) struct Live {
 /// What the hub said of the cluster.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Said {
+    /// When it was asked, and when its answer was there: it was said between.
     pub(crate) at: Instant,
+    pub(crate) answered: Instant,
     pub(crate) available: bool,
     pub(crate) condition: bool,
 }

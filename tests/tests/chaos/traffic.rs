@@ -348,7 +348,7 @@ async fn ask(doors: Arc<Doors>, log: Log) {
             let mut conditions = conditions.filter(|said| said["type"] == "ManagedClusterConditionAvailable");
             let condition = conditions.any(|said| said["status"] == "True");
             let available = cluster["tunnel"]["available"] == true;
-            log.lines().said.push(Said { at, available, condition });
+            log.lines().said.push(Said { at, answered: Instant::now(), available, condition });
         }
         sleep(ASKED).await;
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::cell::Marks;
 use crate::history::History;
-use crate::log::{Ending, Log, Outcome, Way};
+use crate::log::{Ending, Log, Outcome, Said, Way};
 
 /// An open stream whose other end is gone has an error within this.
 const GONE: Duration = Duration::from_secs(15);
@@ -93,10 +93,11 @@ impl Verdict {
         }
         for dial in &lines.dials {
             let waited = dial.took().saturating_sub(history.without_hub(dial.begun, dial.ended));
-            // Who asks through a URL or a local port hears of a dial with what the target says, or with the stream's end.
+            // Who asks through a URL or a local port hears of a dial with what the target says, or with the stream's end: behind one
+            // bound there is the other.
             let bound = match (dial.way, &dial.outcome) {
                 (Way::Gateway | Way::Forward, Outcome::Served) => Duration::MAX,
-                (Way::Gateway | Way::Forward, _) => DEADLINE + GONE + UNDER_WAY + 2 * SLACK,
+                (Way::Gateway | Way::Forward, _) => DEADLINE + 2 * SLACK + GONE + UNDER_WAY + 2 * SLACK,
                 _ => {
                     verdict.dial = verdict.dial.max(waited);
                     DEADLINE + 2 * SLACK
@@ -119,7 +120,7 @@ impl Verdict {
             verdict.stuck += 1;
             verdict.breaks(format!("a stream by {} hangs since {:.1?}", live.way, live.moved - start));
         }
-        verdict.see_truth(&lines.said.iter().map(|said| (said.at, said.available)).collect::<Vec<_>>(), history);
+        verdict.see_truth(&lines.said, history);
         verdict.judge(marks, history);
         verdict
     }
@@ -163,10 +164,10 @@ impl Verdict {
     }
 
     /// How long after the beginning of an outage the hub still said that the cluster was there.
-    fn see_truth(&mut self, said: &[(Instant, bool)], history: &History) {
+    fn see_truth(&mut self, said: &[Said], history: &History) {
         for outage in history.outages() {
-            let last = said.iter().rfind(|(at, available)| *available && *at >= outage.from && *at < outage.to);
-            if let Some((at, _)) = last {
+            let within = |said: &&Said| said.available && said.at >= outage.from && said.answered < outage.to;
+            if let Some(Said { at, .. }) = said.iter().rfind(within) {
                 let late = (*at - outage.from).saturating_sub(history.without_hub(outage.from, *at));
                 self.true_away = self.true_away.max(Some(late));
                 if late > TRUE + under_way(history) + 2 * SLACK {
