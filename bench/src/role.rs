@@ -83,9 +83,15 @@ impl Role {
         })
     }
 
-    /// Plays it to its end. Each role has one thread: on two cores that is the faster form of every path.
+    /// Plays it to its end. Each role has one thread: on two cores that is the faster form of every path. Agents, which are a process
+    /// each, share all processors with their hub.
     fn play(self) -> Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let mut builder = if matches!(self, Self::Swarm(_)) {
+            tokio::runtime::Builder::new_multi_thread()
+        } else {
+            tokio::runtime::Builder::new_current_thread()
+        };
+        let runtime = builder.enable_all().build()?;
         match self {
             Self::Service(service) => runtime.block_on(service.run()),
             Self::Relay(relay) => runtime.block_on(relay.run()),
