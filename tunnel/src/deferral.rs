@@ -23,7 +23,7 @@ const MAGIC: &[u8] = b"\0later";
 /// The longest time for which an agent stays away because it was told so.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// Of what is asked, how much is kept to be asked again: a ClientHello takes two datagrams, which may be two calls.
+/// Datagrams that are kept to be sent again: a ClientHello takes two.
 const KEPT: usize = 2;
 
 /// After this long without an answer or another question what was asked is asked again, once. quinn asks at 0, 0.3, 0.9, 2.1, 4.5 and
@@ -46,16 +46,8 @@ pub(crate) struct Answers {
 #[derive(Debug)]
 struct Asked {
     /// What was not asked again yet.
-    newest: VecDeque<Datagrams>,
+    newest: VecDeque<Vec<u8>>,
     last: Instant,
-}
-
-/// What left with one call.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Datagrams {
-    pub(crate) bytes: Vec<u8>,
-    /// Size of each, where there are several.
-    pub(crate) segment: Option<usize>,
 }
 
 /// What a peer that is dialled has said.
@@ -96,9 +88,9 @@ impl Answers {
         self.heard.receiver_count() > 0
     }
 
-    /// Datagrams are sent. The first ones need not be the connection's: what comes from elsewhere may be answered before.
-    pub(crate) fn asked(&self, bytes: &[u8], segment: Option<usize>) {
-        let Some(id) = initial_id(bytes) else { return };
+    /// A datagram is sent. The first one need not be the connection's: what comes from elsewhere may be answered before.
+    pub(crate) fn asked(&self, datagram: &[u8]) {
+        let Some(id) = initial_id(datagram) else { return };
         self.id.get_or_init(|| id);
         if self.heard.borrow().answered {
             return;
@@ -108,14 +100,14 @@ impl Answers {
         if asked.newest.len() == KEPT {
             asked.newest.pop_front();
         }
-        asked.newest.push_back(Datagrams { bytes: bytes.to_vec(), segment });
+        asked.newest.push_back(datagram.to_vec());
     }
 
     /// What to ask again; and when to look next.
     ///
     /// QUIC asks more and more seldom (RFC 9002 section 6.2.1), where a hub that is back is to be found soon. The same datagrams cost
     /// nobody another handshake.
-    pub(crate) fn ask_again(&self, now: Instant) -> (VecDeque<Datagrams>, Instant) {
+    pub(crate) fn ask_again(&self, now: Instant) -> (VecDeque<Vec<u8>>, Instant) {
         let mut asked = self.asked.lock();
         let due = asked.last + AGAIN;
         if now < due { (VecDeque::new(), due) } else { (mem::take(&mut asked.newest), now + AGAIN) }
@@ -182,11 +174,11 @@ mod tests {
         for other in
             [&[0x40; 80][..], &[0xc0, 0, 0, 0, 1, 64], &[0xc0; 80], &[0xe0, 0, 0, 0, 1, 8, 9, 9, 9, 9, 9, 9, 9, 9], &[]]
         {
-            answers.asked(other, None);
+            answers.asked(other);
         }
-        answers.asked(&INITIAL, None);
+        answers.asked(&INITIAL);
         // After a Retry packets go elsewhere.
-        answers.asked(&[0xc0, 0, 0, 0, 1, 8, 9, 9, 9, 9, 9, 9, 9, 9], None);
+        answers.asked(&[0xc0, 0, 0, 0, 1, 8, 9, 9, 9, 9, 9, 9, 9, 9]);
         answers.heard(&datagram(&ConnectionId::new(&INITIAL[6..]), Duration::from_millis(2500)));
         assert_eq!(told(&answers), Some(Duration::from_millis(2500)));
     }
@@ -196,7 +188,7 @@ mod tests {
         let answers = Answers::new();
         let (own, other) = (ConnectionId::new(&INITIAL[6..]), ConnectionId::new(&[1, 2, 3, 4, 5, 6, 7, 9]));
         answers.heard(&datagram(&own, Duration::from_secs(9)));
-        answers.asked(&INITIAL, None);
+        answers.asked(&INITIAL);
         for forged in [datagram(&other, LONGEST), datagram(&ConnectionId::new(&[]), LONGEST), MAGIC.to_vec(), vec![]] {
             answers.heard(&forged);
             assert_eq!(told(&answers), None, "{forged:?}");
@@ -207,23 +199,24 @@ mod tests {
 
     #[test]
     fn what_was_asked_last_is_asked_again_once_until_there_is_an_answer() {
+        const NOTHING: [Vec<u8>; 0] = [];
         let (answers, start) = (Answers::new(), Instant::now());
-        let datagrams = |number| Datagrams { bytes: [&INITIAL[..], &[number]].concat(), segment: Some(8) };
-        let ask = |number| answers.asked(&datagrams(number).bytes, Some(8));
+        let datagram = |number| [&INITIAL[..], &[number]].concat();
+        let ask = |number| answers.asked(&datagram(number));
         let again = |after: u32| Vec::from(answers.ask_again(start + after * AGAIN).0);
         (0..9).for_each(ask);
-        assert_eq!(again(0), [], "it was asked just now");
-        assert_eq!(again(2), [datagrams(7), datagrams(8)]);
-        assert_eq!(again(3), []);
+        assert_eq!(again(0), NOTHING, "it was asked just now");
+        assert_eq!(again(2), [datagram(7), datagram(8)]);
+        assert_eq!(again(3), NOTHING);
         ask(9);
         // That the hub lives is no answer.
         answers.heard(&[0xc0; FIRST_WORDS - 1]);
         answers.heard(&[0xe0; FIRST_WORDS]);
-        assert_eq!(again(3), [datagrams(9)]);
+        assert_eq!(again(3), [datagram(9)]);
         ask(10);
         answers.heard(&[0xc0; FIRST_WORDS]);
         ask(11);
-        assert_eq!(again(9), []);
+        assert_eq!(again(9), NOTHING);
     }
 
     #[test]

@@ -29,7 +29,7 @@ use socket2::{Domain, Type};
 use tokio::{io::Interest, sync::watch};
 
 use crate::{
-    deferral::{Answers, Datagrams, Heard},
+    deferral::{Answers, Heard},
     mtu::LARGEST_DATAGRAM,
     runtime,
 };
@@ -148,11 +148,9 @@ impl Socket {
         let Some(answers) = &self.answers else { return std::future::pending().await };
         loop {
             let (datagrams, next) = answers.ask_again(Instant::now());
-            for Datagrams { bytes, segment } in &datagrams {
-                let transmit =
-                    Transmit { destination: peer, ecn: None, contents: bytes, segment_size: *segment, src_ip: None };
+            for datagram in &datagrams {
                 // The socket may be full, or the network away.
-                let _ = self.send(&transmit);
+                let _ = self.send_to(peer, datagram);
             }
             tokio::time::sleep_until(next.into()).await;
         }
@@ -225,7 +223,8 @@ impl AsyncUdpSocket for Socket {
             return Ok(());
         }
         if let Some(answers) = self.awaited() {
-            answers.asked(transmit.contents, transmit.segment_size);
+            let length = transmit.segment_size.unwrap_or(transmit.contents.len());
+            transmit.contents.chunks(length.max(1)).for_each(|datagram| answers.asked(datagram));
         }
         let mut burst = self.burst.lock();
         let more = burst.is_full_batch(transmit) && self.state.max_gso_segments() > 1;
