@@ -96,7 +96,8 @@ enum Place {
     Beyond(OwnedSemaphorePermit),
 }
 
-/// How many wait for room, or are told that there is none, at a time; and for how long they wait: most connections are short.
+/// How many of a port's places are for those who wait for room, or are told that there is none; and for how long they wait: most
+/// connections are short.
 const BEYOND: usize = 64;
 const WAITING: Duration = Duration::from_secs(1);
 
@@ -111,8 +112,8 @@ impl Frontends {
         tasks: TaskTracker,
         until: Until,
     ) -> Arc<Self> {
-        let (lobby, room) = (Lobby::of_port(room), Arc::new(Semaphore::new(room)));
-        let beyond = Arc::new(Semaphore::new(BEYOND));
+        let (lobby, beyond) = (Lobby::of_port(room), BEYOND.min(room / 4));
+        let (room, beyond) = (Arc::new(Semaphore::new(room - beyond)), Arc::new(Semaphore::new(beyond)));
         let konnectivity = Konnectivity::new(proxy.clone(), head_timeout, tasks.clone(), until.leave.clone());
         Arc::new(Self { proxy, konnectivity, tls, plaintext, head_timeout, room, beyond, reserve, lobby, tasks, until })
     }
