@@ -84,14 +84,23 @@ impl Sign {
         }
     }
 
-    /// Whether another process has raised it.
-    pub(crate) fn stands(self, folder: &Path) -> bool {
-        File::open(self.path(folder)).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    /// Whether another process has raised it. An error where that cannot be seen, for want of descriptors for one.
+    fn look(self, folder: &Path) -> io::Result<bool> {
+        let file = match File::open(self.path(folder)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            opened => opened?,
+        };
+        Ok(matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
-    /// Waits until it stands.
+    /// The same. One that cannot be seen is taken to stand: who counted on the contrary would be in another's way.
+    pub(crate) fn stands(self, folder: &Path) -> bool {
+        self.look(folder).unwrap_or(true)
+    }
+
+    /// Waits until it is seen to stand.
     pub(crate) async fn raised(self, folder: &Path) {
-        while !self.stands(folder) {
+        while !matches!(self.look(folder), Ok(true)) {
             sleep(LOOK).await;
         }
     }

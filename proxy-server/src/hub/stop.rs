@@ -1,7 +1,7 @@
 //! How one hub follows another, and how it stops, step by step: it serves until the last moment, or until another hub serves in its
 //! place.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, mem, net::SocketAddr, time::Duration};
 
 use futures_util::future::join_all;
 use registry::Presence;
@@ -87,15 +87,23 @@ impl Hub {
                 sleep(LOOK).await;
             }
         };
-        if !Sign::Successor.stands(&folder) {
-            tokio::select! {
-                () = idle(self) => return,
-                () = Sign::Successor.raised(&folder) => {}
+        let nobody = async {
+            while self.proxy.connections.count() > 0 || Sign::Successor.stands(&folder) {
+                sleep(LOOK).await;
             }
+        };
+        tokio::select! {
+            biased;
+            () = Sign::Successor.raised(&folder) => {}
+            () = nobody => return,
         }
-        if let Err(error) = self.hand_over(abort).await {
-            tracing::warn!(%error, "the next hub cannot listen beside this one, and waits for its end");
-            return idle(self).await;
+        // What is wanting may come back before the deadline: descriptors, room on the disk.
+        let mut told = false;
+        while let Err(error) = self.hand_over(abort).await {
+            if !mem::replace(&mut told, true) {
+                tracing::warn!(%error, "the next hub cannot listen beside this one yet, and waits for its end");
+            }
+            sleep(LOOK).await;
         }
         // Others may wait for the folder, too: that one serves is told by what it takes.
         Layout::taken(&folder).await;

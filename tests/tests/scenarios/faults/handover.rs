@@ -12,7 +12,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::Signal;
 use tests::hub::{ClusterAccess, HubBuilder};
 use tests::service::echo;
-use tests::{Client, Etcd, Hub, Process, Service, Spoke, wait_until};
+use tests::{Client, Etcd, Hub, Process, Program, Service, Spoke, wait_until};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
@@ -302,6 +302,29 @@ async fn a_hub_that_comes_as_the_one_before_closes_its_ports_is_reached_by_all()
         dials_well(&client, &target).await.with_context(|| format!("it came after {comes:?}"))
     });
     futures_util::future::try_join_all(hubs).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_hub_without_descriptors_hands_over_once_it_has_some() -> Result<()> {
+    let (mut hub, client, target, _kept) = begin(Hub::builder().after_shell("ulimit -n 4096")).await?;
+    let (pid, proxy) = (hub.process().pid(), hub.addresses().proxy);
+    let limit = async |files: u32| {
+        let prlimit = Program::at("/usr/bin/prlimit").arg(format!("--pid={pid}")).arg(format!("--nofile={files}:"));
+        prlimit.run(BOUND).await?.success().map(drop)
+    };
+    limit(3).await?;
+    hub.process().signal(Signal::SIGTERM)?;
+    let wanting = async {
+        let begun = Instant::now();
+        while begun.elapsed() < AROUND {
+            TcpStream::connect(proxy).await.context("nobody listens")?;
+            sleep(Duration::from_millis(20)).await;
+        }
+        limit(4096).await
+    };
+    let (mut before, ()) = tokio::try_join!(hub.succeed(), wanting)?;
+    dials_well(&client, &target).await?;
+    before.exits_with(0, BOUND).await
 }
 
 #[tokio::test]
