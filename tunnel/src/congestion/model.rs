@@ -72,8 +72,9 @@ pub(super) struct Model {
     held: bool,
     /// Packets that quinn has sent as probes since the path was found to carry what there is.
     probes: u8,
-    /// Of the ACKs that are being handled: whether one is for a packet of the full size.
-    full: bool,
+    /// Of the ACKs that are being handled, the largest packet that was sent since the last ones: what was sent before says nothing of
+    /// the path as it is now. Zero where there is none.
+    shown: u16,
     /// Largest UDP payload, in bytes.
     mtu: u64,
     bandwidth: Bandwidth,
@@ -162,7 +163,7 @@ impl Model {
             proven: 0,
             held: false,
             probes: 0,
-            full: false,
+            shown: 0,
             mtu: mtu.into(),
             bandwidth: Bandwidth::default(),
             min_rtt: Duration::MAX,
@@ -180,6 +181,15 @@ impl Model {
         };
         model.dips = model.dips_due(now);
         model
+    }
+
+    pub(super) fn acknowledge(&mut self, now: Instant, sent: Instant, bytes: u64) {
+        self.round.on_ack(now, sent, bytes);
+        if sent > self.acknowledged {
+            self.shown = self.shown.max(u16::try_from(bytes).unwrap_or(u16::MAX));
+        }
+        self.acked += bytes;
+        self.rtt = self.rtt.min(now.saturating_duration_since(sent));
     }
 
     fn dips_due(&self, now: Instant) -> u64 {
@@ -354,10 +364,7 @@ impl Controller for Model {
     }
 
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, _: bool, _: &RttEstimator) {
-        self.round.on_ack(now, sent, bytes);
-        self.full |= bytes + FULL >= self.mtu;
-        self.acked += bytes;
-        self.rtt = self.rtt.min(now.saturating_duration_since(sent));
+        self.acknowledge(now, sent, bytes);
     }
 
     fn on_end_acks(&mut self, now: Instant, in_flight: u64, app_limited: bool, _: Option<u64>) {
@@ -368,7 +375,8 @@ impl Controller for Model {
         }
         self.acknowledged = now;
         // After an outage what was lost fills the window yet, and nudges go on; behind a path that has become narrow they do not.
-        if !std::mem::take(&mut self.full) || self.flying + NUDGE * self.mtu < self.window {
+        let narrow = (1..self.mtu - FULL).contains(&std::mem::take(&mut self.shown).into());
+        if narrow || self.flying + NUDGE * self.mtu < self.window {
             self.probes = 0;
         }
         self.round.app_limited |= app_limited;

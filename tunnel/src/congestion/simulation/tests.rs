@@ -242,8 +242,9 @@ fn behind_a_full_window_nudges_go_out_after_two_probes_that_are_quinns() {
     let full = model.window();
     model.on_sent(start, full, 0);
     let room = |model: &Model| {
+        let before = model.window();
         model.nudge();
-        model.window() > full
+        model.window() > before
     };
     for later in [1, 3] {
         assert!(!room(&model), "quinn's own probe would be put off");
@@ -255,9 +256,16 @@ fn behind_a_full_window_nudges_go_out_after_two_probes_that_are_quinns() {
     model.on_sent(start + Duration::from_secs(4), 1452, 0);
     assert!(model.window() == full, "one nudge is for one packet");
 
-    // Only small packets are acknowledged: the path has become narrow.
-    model.on_end_acks(start + Duration::from_secs(5), full, false, None);
-    assert!(room(&model), "nothing was acknowledged");
+    let mut acknowledge = |bytes, sent, after| {
+        let now = start + after * Duration::from_secs(1);
+        model.on_sent(sent, bytes, 0);
+        model.acknowledge(now, sent, bytes);
+        model.on_end_acks(now, full, false, None);
+        room(&model)
+    };
+    assert!(acknowledge(60, start, 5), "what was sent before the outage says nothing of the path");
+    assert!(acknowledge(1452, start + Duration::from_secs(6), 7), "what was lost fills the window yet");
+    assert!(!acknowledge(1200, start + Duration::from_secs(8), 9), "the path has become narrow");
 }
 
 #[test]
