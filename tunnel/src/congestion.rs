@@ -88,9 +88,21 @@ pub(crate) fn insist(controller: Box<dyn Controller>) {
     }
 }
 
-/// Whether a connection has no room for another packet and waits in vain for `limit`, given a clone of its controller.
-pub(crate) fn is_stuck(controller: Box<dyn Controller>, now: Instant, limit: Duration) -> bool {
-    controller.into_any().downcast::<Model>().is_ok_and(|model| model.is_stuck(now, limit))
+/// What a connection has under way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Flight {
+    /// When the peer acknowledged something last.
+    pub(crate) acknowledged: Instant,
+    /// There is no room for another packet, and has been none for a while.
+    pub(crate) stuck: bool,
+}
+
+impl Flight {
+    /// That of a connection, given a clone of its controller. It is stuck where nothing was acknowledged for `limit`.
+    pub(crate) fn of(controller: Box<dyn Controller>, now: Instant, limit: Duration) -> Option<Self> {
+        let model = controller.into_any().downcast::<Model>().ok()?;
+        Some(Self { acknowledged: model.acknowledged(), stuck: model.is_stuck(now, limit) })
+    }
 }
 
 impl ControllerFactory for ModelFactory {

@@ -3,13 +3,17 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{congestion, connection::Connection};
+use crate::{congestion::Flight, connection::Connection};
 
 /// A peer that has not been heard of for this long is gone, unless the next look hears it: within 15 s of its last word.
 pub const SILENCE: Duration = Duration::from_millis(14_700);
 
 /// The same where nobody needs anything of it: how long before the look its last word came is known to [`REST`] only.
 const SILENCE_AT_REST: Duration = Duration::from_secs(14);
+
+/// A peer that has acknowledged nothing for this long is gone, although it is heard of, where streams are open. An answer may be older
+/// than a word by what lies between two questions, and an outage must not end sooner what began after the one but before the other.
+const UNANSWERED: Duration = Duration::from_millis(15_400);
 
 /// From here on a peer of which nobody needs anything is asked for a sign of life: the agent's keep-alive is overdue.
 pub const OVERDUE: Duration = Duration::from_secs(7);
@@ -31,10 +35,6 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// From here on each look asks: the path may be back, and there is not much time.
 const CLOSE: Duration = Duration::from_secs(12);
 
-/// A peer that is heard of, is asked, and acknowledges nothing for this long is broken: what it is sent would be kept for it for
-/// ever.
-const DEAF: Duration = SILENCE;
-
 /// The most that counts between two looks. While a process stands still it hears nobody, and what came meanwhile is yet to be
 /// read.
 const COUNTED: Duration = Duration::from_secs(1);
@@ -43,11 +43,15 @@ const COUNTED: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug)]
 pub struct Silence {
     heard: u64,
+    /// When the peer acknowledged something last.
+    acknowledged: Instant,
     looked: Instant,
-    lasts: Duration,
     asked: Instant,
-    /// For how long it was heard of and asked while this end is stuck.
-    deaf: Duration,
+    /// How long nothing was heard of the peer.
+    silent: Duration,
+    /// How long it has acknowledged nothing while streams are open. One that is heard of may hear nothing, and be gone before it says
+    /// so; and what a broken one is sent would be kept for it for ever.
+    unanswered: Duration,
 }
 
 /// What a look has shown.
@@ -66,54 +70,54 @@ pub enum Look {
 impl Silence {
     /// A peer that has just been heard of.
     pub fn new(now: Instant) -> Self {
-        Self { heard: 0, looked: now, lasts: Duration::ZERO, asked: now, deaf: Duration::ZERO }
+        let none = Duration::ZERO;
+        Self { heard: 0, acknowledged: now, looked: now, asked: now, silent: none, unanswered: none }
     }
 
-    /// How long there has been silence.
+    /// How long there has been silence, or, where streams are open, no answer.
     pub fn lasts(&self) -> Duration {
-        self.lasts
+        self.silent.max(self.unanswered)
     }
 
     /// When to look next, at a peer that is in use or not.
     pub fn next(&self, in_use: bool) -> Instant {
         self.looked
-            + if in_use || self.lasts >= CLOSE {
+            + if in_use || self.lasts() >= CLOSE {
                 LOOK
-            } else if self.lasts >= OVERDUE {
+            } else if self.lasts() >= OVERDUE {
                 PAUSE
             } else {
                 REST
             }
     }
 
-    /// Looks. `heard` is [`Connection::heard`]; `stuck`: what is under way is not acknowledged, and nothing more may be.
-    fn look(&mut self, heard: u64, in_use: bool, stuck: impl FnOnce() -> bool, now: Instant) -> Look {
+    /// Looks. `heard` is [`Connection::heard`]; `flight` is what is under way in a tunnel that is in use.
+    fn look(&mut self, heard: u64, flight: Option<Flight>, now: Instant) -> Look {
         let passed = now.saturating_duration_since(self.looked).min(COUNTED);
-        let before = self.lasts;
-        self.lasts = if heard == self.heard { before + passed } else { Duration::ZERO };
+        let was = *self;
+        self.silent = if heard == self.heard { self.silent + passed } else { Duration::ZERO };
+        self.unanswered = match flight {
+            Some(Flight { acknowledged, .. }) if acknowledged <= self.acknowledged => self.unanswered + passed,
+            Some(_) | None => Duration::ZERO,
+        };
+        self.acknowledged = flight.map_or(self.acknowledged, |flight| flight.acknowledged);
         (self.heard, self.looked) = (heard, now);
-        // Not the first time: a process that was late has yet to read what came.
-        if before >= if in_use { SILENCE } else { SILENCE_AT_REST } && self.lasts > before {
+        // Not at the first look: a process that was late has yet to read what came.
+        let over = |was, is, limit| was >= limit && is > was;
+        let silence = if flight.is_some() { SILENCE } else { SILENCE_AT_REST };
+        if over(was.silent, self.silent, silence) || over(was.unanswered, self.unanswered, UNANSWERED) {
             return Look::Gone;
         }
         // quinn acknowledges nothing while it has something to send and no room for it: two such ends hear each other and wait.
-        let (stuck, heard) = (in_use && stuck(), self.lasts < PAUSE);
-        self.deaf = match (stuck, heard) {
-            (true, true) => self.deaf + passed,
-            (true, false) => self.deaf,
-            (false, _) => Duration::ZERO,
-        };
-        if self.deaf >= DEAF {
-            return Look::Gone;
-        }
-        let rested = before >= CLOSE || now.saturating_duration_since(self.asked) >= PAUSE;
-        if !(rested || stuck && heard) {
+        let stuck = flight.is_some_and(|flight| flight.stuck);
+        let rested = was.lasts() >= CLOSE || now.saturating_duration_since(self.asked) >= PAUSE;
+        if !(rested || stuck && self.silent < PAUSE) {
             return Look::Well;
         }
-        let overdue = self.lasts >= if in_use { OVERDUE_IN_USE } else { OVERDUE };
+        let overdue = self.lasts() >= if flight.is_some() { OVERDUE_IN_USE } else { OVERDUE };
         if overdue || stuck {
             self.asked = now;
-            return if before >= CLOSE { Look::Insist } else { Look::Ask };
+            return if was.lasts() >= CLOSE { Look::Insist } else { Look::Ask };
         }
         Look::Well
     }
@@ -128,11 +132,11 @@ impl Connection {
 
     /// Looks after the peer, which is in use or not.
     pub(crate) fn look(&self, silence: &mut Silence, in_use: bool, now: Instant) -> Look {
-        let stuck = || {
+        let flight = || {
             let limit = (2 * self.quic.rtt()).clamp(LOOK, PAUSE);
-            congestion::is_stuck(self.quic.congestion_state(), now, limit)
+            Flight::of(self.quic.congestion_state(), now, limit)
         };
-        silence.look(self.heard(), in_use, stuck, now)
+        silence.look(self.heard(), in_use.then(flight).flatten(), now)
     }
 }
 
@@ -150,7 +154,8 @@ mod tests {
         let (mut silence, mut asked, mut first) = (Silence::new(start), 0, Duration::ZERO);
         loop {
             let now = silence.next(in_use);
-            match silence.look(0, in_use, || false, now) {
+            let flight = in_use.then_some(Flight { acknowledged: start, stuck: false });
+            match silence.look(0, flight, now) {
                 Look::Well => {}
                 Look::Ask | Look::Insist => {
                     first = if asked == 0 { now - start } else { first };
@@ -176,13 +181,29 @@ mod tests {
     fn a_peer_that_is_heard_of_is_asked_where_this_end_is_stuck() {
         let start = Instant::now();
         let mut silence = Silence::new(start);
-        let mut look = |millis, stuck| silence.look(millis, true, || stuck, start + Duration::from_millis(millis));
+        let mut look = |millis, stuck| {
+            let flight = Flight { acknowledged: start, stuck };
+            silence.look(millis, Some(flight), start + Duration::from_millis(millis))
+        };
         assert_eq!(look(100, false), Look::Well);
         assert_eq!(look(200, true), Look::Ask);
         assert_eq!(look(300, true), Look::Ask);
         assert_eq!(look(400, false), Look::Well);
-        let gone = (5..).find(|tenth| look(100 * tenth, true) == Look::Gone);
-        assert_eq!(gone.map(|tenth| Duration::from_millis(100 * (tenth - 4))), Some(DEAF));
+    }
+
+    #[test]
+    fn a_peer_that_is_heard_of_and_answers_nothing_is_gone_whenever_it_falls_silent() {
+        // At what tenth of a second, where it is heard of until `silent`, and answers until `deaf`.
+        let gone = |deaf: u64, silent: u64| {
+            let (start, at) = (Instant::now(), |tenth| Duration::from_millis(100 * tenth));
+            let mut silence = Silence::new(start);
+            (1..).find(|tenth| {
+                let flight = Flight { acknowledged: start + at(deaf.min(*tenth)), stuck: false };
+                silence.look(silent.min(*tenth), Some(flight), start + at(*tenth)) == Look::Gone
+            })
+        };
+        let silences = [20, 25, 100, 1000];
+        assert_eq!(silences.map(|silent| gone(20, silent)), [Some(168), Some(173), Some(175), Some(175)]);
     }
 
     #[test]
@@ -190,7 +211,7 @@ mod tests {
         let start = Instant::now();
         let mut silence = Silence::new(start);
         let mut look = |heard, after| {
-            let seen = silence.look(heard, false, || false, start + after * SECOND);
+            let seen = silence.look(heard, None, start + after * SECOND);
             (seen, silence.lasts())
         };
         look(1, 1);
@@ -208,13 +229,15 @@ mod tests {
             let start = Instant::now();
             let (from, to) = (start + at(begins), start + at(begins) + 13 * SECOND);
             let (mut silence, mut heard, mut answer, mut dice) = (Silence::new(start), 0, None, seed);
+            let mut acknowledged = start;
             loop {
                 dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 let now = silence.next(true) + at((dice >> 33) % (late + 1));
                 if answer.is_some_and(|due| due <= now) {
-                    (heard, answer) = (heard + 1, None);
+                    (heard, acknowledged, answer) = (heard + 1, now, None);
                 }
-                match silence.look(heard, true, || stuck && now > from && now < to + SECOND, now) {
+                let flight = Flight { acknowledged, stuck: stuck && now > from && now < to + SECOND };
+                match silence.look(heard, Some(flight), now) {
                     Look::Well => {}
                     Look::Ask | Look::Insist if now < from || now > to => answer = answer.or_else(|| Some(now + at(100))),
                     Look::Ask | Look::Insist => {}

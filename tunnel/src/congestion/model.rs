@@ -150,6 +150,11 @@ impl Model {
         self.pass.next.store(true, Ordering::Relaxed);
     }
 
+    /// When the peer acknowledged something last; at first, when the connection began.
+    pub(super) fn acknowledged(&self) -> Instant {
+        self.acknowledged
+    }
+
     /// Whether there has been next to no room for another packet, and nothing acknowledged, for `limit`.
     pub(super) fn is_stuck(&self, now: Instant, limit: Duration) -> bool {
         self.flying + NUDGE * self.mtu >= self.window && now.saturating_duration_since(self.acknowledged) >= limit
