@@ -65,6 +65,11 @@ const NONE_LEFT: &str =
 const FULL: &str = "the hub has as many connections as it may have; try again in a moment, and raise its limit of open files \
 (LimitNOFILE=, ulimit -n), of which each port has its share";
 
+/// Whether an error says that there is no descriptor left.
+pub(crate) fn are_wanting(error: &io::Error) -> bool {
+    [Errno::EMFILE, Errno::ENFILE].iter().any(|errno| error.raw_os_error() == Some(*errno as i32))
+}
+
 impl Reserve {
     /// Of as many ports, of a process that may have `limit` descriptors.
     pub(crate) fn of<const PORTS: usize>(limit: usize) -> [Arc<Self>; PORTS] {
@@ -78,7 +83,7 @@ impl Reserve {
 
     /// Gives up a descriptor for the client that could not be accepted for want of one. Says so in the log.
     pub(crate) fn spend(self: &Arc<Self>, error: &io::Error) -> Option<Spent> {
-        let wanting = [Errno::EMFILE, Errno::ENFILE].iter().any(|errno| error.raw_os_error() == Some(*errno as i32));
+        let wanting = are_wanting(error);
         if let Some(left_out) = self.lines.next(&()) {
             let advice = if wanting { "raise the limit of open files (LimitNOFILE=, ulimit -n)" } else { "" };
             tracing::warn!(%error, left_out, advice, "cannot accept connections");

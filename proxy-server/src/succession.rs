@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     config::Config,
+    descriptors,
     state::{State, StateError},
 };
 
@@ -65,6 +66,7 @@ impl Sign {
     pub(crate) fn raise(self, folder: &Path) -> io::Result<Option<Raised>> {
         let path = self.path(folder);
         let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        certs::give_to_owner(&file, folder)?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Raised(file))),
             Err(TryLockError::WouldBlock) => Ok(None),
@@ -84,23 +86,22 @@ impl Sign {
         }
     }
 
-    /// Whether another process has raised it. An error where that cannot be seen, for want of descriptors for one.
-    fn look(self, folder: &Path) -> io::Result<bool> {
-        let file = match File::open(self.path(folder)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            opened => opened?,
-        };
-        Ok(matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    /// Whether another process has raised it; not known where there is no descriptor for a look.
+    fn look(self, folder: &Path) -> Option<bool> {
+        match File::open(self.path(folder)) {
+            Ok(file) => Some(matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))),
+            Err(error) => (!descriptors::are_wanting(&error)).then_some(false),
+        }
     }
 
-    /// The same. One that cannot be seen is taken to stand: who counted on the contrary would be in another's way.
+    /// The same. One of which it is not known is taken to stand: who counted on the contrary would be in another's way.
     pub(crate) fn stands(self, folder: &Path) -> bool {
         self.look(folder).unwrap_or(true)
     }
 
     /// Waits until it is seen to stand.
     pub(crate) async fn raised(self, folder: &Path) {
-        while !matches!(self.look(folder), Ok(true)) {
+        while self.look(folder) != Some(true) {
             sleep(LOOK).await;
         }
     }

@@ -11,7 +11,7 @@ use tunnel::{CloseReason, Steering};
 
 use super::{CUT_TIMEOUT, Hub, Phases};
 use crate::{
-    feed,
+    descriptors, feed,
     layout::Layout,
     ports::ENDING,
     succession::{LOOK, Raised, Sign},
@@ -87,21 +87,25 @@ impl Hub {
                 sleep(LOOK).await;
             }
         };
-        let nobody = async {
-            while self.proxy.connections.count() > 0 || Sign::Successor.stands(&folder) {
-                sleep(LOOK).await;
-            }
-        };
-        tokio::select! {
-            biased;
-            () = Sign::Successor.raised(&folder) => {}
-            () = nobody => return,
-        }
-        // What is wanting may come back before the deadline: descriptors, room on the disk.
         let mut told = false;
-        while let Err(error) = self.hand_over(abort).await {
+        loop {
+            let nobody = async {
+                while self.proxy.connections.count() > 0 || Sign::Successor.stands(&folder) {
+                    sleep(LOOK).await;
+                }
+            };
+            tokio::select! {
+                biased;
+                () = Sign::Successor.raised(&folder) => {}
+                () = nobody => return,
+            }
+            let Err(error) = self.hand_over(abort).await else { break };
             if !mem::replace(&mut told, true) {
                 tracing::warn!(%error, "the next hub cannot listen beside this one yet, and waits for its end");
+            }
+            // What is wanting may be back before the deadline. Descriptors are, once somebody leaves.
+            if self.proxy.connections.count() == 0 && !descriptors::are_wanting(&error) {
+                return;
             }
             sleep(LOOK).await;
         }

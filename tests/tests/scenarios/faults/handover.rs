@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::Signal;
@@ -314,17 +314,44 @@ async fn a_hub_without_descriptors_hands_over_once_it_has_some() -> Result<()> {
     };
     limit(3).await?;
     hub.process().signal(Signal::SIGTERM)?;
-    let wanting = async {
-        let begun = Instant::now();
-        while begun.elapsed() < AROUND {
-            TcpStream::connect(proxy).await.context("nobody listens")?;
-            sleep(Duration::from_millis(20)).await;
-        }
+    let begun = Instant::now();
+    let back = async {
+        sleep(AROUND).await;
         limit(4096).await
     };
-    let (mut before, ()) = tokio::try_join!(hub.succeed(), wanting)?;
+    // Somebody listens all the while.
+    let listening = async {
+        while begun.elapsed() < BOUND {
+            TcpStream::connect(proxy).await.with_context(|| format!("nobody listens after {:?}", begun.elapsed()))?;
+            sleep(Duration::from_millis(20)).await;
+        }
+        bail!("the next hub does not serve")
+    };
+    let following = async { tokio::try_join!(hub.succeed(), back) };
+    let (mut before, ()) = tokio::select! {
+        followed = following => followed?,
+        failed = listening => return failed,
+    };
     dials_well(&client, &target).await?;
     before.exits_with(0, BOUND).await
+}
+
+#[tokio::test]
+async fn a_hub_that_cannot_hand_over_ends_once_nobody_is_connected() -> Result<()> {
+    let (mut hub, client, target, _kept) = begin(Hub::builder().args(["--drain-timeout", DRAIN])).await?;
+    let held = client.dial(&target).await?;
+    // In the way of what the next hub is told.
+    std::fs::create_dir(hub.state().join("ports"))?;
+    hub.process().signal(Signal::SIGTERM)?;
+    let leaving = async {
+        sleep(AROUND).await;
+        drop(held);
+        Ok(Instant::now())
+    };
+    let (mut before, left) = tokio::try_join!(hub.succeed(), leaving)?;
+    before.exits_with(0, BOUND).await?;
+    ensure!(left.elapsed() < BOUND, "it drained to the end");
+    dials_well(&client, &target).await
 }
 
 #[tokio::test]
