@@ -45,9 +45,13 @@ use std::{
 use quinn_proto::congestion::{Controller, ControllerFactory};
 
 use self::model::Model;
+use crate::silence::LOOK;
 
 /// Time between two looks at the min RTT.
 const DIP_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Longer than this without an acknowledgement no connection waits for room, whatever the round trip is taken to be.
+const MOST_STUCK: Duration = Duration::from_millis(500);
 
 /// Builds a [`Model`] for each path.
 #[derive(Debug)]
@@ -93,15 +97,17 @@ pub(crate) fn insist(controller: Box<dyn Controller>) {
 pub(crate) struct Flight {
     /// When the peer acknowledged something last.
     pub(crate) acknowledged: Instant,
-    /// There is no room for another packet, and has been none for a while.
+    /// There is no room for another packet, and nothing has been acknowledged for two round trips.
     pub(crate) stuck: bool,
+    pub(crate) rtt: Duration,
 }
 
 impl Flight {
-    /// That of a connection, given a clone of its controller. It is stuck where nothing was acknowledged for `limit`.
-    pub(crate) fn of(controller: Box<dyn Controller>, now: Instant, limit: Duration) -> Option<Self> {
+    /// That of a connection, given a clone of its controller.
+    pub(crate) fn of(controller: Box<dyn Controller>, rtt: Duration, now: Instant) -> Option<Self> {
         let model = controller.into_any().downcast::<Model>().ok()?;
-        Some(Self { acknowledged: model.acknowledged(), stuck: model.is_stuck(now, limit) })
+        let stuck = model.is_stuck(now, (2 * rtt).clamp(LOOK, MOST_STUCK));
+        Some(Self { acknowledged: model.acknowledged(), stuck, rtt })
     }
 }
 

@@ -374,11 +374,12 @@ impl Controller for Model {
 
     fn on_end_acks(&mut self, now: Instant, in_flight: u64, app_limited: bool, _: Option<u64>) {
         self.flying = in_flight;
+        // What a path that is being validated brings is told by nothing else.
+        self.acknowledged = now;
         let (acked, rtt) = (std::mem::take(&mut self.acked), std::mem::replace(&mut self.rtt, Duration::MAX));
         if acked == 0 {
             return;
         }
-        self.acknowledged = now;
         // After an outage what was lost fills the window yet, and nudges go on; behind a path that has become narrow they do not.
         let narrow = (1..self.mtu - FULL).contains(&std::mem::take(&mut self.shown).into());
         if narrow || self.flying + NUDGE * self.mtu < self.window {
