@@ -5,9 +5,7 @@
 //!                           ◄────────────────────── a lane of its own ◄──────────
 //! ```
 
-mod lane;
 mod netem;
-mod profile;
 mod pump;
 
 use std::io::PipeWriter;
@@ -16,7 +14,7 @@ use std::process::{self, Command};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::sys::prctl;
 use parking_lot::Mutex;
 use tun_rs::{DeviceBuilder, SyncDevice};
@@ -25,9 +23,8 @@ use crate::machine::TcpMemory;
 use crate::netns::{self, Namespace};
 use crate::place::{Place, Places};
 
-pub use lane::{Fate, Lane, Statistics};
+use links::{Lane, Profile, Statistics};
 use netem::Netem;
-pub use profile::{Profile, parse_queue, parse_rate, parse_share, parse_time};
 use pump::Pump;
 
 /// The near end's address.
@@ -40,11 +37,11 @@ pub const FAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 const TCP_BUFFERS: u64 = 64 << 20;
 
 /// The lanes from the near end to the far one, and back.
-type Lanes = Arc<Mutex<[Lane; 2]>>;
+type Lanes = Arc<Mutex<[Lane<Vec<u8>>; 2]>>;
 
 /// A link between two namespaces of its own. It ends, and its namespaces are removed, when it is dropped.
 ///
-/// Each direction has the same profile; what is lost is decided by the seed and the number of the packet alone.
+/// What becomes of a packet is decided by the profile, the seed and the number of the packet alone.
 #[derive(Debug)]
 pub struct Link {
     carrier: Carrier,
@@ -86,6 +83,11 @@ impl Link {
 
     /// The same by the kernel's netem, where it has one. Its losses are not decided by a seed.
     pub fn start_netem(profile: Profile) -> Result<Self> {
+        let plain = Profile { loss: profile.loss, ..Profile::new(profile.rate, profile.delay, profile.queue) };
+        ensure!(
+            profile == plain && profile.loss.run <= 1.0,
+            "netem is asked for a rate, a delay, a queue and random losses alone"
+        );
         let (near, far) = ends()?;
         let carrier = Carrier::Netem(Netem::start(&profile, &near, &far)?);
         Ok(Self { carrier, near, far, tcp_memory: TcpMemory::limit()? })

@@ -5,7 +5,9 @@ use clap::Parser as _;
 use tests::allow_open_files;
 
 use crate::arguments::Arguments;
-use crate::link::{Link, Profile, Statistics};
+use links::{Profile, Statistics};
+
+use crate::link::Link;
 use crate::path::{Path, Running};
 use crate::place::{Place, Places};
 use crate::report::Report;

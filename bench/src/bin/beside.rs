@@ -2,12 +2,12 @@
 
 use anyhow::Result;
 use bench::arguments::Arguments;
-use bench::link::Profile;
 use bench::load::Beside;
 use bench::path::Path;
 use bench::program::{self, Paths, position};
 use bench::report::{Figure, Report, Target};
 use bench::rounds::Rounds;
+use links::Profile;
 
 /// The random losses, each with the targets of p50 and p99 as parts of a tunnel over TCP.
 const LOSSES: [(f64, Option<Target>, Option<Target>); 3] = [

@@ -3,8 +3,9 @@
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result};
-use bench::link::{FAR, Link, NEAR, Profile, Statistics, parse_queue, parse_rate, parse_share, parse_time};
+use bench::link::{FAR, Link, NEAR};
 use clap::Parser;
+use links::{Jitter, Loss, Policer, Profile, Statistics, parse_queue, parse_rate, parse_share, parse_time};
 
 /// Runs a command in the near one of two network namespaces that an emulated link connects; the other is reached with
 /// `ip netns exec`. Needs root, /dev/net/tun and iproute2.
@@ -22,7 +23,31 @@ struct Arguments {
     /// The share of packets lost at random in each direction, like 1% or 0.01.
     #[arg(long, default_value = "0", value_parser = parse_share)]
     loss: f64,
-    /// Chooses which packets are lost.
+    /// How many packets are lost in a row, on average: a channel that is good or bad by turns.
+    #[arg(long, default_value_t = 1.0)]
+    loss_run: f64,
+    /// Packets are late by up to this, and keep their order.
+    #[arg(long, default_value = "0ms", value_parser = parse_time)]
+    jitter: std::time::Duration,
+    /// The share of packets that are late.
+    #[arg(long, default_value = "1", value_parser = parse_share)]
+    jitter_share: f64,
+    /// Those that are late are so by at least this.
+    #[arg(long, default_value = "0ms", value_parser = parse_time)]
+    jitter_least: std::time::Duration,
+    /// Packets that are not as late overtake.
+    #[arg(long)]
+    reorder: bool,
+    /// The share of packets that arrive twice.
+    #[arg(long, default_value = "0", value_parser = parse_share)]
+    duplicate: f64,
+    /// Packets arrive together at the multiples of this time.
+    #[arg(long, default_value = "0ms", value_parser = parse_time)]
+    batch: std::time::Duration,
+    /// What exceeds this average rate, after a burst of 100 ms of it, is dropped.
+    #[arg(long, value_parser = parse_rate)]
+    police: Option<u64>,
+    /// Chooses which packets are lost or late.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Let the kernel's netem carry the packets, where it has one. Its losses are not decided by the seed.
@@ -38,8 +63,7 @@ struct Arguments {
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
-    let queue = parse_queue(&arguments.queue, arguments.rate)?;
-    let profile = Profile { rate: arguments.rate, delay: arguments.delay, queue, loss: arguments.loss };
+    let profile = arguments.profile()?;
     let link = if arguments.netem { Link::start_netem(profile) } else { Link::start(profile, arguments.seed) }?;
     if let Some(name) = &arguments.tcp_congestion {
         link.near().set_tcp_congestion(name)?;
@@ -58,6 +82,25 @@ fn main() -> Result<ExitCode> {
     }
     link.stop()?;
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+impl Arguments {
+    fn profile(&self) -> Result<Profile> {
+        let queue = parse_queue(&self.queue, self.rate)?;
+        Ok(Profile {
+            loss: Loss { share: self.loss, run: self.loss_run },
+            jitter: Jitter {
+                share: self.jitter_share,
+                least: self.jitter_least,
+                most: self.jitter,
+                reorders: self.reorder,
+            },
+            duplicated: self.duplicate,
+            batch: self.batch,
+            policer: self.police.map(|rate| Policer { rate, burst: rate / 80 }),
+            ..Profile::new(self.rate, self.delay, queue)
+        })
+    }
 }
 
 fn report(direction: &str, statistics: &Statistics) {

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use bench::arguments::Arguments;
-use bench::link::{Link, Profile};
+use bench::link::Link;
 use bench::load::{Direction, Span, Transfer};
 use bench::path::{Ours, Path, Running};
 use bench::program::{self, Paths, position};
 use bench::report::{Figure, Report, Target};
 use bench::rounds::Rounds;
+use links::Profile;
 use tests::metrics::Metrics;
 
 /// The random losses, each with the target share of the link.

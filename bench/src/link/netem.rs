@@ -67,7 +67,7 @@ fn options(profile: &Profile) -> [String; 8] {
         "delay".to_owned(),
         format!("{}us", profile.delay.as_micros()),
         "loss".to_owned(),
-        format!("{}%", profile.loss * 100.0),
+        format!("{}%", profile.loss.share * 100.0),
         "rate".to_owned(),
         format!("{}bit", profile.rate),
     ]

@@ -10,7 +10,9 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 use tun_rs::SyncDevice;
 
-use super::{Lane, Lanes};
+use links::Lane;
+
+use super::Lanes;
 
 /// Packets read from one device before the other has its turn: a fraction of a millisecond of work.
 const BATCH: usize = 64;
@@ -54,7 +56,7 @@ impl Pump {
         let lane = &mut self.lanes.lock()[index];
         for count in 0..BATCH {
             match self.devices[index].recv(buffer) {
-                Ok(length) => _ = lane.offer(start.elapsed(), &buffer[..length]),
+                Ok(length) => _ = lane.offer(start.elapsed(), length, buffer[..length].to_vec()),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(count),
                 Err(error) => return Err(error).context("a TUN device cannot be read"),
             }
@@ -69,7 +71,6 @@ impl Pump {
         let now = start.elapsed();
         while let Some(packet) = lane.take(now, now + TICK / 2) {
             self.devices[1 - index].send(&packet).context("a TUN device cannot be written")?;
-            lane.reuse(packet);
             count += 1;
         }
         Ok(count)

@@ -9,8 +9,9 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 /// Which of our crates each may import. `tests`, `bench` and `fuzz` stand above all and may import anything.
-const ARROWS: [(&str, &[&str]); 6] = [
+const ARROWS: [(&str, &[&str]); 7] = [
     ("certs", &[]),
+    ("links", &[]),
     ("tunnel", &[]),
     ("registry", &["certs"]),
     ("proxy-server", &["registry", "tunnel", "certs"]),

@@ -1,4 +1,4 @@
-//! What a link does to packets, the same in both directions, and its written form.
+//! What a direction of a link does to packets, and its written form.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-/// A link's properties. Losses and the queue are each direction's own.
+/// The properties of one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Profile {
     /// Bits per second of whole IP packets, above 0.
@@ -15,23 +15,79 @@ pub struct Profile {
     pub delay: Duration,
     /// How much may wait for the wire, in time; a packet that finds more is dropped (drop-tail).
     pub queue: Duration,
-    /// The share of packets lost at random before the queue, 0 to 1. As with `tc netem`, a lost packet takes no time of
-    /// the wire, so that the link's capacity is the same at each loss.
-    pub loss: f64,
+    /// Which packets are lost before the queue. As with `tc netem`, a lost packet takes no time of the wire, so that the link's
+    /// capacity is the same at each loss.
+    pub loss: Loss,
+    /// By how much packets are later than the delay.
+    pub jitter: Jitter,
+    /// The share of packets that arrive twice, 0 to 1.
+    pub duplicated: f64,
+    /// Packets arrive together at the multiples of this time, as on Wi-Fi and cable; one by one where it is zero.
+    pub batch: Duration,
+    /// Who drops what exceeds an average rate, before the queue.
+    pub policer: Option<Policer>,
+}
+
+/// Which packets are lost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Loss {
+    /// Of all packets, 0 to 1.
+    pub share: f64,
+    /// How many are lost in a row, on average: a channel that is good or bad by turns (Gilbert 1960), and loses all while it is bad.
+    /// Up to 1, each packet is lost or not by itself.
+    pub run: f64,
+}
+
+/// By how much packets are late.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Jitter {
+    /// Of all packets, those that are late, 0 to 1.
+    pub share: f64,
+    /// A late one is so by at least this, and by at most that, equally likely.
+    pub least: Duration,
+    pub most: Duration,
+    /// Whether one that is not as late overtakes; else it waits.
+    pub reorders: bool,
+}
+
+/// A token bucket: what finds too few tokens is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Policer {
+    /// Bits per second.
+    pub rate: u64,
+    /// What the bucket holds, in bytes.
+    pub burst: u64,
+}
+
+impl Jitter {
+    /// All packets are late, by up to `most`.
+    pub fn up_to(most: Duration) -> Self {
+        Self { share: 1.0, least: Duration::ZERO, most, reorders: false }
+    }
+
+    /// The same, and overtake each other.
+    pub fn reordering(most: Duration) -> Self {
+        Self { reorders: true, ..Self::up_to(most) }
+    }
 }
 
 impl Profile {
     /// 100 Mbit/s, 50 ms idle RTT, a queue of 50 ms, no loss: the link of questions 4 and 5.
-    pub const WIDE_AREA: Self =
-        Self { rate: 100_000_000, delay: Duration::from_millis(25), queue: Duration::from_millis(50), loss: 0.0 };
+    pub const WIDE_AREA: Self = Self::new(100_000_000, Duration::from_millis(25), Duration::from_millis(50));
     /// 400 Mbit/s, 100 ms idle RTT, a queue of 50 ms, no loss: the long fat link of question 5.
-    pub const LONG_FAT: Self =
-        Self { rate: 400_000_000, delay: Duration::from_millis(50), queue: Duration::from_millis(50), loss: 0.0 };
+    pub const LONG_FAT: Self = Self::new(400_000_000, Duration::from_millis(50), Duration::from_millis(50));
 
-    /// The same link that loses this share of the packets, 0 to 1.
+    /// A link that loses nothing by itself, and is never late.
+    pub const fn new(rate: u64, delay: Duration, queue: Duration) -> Self {
+        let jitter = Jitter { share: 0.0, least: Duration::ZERO, most: Duration::ZERO, reorders: false };
+        let loss = Loss { share: 0.0, run: 1.0 };
+        Self { rate, delay, queue, loss, jitter, duplicated: 0.0, batch: Duration::ZERO, policer: None }
+    }
+
+    /// The same link that loses this share of the packets, 0 to 1, each by itself.
     #[must_use]
-    pub fn with_loss(self, loss: f64) -> Self {
-        Self { loss, ..self }
+    pub const fn with_loss(self, share: f64) -> Self {
+        Self { loss: Loss { share, run: 1.0 }, ..self }
     }
 
     /// How long a packet of that many bytes is on the wire.
