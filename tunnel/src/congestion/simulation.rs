@@ -65,8 +65,7 @@ pub(super) type Choice = fn(Instant) -> Arc<dyn ControllerFactory + Send + Sync>
 impl Network {
     pub(super) fn new(path: Path) -> Self {
         let epoch = Instant::now();
-        let links =
-            [Link::new(path, 1, epoch), Link::new(Path { loss: path.loss.max(path.ack_loss), ..path }, 2, epoch)];
+        let links = [false, true].map(|up| Link::new(path, up, epoch));
         Self { epoch, now: epoch, links, tunnels: Vec::new() }
     }
 
@@ -81,7 +80,7 @@ impl Network {
     /// From now on the link is another.
     pub(super) fn change(&mut self, path: Path) {
         for link in &mut self.links {
-            link.path = path;
+            link.change(path);
         }
     }
 

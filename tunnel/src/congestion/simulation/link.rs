@@ -1,11 +1,9 @@
-//! One direction of the simulated link: random loss, then a drop-tail queue before a bottleneck, then delay.
+//! One direction of the simulated link: an emulated lane in virtual time, for the packets of several tunnels.
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use links::{Jitter, Lane, Loss, Policer, Profile};
 
 /// IPv4 and UDP headers, which take their share of the link.
 pub(crate) const HEADERS: usize = 28;
@@ -21,6 +19,15 @@ pub(crate) struct Path {
     pub(crate) loss: f64,
     /// The same for ACKs, where it is more than `loss`.
     pub(crate) ack_loss: f64,
+    /// Packets lost in a row, on average.
+    pub(crate) run: f64,
+    /// Each way.
+    pub(crate) jitter: Jitter,
+    /// Packets arrive together at the multiples of this time.
+    pub(crate) batch: Duration,
+    pub(crate) policer: Option<Policer>,
+    /// The rate from the clients, where it is not the servers'.
+    pub(crate) up: Option<f64>,
     /// The largest UDP payload.
     pub(crate) mtu: u16,
 }
@@ -29,55 +36,70 @@ impl Path {
     /// `queue` in round trips.
     pub(crate) fn new(mbit: f64, rtt_ms: f64, queue: f64, loss: f64) -> Self {
         let rtt = Duration::from_secs_f64(rtt_ms / 1e3);
-        Self { rate: mbit * 1e6 / 8.0, rtt, queue: rtt.mul_f64(queue), loss, ack_loss: 0.0, mtu: 1452 }
+        Self {
+            rate: mbit * 1e6 / 8.0,
+            rtt,
+            queue: rtt.mul_f64(queue),
+            loss,
+            ack_loss: 0.0,
+            run: 1.0,
+            jitter: Jitter::default(),
+            batch: Duration::ZERO,
+            policer: None,
+            up: None,
+            mtu: 1452,
+        }
+    }
+
+    /// From the servers, or from the clients.
+    fn profile(&self, up: bool) -> Profile {
+        let rate = if up { self.up.unwrap_or(self.rate) } else { self.rate };
+        let share = if up { self.loss.max(self.ack_loss) } else { self.loss };
+        Profile {
+            loss: Loss { share, run: self.run },
+            jitter: self.jitter,
+            batch: self.batch,
+            policer: self.policer.filter(|_| !up),
+            // Besides what is queued one packet may be on the wire.
+            ..Profile::new(
+                (rate * 8.0) as u64,
+                self.rtt / 2,
+                self.queue + Duration::from_secs_f64(f64::from(self.mtu) / rate),
+            )
+        }
     }
 }
 
 pub(super) struct Link {
     pub(super) path: Path,
-    /// When the bottleneck has sent all it has.
-    free: Instant,
-    /// Arrival, tunnel and packet, in order.
-    packets: VecDeque<(Instant, usize, BytesMut)>,
-    random: u64,
+    up: bool,
+    epoch: Instant,
+    lane: Lane<(usize, BytesMut)>,
 }
 
 impl Link {
-    pub(super) fn new(path: Path, seed: u64, now: Instant) -> Self {
-        Self { path, free: now, packets: VecDeque::new(), random: seed }
+    pub(super) fn new(path: Path, up: bool, epoch: Instant) -> Self {
+        Self { path, up, epoch, lane: Lane::new(path.profile(up), u64::from(up) + 1) }
+    }
+
+    /// From now on it is another.
+    pub(super) fn change(&mut self, path: Path) {
+        self.path = path;
+        self.lane.set_profile(path.profile(self.up));
     }
 
     pub(super) fn send(&mut self, now: Instant, tunnel: usize, packet: &[u8]) {
-        let service = Duration::from_secs_f64((packet.len() + HEADERS) as f64 / self.path.rate);
-        let backlog = self.free.saturating_duration_since(now);
-        if packet.len() > self.path.mtu.into() || self.random() < self.path.loss {
-            return;
+        if packet.len() <= self.path.mtu.into() {
+            self.lane.offer(now - self.epoch, packet.len() + HEADERS, (tunnel, packet.into()));
         }
-        // Besides what is queued one packet may be on the wire.
-        if backlog > self.path.queue + service {
-            return;
-        }
-        self.free = self.free.max(now) + service;
-        let arrival = self.free + self.path.rtt / 2;
-        let arrival = self.packets.back().map_or(arrival, |(last, ..)| arrival.max(*last));
-        self.packets.push_back((arrival, tunnel, packet.into()));
     }
 
     pub(super) fn next(&self) -> Option<Instant> {
-        self.packets.front().map(|(arrival, ..)| *arrival)
+        Some(self.epoch + self.lane.next()?)
     }
 
     pub(super) fn deliver(&mut self, now: Instant) -> Option<(usize, BytesMut)> {
-        let (_, tunnel, packet) = self.packets.pop_front_if(|(arrival, ..)| *arrival <= now)?;
-        Some((tunnel, packet))
-    }
-
-    /// SplitMix64, between 0 and 1.
-    fn random(&mut self) -> f64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.random;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((bits ^ (bits >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+        let now = now - self.epoch;
+        self.lane.take(now, now)
     }
 }

@@ -7,6 +7,8 @@ use std::{
 
 use quinn_proto::congestion::{BbrConfig, ControllerFactory, CubicConfig};
 
+use links::Jitter;
+
 use super::{Choice, Network, Outcome, Path};
 use crate::congestion::{
     ModelFactory,
@@ -320,5 +322,41 @@ fn compares_with_cubic_and_bbr() {
                 eprintln!("{}", describe(name, path, &alone(path, streams, choice, 3.0, 12.0)));
             }
         }
+    }
+}
+
+/// One download at 60 Mbit/s and 20 ms over links as they are; nothing but a table.
+#[test]
+#[ignore = "nothing but a table"]
+fn links_as_they_are() {
+    let ms = Duration::from_millis;
+    let clean = Path { queue: ms(60), ..Path::new(60.0, 20.0, 1.0, 0.0) };
+    let late = |share| Path { jitter: Jitter { share, least: ms(5), most: ms(20), reorders: true }, ..clean };
+    let mut rows = vec![("clean".to_owned(), clean)];
+    for percent in [3.0, 7.0, 10.0, 15.0] {
+        rows.push((format!("loss {percent} %"), Path { loss: percent / 100.0, ..clean }));
+    }
+    for most in [5, 10, 20, 50] {
+        rows.push((format!("jitter {most} ms"), Path { jitter: Jitter::up_to(ms(most)), ..clean }));
+    }
+    for most in [2, 5, 20] {
+        rows.push((format!("reordered {most} ms"), Path { jitter: Jitter::reordering(ms(most)), ..clean }));
+    }
+    rows.push(("2 % late".to_owned(), late(0.02)));
+    rows.push(("10 % late".to_owned(), late(0.1)));
+    rows.push(("batches of 10 ms".to_owned(), Path { batch: ms(10), ..clean }));
+    rows.push(("bursts of 8, 2 %".to_owned(), Path { loss: 0.02, run: 8.0, ..clean }));
+    rows.push(("100 up 5".to_owned(), Path { up: Some(3e6 / 8.0), ..clean }));
+    for (name, path) in rows {
+        let rates: Vec<String> = [("ours", ours as Choice), ("cubic", cubic), ("bbr", bbr)]
+            .into_iter()
+            .map(|(who, choice)| {
+                let outcome = alone(path, 1, choice, 3.0, 5.0);
+                let share = outcome.rate / path.rate;
+                let request = outcome.quantile(0.5).as_secs_f64() * 1e3;
+                format!("{who} {share:.2} {request:4.0} ms {}", outcome.death.as_deref().unwrap_or(""))
+            })
+            .collect();
+        eprintln!("{name:20} {}", rates.join(" | "));
     }
 }
