@@ -36,6 +36,9 @@ pub const REST: Duration = Duration::from_millis(900);
 /// the last one and the end of patience.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// Who is heard of again after so long is answered, whatever else there is to send and no room for: it waits for a sign of life, too.
+const LONG: Duration = Duration::from_secs(1);
+
 /// From here on each look asks: the path may be back, and there is not much time.
 const CLOSE: Duration = Duration::from_secs(12);
 
@@ -117,6 +120,10 @@ impl Silence {
         let unanswered = UNANSWERED + flight.map_or(Duration::ZERO, |flight| flight.rtt.min(ROUND_TRIP));
         if over(was.silent, self.silent, silence) || over(was.unanswered, self.unanswered, unanswered) {
             return Look::Gone;
+        }
+        if flight.is_some() && was.silent >= LONG && self.silent.is_zero() {
+            self.asked = now;
+            return Look::Insist;
         }
         // quinn acknowledges nothing while it has something to send and no room for it: two such ends hear each other and wait.
         let stuck = flight.is_some_and(|flight| flight.stuck);
@@ -215,6 +222,21 @@ mod tests {
         };
         let silences = [20, 25, 100, 1000];
         assert_eq!(silences.map(|silent| gone(20, silent)), [Some(168), Some(173), Some(174), Some(174)]);
+    }
+
+    #[test]
+    fn a_peer_that_is_heard_of_again_is_answered_at_once() {
+        let start = Instant::now();
+        let mut silence = Silence::new(start);
+        let mut look = |heard, tenth: u64| {
+            let now = start + Duration::from_millis(100 * tenth);
+            silence.look(heard, Some(flight(now, false)), now)
+        };
+        assert!((1..=130).all(|tenth| look(0, tenth) != Look::Gone));
+        assert_eq!(
+            [(1, 131), (1, 132), (2, 133)].map(|(heard, tenth)| look(heard, tenth)),
+            [Look::Insist, Look::Well, Look::Well]
+        );
     }
 
     #[test]

@@ -72,8 +72,10 @@ pub(super) struct Model {
     held: bool,
     /// Packets that quinn has sent as probes since the path was found to carry what there is.
     probes: u8,
-    /// Of the ACKs that are being handled, the largest packet that was sent since the last ones: what was sent before says nothing of
-    /// the path as it is now. Zero where there is none.
+    /// When the first of them was sent.
+    probed: Instant,
+    /// Of the ACKs that are being handled, the largest packet that was sent since then: what was sent before says nothing of the path
+    /// as it is now. Zero where there is none.
     shown: u16,
     /// Largest UDP payload, in bytes.
     mtu: u64,
@@ -168,6 +170,7 @@ impl Model {
             proven: 0,
             held: false,
             probes: 0,
+            probed: now,
             shown: 0,
             mtu: mtu.into(),
             bandwidth: Bandwidth::default(),
@@ -190,7 +193,7 @@ impl Model {
 
     pub(super) fn acknowledge(&mut self, now: Instant, sent: Instant, bytes: u64) {
         self.round.on_ack(now, sent, bytes);
-        if sent > self.acknowledged {
+        if self.probes > 0 && sent >= self.probed {
             self.shown = self.shown.max(u16::try_from(bytes).unwrap_or(u16::MAX));
         }
         self.acked += bytes;
@@ -362,6 +365,9 @@ impl Controller for Model {
         let nudged = self.pass.next.swap(false, Ordering::Relaxed);
         // Where there is no room and nothing comes back, what goes out by itself is a probe.
         if !nudged && self.is_stuck(now, LOOK) {
+            if self.probes == 0 {
+                self.probed = now;
+            }
             self.probes = self.probes.saturating_add(1);
         }
         self.flying += bytes;

@@ -265,14 +265,15 @@ fn behind_a_full_window_nudges_go_out_after_two_probes_that_are_quinns() {
         model.on_end_acks(now, full, false, None);
         room(&model)
     };
-    assert!(acknowledge(60, start, 5), "what was sent before the outage says nothing of the path");
+    let before = start + Duration::from_millis(50);
+    assert!(acknowledge(60, before, 5), "what was sent before the outage says nothing of the path");
     assert!(acknowledge(1452, start + Duration::from_secs(6), 7), "what was lost fills the window yet");
     assert!(!acknowledge(1200, start + Duration::from_secs(8), 9), "the path has become narrow");
 }
 
 #[test]
 fn its_state_is_small() {
-    assert!(size_of::<Model>() <= 320, "{}", size_of::<Model>());
+    assert!(size_of::<Model>() <= 336, "{}", size_of::<Model>());
 }
 
 /// Rates, round trips, queues and losses from a modem to a data centre.
