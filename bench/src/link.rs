@@ -83,11 +83,11 @@ impl Link {
 
     /// The same by the kernel's netem, where it has one. Its losses are not decided by a seed.
     pub fn start_netem(profile: Profile) -> Result<Self> {
-        let plain = Profile { loss: profile.loss, ..Profile::new(profile.rate, profile.delay, profile.queue) };
-        ensure!(
-            profile == plain && profile.loss.run <= 1.0,
-            "netem is asked for a rate, a delay, a queue and random losses alone"
-        );
+        let plain = Profile::new(profile.rate, profile.delay, profile.queue);
+        let late = profile.jitter.share > 0.0 && !profile.jitter.most.is_zero();
+        let asked = Profile { loss: plain.loss, jitter: if late { profile.jitter } else { plain.jitter }, ..profile };
+        let simple = asked == plain && profile.loss.run <= 1.0;
+        ensure!(simple, "netem is asked for a rate, a delay, a queue and random losses alone");
         let (near, far) = ends()?;
         let carrier = Carrier::Netem(Netem::start(&profile, &near, &far)?);
         Ok(Self { carrier, near, far, tcp_memory: TcpMemory::limit()? })

@@ -124,12 +124,14 @@ impl<P: Clone> Lane<P> {
     /// Whether the channel loses the next packet.
     fn loses(&mut self, dice: f64) -> bool {
         let loss = self.profile.loss;
-        self.bad = if loss.run <= 1.0 {
+        // One that loses more than every second packet has longer runs than it is asked for.
+        let run = loss.run.max(loss.share / (1.0 - loss.share));
+        self.bad = if loss.run <= 1.0 || loss.share <= 0.0 || loss.share >= 1.0 {
             dice < loss.share
         } else if self.bad {
-            dice >= 1.0 / loss.run
+            dice >= 1.0 / run
         } else {
-            dice < loss.share / (loss.run * (1.0 - loss.share))
+            dice < loss.share / (run * (1.0 - loss.share))
         };
         self.bad
     }
@@ -155,8 +157,13 @@ impl<P: Clone> Lane<P> {
         };
         // A shorter delay than before overtakes nothing.
         let [kept, added] = if jitter.reorders { [Duration::ZERO, late] } else { [late, Duration::ZERO] };
-        self.last = self.last.max(self.wire_free + self.profile.delay + kept);
-        let (at, batch) = ((self.last + added).as_nanos(), self.profile.batch.as_nanos().max(1));
+        self.last = self.last.max(self.batched(self.wire_free + self.profile.delay + kept));
+        self.batched(self.last + added)
+    }
+
+    /// When what arrives then comes out.
+    fn batched(&self, at: Duration) -> Duration {
+        let (at, batch) = (at.as_nanos(), self.profile.batch.as_nanos().max(1));
         Duration::from_nanos(u64::try_from(at.div_ceil(batch) * batch).unwrap_or(u64::MAX))
     }
 
@@ -365,6 +372,10 @@ mod tests {
         assert!((4_800..=7_200).contains(&lost), "{lost} are lost");
         let mean = lost as f64 / runs.len() as f64;
         assert!((7.0..=9.0).contains(&mean), "{mean} in a row");
+        lane.set_profile(Profile { loss: Loss { share: 1.0, run: 8.0 }, ..Profile::WIDE_AREA });
+        assert!((200_000..201_000_u32).all(|number| offer(&mut lane, number * 100 * US, 7) == Fate::Lost));
+        lane.set_profile(Profile { loss: Loss { share: 0.0, run: 8.0 }, ..Profile::WIDE_AREA });
+        assert!((201_000..202_000_u32).all(|number| offer(&mut lane, number * 100 * US, 7) == Fate::Taken));
     }
 
     #[test]

@@ -7,6 +7,9 @@ use bench::link::{FAR, Link, NEAR};
 use clap::Parser;
 use links::{Jitter, Loss, Policer, Profile, Statistics, parse_queue, parse_rate, parse_share, parse_time};
 
+/// What a policer lets pass at once, at least: a packet or two.
+const LEAST_BURST: u64 = 3_000;
+
 /// Runs a command in the near one of two network namespaces that an emulated link connects; the other is reached with
 /// `ip netns exec`. Needs root, /dev/net/tun and iproute2.
 #[derive(Debug, Parser)]
@@ -97,7 +100,7 @@ impl Arguments {
             },
             duplicated: self.duplicate,
             batch: self.batch,
-            policer: self.police.map(|rate| Policer { rate, burst: rate / 80 }),
+            policer: self.police.map(|rate| Policer { rate, burst: (rate / 80).max(LEAST_BURST) }),
             ..Profile::new(self.rate, self.delay, queue)
         })
     }

@@ -1,7 +1,7 @@
 //! How one hub follows another, and how it stops, step by step: it serves until the last moment, or until another hub serves in its
 //! place.
 
-use std::{io, mem, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 use futures_util::future::join_all;
 use registry::Presence;
@@ -11,7 +11,7 @@ use tunnel::{CloseReason, Steering};
 
 use super::{CUT_TIMEOUT, Hub, Phases};
 use crate::{
-    descriptors, feed,
+    feed,
     layout::Layout,
     ports::ENDING,
     succession::{LOOK, Raised, Sign},
@@ -87,7 +87,7 @@ impl Hub {
                 sleep(LOOK).await;
             }
         };
-        let mut told = false;
+        let mut failing = None;
         loop {
             let nobody = async {
                 while self.proxy.connections.count() > 0 || Sign::Successor.stands(&folder) {
@@ -99,12 +99,17 @@ impl Hub {
                 () = Sign::Successor.raised(&folder) => {}
                 () = nobody => return,
             }
-            let Err(error) = self.hand_over(abort).await else { break };
-            if !mem::replace(&mut told, true) {
-                tracing::warn!(%error, "the next hub cannot listen beside this one yet, and waits for its end");
+            self.turn().await;
+            if !Sign::Successor.stands(&folder) {
+                continue;
             }
-            // What is wanting may be back before the deadline. Descriptors are, once somebody leaves.
-            if self.proxy.connections.count() == 0 && !descriptors::are_wanting(&error) {
+            let Err(error) = self.hand_over(abort).await else { break };
+            // What is wanting may be back before the deadline: descriptors, room on the disk.
+            let since = *failing.get_or_insert_with(|| {
+                tracing::warn!(%error, "the next hub cannot listen beside this one yet, and waits for its end");
+                Instant::now()
+            });
+            if self.proxy.connections.count() == 0 && since.elapsed() >= ENDING {
                 return;
             }
             sleep(LOOK).await;
@@ -118,16 +123,20 @@ impl Hub {
         tokio::join!(idle(self), sleep(LAST_ANSWERS));
     }
 
+    /// Waits until the hub before this one has ended.
+    async fn turn(&self) {
+        // One at a time: a third process could not tell the sockets of the first from those of this one.
+        Sign::Former.lowered(&self.config.state).await;
+        if let Some(before) = &self.before {
+            // Raised before, this one's sign would be taken for that of the other one.
+            before.cancelled().await;
+        }
+    }
+
     /// Lets go of the state folder. Questions are answered from memory from now on, which follows the next hub's changes, and those
     /// that are to be made here are refused. An error where the next hub could not be told how to listen: nothing has changed then.
     async fn hand_over(&mut self, abort: &CancellationToken) -> io::Result<()> {
         let folder = &self.config.state;
-        // One at a time: a third process could not tell the sockets of the first from those of this one.
-        Sign::Former.lowered(folder).await;
-        if let Some(before) = &self.before {
-            // Raised before, the sign would be taken for that of the other one.
-            before.cancelled().await;
-        }
         // The next hub takes this one for ended where the sign does not stand.
         let handed_over = Sign::Former.raise_within(folder, 10 * LOOK).await?.ok_or(io::ErrorKind::WouldBlock)?;
         if let Some(layout) = &self.layout {

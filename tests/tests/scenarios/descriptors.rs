@@ -103,8 +103,9 @@ async fn who_is_one_too_many_for_a_port_is_told_so_and_who_comes_later_is_served
     let _spoke = Spoke::of(&hub, "c1").start().await?;
     let service = echo::start().await?;
     let (client, target) = (hub.client("c1")?, service.address().to_string());
-    let mut held = Vec::new();
+    let (mut held, begun) = (Vec::new(), Instant::now());
     let told = loop {
+        ensure!(begun.elapsed() < BOUND, "the port is never full");
         match timeout(SOON, client.dial(&target)).await.context("a client hangs")? {
             Ok(connection) => held.push(connection),
             Err(DialError::Status { status: 503, body, .. }) => break body,
