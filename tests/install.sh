@@ -9,6 +9,11 @@ set -Eeuo pipefail
 
 cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-target}
+# Cargo marks this folder as a cache only where it makes it, and what looks for it finds it by the mark.
+if [ ! -d "$target" ]; then
+    mkdir -p "$target"
+    echo 'Signature: 8a477f597d28d172789f06886806bc55' > "$target/CACHEDIR.TAG"
+fi
 mkdir -p "$target/tools/bin"
 tools=$(cd "$target/tools" && pwd)
 export PATH="$PATH:$tools/bin"
