@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Error, ensure};
 use clap::Parser;
+use links::parse_time;
 
 use crate::load::Span;
-use links::parse_time;
 
 /// One question about speed, asked of every path in turns within one run.
 #[derive(Debug, Clone, Parser)]

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context as _, Result, ensure};
+use links::{Lane, Profile, Statistics};
 use nix::sys::prctl;
 use parking_lot::Mutex;
 use tun_rs::{DeviceBuilder, SyncDevice};
@@ -23,7 +24,6 @@ use crate::machine::TcpMemory;
 use crate::netns::{self, Namespace};
 use crate::place::{Place, Places};
 
-use links::{Lane, Profile, Statistics};
 use netem::Netem;
 use pump::Pump;
 
@@ -83,11 +83,8 @@ impl Link {
 
     /// The same by the kernel's netem, where it has one. Its losses are not decided by a seed.
     pub fn start_netem(profile: Profile) -> Result<Self> {
-        let plain = Profile::new(profile.rate, profile.delay, profile.queue);
-        let late = profile.jitter.share > 0.0 && !profile.jitter.most.is_zero();
-        let asked = Profile { loss: plain.loss, jitter: if late { profile.jitter } else { plain.jitter }, ..profile };
-        let simple = asked == plain && profile.loss.run <= 1.0;
-        ensure!(simple, "netem is asked for a rate, a delay, a queue and random losses alone");
+        let simple = Profile::new(profile.rate, profile.delay, profile.queue).with_loss(profile.loss.share);
+        ensure!(profile == simple, "netem is asked for a rate, a delay, a queue and random losses alone");
         let (near, far) = ends()?;
         let carrier = Carrier::Netem(Netem::start(&profile, &near, &far)?);
         Ok(Self { carrier, near, far, tcp_memory: TcpMemory::limit()? })

@@ -2,11 +2,10 @@
 
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
+use links::{Profile, Statistics};
 use tests::allow_open_files;
 
 use crate::arguments::Arguments;
-use links::{Profile, Statistics};
-
 use crate::link::Link;
 use crate::path::{Path, Running};
 use crate::place::{Place, Places};

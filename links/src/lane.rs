@@ -87,11 +87,6 @@ impl<P: Clone> Lane<P> {
         self.profile = profile;
     }
 
-    /// What it is like.
-    pub fn profile(&self) -> &Profile {
-        &self.profile
-    }
-
     /// What it has done so far.
     pub fn statistics(&self) -> Statistics {
         self.statistics

@@ -45,13 +45,10 @@ use std::{
 use quinn_proto::congestion::{Controller, ControllerFactory};
 
 use self::model::Model;
-use crate::silence::LOOK;
+use crate::silence::{LOOK, PAUSE};
 
 /// Time between two looks at the min RTT.
 const DIP_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Longer than this without an acknowledgement no connection waits for room, whatever the round trip is taken to be.
-const MOST_STUCK: Duration = Duration::from_millis(500);
 
 /// Builds a [`Model`] for each path.
 #[derive(Debug)]
@@ -106,7 +103,7 @@ impl Flight {
     /// That of a connection, given a clone of its controller.
     pub(crate) fn of(controller: Box<dyn Controller>, rtt: Duration, now: Instant) -> Option<Self> {
         let model = controller.into_any().downcast::<Model>().ok()?;
-        let stuck = model.is_stuck(now, (2 * rtt).clamp(LOOK, MOST_STUCK));
+        let stuck = model.is_stuck(now, (2 * rtt).clamp(LOOK, PAUSE));
         Some(Self { acknowledged: model.acknowledged(), stuck, rtt })
     }
 }

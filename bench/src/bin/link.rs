@@ -90,14 +90,10 @@ fn main() -> Result<ExitCode> {
 impl Arguments {
     fn profile(&self) -> Result<Profile> {
         let queue = parse_queue(&self.queue, self.rate)?;
+        let Self { jitter_share: share, jitter_least: least, jitter: most, reorder: reorders, .. } = *self;
         Ok(Profile {
             loss: Loss { share: self.loss, run: self.loss_run },
-            jitter: Jitter {
-                share: self.jitter_share,
-                least: self.jitter_least,
-                most: self.jitter,
-                reorders: self.reorder,
-            },
+            jitter: if most.is_zero() { Jitter::default() } else { Jitter { share, least, most, reorders } },
             duplicated: self.duplicate,
             batch: self.batch,
             policer: self.police.map(|rate| Policer { rate, burst: (rate / 80).max(LEAST_BURST) }),

@@ -5,12 +5,11 @@ use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use links::Lane;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 use tun_rs::SyncDevice;
-
-use links::Lane;
 
 use super::Lanes;
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use links::{Jitter, Lane, Loss, Policer, Profile};
+use links::{Jitter, Lane, Loss, Profile};
 
 /// IPv4 and UDP headers, which take their share of the link.
 pub(crate) const HEADERS: usize = 28;
@@ -25,7 +25,6 @@ pub(crate) struct Path {
     pub(crate) jitter: Jitter,
     /// Packets arrive together at the multiples of this time.
     pub(crate) batch: Duration,
-    pub(crate) policer: Option<Policer>,
     /// The rate from the clients, where it is not the servers'.
     pub(crate) up: Option<f64>,
     /// The largest UDP payload.
@@ -45,7 +44,6 @@ impl Path {
             run: 1.0,
             jitter: Jitter::default(),
             batch: Duration::ZERO,
-            policer: None,
             up: None,
             mtu: 1452,
         }
@@ -59,7 +57,6 @@ impl Path {
             loss: Loss { share, run: self.run },
             jitter: self.jitter,
             batch: self.batch,
-            policer: self.policer.filter(|_| !up),
             // Besides what is queued one packet may be on the wire.
             ..Profile::new(
                 (rate * 8.0) as u64,
