@@ -4,16 +4,18 @@
 //! seen to deliver in one undisturbed round trip, plus a small headroom that finds out whether there is more.
 //!
 //! ```text
-//! window = bandwidth x min RTT + headroom
+//! window = bandwidth x (min RTT + jitter + what is lost, in RTTs) + headroom
 //! ```
 //!
 //! quinn takes only a window, and paces at 1.25 x window / smoothed RTT. A full pipe is clocked by its ACKs: what is
-//! above bandwidth x min RTT stands in the queue of the bottleneck, and the smoothed RTT grows with it, so the pacer
+//! above what the empty path holds stands in the queue of the bottleneck, and the smoothed RTT grows with it, so the pacer
 //! never holds back a window that the path delivers. The headroom is therefore the standing queue, and the only thing
 //! that this controller decides.
 //!
-//! * Loss alone means nothing up to a tenth; loss that comes and goes with the headroom cuts it, see [`headroom`].
-//! * Start-up doubles in each round trip until the bandwidth stops growing, a queue stands or more than a tenth is lost.
+//! * A path with jitter, with late packets or with ACKs in batches holds more than its min RTT tells, see [`jitter`].
+//! * Loss alone means nothing up to a tenth above what is lost whatever is sent, see [`loss`]; loss that comes and goes
+//!   with the headroom cuts it, see [`headroom`].
+//! * Start-up doubles in each round trip until the bandwidth stops growing, a queue grows or more is lost.
 //!   It begins again where the headroom found an eighth more bandwidth and no queue.
 //! * Every [`DIP_INTERVAL`], and when the RTT is not explained by the window or was high for all of start-up's last round,
 //!   the window is below what the path holds for two round trips: the queue drains and the min RTT is seen again.
@@ -21,8 +23,8 @@
 //! # Bounded loss
 //!
 //! quinn closes a connection in which one stream has more than 1024 gaps. A lost packet makes at most one gap, which
-//! stands until the loss is noticed, one round trip later, and made good, another one later: what is lost in two round
-//! trips must stay below 1024 packets, with room for what is lost twice.
+//! stands until the loss is noticed, one round trip and 128 packets later, and made good, another one later: what is lost in
+//! two round trips must stay below 1024 packets, with room for what is lost twice.
 //!
 //! * The window exceeds what was delivered in a round trip by at most 320 packets. If the path holds no more, these are
 //!   lost in each of the two rounds until the loss is known: 2 x 320 = 640.
@@ -32,6 +34,8 @@
 
 mod bandwidth;
 mod headroom;
+mod jitter;
+mod loss;
 mod model;
 mod round;
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{bandwidth::Bandwidth, model::LOSS_LIMIT, round::Round};
+use super::{bandwidth::Bandwidth, loss::Loss, model::LOSS_LIMIT, round::Round};
 
 /// The queue that is always allowed: 4 ms is what schedulers and batched ACKs take.
 pub(super) const MINIMUM_QUEUE: Duration = Duration::from_millis(4);
@@ -33,6 +33,8 @@ const HALF: u8 = 4;
 pub(super) struct Headroom {
     /// The part of the full headroom that the path was seen to bear.
     scale: f64,
+    /// What is lost whatever is sent.
+    loss: Loss,
     high: bool,
     rounds: u8,
     /// Bytes in the low and in the high half of this cycle.
@@ -54,7 +56,14 @@ impl Tally {
 
 impl Default for Headroom {
     fn default() -> Self {
-        Self { scale: 1.0, high: true, rounds: 0, low_half: Tally::default(), high_half: Tally::default() }
+        Self {
+            scale: 1.0,
+            loss: Loss::default(),
+            high: true,
+            rounds: 0,
+            low_half: Tally::default(),
+            high_half: Tally::default(),
+        }
     }
 }
 
@@ -70,12 +79,24 @@ impl Headroom {
         let queue = bandwidth.over(min_rtt.mul_f64(share)).max(least);
         let full = queue + (pipe * mtu).isqrt();
         let half = if self.high || crowded { 1.0 } else { LOW };
-        (full as f64 * self.scale * half) as u64 + 2 * mtu
+        // What is lost is in flight until that is known.
+        let lost = pipe as f64 * self.loss.last() / (1.0 - self.loss.last());
+        (full as f64 * self.scale * half + lost) as u64 + 2 * mtu
     }
 
     /// Forgets the half that a dip has disturbed.
     pub(super) fn restart_cycle(&mut self) {
-        *self = Self { scale: self.scale, ..Self::default() };
+        *self = Self { scale: self.scale, loss: self.loss, ..Self::default() };
+    }
+
+    /// The share of the packets that is lost whatever is sent.
+    pub(super) fn loss(&self) -> f64 {
+        self.loss.least()
+    }
+
+    /// Begins the next period of what is lost whatever is sent.
+    pub(super) fn rotate(&mut self) {
+        self.loss.rotate();
     }
 
     /// Counts a round; true if it was the last of a half.
@@ -99,9 +120,10 @@ impl Headroom {
 
     fn judge(&mut self, mtu: u64) {
         let (low, high) = (std::mem::take(&mut self.low_half), std::mem::take(&mut self.high_half));
+        self.loss.add(low.loss().min(high.loss()));
         // A few packets more are chance.
         let ours = high.loss() > low.loss() * 1.5 + 0.01 && high.lost > low.lost + 4 * mtu;
-        self.scale = if ours || high.loss() > LOSS_LIMIT { self.scale / 2.0 } else { self.scale * 1.5 }
+        self.scale = if ours || high.loss() > LOSS_LIMIT + self.loss() { self.scale / 2.0 } else { self.scale * 1.5 }
             .clamp(MINIMUM_SCALE, 1.0);
     }
 }

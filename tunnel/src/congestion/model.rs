@@ -15,6 +15,7 @@ use super::{
     DIP_INTERVAL,
     bandwidth::Bandwidth,
     headroom::{self, Headroom},
+    jitter::Jitter,
     round::Round,
 };
 use crate::silence::LOOK;
@@ -47,10 +48,10 @@ const LOST: u64 = 320;
 /// ACKs in a row that tell of a queue before it is believed, as in HyStart++ (RFC 9406).
 const QUEUED_ACKS: u8 = 8;
 
-/// The share of a round's packets that may be lost without being taken for congestion.
+/// The share of a round's packets that may be lost without being taken for congestion, besides what is lost whatever is sent.
 pub(super) const LOSS_LIMIT: f64 = 0.1;
 
-/// With so much lost the bandwidth cannot be what it was.
+/// With so much more lost the bandwidth cannot be what it was.
 const HEAVY_LOSS: f64 = 0.2;
 
 /// The window of a dip, as a share of what the path holds.
@@ -80,8 +81,12 @@ pub(super) struct Model {
     /// Largest UDP payload, in bytes.
     mtu: u64,
     bandwidth: Bandwidth,
-    /// The RTT of the empty path.
+    /// The least RTT of the empty path.
     min_rtt: Duration,
+    /// How much longer it may be.
+    jitter: Jitter,
+    /// The mean RTT of start-up's last round.
+    level: Duration,
     headroom: Headroom,
     round: Round,
     /// The lowest RTT in the last round; zero if that was disturbed.
@@ -175,6 +180,8 @@ impl Model {
             mtu: mtu.into(),
             bandwidth: Bandwidth::default(),
             min_rtt: Duration::MAX,
+            jitter: Jitter::default(),
+            level: Duration::MAX,
             headroom: Headroom::default(),
             round: Round::new(now),
             last_rtt: Duration::ZERO,
@@ -210,7 +217,12 @@ impl Model {
 
     /// What the empty path holds, in bytes.
     fn pipe(&self) -> u64 {
-        self.bandwidth.over(self.min_rtt)
+        self.bandwidth.over(self.empty_rtt())
+    }
+
+    /// The longest RTT of the empty path.
+    fn empty_rtt(&self) -> Duration {
+        self.min_rtt.saturating_add(self.jitter.time())
     }
 
     /// Forgets the bandwidth and begins again, with at most `window` in flight.
@@ -219,7 +231,7 @@ impl Model {
         self.window = self.window.min(window.max(self.floor()));
         self.bandwidth = Bandwidth::default();
         self.headroom = Headroom::default();
-        self.last_rtt = Duration::ZERO;
+        (self.last_rtt, self.level) = (Duration::ZERO, Duration::MAX);
         self.used = now;
     }
 
@@ -233,6 +245,7 @@ impl Model {
     fn end_round(&mut self, now: Instant, round: &Round) {
         let rate = round.rate(now);
         let grown = self.bandwidth.add(rate, round.app_limited);
+        self.jitter.add(round);
         if round.app_limited {
             if matches!(self.phase, Phase::Dip { .. }) {
                 self.enter_cruise();
@@ -240,7 +253,7 @@ impl Model {
             return;
         }
         self.used = now;
-        self.proven = (rate * round.min_rtt.as_secs_f64()) as u64;
+        self.proven = (rate * round.mean_rtt().as_secs_f64()) as u64;
         self.update_bound(round);
         match self.phase {
             Phase::Startup { stalled, queued } => self.end_startup_round(round, grown, stalled, queued),
@@ -260,13 +273,15 @@ impl Model {
 
     fn end_startup_round(&mut self, round: &Round, grown: bool, stalled: u8, queued: u8) {
         let stalled = if grown { 0 } else { stalled + 1 };
-        if queued == QUEUED_ACKS && round.min_rtt > self.min_rtt.mul_f64(1.25) + headroom::MINIMUM_QUEUE {
+        let full = queued == QUEUED_ACKS && self.is_risen(round.mean_rtt());
+        self.level = round.mean_rtt();
+        if full && round.min_rtt > self.min_rtt.mul_f64(1.25) + headroom::MINIMUM_QUEUE {
             // What growth queues shows in the last packets of a round. All of them: the path has changed.
             self.enter_dip(self.bandwidth.rate());
-        } else if stalled == 3 || queued == QUEUED_ACKS || round.loss() > LOSS_LIMIT {
+        } else if full || stalled == 3 || self.is_lossy(round) {
             self.enter_cruise();
         } else {
-            self.phase = Phase::Startup { stalled, queued };
+            self.phase = Phase::Startup { stalled, queued: 0 };
         }
     }
 
@@ -277,10 +292,10 @@ impl Model {
             self.update_window(self.round.min_rtt);
         }
         let Phase::Startup { stalled, queued } = self.phase else { return };
-        if queued == QUEUED_ACKS || self.round.loss() > LOSS_LIMIT {
+        if queued == QUEUED_ACKS || self.is_lossy(&self.round) {
             return;
         }
-        self.phase = Phase::Startup { stalled, queued: if self.is_queued(rtt) { queued + 1 } else { 0 } };
+        self.phase = Phase::Startup { stalled, queued: if self.is_risen(rtt) { queued + 1 } else { 0 } };
         self.window += acked;
         if self.bandwidth.is_known() {
             self.update_window(self.round.min_rtt);
@@ -289,7 +304,20 @@ impl Model {
 
     /// A packet with this RTT stood in a queue.
     fn is_queued(&self, rtt: Duration) -> bool {
-        rtt.saturating_sub(self.min_rtt) > (self.min_rtt / 8).max(headroom::MINIMUM_QUEUE)
+        self.is_above(rtt, self.empty_rtt())
+    }
+
+    /// A packet with this RTT stood in a queue that was not there in the round before.
+    fn is_risen(&self, rtt: Duration) -> bool {
+        self.is_above(rtt, self.level)
+    }
+
+    fn is_above(&self, rtt: Duration, level: Duration) -> bool {
+        rtt.saturating_sub(level) > (self.min_rtt / 8).max(headroom::MINIMUM_QUEUE)
+    }
+
+    fn is_lossy(&self, round: &Round) -> bool {
+        round.loss() > LOSS_LIMIT + self.headroom.loss()
     }
 
     fn enter_cruise(&mut self) {
@@ -301,19 +329,22 @@ impl Model {
         let due = self.dips_due(now);
         if due != self.dips {
             self.dips = due;
+            self.jitter.rotate();
+            self.headroom.rotate();
             return self.enter_dip(self.bandwidth.rate());
         }
         let rate = round.rate(now);
         if self.is_unexplained(round) {
             return self.enter_dip(rate);
         }
-        if round.loss() > HEAVY_LOSS {
+        if round.loss() > HEAVY_LOSS + self.headroom.loss() {
             self.bandwidth.replace(rate);
         }
         self.last_rtt = round.min_rtt;
         if self.headroom.end_round(round, self.mtu) {
             if self.bandwidth.has_grown() && !self.is_queued(round.min_rtt) {
                 // Far from full: to grow by the headroom alone would take many cycles.
+                self.level = round.mean_rtt();
                 self.phase = Phase::STARTUP;
             }
             self.bandwidth.rotate();
@@ -353,7 +384,7 @@ impl Model {
         let wanted = match self.phase {
             Phase::Startup { .. } => self.window,
             Phase::Cruise => self.pipe() + self.headroom.bytes(&self.bandwidth, self.min_rtt, rtt, self.mtu),
-            Phase::Dip { rate, .. } => (rate * self.min_rtt.as_secs_f64() * DIP) as u64,
+            Phase::Dip { rate, .. } => (rate * self.empty_rtt().as_secs_f64() * DIP) as u64,
         };
         self.held = wanted > proven;
         self.window = wanted.min(proven).min(self.bound).max(self.floor());

@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 /// ACKs of one receive call come together, so that much shorter rounds would measure the scheduler instead of the path.
 const MINIMUM: Duration = Duration::from_millis(2);
 
+/// Packets of a round that shows how much RTTs differ.
+const DENSE: u32 = 16;
+
 #[derive(Debug, Clone)]
 pub(super) struct Round {
     /// The ACK that ended the round before.
@@ -14,6 +17,9 @@ pub(super) struct Round {
     /// Bytes found lost since.
     pub(super) lost: u64,
     pub(super) min_rtt: Duration,
+    /// The sum of the packets' RTTs, and their number.
+    rtts: Duration,
+    packets: u32,
     /// There was less to send than the window allowed.
     pub(super) app_limited: bool,
     /// A packet that was sent in this round is acknowledged.
@@ -22,13 +28,34 @@ pub(super) struct Round {
 
 impl Round {
     pub(super) fn new(start: Instant) -> Self {
-        Self { start, delivered: 0, lost: 0, min_rtt: Duration::MAX, app_limited: false, turned: false }
+        Self {
+            start,
+            delivered: 0,
+            lost: 0,
+            min_rtt: Duration::MAX,
+            rtts: Duration::ZERO,
+            packets: 0,
+            app_limited: false,
+            turned: false,
+        }
     }
 
     pub(super) fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64) {
         self.delivered += bytes;
-        self.min_rtt = self.min_rtt.min(now.saturating_duration_since(sent));
+        let rtt = now.saturating_duration_since(sent);
+        self.min_rtt = self.min_rtt.min(rtt);
+        self.rtts += rtt;
+        self.packets += 1;
         self.turned |= sent >= self.start;
+    }
+
+    pub(super) fn mean_rtt(&self) -> Duration {
+        self.rtts.checked_div(self.packets).unwrap_or(Duration::MAX)
+    }
+
+    /// Whether there were enough packets for their mean RTT to say something.
+    pub(super) fn is_dense(&self) -> bool {
+        self.packets >= DENSE
     }
 
     pub(super) fn is_over(&self, now: Instant) -> bool {

@@ -20,6 +20,9 @@ use self::{
 
 pub(super) use self::link::Path;
 
+/// The least step. quinn's pacer asks for less than a nanosecond where a token is a fraction of a byte short, and time would stand.
+const TICK: Duration = Duration::from_micros(10);
+
 /// Tunnels over one bottleneck. The servers send.
 pub(super) struct Network {
     epoch: Instant,
@@ -132,7 +135,7 @@ impl Network {
         for link in &self.links {
             next = link.next().map_or(next, |time| next.min(time));
         }
-        self.now = next.max(self.now + Duration::from_nanos(1));
+        self.now = next.max(self.now + TICK);
         for side in 0..2 {
             while let Some((id, packet)) = self.links[side].deliver(self.now) {
                 self.tunnels[id].ends[1 - side].inbound.push(packet);

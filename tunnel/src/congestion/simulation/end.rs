@@ -69,6 +69,7 @@ fn transport(mtu: u16, controller: Arc<dyn ControllerFactory + Send + Sync>) -> 
         .receive_window(VarInt::MAX)
         .send_window(64 << 20)
         .congestion_controller_factory(controller);
+    crate::transport::tolerate_reordering(&mut transport);
     Arc::new(transport)
 }
 

@@ -10,9 +10,12 @@ use quinn_proto::congestion::{BbrConfig, ControllerFactory, CubicConfig};
 use links::Jitter;
 
 use super::{Choice, Network, Outcome, Path};
-use crate::congestion::{
-    ModelFactory,
-    model::{INITIAL_WINDOW, Model},
+use crate::{
+    congestion::{
+        ModelFactory,
+        model::{INITIAL_WINDOW, Model},
+    },
+    transport::LATE,
 };
 
 fn ours(epoch: Instant) -> Arc<dyn ControllerFactory + Send + Sync> {
@@ -92,8 +95,8 @@ fn sixteen_streams_fill_a_link_at_random_loss_with_a_short_queue() {
 #[test]
 fn lost_acks_do_not_slow_it_down() {
     let path = Path { ack_loss: 0.2, ..Path::new(100.0, 50.0, 1.0, 0.01) };
-    // A fifth of the small requests is lost as well.
-    check(path, &alone(path, 1, ours, 2.0, 3.0), 0.9, 0.8);
+    // A fifth of the small requests is lost as well, and those behind wait until that is known.
+    check(path, &alone(path, 1, ours, 2.0, 3.0), 0.9, 1.0 + f64::from(LATE));
 }
 
 #[test]
@@ -273,7 +276,7 @@ fn behind_a_full_window_nudges_go_out_after_two_probes_that_are_quinns() {
 
 #[test]
 fn its_state_is_small() {
-    assert!(size_of::<Model>() <= 336, "{}", size_of::<Model>());
+    assert!(size_of::<Model>() <= 448, "{}", size_of::<Model>());
 }
 
 /// Rates, round trips, queues and losses from a modem to a data centre.
@@ -300,7 +303,9 @@ fn every_path_is_used() {
                     } else if pipe < 32.0 {
                         fault(path, &outcome, 0.3, f64::INFINITY)
                     } else {
-                        fault(path, &outcome, 0.75, 1.0 + 4.0 / rtt)
+                        // At the longest, half of the requests wait for one that was lost.
+                        let waits = if loss > 0.01 && rtt > 100.0 { f64::from(LATE) } else { 0.0 };
+                        fault(path, &outcome, 0.75, 1.0 + 4.0 / rtt + waits)
                     });
                 }
             }
@@ -326,29 +331,46 @@ fn compares_with_cubic_and_bbr() {
     }
 }
 
-/// One download at 60 Mbit/s and 20 ms over links as they are; nothing but a table.
-#[test]
-#[ignore = "nothing but a table"]
-fn links_as_they_are() {
+/// Links as they are, at 60 Mbit/s and 20 ms.
+fn links() -> Vec<(String, Path)> {
     let ms = Duration::from_millis;
     let clean = Path { queue: ms(60), ..Path::new(60.0, 20.0, 1.0, 0.0) };
     let late = |share| Path { jitter: Jitter { share, least: ms(5), most: ms(20), reorders: true }, ..clean };
-    let mut rows = vec![("clean".to_owned(), clean)];
+    let mut links = vec![("clean".to_owned(), clean)];
     for percent in [3.0, 7.0, 10.0, 15.0] {
-        rows.push((format!("loss {percent} %"), Path { loss: percent / 100.0, ..clean }));
+        links.push((format!("loss {percent} %"), Path { loss: percent / 100.0, ..clean }));
     }
     for most in [5, 10, 20, 50] {
-        rows.push((format!("jitter {most} ms"), Path { jitter: Jitter::up_to(ms(most)), ..clean }));
+        links.push((format!("jitter {most} ms"), Path { jitter: Jitter::up_to(ms(most)), ..clean }));
     }
     for most in [2, 5, 20] {
-        rows.push((format!("reordered {most} ms"), Path { jitter: Jitter::reordering(ms(most)), ..clean }));
+        links.push((format!("reordered {most} ms"), Path { jitter: Jitter::reordering(ms(most)), ..clean }));
     }
-    rows.push(("2 % late".to_owned(), late(0.02)));
-    rows.push(("10 % late".to_owned(), late(0.1)));
-    rows.push(("batches of 10 ms".to_owned(), Path { batch: ms(10), ..clean }));
-    rows.push(("bursts of 8, 2 %".to_owned(), Path { loss: 0.02, run: 8.0, ..clean }));
-    rows.push(("100 up 5".to_owned(), Path { up: Some(3e6 / 8.0), ..clean }));
-    for (name, path) in rows {
+    links.push(("2 % late".to_owned(), late(0.02)));
+    links.push(("10 % late".to_owned(), late(0.1)));
+    links.push(("batches of 10 ms".to_owned(), Path { batch: ms(10), ..clean }));
+    links.push(("bursts of 8, 2 %".to_owned(), Path { loss: 0.02, run: 8.0, ..clean }));
+    links.push(("100 up 5".to_owned(), Path { up: Some(3e6 / 8.0), ..clean }));
+    links
+}
+
+#[test]
+fn links_as_they_are_are_filled() {
+    for (name, path) in links() {
+        let outcome = alone(path, 1, ours, 3.0, 5.0);
+        assert!(
+            outcome.rate > 0.88 * path.rate && outcome.death.is_none(),
+            "{name}: {}",
+            describe("ours", path, &outcome)
+        );
+    }
+}
+
+/// The same with others' controllers.
+#[test]
+#[ignore = "nothing but a table"]
+fn links_as_they_are() {
+    for (name, path) in links() {
         let rates: Vec<String> = [("ours", ours as Choice), ("cubic", cubic), ("bbr", bbr)]
             .into_iter()
             .map(|(who, choice)| {
@@ -360,4 +382,29 @@ fn links_as_they_are() {
             .collect();
         eprintln!("{name:20} {}", rates.join(" | "));
     }
+}
+
+/// Fat paths, short queues, loss and reordering: where a stream would have too many gaps.
+#[test]
+#[ignore = "four minutes"]
+fn no_path_ends_a_tunnel() {
+    let ms = Duration::from_millis;
+    let mut faults = Vec::new();
+    for mbit in [200.0, 1000.0] {
+        for rtt in [5.0, 20.0, 50.0, 100.0, 300.0] {
+            for queue in [0, 1, 5, 50] {
+                for (loss, run) in [(0.0, 1.0), (0.03, 1.0), (0.1, 1.0), (0.1, 8.0)] {
+                    for jitter in [Jitter::default(), Jitter::up_to(ms(20)), Jitter::reordering(ms(5))] {
+                        let path = Path { queue: ms(queue), run, jitter, ..Path::new(mbit, rtt, 0.0, loss) };
+                        let outcome = alone(path, 1, ours, 0.0, 3.0);
+                        eprintln!("{jitter:?} {run} {}", describe("ours", path, &outcome));
+                        if outcome.death.is_some() {
+                            faults.push(format!("{jitter:?} {run} {}", describe("ours", path, &outcome)));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
 }
