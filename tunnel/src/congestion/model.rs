@@ -45,6 +45,9 @@ const UNPROVEN: u64 = 700;
 /// Packets that may be lost in a round.
 const LOST: u64 = 320;
 
+/// What quinn's pacer sends in a round trip, in windows.
+const PACE: f64 = 1.25;
+
 /// ACKs in a row that tell of a queue before it is believed, as in HyStart++ (RFC 9406).
 const QUEUED_ACKS: u8 = 8;
 
@@ -271,6 +274,13 @@ impl Model {
         };
     }
 
+    /// What waits for more to send is no longer clocked by its ACKs: what comes after the pause, the pacer sends faster than the path
+    /// delivers.
+    fn rest(&mut self) {
+        self.bound = self.bound.min((self.window as f64 / PACE) as u64 + LOST * self.mtu);
+        self.window = self.window.min(self.bound).max(self.floor());
+    }
+
     fn end_startup_round(&mut self, round: &Round, grown: bool, stalled: u8, queued: u8) {
         let stalled = if grown { 0 } else { stalled + 1 };
         let full = queued == QUEUED_ACKS && self.is_risen(round.mean_rtt());
@@ -423,6 +433,9 @@ impl Controller for Model {
             self.probes = 0;
         }
         self.round.app_limited |= app_limited;
+        if app_limited && self.phase == Phase::Cruise && (self.flying as f64) < self.window as f64 / PACE {
+            self.rest();
+        }
         self.min_rtt = self.min_rtt.min(rtt);
         if !app_limited {
             self.grow(acked, rtt);

@@ -130,6 +130,25 @@ fn overshoot_without_a_queue_ends_no_connection() {
     }
 }
 
+/// What is written after a pause is not clocked by ACKs, and the pacer sends it faster than the path delivers.
+#[test]
+fn pauses_on_a_fat_path_with_a_short_queue_end_no_connection() {
+    for queue in [0.0005, 0.001, 0.002, 0.003] {
+        let path = Path { queue: seconds(queue), ..Path::new(1000.0, 50.0, 0.0, 0.0) };
+        let mut network = Network::new(path);
+        network.tunnel(Duration::ZERO, 1, true, ours);
+        network.run(seconds(2.0));
+        for _ in 0..3 {
+            // What was written before goes out in the first half of a second.
+            network.pause(true);
+            network.run(seconds(0.7));
+            network.pause(false);
+            let outcome = network.run(seconds(0.8)).remove(0);
+            check(path, &outcome, 0.1, 0.4);
+        }
+    }
+}
+
 #[test]
 fn a_path_that_changes_is_followed() {
     let before = Path::new(100.0, 50.0, 1.0, 0.0);
