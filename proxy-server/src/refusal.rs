@@ -174,5 +174,21 @@ fn seen(last_seen: &Option<(Timestamp, Timestamp)>) -> String {
     let Some((seen, now)) = last_seen else { return " and never had one".into() };
     // Rounding a duration to seconds cannot fail for instants that jiff can hold.
     let ago = now.duration_since(*seen).round(Unit::Second).unwrap_or(SignedDuration::ZERO);
-    format!(" (last seen {} , {ago:#} ago)", seen.strftime("%Y-%m-%dT%H:%M:%SZ")).replace(" ,", ",")
+    let seen = seen.strftime("%Y-%m-%dT%H:%M:%SZ");
+    if ago.is_negative() {
+        return format!(" (last seen {seen}, by a clock that was {:#} ahead)", ago.abs());
+    }
+    format!(" (last seen {seen}, {ago:#} ago)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_seen_by_a_clock_that_is_right_again_is_not_ago() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        assert_eq!(seen(&Some((at(60), at(180)))), " (last seen 1970-01-01T00:01:00Z, 2m ago)");
+        assert_eq!(seen(&Some((at(180), at(60)))), " (last seen 1970-01-01T00:03:00Z, by a clock that was 2m ahead)");
+    }
 }

@@ -148,8 +148,10 @@ async fn recover(site: &mut Site, traffic: &[Traffic]) -> Result<Vec<Marks>> {
         site.supervise().await?;
         if !settled && site.is_settled() && site.has_begun().await {
             settled = true;
-            for (place, (marks, traffic)) in marks.iter_mut().zip(traffic).enumerate() {
-                let ended = site.history(place).last_end().is_some_and(|end| end + RESTARTED > over);
+            // What another cluster was waited for is not its lateness.
+            let ends = (0..traffic.len()).filter_map(|place| site.history(place).last_end());
+            let ended = ends.max().is_some_and(|end| end + RESTARTED > over);
+            for (marks, traffic) in marks.iter_mut().zip(traffic) {
                 marks.begun = if ended { Instant::now() } else { over };
                 traffic.probe(true);
                 traffic.eager(true);

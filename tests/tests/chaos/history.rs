@@ -26,9 +26,16 @@ pub(crate) struct Stretch {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct History {
     states: Vec<(Instant, State)>,
-    /// When a process ended with what it carried.
-    agent_ends: Vec<Instant>,
-    hub_ends: Vec<Instant>,
+    ends: Vec<End>,
+}
+
+/// The end of a process with what it carried.
+#[derive(Clone, Copy, Debug)]
+struct End {
+    /// From here on others may have begun with the next one.
+    replaced: Instant,
+    at: Instant,
+    hub: bool,
 }
 
 /// Outages so close together are one: no sign of life need have got through between.
@@ -37,6 +44,9 @@ const TOGETHER: Duration = Duration::from_secs(2);
 /// A tunnel may be given up from this much silence on. (14.7 s, of which 0.8 may have passed since the
 /// last word; the rest is for a machine with many cells.)
 const MAY_END: Duration = Duration::from_millis(13_400);
+
+/// How long after the end of a process that was asked to end what it carried has ended.
+const AT_ONCE: Duration = Duration::from_secs(3);
 
 /// What a long round trip adds to silence, before and after.
 const SPIKE: Duration = Duration::from_secs(9);
@@ -65,16 +75,17 @@ impl History {
     }
 
     pub(crate) fn agent_ended(&mut self, at: Instant) {
-        self.agent_ends.push(at);
+        self.ends.push(End { replaced: at, at, hub: false });
     }
 
-    pub(crate) fn hub_ended(&mut self, at: Instant) {
-        self.hub_ends.push(at);
+    /// A hub that ended at once, or after what came had gone to the next one since `replaced`.
+    pub(crate) fn hub_ended(&mut self, replaced: Instant, at: Instant) {
+        self.ends.push(End { replaced, at, hub: true });
     }
 
     /// When a process ended last.
     pub(crate) fn last_end(&self) -> Option<Instant> {
-        self.agent_ends.iter().chain(&self.hub_ends).max().copied()
+        self.ends.iter().map(|end| end.at).max()
     }
 
     /// When a state held.
@@ -108,15 +119,17 @@ impl History {
 
     /// Whether a hub ended between two moments, or none ran.
     pub(crate) fn lacked_hub(&self, from: Instant, to: Instant) -> bool {
-        let ended = self.hub_ends.iter().any(|end| *end >= from && *end <= to);
+        let ended = self.ends.iter().any(|end| end.hub && end.at >= from && end.at <= to);
         ended || self.without_hub(from, to) > Duration::ZERO
     }
 
     /// Since when the other end of a stream that lived from `begun` was gone, if it was at `ended`: one of its processes had ended,
     /// or there had been silence for long enough.
     pub(crate) fn gone(&self, begun: Instant, ended: Instant) -> Option<Instant> {
-        let ends = self.agent_ends.iter().chain(&self.hub_ends);
-        let first = ends.filter(|end| **end >= begun && **end <= ended).min().copied();
+        // Which of two hubs served what began while both did is told by its end.
+        let was_its = |end: &&End| begun <= end.replaced || ended <= end.at + AT_ONCE;
+        let ends = self.ends.iter().filter(|end| end.at >= begun && end.at <= ended).filter(was_its);
+        let first = ends.map(|end| end.at).min();
         // A dial that waited for the next process is of that, and what befell it later counts.
         first.max(self.silent(ended)).map(|gone| gone.max(begun))
     }

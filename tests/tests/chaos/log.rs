@@ -110,11 +110,12 @@ impl Log {
     }
 
     /// A stream whose dial began so and was served now: one that a hub has in hand when it stands still is of before.
-    pub(crate) fn live(&self, way: Way, begun: Instant) -> Entry {
+    /// A stream that has just been served: a dial may have waited for the process that serves it.
+    pub(crate) fn live(&self, way: Way) -> Entry {
         let mut lines = self.lines();
         lines.next += 1;
         let (id, now) = (lines.next, Instant::now());
-        lines.live.insert(id, Live { way, begun, moved: now });
+        lines.live.insert(id, Live { way, begun: now, moved: now });
         Entry { log: self.clone(), id }
     }
 

@@ -188,7 +188,7 @@ impl Site {
             let running = hub.is_running()?;
             if !running || since.elapsed() > CUT {
                 let at = Instant::now().min(since + CUT);
-                self.places.iter_mut().for_each(|place| place.history.hub_ended(at));
+                self.places.iter_mut().for_each(|place| place.history.hub_ended(since, at));
             }
             if running {
                 leaving.push((hub, since));
@@ -259,7 +259,8 @@ impl Site {
     }
 
     pub(crate) async fn kill_hub(&mut self) -> Result<()> {
-        self.places.iter_mut().for_each(|place| place.history.hub_ended(Instant::now()));
+        let now = Instant::now();
+        self.places.iter_mut().for_each(|place| place.history.hub_ended(now, now));
         for (hub, _) in &mut self.leaving {
             hub.kill().await?;
         }

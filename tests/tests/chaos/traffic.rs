@@ -152,7 +152,7 @@ impl Doors {
         let begun = Instant::now();
         let dialled = self.dial(way).await;
         log.dialled(way, begun, dialled.as_ref().map_or_else(Clone::clone, |_| Outcome::Served));
-        Some((dialled.ok()?, log.live(way, begun)))
+        Some((dialled.ok()?, log.live(way)))
     }
 }
 
@@ -218,7 +218,7 @@ async fn downloads(doors: Arc<Doors>, log: Log) {
         match timeout(HANGS, open_download(&doors)).await {
             Ok(Ok((mut body, _driver))) => {
                 log.dialled(Way::Gateway, begun, Outcome::Served);
-                let entry = log.live(Way::Gateway, begun);
+                let entry = log.live(Way::Gateway);
                 let ending = download(&mut body, &entry).await;
                 entry.ended(ending);
             }
