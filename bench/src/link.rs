@@ -14,7 +14,7 @@ use std::process::{self, Command};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use links::{Lane, Profile, Statistics};
 use nix::sys::prctl;
 use parking_lot::Mutex;
@@ -93,9 +93,16 @@ impl Link {
     /// From now on another profile, in both directions; what is under way arrives as it would have.
     pub fn set_profile(&self, profile: Profile) -> Result<()> {
         match &self.carrier {
-            Carrier::Thread { lanes, .. } => lanes.lock().iter_mut().for_each(|lane| lane.set_profile(profile)),
+            Carrier::Thread { .. } => self.set_profiles([profile; 2])?,
             Carrier::Netem(netem) => netem.set_profile(&profile)?,
         }
+        Ok(())
+    }
+
+    /// The same from near to far, and from far to near.
+    pub fn set_profiles(&self, profiles: [Profile; 2]) -> Result<()> {
+        let Carrier::Thread { lanes, .. } = &self.carrier else { bail!("netem has one profile for both directions") };
+        lanes.lock().iter_mut().zip(profiles).for_each(|(lane, profile)| lane.set_profile(profile));
         Ok(())
     }
 

@@ -49,6 +49,21 @@ impl Path {
         }
     }
 
+    /// Both directions, which differ in their rates alone.
+    pub(crate) fn of(down: &Profile, up: &Profile) -> Self {
+        Self {
+            rate: down.rate as f64 / 8.0,
+            rtt: down.round_trip(),
+            queue: down.queue,
+            loss: down.loss.share,
+            run: down.loss.run,
+            jitter: down.jitter,
+            batch: down.batch,
+            up: Some(up.rate as f64 / 8.0),
+            ..Self::new(1.0, 1.0, 1.0, 0.0)
+        }
+    }
+
     /// From the servers, or from the clients.
     fn profile(&self, up: bool) -> Profile {
         let rate = if up { self.up.unwrap_or(self.rate) } else { self.rate };

@@ -7,7 +7,7 @@ use std::{
 
 use quinn_proto::congestion::{BbrConfig, ControllerFactory, CubicConfig};
 
-use links::Jitter;
+use links::{Jitter, Named};
 
 use super::{Choice, Network, Outcome, Path};
 use crate::{
@@ -350,32 +350,10 @@ fn compares_with_cubic_and_bbr() {
     }
 }
 
-/// Links as they are, at 60 Mbit/s and 20 ms.
-fn links() -> Vec<(String, Path)> {
-    let ms = Duration::from_millis;
-    let clean = Path { queue: ms(60), ..Path::new(60.0, 20.0, 1.0, 0.0) };
-    let late = |share| Path { jitter: Jitter { share, least: ms(5), most: ms(20), reorders: true }, ..clean };
-    let mut links = vec![("clean".to_owned(), clean)];
-    for percent in [3.0, 7.0, 10.0, 15.0] {
-        links.push((format!("loss {percent} %"), Path { loss: percent / 100.0, ..clean }));
-    }
-    for most in [5, 10, 20, 50] {
-        links.push((format!("jitter {most} ms"), Path { jitter: Jitter::up_to(ms(most)), ..clean }));
-    }
-    for most in [2, 5, 20] {
-        links.push((format!("reordered {most} ms"), Path { jitter: Jitter::reordering(ms(most)), ..clean }));
-    }
-    links.push(("2 % late".to_owned(), late(0.02)));
-    links.push(("10 % late".to_owned(), late(0.1)));
-    links.push(("batches of 10 ms".to_owned(), Path { batch: ms(10), ..clean }));
-    links.push(("bursts of 8, 2 %".to_owned(), Path { loss: 0.02, run: 8.0, ..clean }));
-    links.push(("100 up 5".to_owned(), Path { up: Some(3e6 / 8.0), ..clean }));
-    links
-}
-
 #[test]
 fn links_as_they_are_are_filled() {
-    for (name, path) in links() {
+    for Named { name, down, up } in links::catalogue() {
+        let path = Path::of(&down, &up);
         let outcome = alone(path, 1, ours, 3.0, 5.0);
         assert!(
             outcome.rate > 0.88 * path.rate && outcome.death.is_none(),
@@ -389,7 +367,8 @@ fn links_as_they_are_are_filled() {
 #[test]
 #[ignore = "nothing but a table"]
 fn links_as_they_are() {
-    for (name, path) in links() {
+    for Named { name, down, up } in links::catalogue() {
+        let path = Path::of(&down, &up);
         let rates: Vec<String> = [("ours", ours as Choice), ("cubic", cubic), ("bbr", bbr)]
             .into_iter()
             .map(|(who, choice)| {
