@@ -99,6 +99,11 @@ impl Headroom {
         self.loss.rotate();
     }
 
+    /// Whether this is the first half of a cycle.
+    pub(super) fn is_high(&self) -> bool {
+        self.high
+    }
+
     /// Counts a round; true if it was the last of a half.
     pub(super) fn end_round(&mut self, round: &Round, mtu: u64) -> bool {
         self.rounds += 1;

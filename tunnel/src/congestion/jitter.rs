@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::round::Round;
 
-/// The least spread of a round's RTTs in the last two periods.
+/// The least spread of a round's RTTs in this cycle of the headroom and the last one: a link may have no jitter for hours.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Jitter {
     current: Duration,
@@ -29,7 +29,7 @@ impl Jitter {
         }
     }
 
-    /// Begins the next period, and forgets the last but one.
+    /// Begins the next cycle, and forgets the last but one.
     pub(super) fn rotate(&mut self) {
         self.previous = std::mem::replace(&mut self.current, Duration::MAX);
     }

@@ -58,7 +58,7 @@ pub(super) const LOSS_LIMIT: f64 = 0.1;
 const HEAVY_LOSS: f64 = 0.2;
 
 /// The window of a dip, as a share of what the path holds.
-const DIP: f64 = 0.75;
+const DIP: f64 = 0.5;
 
 /// Longer than this without a full window, and what is known of the path is no longer believed.
 const STALE: Duration = Duration::from_secs(10);
@@ -339,7 +339,6 @@ impl Model {
         let due = self.dips_due(now);
         if due != self.dips {
             self.dips = due;
-            self.jitter.rotate();
             self.headroom.rotate();
             return self.enter_dip(self.bandwidth.rate());
         }
@@ -352,6 +351,9 @@ impl Model {
         }
         self.last_rtt = round.min_rtt;
         if self.headroom.end_round(round, self.mtu) {
+            if self.headroom.is_high() {
+                self.jitter.rotate();
+            }
             if self.bandwidth.has_grown() && !self.is_queued(round.min_rtt) {
                 // Far from full: to grow by the headroom alone would take many cycles.
                 self.level = round.mean_rtt();

@@ -356,10 +356,26 @@ fn links_as_they_are_are_filled() {
         let path = Path::of(&down, &up);
         let outcome = alone(path, 1, ours, 3.0, 5.0);
         assert!(
-            outcome.rate > 0.88 * path.rate && outcome.death.is_none(),
+            outcome.rate > 0.8 * path.rate && outcome.death.is_none(),
             "{name}: {}",
             describe("ours", path, &outcome)
         );
+    }
+}
+
+/// One tunnel whose link becomes one after the other.
+#[test]
+fn links_that_change_are_filled_again() {
+    let all = links::catalogue();
+    let mut network = Network::new(Path::of(&all[0].down, &all[0].up));
+    network.tunnel(Duration::ZERO, 1, true, ours);
+    for Named { name, down, up } in all {
+        let path = Path::of(&down, &up);
+        network.change(path);
+        // A dip, with which what was lost before is forgotten.
+        network.run(seconds(10.0));
+        let outcome = network.run(seconds(3.0)).remove(0);
+        assert!(outcome.rate > 0.8 * path.rate, "{name}: {}", describe("ours", path, &outcome));
     }
 }
 
