@@ -4,33 +4,32 @@
 //! seen to deliver in one undisturbed round trip, plus a small headroom that finds out whether there is more.
 //!
 //! ```text
-//! window = bandwidth x (min RTT + jitter + what is lost, in RTTs) + headroom
+//! window = bandwidth x (min RTT + jitter) + headroom
 //! ```
 //!
 //! quinn takes only a window, and paces at 1.25 x window / smoothed RTT. A full pipe is clocked by its ACKs: what is
 //! above what the empty path holds stands in the queue of the bottleneck, and the smoothed RTT grows with it, so the pacer
-//! never holds back a window that the path delivers. The headroom is therefore the standing queue, and the only thing
-//! that this controller decides.
+//! never holds back a window that the path delivers.
 //!
 //! * A path with jitter, with late packets or with ACKs in batches holds more than its min RTT tells, see [`jitter`].
-//! * Loss alone means nothing up to a tenth above what is lost whatever is sent, see [`loss`]; loss that comes and goes
-//!   with the headroom cuts it, see [`headroom`].
-//! * Start-up doubles in each round trip until the bandwidth stops growing, a queue grows or more is lost.
+//! * The headroom is the standing queue. Loss that comes and goes with it cuts it, and so does more than a tenth besides
+//!   what is lost whatever is sent, see [`headroom`] and [`loss`].
+//! * Start-up doubles in each round trip until the bandwidth stops growing, a queue grows or more than that is lost.
 //!   It begins again where the headroom found an eighth more bandwidth and no queue.
 //! * Every [`DIP_INTERVAL`], and when the RTT is not explained by the window or was high for all of start-up's last round,
-//!   the window is below what the path holds for two round trips: the queue drains and the min RTT is seen again.
+//!   the window is half of what the path holds for two round trips: the queue drains and the min RTT is seen again.
 //!
 //! # Bounded loss
 //!
-//! quinn closes a connection in which one stream has more than 1024 gaps. A lost packet makes at most one gap, which
-//! stands until the loss is noticed, one round trip and 128 packets later, and made good, another one later: what is lost in
-//! two round trips must stay below 1024 packets, with room for what is lost twice.
+//! quinn closes a connection in which one stream has more than about a thousand pieces behind a gap. A gap that is filled
+//! leaves a piece of its own, so what counts is all that is lost while the oldest gap stands: a loss is noticed 128
+//! packets or 1.75 round trips after it was sent, and made good one round trip later, unless that is lost, too.
 //!
 //! * The window exceeds what was delivered in a round trip by at most 320 packets. If the path holds no more, these are
-//!   lost in each of the two rounds until the loss is known: 2 x 320 = 640.
-//! * Without a queue the pacer's 1.25 loses up to a fifth of a window that ACKs do not clock yet, and at 5 % a window of
-//!   8000 packets loses 400. A round that lost more than 320 packets cuts the window to what loses 320, so that at worst
-//!   the losses of the round that was too large, below 640, meet 320 of the next one: 960.
+//!   lost in each of the two rounds until the loss is known.
+//! * A round that lost more than 320 packets, or three that lost more than 640, cut the window to what loses so much.
+//! * What is not clocked by ACKs the pacer sends a quarter faster than the path delivers: after a pause the window is
+//!   what loses 320 packets by that, on a path without a queue.
 
 mod bandwidth;
 mod headroom;

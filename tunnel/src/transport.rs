@@ -21,11 +21,12 @@ pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(6);
 /// its hub again: the hub repeats its answer as often as the agent its question.
 const FIRST_RTT: Duration = Duration::from_millis(100);
 
-/// Packets that may overtake one that is not lost: where a packet in a hundred takes 20 ms longer, 100 do at 60 Mbit/s. At
-/// 1 Gbit/s they are 2 ms, which bounds the gaps of a stream (`congestion.rs`).
+/// Packets that may overtake one that is not lost: where a packet takes 20 ms longer, 100 do at 60 Mbit/s. More would let a
+/// fat path lose more of a stream before that is known (`congestion.rs`); at 200 Mbit/s it is 7 ms.
 const LATE_PACKETS: u32 = 128;
 
-/// Round trips after which a packet is late, and no more under way.
+/// Round trips after which a packet counts as lost. A request behind one that was lost waits so long: 1.5 would do where packets
+/// are late by less than half a round trip.
 pub(crate) const LATE: f32 = 1.75;
 
 /// Streams the hub may have open in one tunnel. Costs the agent 140 bytes each, ahead of use.
@@ -74,7 +75,7 @@ fn both(link: Mtu, known: Option<Mtu>) -> TransportConfig {
 }
 
 /// A packet counts as lost when one that was sent so much later has come: not as soon as QUIC recommends (RFC 9002 section 6.1), for
-/// whom three packets later, or an eighth of a round trip, are late.
+/// which three packets later, or an eighth of a round trip, are late.
 pub(crate) fn tolerate_reordering(transport: &mut TransportConfig) {
     transport.packet_threshold(LATE_PACKETS).time_threshold(LATE);
 }

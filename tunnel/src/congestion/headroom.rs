@@ -26,8 +26,11 @@ const LOW: f64 = 0.35;
 /// The least scale: finds out in time that a queue has become longer.
 const MINIMUM_SCALE: f64 = 0.05;
 
-/// Rounds in half a cycle. A round's losses are noticed in the next, so the first of each half is not counted.
-const HALF: u8 = 4;
+/// Rounds in half a cycle.
+const HALF: u8 = 5;
+
+/// Those that are not counted: what is lost in a round is noticed up to 1.75 round trips after it was sent.
+const LATE: u8 = 2;
 
 #[derive(Debug, Clone)]
 pub(super) struct Headroom {
@@ -68,7 +71,7 @@ impl Default for Headroom {
 }
 
 impl Headroom {
-    /// In bytes. The square root makes tunnels over one link share it: the smaller of two has the larger headroom for
+    /// In bytes, over a path whose empty RTT is `min_rtt`. The square root makes tunnels over one link share it: the smaller of two has the larger headroom for
     /// its size, and grows at the cost of the other.
     pub(super) fn bytes(&self, bandwidth: &Bandwidth, min_rtt: Duration, rtt: Duration, mtu: u64) -> u64 {
         let pipe = bandwidth.over(min_rtt);
@@ -80,7 +83,7 @@ impl Headroom {
         let full = queue + (pipe * mtu).isqrt();
         let half = if self.high || crowded { 1.0 } else { LOW };
         // What is lost is in flight until that is known.
-        let lost = pipe as f64 * self.loss.last() / (1.0 - self.loss.last());
+        let lost = pipe as f64 * self.loss.least() / (1.0 - self.loss.least());
         (full as f64 * self.scale * half + lost) as u64 + 2 * mtu
     }
 
@@ -107,7 +110,7 @@ impl Headroom {
     /// Counts a round; true if it was the last of a half.
     pub(super) fn end_round(&mut self, round: &Round, mtu: u64) -> bool {
         self.rounds += 1;
-        if self.rounds > 1 {
+        if self.rounds > LATE {
             let tally = if self.high { &mut self.high_half } else { &mut self.low_half };
             tally.delivered += round.delivered;
             tally.lost += round.lost;

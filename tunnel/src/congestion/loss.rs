@@ -1,7 +1,7 @@
 //! What a path loses whatever is sent: the least loss of a cycle in the last two periods.
 //!
-//! Radio links lose a fifth of the packets on bad days, and so does a queue into which too much is sent. What comes on top of what was
-//! lost before is taken for a queue's.
+//! Radio links lose a fifth of the packets on bad days, and so does a queue into which too much is sent. What comes on top of the
+//! least is more likely a queue's.
 
 /// More than this is taken for a queue's in any case.
 const MOST: f64 = 0.25;
@@ -9,7 +9,6 @@ const MOST: f64 = 0.25;
 /// Shares of the packets, at most [`MOST`].
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Loss {
-    last: f64,
     current: Option<f64>,
     previous: Option<f64>,
 }
@@ -17,18 +16,12 @@ pub(super) struct Loss {
 impl Loss {
     /// Takes the loss of one cycle.
     pub(super) fn add(&mut self, loss: f64) {
-        self.last = loss.min(MOST);
-        self.current = Some(self.current.unwrap_or(MOST).min(self.last));
+        self.current = Some(self.current.unwrap_or(MOST).min(loss));
     }
 
     /// Begins the next period, and forgets the last but one.
     pub(super) fn rotate(&mut self) {
         self.previous = self.current.take();
-    }
-
-    /// In the last cycle.
-    pub(super) fn last(&self) -> f64 {
-        self.last
     }
 
     /// Zero while nothing is known.

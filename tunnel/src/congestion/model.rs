@@ -42,7 +42,7 @@ const OVERSHOOT: u64 = 320;
 /// round trip is shorter than the turns of the machine's scheduler, less would leave the path idle.
 const UNPROVEN: u64 = 700;
 
-/// Packets that may be lost in a round.
+/// Packets that may be lost in a round, and half of those in three.
 const LOST: u64 = 320;
 
 /// What quinn's pacer sends in a round trip, in windows.
@@ -70,6 +70,8 @@ pub(super) struct Model {
     window: u64,
     /// The window that would not have lost more than [`LOST`] packets in a round, and a sixteenth for each round since.
     bound: u64,
+    /// Bytes lost in the last two rounds.
+    lost: [u64; 2],
     /// Bytes delivered in one round trip of the last round.
     proven: u64,
     /// The window is less than the model wants, for want of proof.
@@ -175,6 +177,7 @@ impl Model {
             phase: Phase::STARTUP,
             window: INITIAL_WINDOW,
             bound: u64::MAX,
+            lost: [0; 2],
             proven: 0,
             held: false,
             probes: 0,
@@ -235,6 +238,7 @@ impl Model {
         self.bandwidth = Bandwidth::default();
         self.headroom = Headroom::default();
         (self.last_rtt, self.level) = (Duration::ZERO, Duration::MAX);
+        (self.jitter, self.proven) = (Jitter::default(), 0);
         self.used = now;
     }
 
@@ -249,6 +253,7 @@ impl Model {
         let rate = round.rate(now);
         let grown = self.bandwidth.add(rate, round.app_limited);
         self.jitter.add(round);
+        self.update_bound(round);
         if round.app_limited {
             if matches!(self.phase, Phase::Dip { .. }) {
                 self.enter_cruise();
@@ -256,8 +261,8 @@ impl Model {
             return;
         }
         self.used = now;
-        self.proven = (rate * round.mean_rtt().as_secs_f64()) as u64;
-        self.update_bound(round);
+        // A mean of ACKs that were held up, times the rate of those that came at last, would be more than there was.
+        self.proven = ((rate * round.mean_rtt().as_secs_f64()) as u64).min(self.window);
         match self.phase {
             Phase::Startup { stalled, queued } => self.end_startup_round(round, grown, stalled, queued),
             Phase::Cruise => self.end_cruise_round(now, round),
@@ -267,23 +272,30 @@ impl Model {
 
     fn update_bound(&mut self, round: &Round) {
         let most = LOST * self.mtu;
-        self.bound = if round.lost > most {
-            (self.window as f64 * most as f64 / round.lost as f64) as u64
-        } else {
-            self.bound.saturating_add(self.bound / 16)
-        };
+        let together = round.lost + self.lost.iter().sum::<u64>();
+        let excess = (round.lost as f64).max(together as f64 / 2.0) / most as f64;
+        self.lost = [round.lost, self.lost[0]];
+        if excess > 1.0 {
+            self.bound = (self.window as f64 / excess) as u64;
+        } else if !round.app_limited {
+            self.bound = self.bound.saturating_add(self.bound / 16);
+        }
     }
 
-    /// What waits for more to send is no longer clocked by its ACKs: what comes after the pause, the pacer sends faster than the path
-    /// delivers.
+    /// A sender that waits for more to send is no longer clocked by its ACKs: what comes after the pause, the pacer sends faster than
+    /// the path delivers.
     fn rest(&mut self) {
-        self.bound = self.bound.min((self.window as f64 / PACE) as u64 + LOST * self.mtu);
-        self.window = self.window.min(self.bound).max(self.floor());
+        let (held, spared) = (self.pipe().max(self.proven), LOST * self.mtu);
+        // Of less than that the pacer cannot lose so much.
+        if self.window as f64 * (1.0 - 1.0 / PACE) > spared as f64 {
+            self.bound = self.bound.min((held as f64 / PACE) as u64 + spared);
+            self.window = self.window.min(self.bound).max(self.floor());
+        }
     }
 
     fn end_startup_round(&mut self, round: &Round, grown: bool, stalled: u8, queued: u8) {
         let stalled = if grown { 0 } else { stalled + 1 };
-        let full = queued == QUEUED_ACKS && self.is_risen(round.mean_rtt());
+        let full = (queued == QUEUED_ACKS || !grown) && self.is_risen(round.mean_rtt());
         self.level = round.mean_rtt();
         if full && round.min_rtt > self.min_rtt.mul_f64(1.25) + headroom::MINIMUM_QUEUE {
             // What growth queues shows in the last packets of a round. All of them: the path has changed.
@@ -395,7 +407,7 @@ impl Model {
         let proven = proven.max(UNPROVEN * self.mtu);
         let wanted = match self.phase {
             Phase::Startup { .. } => self.window,
-            Phase::Cruise => self.pipe() + self.headroom.bytes(&self.bandwidth, self.min_rtt, rtt, self.mtu),
+            Phase::Cruise => self.pipe() + self.headroom.bytes(&self.bandwidth, self.empty_rtt(), rtt, self.mtu),
             Phase::Dip { rate, .. } => (rate * self.empty_rtt().as_secs_f64() * DIP) as u64,
         };
         self.held = wanted > proven;
@@ -435,7 +447,7 @@ impl Controller for Model {
             self.probes = 0;
         }
         self.round.app_limited |= app_limited;
-        if app_limited && self.phase == Phase::Cruise && (self.flying as f64) < self.window as f64 / PACE {
+        if app_limited && (self.flying as f64) < self.window as f64 / PACE {
             self.rest();
         }
         self.min_rtt = self.min_rtt.min(rtt);

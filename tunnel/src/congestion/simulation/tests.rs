@@ -144,7 +144,7 @@ fn pauses_on_a_fat_path_with_a_short_queue_end_no_connection() {
             network.run(seconds(0.7));
             network.pause(false);
             let outcome = network.run(seconds(0.8)).remove(0);
-            check(path, &outcome, 0.1, 0.4);
+            check(path, &outcome, 0.03, 0.4);
         }
     }
 }
@@ -295,7 +295,7 @@ fn behind_a_full_window_nudges_go_out_after_two_probes_that_are_quinns() {
 
 #[test]
 fn its_state_is_small() {
-    assert!(size_of::<Model>() <= 448, "{}", size_of::<Model>());
+    assert!(size_of::<Model>() <= 464, "{}", size_of::<Model>());
 }
 
 /// Rates, round trips, queues and losses from a modem to a data centre.
@@ -412,11 +412,19 @@ fn no_path_ends_a_tunnel() {
                         let path = Path { queue: ms(queue), run, jitter, ..Path::new(mbit, rtt, 0.0, loss) };
                         let outcome = alone(path, 1, ours, 0.0, 3.0);
                         eprintln!("{jitter:?} {run} {}", describe("ours", path, &outcome));
-                        if outcome.death.is_some() {
-                            faults.push(format!("{jitter:?} {run} {}", describe("ours", path, &outcome)));
-                        }
+                        faults.extend(outcome.death.is_some().then(|| describe("ours", path, &outcome)));
                     }
                 }
+            }
+        }
+    }
+    for mbit in [700.0, 1000.0] {
+        for rtt in [35.0, 45.0, 50.0, 60.0] {
+            for queue in [0.0007, 0.001, 0.0014, 0.002] {
+                let path = Path { queue: seconds(queue), ..Path::new(mbit, rtt, 0.0, 0.0) };
+                let outcome = alone(path, 1, ours, 0.0, 10.0);
+                eprintln!("{}", describe("ours", path, &outcome));
+                faults.extend(outcome.death.is_some().then(|| describe("ours", path, &outcome)));
             }
         }
     }
