@@ -1,7 +1,7 @@
 # What people and CI run. `make test` installs what the tests need and is missing.
 CARGO ?= cargo
 
-.PHONY: build demo test test-busy chaos soak lint doc fuzz bench bench-full
+.PHONY: build demo test test-busy chaos soak sim lint doc fuzz bench bench-full
 
 build:
 	$(CARGO) build --release --locked --bins
@@ -47,6 +47,10 @@ soak:
 	$(CARGO) build --workspace --all-targets --features fuzz/libfuzzer --locked
 	SOAK_SECONDS=$(SOAK_SECONDS) SOAK_SEED=$(SOAK_SEED) \
 	$(CARGO) test --workspace --features fuzz/libfuzzer --locked --test chaos a_long_run -- --include-ignored --nocapture
+
+# The congestion controller over many links in virtual time, with tables. Ten minutes.
+sim:
+	$(CARGO) test --locked -p tunnel --lib simulation -- --include-ignored --nocapture
 
 lint:
 	$(CARGO) fmt --all --check
