@@ -83,7 +83,7 @@ impl Headroom {
         let full = queue + (pipe * mtu).isqrt();
         let half = if self.high || crowded { 1.0 } else { LOW };
         // What is lost is in flight until that is known.
-        let lost = pipe as f64 * self.loss.least() / (1.0 - self.loss.least());
+        let lost = pipe as f64 * self.loss.recent() / (1.0 - self.loss.recent());
         (full as f64 * self.scale * half + lost) as u64 + 2 * mtu
     }
 

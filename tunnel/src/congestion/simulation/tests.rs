@@ -204,7 +204,8 @@ fn eight_tunnels_share_a_link_and_keep_its_queue_short() {
     for tunnel in 0..8 {
         network.tunnel(seconds(f64::from(tunnel)), 1, true, ours);
     }
-    network.run(seconds(21.0));
+    // Three dips that all have in common.
+    network.run(seconds(31.0));
     for outcome in network.run(seconds(9.0)) {
         check(path, &outcome, 0.5 / 8.0, 0.7);
     }
