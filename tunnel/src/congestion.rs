@@ -16,7 +16,7 @@
 //!   what is lost whatever is sent, see [`headroom`] and [`loss`].
 //! * Start-up doubles in each round trip until the bandwidth stops growing, a queue grows or more than that is lost.
 //!   It begins again where the headroom found an eighth more bandwidth and no queue.
-//! * Every [`DIP_INTERVAL`], and when the RTT is not explained by the window or was high for all of start-up's last round,
+//! * Every [`DIP_INTERVAL`], on long paths each second or third, and when the RTT is not explained by the window or was high for all of start-up's last round,
 //!   the window is half of what the path holds for two round trips: the queue drains and the min RTT is seen again.
 //!
 //! # Bounded loss
@@ -36,6 +36,7 @@ mod headroom;
 mod jitter;
 mod loss;
 mod model;
+mod pass;
 mod round;
 #[cfg(test)]
 mod simulation;

@@ -2,10 +2,7 @@
 
 use std::{
     any::Any,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -16,6 +13,7 @@ use super::{
     bandwidth::Bandwidth,
     headroom::{self, Headroom},
     jitter::Jitter,
+    pass::Pass,
     round::Round,
 };
 use crate::silence::LOOK;
@@ -56,6 +54,9 @@ pub(super) const LOSS_LIMIT: f64 = 0.1;
 
 /// With so much more lost the bandwidth cannot be what it was.
 const HEAVY_LOSS: f64 = 0.2;
+
+/// In ms: dips are rarer by what a round trip is longer.
+const LONG: u128 = 200;
 
 /// The window of a dip, as a share of what the path holds.
 const DIP: f64 = 0.5;
@@ -109,15 +110,6 @@ pub(super) struct Model {
     /// When something was acknowledged last.
     acknowledged: Instant,
     pass: Arc<Pass>,
-}
-
-/// What goes whether or not there is room for it, of all clones of a model.
-#[derive(Debug, Default)]
-struct Pass {
-    /// Everything: the connection is being closed.
-    all: AtomicBool,
-    /// The next packet: the peer is asked for a sign of life.
-    next: AtomicBool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -214,7 +206,9 @@ impl Model {
     }
 
     fn dips_due(&self, now: Instant) -> u64 {
-        now.saturating_duration_since(self.dip).as_secs() / DIP_INTERVAL.as_secs()
+        // Two round trips at half of it are to cost little on a long path, too.
+        let times = if self.min_rtt == Duration::MAX { 1 } else { 1 + (self.min_rtt.as_millis() / LONG) as u64 };
+        now.saturating_duration_since(self.dip).as_secs() / (times * DIP_INTERVAL.as_secs())
     }
 
     fn floor(&self) -> u64 {

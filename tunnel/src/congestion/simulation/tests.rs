@@ -431,3 +431,68 @@ fn no_path_ends_a_tunnel() {
     }
     assert!(faults.is_empty(), "{faults:#?}");
 }
+
+/// What is promised of other links, beside what is reached; nothing but a table.
+#[test]
+#[ignore = "nothing but a table"]
+fn other_links() {
+    // Two of ours, by the slower's share of the faster.
+    for queue in [0.2, 0.5, 1.0, 4.0] {
+        let path = Path::new(100.0, 50.0, queue, 0.0);
+        let mut network = Network::new(path);
+        network.tunnel(Duration::ZERO, 1, true, ours);
+        network.tunnel(seconds(3.0), 1, true, ours);
+        network.run(seconds(33.0));
+        let rates: Vec<f64> = network.run(seconds(20.0)).iter().map(|outcome| outcome.rate / path.rate).collect();
+        eprintln!(
+            "two, queue {queue}: {:.2} {:.2}, slower by faster {:.2}",
+            rates[0],
+            rates[1],
+            rates[0].min(rates[1]) / rates[0].max(rates[1])
+        );
+    }
+    // Beside another's controller, by its share.
+    for (who, choice) in [("cubic", cubic as Choice), ("bbr", bbr)] {
+        for rtt in [20.0, 50.0, 100.0] {
+            for queue in [0.5, 1.0, 4.0] {
+                let path = Path::new(50.0, rtt, queue, 0.0);
+                let mut network = Network::new(path);
+                network.tunnel(Duration::ZERO, 1, true, ours);
+                network.tunnel(seconds(2.0), 1, true, choice);
+                network.run(seconds(12.0));
+                let rates: Vec<f64> =
+                    network.run(seconds(40.0)).iter().map(|outcome| outcome.rate / path.rate).collect();
+                eprintln!(
+                    "beside {who}, {rtt} ms, queue {queue}: {:.2} {:.2}, ours by its {:.2}",
+                    rates[0],
+                    rates[1],
+                    rates[0] / rates[1]
+                );
+            }
+        }
+    }
+    // A rate that changes.
+    let [slow, fast] = [10.0, 100.0].map(|mbit| Path { queue: seconds(0.05), ..Path::new(mbit, 50.0, 1.0, 0.0) });
+    let mut network = Network::new(slow);
+    network.tunnel(Duration::ZERO, 1, true, ours);
+    network.run(seconds(13.0));
+    for path in [fast, slow] {
+        network.change(path);
+        let tenths = (1..100).find(|_| {
+            let outcome = network.run(seconds(0.1)).remove(0);
+            outcome.rate > 0.8 * path.rate && outcome.quantile(0.5) < 2 * path.rtt
+        });
+        eprintln!("to {} Mbit/s: {:?} tenths of a second", path.rate * 8e-6, tenths);
+        network.run(seconds(10.0));
+    }
+    // Long and fat; far away.
+    for (path, warm, span) in [
+        (Path::new(400.0, 100.0, 0.5, 0.0), 0.0, 4.0),
+        (Path::new(50.0, 600.0, 0.25, 0.01), 10.0, 20.0),
+        (Path::new(50.0, 600.0, 1.0, 0.01), 10.0, 20.0),
+    ] {
+        for (who, choice) in [("ours", ours as Choice), ("bbr", bbr)] {
+            eprintln!("{}", describe(who, path, &alone(path, 1, choice, warm, span)));
+        }
+    }
+}
