@@ -123,15 +123,17 @@ impl History {
         ended || self.without_hub(from, to) > Duration::ZERO
     }
 
-    /// Since when the other end of a stream that lived from `begun` was gone, if it was at `ended`: one of its processes had ended,
-    /// or there had been silence for long enough.
-    pub(crate) fn gone(&self, begun: Instant, ended: Instant) -> Option<Instant> {
+    /// Since when the other end of a stream whose dial began at `asked` and was answered at `begun` was gone, if it was at `ended`: one
+    /// of its processes had ended, or there had been silence for long enough.
+    pub(crate) fn gone(&self, [asked, begun]: [Instant; 2], ended: Instant) -> Option<Instant> {
         // Which of two hubs served what began while both did is told by its end.
         let was_its = |end: &&End| begun <= end.replaced || ended <= end.at + AT_ONCE;
-        let ends = self.ends.iter().filter(|end| end.at >= begun && end.at <= ended).filter(was_its);
-        let first = ends.map(|end| end.at).min();
-        // A dial that waited for the next process is of that, and what befell it later counts.
-        first.max(self.silent(ended)).map(|gone| gone.max(begun))
+        let since = |from: Instant, to: Instant| {
+            self.ends.iter().filter(|end| end.at >= from && end.at <= to).filter(was_its).map(|end| end.at).min()
+        };
+        let after = since(begun, ended).max(self.silent(ended));
+        // A dial may have waited for the next process, or been answered by one that had ended when the answer came.
+        after.or_else(|| since(asked, begun)).map(|gone| gone.max(begun))
     }
 
     /// Since when there had been silence at a moment, if for so long that it may have been taken for the end.

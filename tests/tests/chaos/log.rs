@@ -52,6 +52,8 @@ pub(crate) enum Ending {
 #[derive(Clone, Debug)]
 pub(crate) struct End {
     pub(crate) way: Way,
+    /// When its dial began, and when that was answered.
+    pub(crate) asked: Instant,
     pub(crate) begun: Instant,
     pub(crate) ended: Instant,
     pub(crate) ending: Ending,
@@ -61,6 +63,8 @@ pub(crate) struct End {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Live {
     pub(crate) way: Way,
+    /// When its dial began, and when that was answered.
+    pub(crate) asked: Instant,
     pub(crate) begun: Instant,
     /// When bytes came last.
     pub(crate) moved: Instant,
@@ -105,17 +109,17 @@ impl Log {
         self.lines().dials.push(Dial { way, begun, ended: Instant::now(), outcome });
     }
 
-    pub(crate) fn ended(&self, way: Way, begun: Instant, ending: Ending) {
-        self.lines().ends.push(End { way, begun, ended: Instant::now(), ending });
+    pub(crate) fn ended(&self, way: Way, [asked, begun]: [Instant; 2], ending: Ending) {
+        self.lines().ends.push(End { way, asked, begun, ended: Instant::now(), ending });
     }
 
     /// A stream whose dial began so and was served now: one that a hub has in hand when it stands still is of before.
-    /// A stream that has just been served: a dial may have waited for the process that serves it.
-    pub(crate) fn live(&self, way: Way) -> Entry {
+    /// A stream whose dial began then and has just been answered.
+    pub(crate) fn live(&self, way: Way, asked: Instant) -> Entry {
         let mut lines = self.lines();
         lines.next += 1;
         let (id, now) = (lines.next, Instant::now());
-        lines.live.insert(id, Live { way, begun: now, moved: now });
+        lines.live.insert(id, Live { way, asked, begun: now, moved: now });
         Entry { log: self.clone(), id }
     }
 
@@ -156,8 +160,8 @@ impl Entry {
     /// It has ended.
     pub(crate) fn ended(self, ending: Ending) {
         let live = self.log.lines().live.get(&self.id).copied();
-        if let Some(Live { way, begun, .. }) = live {
-            self.log.ended(way, begun, ending);
+        if let Some(Live { way, asked, begun, .. }) = live {
+            self.log.ended(way, [asked, begun], ending);
         }
     }
 }

@@ -152,7 +152,7 @@ impl Doors {
         let begun = Instant::now();
         let dialled = self.dial(way).await;
         log.dialled(way, begun, dialled.as_ref().map_or_else(Clone::clone, |_| Outcome::Served));
-        Some((dialled.ok()?, log.live(way)))
+        Some((dialled.ok()?, log.live(way, begun)))
     }
 }
 
@@ -218,7 +218,7 @@ async fn downloads(doors: Arc<Doors>, log: Log) {
         match timeout(HANGS, open_download(&doors)).await {
             Ok(Ok((mut body, _driver))) => {
                 log.dialled(Way::Gateway, begun, Outcome::Served);
-                let entry = log.live(Way::Gateway);
+                let entry = log.live(Way::Gateway, begun);
                 let ending = download(&mut body, &entry).await;
                 entry.ended(ending);
             }
@@ -329,7 +329,7 @@ async fn request(doors: &Doors, log: &Log) {
         Ok(answer) if answer.status == StatusCode::OK => {
             log.dialled(Way::Gateway, begun, Outcome::Served);
             if *answer.body != *trickle::SHORT.to_vec() {
-                log.ended(Way::Gateway, begun, Ending::Wrong(String::from("in an answer")));
+                log.ended(Way::Gateway, [begun; 2], Ending::Wrong(String::from("in an answer")));
             }
         }
         Ok(answer) => log.dialled(Way::Gateway, begun, told(answer.status, &answer.text())),

@@ -89,7 +89,7 @@ impl Verdict {
             ..Self::empty(name)
         };
         for end in &lines.ends {
-            verdict.see_end(end.way, end.begun, end.ended, &end.ending, start, history);
+            verdict.see_end(end.way, [end.asked, end.begun], end.ended, &end.ending, start, history);
         }
         for dial in &lines.dials {
             let waited = dial.took().saturating_sub(history.without_hub(dial.begun, dial.ended));
@@ -128,7 +128,7 @@ impl Verdict {
     fn see_end(
         &mut self,
         way: Way,
-        begun: Instant,
+        lived_from: [Instant; 2],
         ended: Instant,
         ending: &Ending,
         start: Instant,
@@ -148,7 +148,7 @@ impl Verdict {
             }
             Ending::Broken(_) => {}
         }
-        match history.gone(begun, ended) {
+        match history.gone(lived_from, ended) {
             None => {
                 self.false_ends += 1;
                 self.breaks(format!("{at:.1?} a stream by {way} ended for no reason: {ending:?}"));
