@@ -71,7 +71,7 @@ fuzz:
 	$(TARGET)/debug/fuzz $$folder -artifact_prefix=$$folder/ $(FUZZ_FLAGS) || exit 1; done
 
 # The programs that answer the questions of bench/README.md, in their order.
-QUESTIONS = bulk requests connections beside loss links stalls idle recovery many_clusters
+QUESTIONS = bulk requests connections beside loss rough_links stalls idle recovery many_clusters
 TARGET ?= $(or $(CARGO_TARGET_DIR),target)
 
 # Asks all questions in the short form, within 5 minutes after the build, and prints every figure beside its target.

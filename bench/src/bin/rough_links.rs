@@ -27,7 +27,7 @@ fn main() -> Result<()> {
 
 async fn measure(arguments: &Arguments) -> Result<Report> {
     let title = "how much does a download carry over links as users have them?";
-    let mut report = Report::new("links", 10, title, arguments.short)?;
+    let mut report = Report::new("rough_links", 10, title, arguments.short)?;
     let mut links = catalogue();
     links.retain(|link| !arguments.short || SHORT.contains(&link.name.as_str()));
     let first = links.first().context("there are no links")?.down;
