@@ -74,7 +74,7 @@ fuzz:
 QUESTIONS = bulk requests connections beside loss rough_links stalls idle recovery many_clusters
 TARGET ?= $(or $(CARGO_TARGET_DIR),target)
 
-# Asks all questions in the short form, within 5 minutes after the build, and prints every figure beside its target.
+# Asks all questions in the short form, within 6 minutes after the build, and prints every figure beside its target.
 bench: FORM = --short
 # The same with all numbers of streams and connections, and for long enough to be quoted.
 bench-full: FORM =
