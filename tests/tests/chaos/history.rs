@@ -127,7 +127,7 @@ impl History {
     /// of its processes had ended, or there had been silence for long enough.
     pub(crate) fn gone(&self, [asked, begun]: [Instant; 2], ended: Instant) -> Option<Instant> {
         // Which of two hubs served what began while both did is told by its end.
-        let was_its = |end: &&End| begun <= end.replaced || ended <= end.at + AT_ONCE;
+        let was_its = |end: &&End| asked <= end.replaced || ended <= end.at + AT_ONCE;
         let since = |from: Instant, to: Instant| {
             self.ends.iter().filter(|end| end.at >= from && end.at <= to).filter(was_its).map(|end| end.at).min()
         };
