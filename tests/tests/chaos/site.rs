@@ -282,6 +282,8 @@ impl Site {
     pub(crate) fn freeze_hub(&mut self, frozen: bool) -> Result<()> {
         self.hub_frozen = frozen;
         self.hubs().for_each(|hub| freeze(hub, frozen));
+        // What it was asked for while it stood still it begins now.
+        self.leaving.iter_mut().filter(|_| !frozen).for_each(|(_, since)| *since = Instant::now());
         self.note();
         Ok(())
     }
