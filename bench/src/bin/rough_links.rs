@@ -2,7 +2,6 @@
 
 use anyhow::{Context as _, Result};
 use bench::arguments::Arguments;
-use bench::link::Link;
 use bench::load::{Direction, Transfer};
 use bench::path::{Path, Running};
 use bench::program::{self, Paths, position};
@@ -43,7 +42,7 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
         link.set_profiles([named.up, named.down])?;
         download(&mut report, named, &paths, arguments).await?;
         if named.name == BOTH_WAYS {
-            both_ways(&mut report, &link, named, &paths, arguments).await?;
+            both_ways(&mut report, named, &paths, arguments).await?;
         }
     }
     program::end(&mut report, link)?;
@@ -52,28 +51,14 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
 
 /// One download.
 async fn download(report: &mut Report, named: &Named, paths: &[&Running], arguments: &Arguments) -> Result<()> {
-    let (direct, ours) = (position(paths, &Path::Direct)?, position(paths, &ours())?);
     let span = arguments.wide_area_span(3.0, 8.0);
     let download = async |path: &&Running| path.bulk(1, Direction::Download, span).await;
     let rounds = Rounds::run(paths, arguments.rounds(1, 3), download).await?;
-    for (index, path) in paths.iter().enumerate() {
-        let rate = rounds.median(index, Transfer::gbit_per_second) * 1e3;
-        let ratio = rounds.ratio(index, direct, Transfer::gbit_per_second);
-        let figure = Figure::new(&named.name, &path.name, rate, "Mbit/s").of(&paths[direct].name, ratio);
-        report.figures.push(figure.target((index == ours).then(|| target(&named.down))));
-    }
-    Ok(())
+    tell(report, &named.name, paths, &rounds, target(&named.down), Transfer::gbit_per_second)
 }
 
 /// A download and an upload at the same time.
-async fn both_ways(
-    report: &mut Report,
-    link: &Link,
-    named: &Named,
-    paths: &[&Running],
-    arguments: &Arguments,
-) -> Result<()> {
-    let (direct, ours) = (position(paths, &Path::Direct)?, position(paths, &ours())?);
+async fn both_ways(report: &mut Report, named: &Named, paths: &[&Running], arguments: &Arguments) -> Result<()> {
     let span = arguments.wide_area_span(3.0, 8.0);
     let both = async |path: &&Running| {
         let [down, up] = [Direction::Download, Direction::Upload].map(|direction| path.bulk(1, direction, span));
@@ -81,15 +66,27 @@ async fn both_ways(
         anyhow::Ok([down.gbit_per_second(), up.gbit_per_second()])
     };
     let rounds = Rounds::run(paths, arguments.rounds(1, 3), both).await?;
-    link.tcp_memory().check()?;
-    for (way, at) in [("download beside an upload", 0), ("upload beside a download", 1)] {
-        for (index, path) in paths.iter().enumerate() {
-            let rate = rounds.median(index, |rates: &[f64; 2]| rates[at]) * 1e3;
-            let ratio = rounds.ratio(index, direct, |rates: &[f64; 2]| rates[at]);
-            let figure = Figure::new(format!("{}: {way}", named.name), &path.name, rate, "Mbit/s");
-            let figure = figure.of(&paths[direct].name, ratio);
-            report.figures.push(figure.target((index == ours).then_some(BOTH_WAYS_TARGET)));
-        }
+    for (at, way) in ["download beside an upload", "upload beside a download"].into_iter().enumerate() {
+        let name = format!("{}: {way}", named.name);
+        tell(report, &name, paths, &rounds, BOTH_WAYS_TARGET, |rates| rates[at])?;
+    }
+    Ok(())
+}
+
+/// The rate of each path, in Gbit/s by `rate`, and by plain TCP's.
+fn tell<T>(
+    report: &mut Report,
+    name: &str,
+    paths: &[&Running],
+    rounds: &Rounds<T>,
+    target: Target,
+    rate: impl Fn(&T) -> f64,
+) -> Result<()> {
+    let (direct, ours) = (position(paths, &Path::Direct)?, position(paths, &ours())?);
+    for (index, path) in paths.iter().enumerate() {
+        let ratio = rounds.ratio(index, direct, &rate);
+        let figure = Figure::new(name, &path.name, rounds.median(index, &rate) * 1e3, "Mbit/s");
+        report.figures.push(figure.of(&paths[direct].name, ratio).target((index == ours).then_some(target)));
     }
     Ok(())
 }

@@ -72,8 +72,7 @@ impl Default for Headroom {
 
 impl Headroom {
     /// In bytes, over a path whose empty RTT is `min_rtt`. The square root makes tunnels over one link share it: the smaller of two
-    /// has the larger headroom for
-    /// its size, and grows at the cost of the other.
+    /// has the larger headroom for its size, and grows at the cost of the other.
     pub(super) fn bytes(&self, bandwidth: &Bandwidth, min_rtt: Duration, rtt: Duration, mtu: u64) -> u64 {
         let pipe = bandwidth.over(min_rtt);
         // Beside a sender that fills the queue, to leave it room is to leave it the link.

@@ -279,9 +279,10 @@ impl Model {
     /// A sender that waits for more to send is no longer clocked by its ACKs: what comes after the pause, the pacer sends faster than
     /// the path delivers.
     fn rest(&mut self) {
-        let (held, spared) = (self.pipe().max(self.proven), LOST * self.mtu);
+        let spared = LOST * self.mtu;
         // Of less than that the pacer cannot lose so much.
         if self.window as f64 * (1.0 - 1.0 / PACE) > spared as f64 {
+            let held = self.pipe().max(self.proven);
             self.bound = self.bound.min((held as f64 / PACE) as u64 + spared);
             self.window = self.window.min(self.bound).max(self.floor());
         }
