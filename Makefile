@@ -71,10 +71,10 @@ fuzz:
 	$(TARGET)/debug/fuzz $$folder -artifact_prefix=$$folder/ $(FUZZ_FLAGS) || exit 1; done
 
 # The programs that answer the questions of bench/README.md, in their order.
-QUESTIONS = bulk requests connections beside loss rough_links stalls idle recovery many_clusters
+QUESTIONS = bulk requests connections beside loss rough_links shared_links stalls idle recovery many_clusters
 TARGET ?= $(or $(CARGO_TARGET_DIR),target)
 
-# Asks all questions in the short form, within 6 minutes after the build, and prints every figure beside its target.
+# Asks all questions in the short form, within 8 minutes after the build, and prints every figure beside its target.
 bench: FORM = --short
 # The same with all numbers of streams and connections, and for long enough to be quoted.
 bench-full: FORM =

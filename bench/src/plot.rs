@@ -53,7 +53,12 @@ fn draw(report: &Report, bars: &[(&Figure, f64)], area: &DrawingArea<SVGBackend<
             None => PLAIN,
         };
         area.draw(&Rectangle::new([(LABELS, top + 4), (pixels(*ratio), bottom)], fill.filled()))?;
-        if let Some(Target::AtLeast(bound) | Target::AtMost(bound)) = figure.target {
+        let bounds = match figure.target {
+            Some(Target::AtLeast(bound) | Target::AtMost(bound)) => vec![bound],
+            Some(Target::Between(least, most)) => vec![least, most],
+            None => Vec::new(),
+        };
+        for bound in bounds {
             let mark = [(pixels(bound), top + 1), (pixels(bound), bottom + 3)];
             area.draw(&PathElement::new(mark, BLACK.stroke_width(2)))?;
         }

@@ -16,7 +16,7 @@ use crate::machine::Machine;
 pub struct Report {
     /// The program's name, e.g. `bulk`.
     pub program: String,
-    /// The question's number in the list of questions, 1 to 9.
+    /// The question's number in the list of questions, 1 to 11.
     pub question: u8,
     /// The question in words.
     pub title: String,
@@ -74,6 +74,8 @@ pub enum Target {
     AtLeast(f64),
     /// Not more.
     AtMost(f64),
+    /// Neither less than the one nor more than the other.
+    Between(f64, f64),
 }
 
 impl Report {
@@ -159,6 +161,7 @@ impl Figure {
         self.target.map(|target| match target {
             Target::AtLeast(bound) => judged >= bound,
             Target::AtMost(bound) => judged <= bound,
+            Target::Between(least, most) => (least..=most).contains(&judged),
         })
     }
 }
@@ -189,6 +192,8 @@ mod tests {
         assert_eq!(figure.clone().of("TLS relay", 0.7).passes(), Some(false));
         assert_eq!(figure.clone().of("TLS relay", 0.85).passes(), Some(true));
         assert_eq!(figure.clone().of("TLS relay", f64::NAN).passes(), Some(false));
+        let fair = |ratio| figure.clone().of("TCP", ratio).target(Target::Between(0.5, 2.0)).passes();
+        assert_eq!([0.4, 0.5, 2.0, 2.1].map(fair), [false, true, true, false].map(Some));
         assert_eq!(figure.target(None).passes(), None);
     }
 

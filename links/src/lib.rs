@@ -5,6 +5,6 @@ mod catalogue;
 mod lane;
 mod profile;
 
-pub use catalogue::{Named, catalogue};
+pub use catalogue::{Named, catalogue, variants};
 pub use lane::{Fate, Lane, Statistics};
 pub use profile::{Jitter, Loss, Policer, Profile, parse_queue, parse_rate, parse_share, parse_time};

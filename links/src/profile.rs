@@ -97,6 +97,11 @@ impl Profile {
         Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
     }
 
+    /// Bits per second that get through for long.
+    pub fn capacity(&self) -> u64 {
+        self.policer.map_or(self.rate, |policer| policer.rate.min(self.rate))
+    }
+
     /// There and back on an idle link.
     pub fn round_trip(&self) -> Duration {
         2 * self.delay

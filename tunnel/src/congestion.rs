@@ -13,7 +13,8 @@
 //!
 //! * A path with jitter, with late packets or with ACKs in batches holds more than its min RTT tells, see [`jitter`].
 //! * The headroom is the standing queue. Loss that comes and goes with it cuts it, and so does more than a tenth besides
-//!   what is lost whatever is sent, see [`headroom`] and [`loss`].
+//!   what is lost whatever is sent, see [`headroom`] and [`loss`]. Where a dip does not drain the queue others fill it,
+//!   and the headroom is what keeps a share of the link beside them.
 //! * Start-up doubles in each round trip until the bandwidth stops growing, a queue grows or more than that is lost.
 //!   It begins again where the headroom found an eighth more bandwidth and no queue.
 //! * Every [`DIP_INTERVAL`], on long paths each second or third, and when the RTT is not explained by the window or was high for all of start-up's last round,

@@ -43,6 +43,7 @@ fn cells(figure: &Figure) -> [String; 7] {
     let target = target.map(|target| match target {
         Target::AtLeast(bound) => format!(">= {bound}"),
         Target::AtMost(bound) => format!("<= {bound}"),
+        Target::Between(least, most) => format!("{least} to {most}"),
     });
     let verdict = figure.passes().map(|passes| if passes { "pass" } else { "FAIL" });
     [

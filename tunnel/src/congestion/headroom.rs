@@ -17,8 +17,13 @@ const CACHED: u64 = 1 << 20;
 /// The standing queue of the high half, as a share of the min RTT.
 const SHARE: f64 = 0.2;
 
-/// The same while others stand in the queue.
+/// In min RTTs: a longer one is of a queue in which others stand, which may be tunnels as this one; and the share then.
+const CROWDED: f64 = 1.5;
 const CROWDED_SHARE: f64 = 0.4;
+
+/// The same since a dip did not drain the queue: there are others who fill it as far as it goes.
+const CONTESTED: f64 = 1.3;
+const CONTESTED_SHARE: f64 = 0.8;
 
 /// How much of the high half's headroom the low half has.
 const LOW: f64 = 0.35;
@@ -39,6 +44,8 @@ pub(super) struct Headroom {
     /// What is lost whatever is sent.
     loss: Loss,
     high: bool,
+    /// The last dip did not drain the queue.
+    contested: bool,
     rounds: u8,
     /// Bytes in the low and in the high half of this cycle.
     low_half: Tally,
@@ -63,6 +70,7 @@ impl Default for Headroom {
             scale: 1.0,
             loss: Loss::default(),
             high: true,
+            contested: false,
             rounds: 0,
             low_half: Tally::default(),
             high_half: Tally::default(),
@@ -76,8 +84,9 @@ impl Headroom {
     pub(super) fn bytes(&self, bandwidth: &Bandwidth, min_rtt: Duration, rtt: Duration, mtu: u64) -> u64 {
         let pipe = bandwidth.over(min_rtt);
         // Beside a sender that fills the queue, to leave it room is to leave it the link.
-        let crowded = rtt > min_rtt.mul_f64(1.5) + MINIMUM_QUEUE;
-        let share = if crowded { CROWDED_SHARE } else { SHARE };
+        let (from, share) = if self.contested { (CONTESTED, CONTESTED_SHARE) } else { (CROWDED, CROWDED_SHARE) };
+        let crowded = rtt > min_rtt.mul_f64(from) + MINIMUM_QUEUE;
+        let share = if crowded { share } else { SHARE };
         let least = bandwidth.over(MINIMUM_QUEUE).min(CACHED);
         let queue = bandwidth.over(min_rtt.mul_f64(share)).max(least);
         let full = queue + (pipe * mtu).isqrt();
@@ -87,9 +96,9 @@ impl Headroom {
         (full as f64 * self.scale * half + lost) as u64 + 2 * mtu
     }
 
-    /// Forgets the half that a dip has disturbed.
-    pub(super) fn restart_cycle(&mut self) {
-        *self = Self { scale: self.scale, loss: self.loss, ..Self::default() };
+    /// After a dip that drained the queue or did not: forgets the half that it has disturbed.
+    pub(super) fn restart_cycle(&mut self, contested: bool) {
+        *self = Self { scale: self.scale, loss: self.loss, contested, ..Self::default() };
     }
 
     /// The share of the packets that is lost whatever is sent.

@@ -89,6 +89,8 @@ pub(super) struct Model {
     bandwidth: Bandwidth,
     /// The least RTT of the empty path.
     min_rtt: Duration,
+    /// The least that a dip has shown lately: by a sixteenth longer after each dip, since paths change.
+    drained_rtt: Duration,
     /// How much longer it may be.
     jitter: Jitter,
     /// The mean RTT of start-up's last round.
@@ -178,6 +180,7 @@ impl Model {
             mtu: mtu.into(),
             bandwidth: Bandwidth::default(),
             min_rtt: Duration::MAX,
+            drained_rtt: Duration::MAX,
             jitter: Jitter::default(),
             level: Duration::MAX,
             headroom: Headroom::default(),
@@ -392,7 +395,8 @@ impl Model {
             self.bandwidth.replace(rate);
         }
         self.min_rtt = min_rtt;
-        self.headroom.restart_cycle();
+        self.drained_rtt = min_rtt.min(self.drained_rtt.saturating_add(self.drained_rtt / 16));
+        self.headroom.restart_cycle(min_rtt > self.drained_rtt.mul_f64(1.1) + headroom::MINIMUM_QUEUE / 4);
         self.enter_cruise();
     }
 

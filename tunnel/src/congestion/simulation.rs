@@ -2,6 +2,7 @@
 //! detection and stream reassembly all take part.
 
 mod end;
+mod grid;
 mod link;
 mod tests;
 
@@ -11,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use links::Statistics;
 use quinn_proto::congestion::ControllerFactory;
 
 use self::{
@@ -18,7 +20,7 @@ use self::{
     link::Link,
 };
 
-pub(super) use self::link::Path;
+pub(super) use self::link::{Path, Route};
 
 /// The least step. quinn's pacer asks for less than a nanosecond where a token is a fraction of a byte short, and time would stand.
 const TICK: Duration = Duration::from_micros(10);
@@ -29,6 +31,7 @@ pub(super) struct Network {
     now: Instant,
     /// Down, from the servers; up, from the clients.
     links: [Link; 2],
+    mtu: u16,
     tunnels: Vec<Tunnel>,
 }
 
@@ -66,24 +69,30 @@ impl Outcome {
 pub(super) type Choice = fn(Instant) -> Arc<dyn ControllerFactory + Send + Sync>;
 
 impl Network {
-    pub(super) fn new(path: Path) -> Self {
-        let epoch = Instant::now();
-        let links = [false, true].map(|up| Link::new(path, up, epoch));
-        Self { epoch, now: epoch, links, tunnels: Vec::new() }
+    pub(super) fn new(route: impl Into<Route>) -> Self {
+        Self::seeded(route, 1)
+    }
+
+    /// One in which the seed chooses what happens to which packet.
+    pub(super) fn seeded(route: impl Into<Route>, seed: u64) -> Self {
+        let (epoch, route) = (Instant::now(), route.into());
+        let links = [false, true].map(|up| Link::new(route, up, seed, epoch));
+        Self { epoch, now: epoch, links, mtu: route.mtu, tunnels: Vec::new() }
     }
 
     /// Adds a tunnel that begins after `delay` with `streams` bulk streams and, if asked for, small requests.
     pub(super) fn tunnel(&mut self, delay: Duration, streams: usize, requests: bool, choice: Choice) {
         let seed = self.tunnels.len() as u8;
         let load = Load { streams, requests, paused: false };
-        let ends = end::pair(self.links[0].path.mtu, load, seed, choice(self.epoch), self.now);
+        let ends = end::pair(self.mtu, load, seed, choice(self.epoch), self.now);
         self.tunnels.push(Tunnel { start: self.now + delay, ends });
     }
 
     /// From now on the link is another.
-    pub(super) fn change(&mut self, path: Path) {
+    pub(super) fn change(&mut self, route: impl Into<Route>) {
+        let route = route.into();
         for link in &mut self.links {
-            link.change(path);
+            link.change(route);
         }
     }
 
@@ -110,6 +119,11 @@ impl Network {
     /// What the server of `tunnel` has in its window, for a look at the model.
     pub(super) fn window(&self, tunnel: usize) -> u64 {
         self.tunnels[tunnel].ends[0].window()
+    }
+
+    /// What the link towards the clients has done so far.
+    pub(super) fn down(&self) -> Statistics {
+        self.links[0].statistics()
     }
 
     fn step(&mut self, end: Instant) {

@@ -3,10 +3,13 @@
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use links::{Jitter, Lane, Loss, Profile};
+use links::{Jitter, Lane, Loss, Named, Profile, Statistics};
 
 /// IPv4 and UDP headers, which take their share of the link.
 pub(crate) const HEADERS: usize = 28;
+
+/// The largest UDP payload of Ethernet's packets.
+const ETHERNET: u16 = 1452;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Path {
@@ -23,10 +26,6 @@ pub(crate) struct Path {
     pub(crate) run: f64,
     /// Each way.
     pub(crate) jitter: Jitter,
-    /// Packets arrive together at the multiples of this time.
-    pub(crate) batch: Duration,
-    /// The rate from the clients, where it is not the servers'.
-    pub(crate) up: Option<f64>,
     /// The largest UDP payload.
     pub(crate) mtu: u16,
 }
@@ -43,65 +42,70 @@ impl Path {
             ack_loss: 0.0,
             run: 1.0,
             jitter: Jitter::default(),
-            batch: Duration::ZERO,
-            up: None,
-            mtu: 1452,
-        }
-    }
-
-    /// Both directions, which differ in their rates alone.
-    pub(crate) fn of(down: &Profile, up: &Profile) -> Self {
-        Self {
-            rate: down.rate as f64 / 8.0,
-            rtt: down.round_trip(),
-            queue: down.queue,
-            loss: down.loss.share,
-            run: down.loss.run,
-            jitter: down.jitter,
-            batch: down.batch,
-            up: Some(up.rate as f64 / 8.0),
-            ..Self::new(1.0, 1.0, 1.0, 0.0)
+            mtu: ETHERNET,
         }
     }
 
     /// From the servers, or from the clients.
     fn profile(&self, up: bool) -> Profile {
-        let rate = if up { self.up.unwrap_or(self.rate) } else { self.rate };
         let share = if up { self.loss.max(self.ack_loss) } else { self.loss };
         Profile {
             loss: Loss { share, run: self.run },
             jitter: self.jitter,
-            batch: self.batch,
-            // Besides what is queued one packet may be on the wire.
-            ..Profile::new(
-                (rate * 8.0) as u64,
-                self.rtt / 2,
-                self.queue + Duration::from_secs_f64(f64::from(self.mtu) / rate),
-            )
+            ..Profile::new((self.rate * 8.0) as u64, self.rtt / 2, self.queue)
         }
     }
 }
 
+/// What the link does in each direction.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Route {
+    pub(crate) down: Profile,
+    pub(crate) up: Profile,
+    /// The largest UDP payload.
+    pub(crate) mtu: u16,
+}
+
+impl From<Path> for Route {
+    fn from(path: Path) -> Self {
+        Self { down: path.profile(false), up: path.profile(true), mtu: path.mtu }
+    }
+}
+
+impl From<&Named> for Route {
+    fn from(named: &Named) -> Self {
+        Self { down: named.down, up: named.up, mtu: ETHERNET }
+    }
+}
+
+impl Route {
+    /// That of one direction. Besides what is queued one packet may be on the wire.
+    fn profile(&self, up: bool) -> Profile {
+        let profile = if up { self.up } else { self.down };
+        Profile { queue: profile.queue + profile.wire_time(self.mtu.into()), ..profile }
+    }
+}
+
 pub(super) struct Link {
-    pub(super) path: Path,
     up: bool,
+    mtu: u16,
     epoch: Instant,
     lane: Lane<(usize, BytesMut)>,
 }
 
 impl Link {
-    pub(super) fn new(path: Path, up: bool, epoch: Instant) -> Self {
-        Self { path, up, epoch, lane: Lane::new(path.profile(up), u64::from(up) + 1) }
+    pub(super) fn new(route: Route, up: bool, seed: u64, epoch: Instant) -> Self {
+        Self { up, mtu: route.mtu, epoch, lane: Lane::new(route.profile(up), 2 * seed + u64::from(up)) }
     }
 
     /// From now on it is another.
-    pub(super) fn change(&mut self, path: Path) {
-        self.path = path;
-        self.lane.set_profile(path.profile(self.up));
+    pub(super) fn change(&mut self, route: Route) {
+        self.mtu = route.mtu;
+        self.lane.set_profile(route.profile(self.up));
     }
 
     pub(super) fn send(&mut self, now: Instant, tunnel: usize, packet: &[u8]) {
-        if packet.len() <= self.path.mtu.into() {
+        if packet.len() <= self.mtu.into() {
             self.lane.offer(now - self.epoch, packet.len() + HEADERS, (tunnel, packet.into()));
         }
     }
@@ -113,5 +117,9 @@ impl Link {
     pub(super) fn deliver(&mut self, now: Instant) -> Option<(usize, BytesMut)> {
         let now = now - self.epoch;
         self.lane.take(now, now)
+    }
+
+    pub(super) fn statistics(&self) -> Statistics {
+        self.lane.statistics()
     }
 }
