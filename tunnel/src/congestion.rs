@@ -33,6 +33,7 @@
 //!   what loses 320 packets by that, on a path without a queue.
 
 mod bandwidth;
+mod dips;
 mod headroom;
 mod jitter;
 mod loss;

@@ -9,8 +9,8 @@ use std::{
 use quinn_proto::{RttEstimator, congestion::Controller};
 
 use super::{
-    DIP_INTERVAL,
     bandwidth::Bandwidth,
+    dips::Dips,
     headroom::{self, Headroom},
     jitter::Jitter,
     pass::Pass,
@@ -55,9 +55,6 @@ pub(super) const LOSS_LIMIT: f64 = 0.1;
 /// With so much more lost the bandwidth cannot be what it was.
 const HEAVY_LOSS: f64 = 0.2;
 
-/// In ms: dips are rarer by what a round trip is longer.
-const LONG: u128 = 200;
-
 /// The window of a dip, as a share of what the path holds.
 const DIP: f64 = 0.5;
 
@@ -89,8 +86,6 @@ pub(super) struct Model {
     bandwidth: Bandwidth,
     /// The least RTT of the empty path.
     min_rtt: Duration,
-    /// The least that a dip has shown lately: by a sixteenth longer after each dip, since paths change.
-    drained_rtt: Duration,
     /// How much longer it may be.
     jitter: Jitter,
     /// The mean RTT of start-up's last round.
@@ -102,9 +97,7 @@ pub(super) struct Model {
     /// Of the ACKs that are being handled: bytes, and the RTT of the last packet.
     acked: u64,
     rtt: Duration,
-    /// When dips are due, and the number of the last.
-    dip: Instant,
-    dips: u64,
+    dips: Dips,
     /// The end of the last round in which the window was full.
     used: Instant,
     /// Bytes in flight, as far as they can be known here: a path-MTU probe is not told.
@@ -167,7 +160,7 @@ impl Model {
     }
 
     pub(super) fn new(now: Instant, mtu: u16, dip: Instant) -> Self {
-        let mut model = Self {
+        Self {
             phase: Phase::STARTUP,
             window: INITIAL_WINDOW,
             bound: u64::MAX,
@@ -180,7 +173,6 @@ impl Model {
             mtu: mtu.into(),
             bandwidth: Bandwidth::default(),
             min_rtt: Duration::MAX,
-            drained_rtt: Duration::MAX,
             jitter: Jitter::default(),
             level: Duration::MAX,
             headroom: Headroom::default(),
@@ -188,15 +180,12 @@ impl Model {
             last_rtt: Duration::ZERO,
             acked: 0,
             rtt: Duration::MAX,
-            dip,
-            dips: 0,
+            dips: Dips::new(dip, now),
             used: now,
             flying: 0,
             acknowledged: now,
             pass: Arc::default(),
-        };
-        model.dips = model.dips_due(now);
-        model
+        }
     }
 
     pub(super) fn acknowledge(&mut self, now: Instant, sent: Instant, bytes: u64) {
@@ -206,12 +195,6 @@ impl Model {
         }
         self.acked += bytes;
         self.rtt = self.rtt.min(now.saturating_duration_since(sent));
-    }
-
-    fn dips_due(&self, now: Instant) -> u64 {
-        // Two round trips at half of it are to cost little on a long path, too.
-        let times = if self.min_rtt == Duration::MAX { 1 } else { 1 + (self.min_rtt.as_millis() / LONG) as u64 };
-        now.saturating_duration_since(self.dip).as_secs() / (times * DIP_INTERVAL.as_secs())
     }
 
     fn floor(&self) -> u64 {
@@ -346,9 +329,7 @@ impl Model {
     }
 
     fn end_cruise_round(&mut self, now: Instant, round: &Round) {
-        let due = self.dips_due(now);
-        if due != self.dips {
-            self.dips = due;
+        if self.dips.take(now, self.min_rtt) {
             self.headroom.rotate();
             return self.enter_dip(self.bandwidth.rate());
         }
@@ -395,8 +376,8 @@ impl Model {
             self.bandwidth.replace(rate);
         }
         self.min_rtt = min_rtt;
-        self.drained_rtt = min_rtt.min(self.drained_rtt.saturating_add(self.drained_rtt / 16));
-        self.headroom.restart_cycle(min_rtt > self.drained_rtt.mul_f64(1.1) + headroom::MINIMUM_QUEUE / 4);
+        let contested = self.dips.end(min_rtt);
+        self.headroom.restart_cycle(contested);
         self.enter_cruise();
     }
 

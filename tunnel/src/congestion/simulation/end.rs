@@ -67,7 +67,7 @@ fn transport(mtu: u16, controller: Arc<dyn ControllerFactory + Send + Sync>) -> 
         .max_idle_timeout(Some(VarInt::from_u32(12_000).into()))
         .stream_receive_window(VarInt::from_u32(16 << 20))
         .receive_window(VarInt::MAX)
-        .send_window(64 << 20)
+        .send_window(1 << 30)
         .congestion_controller_factory(controller);
     crate::transport::tolerate_reordering(&mut transport);
     Arc::new(transport)
