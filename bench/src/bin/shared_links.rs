@@ -175,7 +175,7 @@ async fn beside(
 
 /// What two downloads at the same time have, in Mbit/s, after they had time to come to terms.
 async fn together(paths: [&Running; 2], arguments: &Arguments) -> Result<[f64; 2]> {
-    let span = Span { warm_up: STEADY, ..arguments.span(10.0, 30.0) };
+    let span = Span { warm_up: STEADY, ..arguments.span(20.0, 30.0) };
     let [one, other] = paths.map(|path| path.bulk(1, Direction::Download, span));
     let (one, other) = tokio::try_join!(one, other)?;
     Ok([one, other].map(|transfer: Transfer| transfer.gbit_per_second() * 1e3))

@@ -23,7 +23,7 @@ const CROWDED_SHARE: f64 = 0.4;
 
 /// The same since a dip did not drain the queue: there are others who fill it as far as it goes.
 const CONTESTED: f64 = 1.3;
-const CONTESTED_SHARE: f64 = 0.8;
+const CONTESTED_SHARE: f64 = 1.0;
 
 /// How much of the high half's headroom the low half has.
 const LOW: f64 = 0.35;
