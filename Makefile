@@ -48,9 +48,11 @@ soak:
 	SOAK_SECONDS=$(SOAK_SECONDS) SOAK_SEED=$(SOAK_SEED) \
 	$(CARGO) test --workspace --features fuzz/libfuzzer --locked --test chaos a_long_run -- --include-ignored --nocapture
 
-# The congestion controller over many links in virtual time, with tables. Ten minutes.
+# The congestion controller over many links in virtual time, with tables. Half an hour, and a quarter for each further seed.
+SIM_SEEDS ?= 1
+
 sim:
-	$(CARGO) test --locked -p tunnel --lib simulation -- --include-ignored --nocapture
+	SIM_SEEDS=$(SIM_SEEDS) $(CARGO) test --locked -p tunnel --lib simulation -- --include-ignored --nocapture
 
 lint:
 	$(CARGO) fmt --all --check

@@ -15,13 +15,15 @@ use super::{Policer, Profile};
 /// - [`Self::take`] gives those that are due, [`Self::next`] when the next will be.
 ///
 /// Times are counted from any one moment and never go back. What it holds is bounded by rate x (delay + queue + jitter). What becomes
-/// of a packet is decided by the seed, the profile and the number of the packet alone.
+/// of a packet is decided by the seed, the profile and the number of the packet; in a burst of losses, by its time, too.
 #[derive(Debug)]
 pub struct Lane<P> {
     profile: Profile,
     dice: StdRng,
     /// The channel loses all that is sent now.
     bad: bool,
+    /// When the last packet was put in.
+    offered: Duration,
     /// Bytes that the policer lets pass, at the time of the last packet.
     tokens: (Duration, f64),
     /// When the wire has sent all that was taken.
@@ -73,6 +75,7 @@ impl<P: Clone> Lane<P> {
             profile,
             dice: StdRng::seed_from_u64(seed),
             bad: false,
+            offered: Duration::ZERO,
             tokens: (Duration::ZERO, f64::INFINITY),
             wire_free: Duration::ZERO,
             last: Duration::ZERO,
@@ -95,7 +98,9 @@ impl<P: Clone> Lane<P> {
     /// Puts in a packet that has just arrived, of so many bytes on the wire.
     pub fn offer(&mut self, now: Duration, bytes: usize, packet: P) -> Fate {
         // As many throws for each packet whatever becomes of it, so that the seed alone decides.
-        let [lost, late, by, twice] = [(); 4].map(|()| self.dice.random::<f64>());
+        let [over, lost, late, by, twice] = [(); 5].map(|()| self.dice.random::<f64>());
+        self.bad = over < self.bad_after(now.saturating_sub(self.offered), bytes);
+        self.offered = now;
         if self.loses(lost) {
             self.statistics.lost += 1;
             return Fate::Lost;
@@ -116,17 +121,31 @@ impl<P: Clone> Lane<P> {
         Fate::Taken
     }
 
-    /// Whether the channel loses the next packet.
-    fn loses(&mut self, dice: f64) -> bool {
+    /// How likely the channel is bad after a while in which no packets followed each other on the wire. It changes by itself.
+    fn bad_after(&self, idle: Duration, bytes: usize) -> f64 {
+        let packets = (idle.as_secs_f64() / self.profile.wire_time(bytes).as_secs_f64() - 1.0).max(0.0);
+        let (share, [begins, ends]) = (self.profile.loss.share, self.turns());
+        let remembered = (1.0 - begins - ends).max(0.0).powf(packets);
+        share + (f64::from(self.bad) - share) * remembered
+    }
+
+    /// How likely a good channel becomes bad with a packet, and a bad one good.
+    fn turns(&self) -> [f64; 2] {
         let loss = self.profile.loss;
         // One that loses more than every second packet has longer runs than it is asked for.
         let run = loss.run.max(loss.share / (1.0 - loss.share));
+        [loss.share / (run * (1.0 - loss.share)), 1.0 / run]
+    }
+
+    /// Whether the channel loses the next packet.
+    fn loses(&mut self, dice: f64) -> bool {
+        let (loss, [begins, ends]) = (self.profile.loss, self.turns());
         self.bad = if loss.run <= 1.0 || loss.share <= 0.0 || loss.share >= 1.0 {
             dice < loss.share
         } else if self.bad {
-            dice >= 1.0 / run
+            dice >= ends
         } else {
-            dice < loss.share / (run * (1.0 - loss.share))
+            dice < begins
         };
         self.bad
     }
@@ -367,10 +386,15 @@ mod tests {
         assert!((4_800..=7_200).contains(&lost), "{lost} are lost");
         let mean = lost as f64 / runs.len() as f64;
         assert!((7.0..=9.0).contains(&mean), "{mean} in a row");
+        // A burst is over when the next packet comes a second later.
+        let rare: Vec<Fate> = (30..100_030_u32).map(|number| offer(&mut lane, number * 1000 * MS, 7)).collect();
+        let lost = |fates: &[Fate]| fates.iter().all(|fate| *fate == Fate::Lost);
+        let [one, two] = [1, 2].map(|row| rare.windows(row).filter(|fates| lost(fates)).count());
+        assert!((2_700..=3_300).contains(&one) && (50..=140).contains(&two), "{one} lost, {two} of them after one");
         lane.set_profile(Profile { loss: Loss { share: 1.0, run: 8.0 }, ..Profile::WIDE_AREA });
-        assert!((200_000..201_000_u32).all(|number| offer(&mut lane, number * 100 * US, 7) == Fate::Lost));
+        assert!((200_000..201_000_u32).all(|number| offer(&mut lane, number * 1000 * MS, 7) == Fate::Lost));
         lane.set_profile(Profile { loss: Loss { share: 0.0, run: 8.0 }, ..Profile::WIDE_AREA });
-        assert!((201_000..202_000_u32).all(|number| offer(&mut lane, number * 100 * US, 7) == Fate::Taken));
+        assert!((201_000..202_000_u32).all(|number| offer(&mut lane, number * 1000 * MS, 7) == Fate::Taken));
     }
 
     #[test]
