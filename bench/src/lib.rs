@@ -31,5 +31,6 @@ pub mod service;
 pub mod storm;
 pub mod swarm;
 pub mod tls_relay;
+pub mod trace;
 pub mod watchers;
 pub mod yamux_tunnel;

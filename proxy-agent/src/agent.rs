@@ -90,7 +90,7 @@ impl Agent {
             return Err(StartError::NoHub);
         }
         for hub in &hubs {
-            metrics.set_connected(hub, false);
+            metrics.disconnected(hub);
         }
         let (listener, metrics_address) = match metrics_listen {
             Some(address) => listen(address).await.map(|(listener, address)| (Some(listener), Some(address)))?,

@@ -188,7 +188,7 @@ impl Keeper {
         };
         tracing::info!("this is another address of a hub that has a tunnel; standing by");
         self.metrics.connect_ended(CONNECTED);
-        self.metrics.set_connected(hub, false);
+        self.metrics.disconnected(hub);
         self.status.set(hub, HubState::Standby);
         connected.tunnel.close(CloseReason::Done, "another address has the tunnel", CLOSE_TIMEOUT).await;
         self.drain.run_until_cancelled(freed.cancelled()).await;
@@ -197,7 +197,7 @@ impl Keeper {
 
     fn session(&self, hub: &HubAddress, connected: &Connected, hub_drains: CancellationToken) -> Session {
         self.metrics.connect_ended(CONNECTED);
-        self.metrics.set_connected(hub, true);
+        self.metrics.connected(hub, &connected.tunnel);
         self.status.set(hub, HubState::Ready);
         Session {
             hub: hub.clone(),
@@ -214,7 +214,7 @@ impl Keeper {
     }
 
     fn ended(&self, hub: &HubAddress, end: &SessionEnd, told: &mut Told) -> Wait {
-        self.metrics.set_connected(hub, false);
+        self.metrics.disconnected(hub);
         let loss = match end {
             SessionEnd::Stopped => return Wait::Stopped,
             SessionEnd::IdentityChanged => {
@@ -239,7 +239,7 @@ impl Keeper {
 
     fn failed(&self, hub: &HubAddress, error: &ConnectError, told: &mut Told) -> Wait {
         self.metrics.connect_ended(error.label());
-        self.metrics.set_connected(hub, false);
+        self.metrics.disconnected(hub);
         let chain = chain(error);
         self.status.set(hub, HubState::Failed(chain.clone()));
         if let ConnectError::Later { wait, .. } = error {

@@ -1,14 +1,15 @@
 //! The agent's metrics, in a registry that is passed down. No label carries what a hub's user has typed.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{collections::HashMap, sync::Arc};
 
+use parking_lot::Mutex;
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     core::{Collector, Desc},
     process_collector::ProcessCollector,
     proto::MetricFamily,
 };
-use tunnel::{Offload, Traffic};
+use tunnel::{AgentTunnel, Offload, PathState, Traffic};
 
 use crate::hub::HubAddress;
 
@@ -30,11 +31,23 @@ pub(crate) struct Metrics {
     certificate_expiry: Gauge,
     renewals: IntCounterVec,
     traffic: Arc<Traffic>,
+    /// Those that are up, by hub.
+    tunnels: Arc<Mutex<HashMap<String, AgentTunnel>>>,
 }
 
 /// Counts an open stream while it lives.
 #[derive(Debug)]
 pub(crate) struct OpenStream(IntGauge);
+
+/// Asks the tunnels that are up for their paths.
+#[derive(Debug)]
+struct PathCollector {
+    tunnels: Arc<Mutex<HashMap<String, AgentTunnel>>>,
+    rtt: GaugeVec,
+    window: IntGaugeVec,
+    sent: IntCounterVec,
+    lost: IntCounterVec,
+}
 
 /// Brings a [`Traffic`] into the registry's form when it is asked for.
 #[derive(Debug)]
@@ -71,6 +84,7 @@ impl Metrics {
             )?,
             renewals: counter("proxy_agent_certificate_renewals_total", "Certificates received, by use.", "result")?,
             traffic: traffic.clone(),
+            tunnels: Arc::default(),
         };
         let Self { connected, offload, connects, dials, .. } = &metrics;
         let Self { dial_duration, streams, certificate_expiry, renewals, .. } = &metrics;
@@ -83,12 +97,21 @@ impl Metrics {
         registry.register(Box::new(certificate_expiry.clone()))?;
         registry.register(Box::new(renewals.clone()))?;
         registry.register(Box::new(TrafficCollector::new(traffic)?))?;
+        registry.register(Box::new(PathCollector::new(metrics.tunnels.clone())?))?;
         registry.register(Box::new(ProcessCollector::for_self()))?;
         Ok(metrics)
     }
 
-    pub(crate) fn set_connected(&self, hub: &HubAddress, connected: bool) {
-        self.connected.with_label_values(&[&hub.to_string()]).set(connected.into());
+    pub(crate) fn connected(&self, hub: &HubAddress, tunnel: &AgentTunnel) {
+        let hub = hub.to_string();
+        self.connected.with_label_values(&[&hub]).set(1);
+        self.tunnels.lock().insert(hub, tunnel.clone());
+    }
+
+    pub(crate) fn disconnected(&self, hub: &HubAddress) {
+        let hub = hub.to_string();
+        self.connected.with_label_values(&[&hub]).set(0);
+        self.tunnels.lock().remove(&hub);
     }
 
     pub(crate) fn set_offload(&self, hub: &HubAddress, offload: Offload) {
@@ -144,7 +167,7 @@ impl Collector for TrafficCollector {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.turn.lock();
         for (direction, total) in
             [("to_target", self.traffic.out_of_tunnel()), ("from_target", self.traffic.into_tunnel())]
         {
@@ -152,6 +175,47 @@ impl Collector for TrafficCollector {
             counter.inc_by(total.saturating_sub(counter.get()));
         }
         self.bytes.collect()
+    }
+}
+
+impl PathCollector {
+    fn new(tunnels: Arc<Mutex<HashMap<String, AgentTunnel>>>) -> prometheus::Result<Self> {
+        let opts = |name: &str, help: &str| Opts::new(format!("proxy_agent_tunnel_{name}"), help);
+        Ok(Self {
+            tunnels,
+            rtt: GaugeVec::new(opts("rtt_seconds", "Smoothed round-trip time to the hub."), &["hub"])?,
+            window: IntGaugeVec::new(opts("window_bytes", "Bytes that may be under way to the hub."), &["hub"])?,
+            sent: counter("proxy_agent_tunnel_packets_sent_total", "Packets sent over the tunnel to the hub.", "hub")?,
+            lost: counter("proxy_agent_tunnel_packets_lost_total", "Packets given up for lost, of those sent.", "hub")?,
+        })
+    }
+
+    fn families(&self) -> [&dyn Collector; 4] {
+        [&self.rtt, &self.window, &self.sent, &self.lost]
+    }
+}
+
+impl Collector for PathCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        self.families().into_iter().flat_map(Collector::desc).collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        // Two scrapes at a time must not see each other's empty vectors; and a tunnel that is gone leaves no series.
+        let tunnels = self.tunnels.lock();
+        self.rtt.reset();
+        self.window.reset();
+        self.sent.reset();
+        self.lost.reset();
+        for (hub, tunnel) in tunnels.iter() {
+            let hub = hub.as_str();
+            let PathState { rtt, window, sent, lost } = tunnel.path();
+            self.rtt.with_label_values(&[hub]).set(rtt.as_secs_f64());
+            self.window.with_label_values(&[hub]).set(i64::try_from(window).unwrap_or(i64::MAX));
+            self.sent.with_label_values(&[hub]).inc_by(sent);
+            self.lost.with_label_values(&[hub]).inc_by(lost);
+        }
+        self.families().into_iter().flat_map(Collector::collect).collect()
     }
 }
 
@@ -173,7 +237,7 @@ mod tests {
     fn every_metric_moves() {
         let registry = Registry::new();
         let metrics = Metrics::register(&registry).unwrap();
-        metrics.set_connected(&"hub".parse().unwrap(), true);
+        metrics.disconnected(&"hub".parse().unwrap());
         metrics.connect_ended("connected");
         metrics.dial_ended("timed_out");
         metrics.dial_duration.observe(0.003);
@@ -185,7 +249,7 @@ mod tests {
         child.add_out_of_tunnel(7);
         let shown = text(&registry);
         for line in [
-            "proxy_agent_connected{hub=\"hub:8091\"} 1",
+            "proxy_agent_connected{hub=\"hub:8091\"} 0",
             "proxy_agent_connects_total{result=\"connected\"} 1",
             "proxy_agent_dials_total{result=\"timed_out\"} 1",
             "proxy_agent_dial_duration_seconds_count 1",

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::{
     code::{CloseReason, ResetReason},
-    connection::{Connection, Loss},
+    connection::{Connection, Loss, PathState},
     control::{Control, ControlError},
     credit::TunnelMemory,
     hub::EstablishError,
@@ -102,9 +102,9 @@ impl AgentTunnel {
         self.connection.remote_address()
     }
 
-    /// Smoothed round-trip time.
-    pub fn rtt(&self) -> Duration {
-        self.connection.rtt()
+    /// What is known of the path to the hub.
+    pub fn path(&self) -> PathState {
+        self.connection.path()
     }
 
     /// See [`Connection::known_mtu`].

@@ -90,6 +90,12 @@ impl Connection {
         Mtu::new(self.path_mtu()).ok()
     }
 
+    /// What is known of the path that this end sends over.
+    pub(crate) fn path(&self) -> PathState {
+        let path = self.quic.stats().path;
+        PathState { rtt: path.rtt, window: path.cwnd, sent: path.sent_packets, lost: path.lost_packets }
+    }
+
     /// What the kernel does for the socket of a connection that we dialled.
     pub fn offload(&self) -> Option<Offload> {
         match &self.origin {
@@ -127,6 +133,19 @@ impl Connection {
             let _ = tokio::time::timeout(limit, endpoint.wait_idle()).await;
         }
     }
+}
+
+/// What one end knows of the path that it sends over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathState {
+    /// Smoothed round-trip time.
+    pub rtt: Duration,
+    /// Bytes that may be under way.
+    pub window: u64,
+    /// Packets sent.
+    pub sent: u64,
+    /// Those of them that were given up for lost, which some were only late.
+    pub lost: u64,
 }
 
 impl From<quinn::ConnectionError> for Loss {

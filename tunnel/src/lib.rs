@@ -83,7 +83,7 @@ mod wire;
 
 pub use agent::{AcceptError, AgentControl, AgentTunnel, DialRequest, PendingDial};
 pub use code::{CloseReason, ResetReason};
-pub use connection::{Connection, Loss, Protocol};
+pub use connection::{Connection, Loss, PathState, Protocol};
 pub use control::ControlError;
 pub use credit::TunnelMemory;
 pub use delivery::Delivery;

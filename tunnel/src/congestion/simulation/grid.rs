@@ -192,6 +192,7 @@ fn every_link_of_the_grid_is_half_full() {
 
 #[test]
 #[ignore = "a quarter of an hour for each seed"]
+#[expect(clippy::disallowed_methods, reason = "how long it may take is said to `make`")]
 fn every_link_of_the_whole_grid_is_half_full() {
     let seeds = std::env::var("SIM_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
     check(seeds.unwrap_or(1), f64::INFINITY);
