@@ -11,7 +11,7 @@ use crate::{
     api::Api,
     config::hub_state,
     failure::{Exit, Failure},
-    output::print,
+    output::{note, print},
 };
 
 #[derive(Debug, Args)]
@@ -27,7 +27,7 @@ pub(crate) struct BackupCommand {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \
     cluster-proxy restore hub-2026-01-31.backup --state /var/lib/cluster-proxy\n\n\
-    Run it as the hub's user; no hub may use the folder meanwhile. What is there is set aside. What joined or changed\n\
+    Run it as the hub's user; no hub may use the folder meanwhile. What is there is set aside. What joined or changed \
     since the backup is not known afterwards: those agents join again.")]
 pub(crate) struct Restore {
     /// The backup
@@ -76,7 +76,14 @@ impl Restore {
         for path in &restored.set_aside {
             print(format!("set aside: {}", path.display()))?;
         }
-        print(format!("{}: {}", state.display(), summary(&restored.backup)))
+        print(format!("{}: {}", state.display(), summary(&restored.backup)))?;
+        if restored.other_ca {
+            note(
+                "the CA that was there is not in the backup: agents and users who trust that one alone come back with \
+                 'cluster-proxy join-command CLUSTER' and 'cluster-proxy user renew NAME'",
+            );
+        }
+        Ok(())
     }
 }
 

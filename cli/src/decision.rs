@@ -27,7 +27,7 @@ use crate::{
 pub(crate) struct Accept {
     #[arg(required = true, value_name = "CLUSTER[/AGENT]")]
     names: Vec<Subject>,
-    /// Let in every agent that waits
+    /// Let in every agent of these clusters that waits
     #[arg(long)]
     all: bool,
 }

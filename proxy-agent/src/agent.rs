@@ -100,7 +100,7 @@ impl Agent {
         let (resolver, open) = (Resolver::new(), policy.to_string());
         let dialer = Dialer::new(resolver.clone());
         let spoke = Spoke { policy, kube_api, gateway, service_ca };
-        let streams = Streams::new(dialer, spoke, metrics.clone(), drain.clone(), cut.clone());
+        let streams = Streams::new(dialer, spoke, metrics.clone(), cut.clone());
         let ExportConfig { fixed, services, interval } = exports;
         let exports = watch::Sender::new(fixed.clone().into());
         let exported = exports.subscribe();
@@ -168,7 +168,7 @@ impl Agent {
             ended = tunnels.join_next() => return Err(unexpected(ended)),
         }
 
-        // 1. Not ready any more; hubs are told, and new dials refused.
+        // 1. Not ready any more; hubs are told, and dial other agents where there are any.
         tracing::info!(streams = streams.count(), seconds = drain_timeout.as_secs(), "draining");
         drain.cancel();
         // 2. What is open may end by itself.

@@ -49,9 +49,7 @@ pub(crate) struct Streams {
     room: Semaphore,
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
-    /// Cancelled when the agent drains: new dials are refused.
-    drain: CancellationToken,
-    /// Cancelled when the drain's time is up: streams are cut.
+    /// Cancelled when the drain's time is up: streams are cut, and new dials refused.
     cut: CancellationToken,
 }
 
@@ -84,13 +82,7 @@ enum Transport {
 }
 
 impl Streams {
-    pub(crate) fn new(
-        dialer: Dialer,
-        spoke: Spoke,
-        metrics: Arc<Metrics>,
-        drain: CancellationToken,
-        cut: CancellationToken,
-    ) -> Self {
+    pub(crate) fn new(dialer: Dialer, spoke: Spoke, metrics: Arc<Metrics>, cut: CancellationToken) -> Self {
         let Spoke { policy, kube_api, gateway, service_ca } = spoke;
         let kube_policy = match kube_api {
             KubeApi::Configured(_) => policy.for_configured(),
@@ -100,7 +92,7 @@ impl Streams {
         let service_ca = if service_ca.is_empty() { vec![gateway.ca.clone()] } else { service_ca };
         let gateway = Gateway::new(gateway, kube_api.clone(), dialer.clone(), kube_policy.clone(), cut.clone());
         let (gateway, room, tasks) = (Arc::new(gateway), Semaphore::new(DIALS), TaskTracker::new());
-        Self { dialer, policy, kube_api, kube_policy, gateway, service_ca, room, metrics, tasks, drain, cut }
+        Self { dialer, policy, kube_api, kube_policy, gateway, service_ca, room, metrics, tasks, cut }
     }
 
     /// The way to the kube-apiserver.
@@ -185,7 +177,8 @@ impl Streams {
     /// Connects to what `dial` asks for; or the answer, and its label.
     async fn dial(&self, dial: &Dial) -> Result<Dialled, (Refusal, &'static str)> {
         let refuse = |reason: Reason, message: &str| (Refusal::new(reason, message), reason.label());
-        if self.drain.is_cancelled() {
+        // While the agent drains it is asked only where there is no other: who comes until the end is better served than refused.
+        if self.cut.is_cancelled() {
             return Err(refuse(Reason::Draining, "the agent is stopping; try again"));
         }
         let Ok(_permit) = self.room.try_acquire() else {

@@ -283,6 +283,11 @@ impl Api {
             }
             (&Method::DELETE, ["v1", "users", name]) => {
                 self.require(asker, "delete", REGISTER, "users", name)?;
+                if *name == asker.user {
+                    let message =
+                        format!("{name} is who asks, and would be locked out; let another administrator do it");
+                    return Err(failure(StatusCode::CONFLICT, "Conflict", message));
+                }
                 let name = name.parse().map_err(|error| bad_request(&error))?;
                 self.registry.delete_user(&name).await?;
                 tracing::info!(administrator, user = %name, "user deleted");

@@ -10,8 +10,8 @@ use std::{
 };
 
 use certs::{
-    Authority, AuthorityError, HUB_SERVER_NAME, IssueError, Phase, Pin, Reload, RotationError, ServerTls, Step,
-    TlsError, UserName,
+    Authority, AuthorityError, HUB_SERVER_NAME, IssueError, Pin, Reload, RotationError, ServerTls, Step, TlsError,
+    UserName,
 };
 use dashmap::DashMap;
 use jiff::Timestamp;
@@ -46,7 +46,7 @@ pub(crate) struct Authorities {
     files: Mutex<()>,
     /// CAs whose certificates open nothing, and what they had opened is cut.
     revoked: Mutex<HashSet<Pin>>,
-    /// The CA of the certificate that each user has shown last, while the CA is rotated.
+    /// The CA of the certificate that each user has shown last, of those CAs that are trusted.
     users: DashMap<UserName, (Pin, Timestamp)>,
 }
 
@@ -135,11 +135,9 @@ impl Authorities {
         self.revoked.lock().contains(&issuer)
     }
 
-    /// Notes whose certificate a user has shown or was given, while that matters.
+    /// Notes whose certificate a user has shown or was given: a rotation asks for those of before it, too.
     pub(crate) fn saw(&self, user: &UserName, issuer: Pin) {
-        if self.current.borrow().phase() != Phase::Settled {
-            self.users.insert(user.clone(), (issuer, Timestamp::now()));
-        }
+        self.users.insert(user.clone(), (issuer, Timestamp::now()));
     }
 
     /// Who has shown a certificate of which CA, and when.
@@ -178,9 +176,7 @@ impl Authorities {
 
     fn apply(&self, authority: Authority) -> Result<(), AuthoritiesError> {
         self.show(&authority)?;
-        if authority.phase() == Phase::Settled {
-            self.users.clear();
-        }
+        self.users.retain(|_, (issuer, _)| authority.pins().any(|(pin, _)| pin == *issuer));
         self.current.send_if_modified(|current| {
             let same =
                 |one: &Authority| (one.signer(), one.pins().collect::<Vec<_>>(), one.retired().collect::<Vec<_>>());

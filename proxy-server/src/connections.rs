@@ -76,11 +76,6 @@ impl Connections {
         before.map(|live| live.cut.cancel()).count()
     }
 
-    /// Looks at who has opened each.
-    pub(crate) fn for_each(&self, mut look: impl FnMut(&Caller)) {
-        self.live.iter().for_each(|live| look(&live.caller));
-    }
-
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
         self.live.len()

@@ -231,7 +231,7 @@ impl Hub {
         gathered.register(Box::new(LiveCollector::new(tunnels.clone(), connections.clone(), listeners.clone())?))?;
         gathered.register(Box::new(ProcessCollector::for_self()))?;
         let server_id = format!("{:016x}", rand::random::<u64>());
-        let recorder = Recorder { audit, metrics: metrics.clone() };
+        let recorder = Recorder::new(audit, metrics.clone());
         let proxy = Arc::new(Proxy {
             registry: registry.clone(),
             presence: presence.clone(),

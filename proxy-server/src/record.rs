@@ -1,13 +1,19 @@
 //! Records: each ask has one from its arrival, and leaves one audit event and one count by it, whatever becomes of the ask.
 //! A record that is dropped says that the ask was given up.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
     audit::{Audit, Connection, Event, Handshake, Request, Text, Who},
     caller::Caller,
     client::Peer,
     metrics::{Frontend, Metrics},
+    rates::{Lines, Rate},
+    source::Source,
 };
 
 /// What became of an ask whose record was dropped: its client, or the hub, has left.
@@ -18,7 +24,12 @@ const CANCELLED: &str = "cancelled";
 pub(crate) struct Recorder {
     pub(crate) audit: Audit,
     pub(crate) metrics: Arc<Metrics>,
+    strangers: Arc<Lines<Source>>,
 }
+
+/// Events of one source without credentials. Who has none could fill the disk in a day, and a client with a wrong setting that asks
+/// ten times a second is told whole.
+const STRANGERS: Rate = Rate { every: Duration::from_millis(100), burst: 1000 };
 
 /// The record of an ask for a target.
 #[derive(Debug)]
@@ -50,6 +61,21 @@ struct Asked<T> {
 }
 
 impl Recorder {
+    pub(crate) fn new(audit: Audit, metrics: Arc<Metrics>) -> Self {
+        Self { audit, metrics, strangers: Arc::new(Lines::new(STRANGERS)) }
+    }
+
+    fn record(&self, event: Event) {
+        if let Some(source) = event.stranger().and_then(|peer| peer.parse::<SocketAddr>().ok()) {
+            match self.strangers.next(&source.ip().into()) {
+                Some(0) => {}
+                Some(count) => self.audit.record(Event::LeftOut { count }),
+                None => return,
+            }
+        }
+        self.audit.record(event);
+    }
+
     /// A client asks for a target.
     pub(crate) fn connection(&self, frontend: Frontend, peer: Peer) -> Record {
         let trace_id = format!("{:032x}", rand::random::<u128>());
@@ -148,7 +174,7 @@ impl Record {
             recorder.metrics.refused(self.frontend, result);
         }
         let duration_ms = milliseconds(started);
-        recorder.audit.record(Event::Connection(Connection {
+        recorder.record(Event::Connection(Connection {
             result,
             bytes_to_target,
             bytes_from_target,
@@ -201,14 +227,14 @@ impl Drop for HandshakeRecord {
         let Some(result) = self.result else { return };
         self.recorder.metrics.handshake_failed(self.frontend, result);
         let handshake = Handshake { result, peer: Text::of(self.peer), frontend: self.frontend };
-        self.recorder.audit.record(Event::Handshake(handshake));
+        self.recorder.record(Event::Handshake(handshake));
     }
 }
 
 impl Asked<Request> {
     fn tell(self, result: &'static str, code: u16) {
         let duration_ms = milliseconds(self.started);
-        self.recorder.audit.record(Event::Request(Request { result, code, duration_ms, ..self.told }));
+        self.recorder.record(Event::Request(Request { result, code, duration_ms, ..self.told }));
     }
 }
 
@@ -222,4 +248,30 @@ fn who(caller: &Caller) -> Who {
         Caller::Socket { .. } => Vec::new(),
     };
     Who { user: Text::of(caller), groups, ..Who::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_has_shown_nothing_is_counted_to_a_source() {
+        let peer = || Text::of("192.0.2.1:5");
+        let connection = |user: &str| {
+            let who = Who { user: user.into(), ..Who::default() };
+            Event::Connection(Connection { who, peer: peer(), ..Connection::default() })
+        };
+        let request = |code| Event::Request(Request { code, peer: peer(), ..Request::default() });
+        let handshake = Event::Handshake(Handshake { result: "timed_out", peer: peer(), frontend: "api" });
+        for (event, counts) in [
+            (connection(""), true),
+            (connection("alice"), false),
+            (request(401), true),
+            (request(0), false),
+            (handshake, true),
+            (Event::Lost { count: 1 }, false),
+        ] {
+            assert_eq!(event.stranger().is_some(), counts, "{event:?}");
+        }
+    }
 }

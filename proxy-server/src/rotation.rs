@@ -18,7 +18,6 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     agents::Agents,
     authorities::{Authorities, StepError},
-    caller::Caller,
     connections::Connections,
     state,
 };
@@ -201,15 +200,9 @@ impl Rotation {
         }
     }
 
-    /// The users that have shown a certificate: since the rotation has begun, or to what they have open.
+    /// The users that have shown a certificate since this hub's start.
     fn all_users(&self, newest: Pin) -> Vec<CaUser> {
         let mut seen = self.authorities.users();
-        let now = Timestamp::now();
-        self.connections.for_each(|caller| {
-            if let (Caller::User(login), Some(issuer)) = (caller, caller.issuer()) {
-                seen.entry(login.name.clone()).or_insert((issuer, now));
-            }
-        });
         // One that was deleted needs no certificate.
         seen.retain(|name, _| self.registry.user(name).is_some());
         let user = |(user, (issuer, seen))| CaUser { user, certified: issuer == newest, seen };

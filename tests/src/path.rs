@@ -33,17 +33,19 @@ pub struct Weather {
     pub there: bool,
     /// Whether what the server sends arrives.
     pub back: bool,
+    /// Bytes of the largest datagram that arrives; larger ones vanish without a word.
+    pub largest: usize,
 }
 
 impl Weather {
     /// Both ways are open, and take this long each.
-    pub fn fair(delay: Duration) -> Self {
-        Self { delay, there: true, back: true }
+    pub const fn fair(delay: Duration) -> Self {
+        Self { delay, there: true, back: true, largest: LONGEST }
     }
 
     /// Nothing arrives.
     pub fn down() -> Self {
-        Self { delay: Duration::ZERO, there: false, back: false }
+        Self { there: false, back: false, ..Self::fair(Duration::ZERO) }
     }
 }
 
@@ -120,8 +122,8 @@ async fn lead(inner: Arc<UdpSocket>, server: SocketAddr, weather: watch::Receive
                 new.insert(outer).clone()
             }
         };
-        let Weather { delay, there, .. } = *weather.borrow();
-        if there {
+        let Weather { delay, there, largest, .. } = *weather.borrow();
+        if there && length <= largest {
             under_way.send((outer, datagram[..length].to_vec()), delay);
         }
     }
@@ -139,8 +141,8 @@ async fn answer(inner: Arc<UdpSocket>, outer: Arc<UdpSocket>, client: SocketAddr
         };
         // The server may be away for a while: the kernel tells that here.
         let Ok(length) = received else { continue };
-        let Weather { delay, back, .. } = *weather.borrow();
-        if back {
+        let Weather { delay, back, largest, .. } = *weather.borrow();
+        if back && length <= largest {
             under_way.send(datagram[..length].to_vec(), delay);
         }
     }

@@ -50,24 +50,25 @@ impl Api {
     }
 }
 
-/// A watch's next frame; `None` also when the login that it was asked with is good no more.
+/// A watch's next frame; `None` also when the login that it was asked with is good no more. No frame goes to such a one: somebody
+/// else may have its name by now, and rights of their own.
 async fn next_frame(
     frames: &mut Frames,
     looks: &mut Interval,
     (registry, authorities, login): &(Arc<Registry>, Arc<Authorities>, Option<Login>),
 ) -> Option<Bytes> {
+    let is_over = || {
+        login.as_ref().is_some_and(|login| {
+            let revoked = login.issuer().is_some_and(|issuer| authorities.is_revoked(issuer));
+            revoked || registry.current(login, Timestamp::now()).is_none()
+        })
+    };
     let mut next = std::pin::pin!(frames.next());
     loop {
         tokio::select! {
-            frame = &mut next => return frame,
-            _ = looks.tick() => {
-                let is_over = |login: &Login| {
-                    let revoked = login.issuer().is_some_and(|issuer| authorities.is_revoked(issuer));
-                    revoked || registry.current(login, Timestamp::now()).is_none()
-                };
-                if login.as_ref().is_some_and(is_over) {
-                    return None;
-                }
+            frame = &mut next => return frame.filter(|_| !is_over()),
+            _ = looks.tick() => if is_over() {
+                return None;
             }
         }
     }

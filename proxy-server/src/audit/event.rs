@@ -4,9 +4,9 @@
 //! |---|---|---|
 //! | `version` | all | of these names and their meaning: 1 |
 //! | `time` | all | when it ended, RFC 3339 in UTC |
-//! | `event` | all | `connection`, `request`, `handshake` or `lost` |
-//! | `result` | all but `lost` | `complete`, `ok`, or why not |
-//! | `peer`, `frontend` | all but `lost` | from where, and by which way in |
+//! | `event` | all | `connection`, `request`, `handshake`, `lost` or `left_out` |
+//! | `result` | all but `lost` and `left_out` | `complete`, `ok`, or why not |
+//! | `peer`, `frontend` | all but `lost` and `left_out` | from where, and by which way in |
 //! | `user`, `groups` | connection, request | who has shown credentials; empty where nobody has |
 //! | `impersonated_user`, `impersonated_groups` | connection, request | as whom they asked (`kubectl --as`), if so |
 //! | `duration_ms` | connection, request | from the ask to the end |
@@ -15,6 +15,7 @@
 //! | `verb`, `resource`, `namespace`, `name` | request | what was asked of the registry |
 //! | `code`, `dry_run` | request | the answer's status (0: there was none, as for a join), and whether nothing was to be stored |
 //! | `count` | lost | events that could not be written before this one |
+//! | `count` | left_out | events of sources without credentials that were too many since the last one of such |
 
 use std::fmt::{self, Write as _};
 
@@ -42,6 +43,10 @@ pub(crate) enum Event {
     Handshake(Handshake),
     /// Events that were not written.
     Lost {
+        count: u64,
+    },
+    /// Events of sources without credentials that were too many to be written.
+    LeftOut {
         count: u64,
     },
 }
@@ -120,6 +125,19 @@ impl Event {
             Self::Request(_) => "request",
             Self::Handshake(_) => "handshake",
             Self::Lost { .. } => "lost",
+            Self::LeftOut { .. } => "left_out",
+        }
+    }
+
+    /// From where it came, where nobody has shown who they are: joins, which have no answer's status, wait for each other elsewhere.
+    pub(crate) fn stranger(&self) -> Option<&str> {
+        match self {
+            Self::Connection(Connection { who, peer, .. }) => who.user.is_empty().then_some(peer.as_str()),
+            Self::Request(Request { who, peer, code, .. }) => {
+                (who.user.is_empty() && *code != 0).then_some(peer.as_str())
+            }
+            Self::Handshake(Handshake { peer, .. }) => Some(peer.as_str()),
+            Self::Lost { .. } | Self::LeftOut { .. } => None,
         }
     }
 
@@ -165,7 +183,7 @@ impl Event {
                 ("peer", Value::Text(&peer.0)),
                 ("frontend", Value::Text(frontend)),
             ],
-            Self::Lost { count } => vec![("count", Value::Number(*count))],
+            Self::Lost { count } | Self::LeftOut { count } => vec![("count", Value::Number(*count))],
         }
     }
 }

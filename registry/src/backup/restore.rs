@@ -1,6 +1,6 @@
 //! Restoring a backup into a state folder: checked whole before anything is put in the place of what is there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -36,6 +36,8 @@ pub struct Restored {
     pub backup: Backup,
     /// Where what was there before is now.
     pub set_aside: Vec<PathBuf>,
+    /// The CA that was there is not in the backup: it is of before a rotation, or of another hub.
+    pub other_ca: bool,
 }
 
 const REGISTRY: &str = "registry.redb";
@@ -75,15 +77,25 @@ pub fn restore(sealed: &Sealed, folder: &Path, now: Timestamp) -> Result<Restore
         write(&staging.join(name), text).map_err(failed(&staging.join(name)))?;
     }
     backup.restore_registry(&staging.join(REGISTRY)).map_err(RestoreError::Registry)?;
-    Authority::load_or_create(&staging).map_err(RestoreError::Authority)?;
+    let restored = Authority::load_or_create(&staging).map_err(RestoreError::Authority)?;
+    // One that is damaged says nothing.
+    let replaced = fs::exists(folder.join("ca.key")).unwrap_or(false).then(|| Authority::load_or_create(folder));
+    let other_ca = replaced.and_then(Result::ok).is_some_and(|ca| restored.pins().all(|(pin, _)| pin != ca.newest()));
     let mut set_aside = Vec::new();
-    for name in backup.files.keys().map(String::as_str).chain([REGISTRY]) {
+    // Those that are no part of the backup are of another state of the CA: they would say that it is retired.
+    let present: BTreeSet<String> = files(folder).map_err(failed(folder))?.into_keys().collect();
+    let mut names: BTreeSet<&str> = present.iter().map(String::as_str).collect();
+    names.extend(backup.files.keys().map(String::as_str).chain([REGISTRY]));
+    for name in names {
         let (new, place) = (staging.join(name), folder.join(name));
         let aside = folder.join(format!("{name}.before-{}", now.as_second()));
         match fs::rename(&place, &aside) {
             Ok(()) => set_aside.push(aside),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(&place)(error)),
+        }
+        if name != REGISTRY && !backup.files.contains_key(name) {
+            continue;
         }
         // The hub does not run as root, who restores it.
         File::open(&new).and_then(|file| give_to_owner(&file, folder)).map_err(failed(&new))?;
@@ -92,7 +104,7 @@ pub fn restore(sealed: &Sealed, folder: &Path, now: Timestamp) -> Result<Restore
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed(folder))?;
     // What is left are locks.
     let _ = fs::remove_dir_all(&staging);
-    Ok(Restored { backup, set_aside })
+    Ok(Restored { backup, set_aside, other_ca })
 }
 
 /// The files of the CA, however many roots it has.
@@ -127,6 +139,8 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use certs::Step;
+
     use super::*;
     use crate::registry::Registry;
 
@@ -150,6 +164,21 @@ mod tests {
         let [before, after] = [&lost, &folder].map(|folder| Authority::load_or_create(folder.path()).unwrap().pin());
         assert_eq!(before, after);
         assert!(!Registry::open(folder.path().join(REGISTRY)).unwrap().is_new());
+    }
+
+    #[tokio::test]
+    async fn a_backup_of_before_a_rotation_brings_all_of_its_ca_back_and_says_so() {
+        let (hub, sealed) = backed_up().await;
+        let before = Authority::load_or_create(hub.path()).unwrap().pin();
+        assert!(!restore(&sealed, hub.path(), Timestamp::UNIX_EPOCH).unwrap().other_ca);
+        for step in [Step::Begin, Step::Sign, Step::Finish] {
+            Authority::step(hub.path(), step).unwrap();
+        }
+        assert_ne!(Authority::load_or_create(hub.path()).unwrap().pin(), before);
+        let restored = restore(&sealed, hub.path(), Timestamp::UNIX_EPOCH).unwrap();
+        assert!(restored.other_ca);
+        let again = Authority::load_or_create(hub.path()).unwrap();
+        assert_eq!((again.pin(), again.retired().count()), (before, 0), "it is retired: {:?}", restored.set_aside);
     }
 
     #[tokio::test]

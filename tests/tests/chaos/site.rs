@@ -413,6 +413,7 @@ fn weather(faults: &[Fault]) -> Weather {
         delay: if any(|fault| *fault == Fault::Spike) { SPIKE } else { DELAY },
         there: !down && !any(|fault| *fault == Fault::AgentMute),
         back: !down && !any(|fault| *fault == Fault::HubMute),
+        ..Weather::fair(DELAY)
     }
 }
 

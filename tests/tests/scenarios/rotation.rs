@@ -139,6 +139,8 @@ async fn from_begin_to_finish_under_load_nothing_is_lost_and_everybody_follows()
     let mut away = Spoke::of(&hub, "away").start().await?;
     away.stop().await?;
     let alice = administrator(&hub, folder.path(), "alice").await?;
+    let before = administrator(&hub, folder.path(), "before").await?;
+    hub.operator(&before)?.arg("clusters").run(BOUND).await?.success()?;
     let old = copied(&alice, &folder.path().join("old"))?;
     let old_kubectl = Kubectl::with(tool::kubectl()?, &old.join("kubeconfig"))?;
     let old_token = hub.create_token(&JoinTerms::auto_accepted("late")).await?;
@@ -179,7 +181,9 @@ async fn from_begin_to_finish_under_load_nothing_is_lost_and_everybody_follows()
     old_kubectl.ok("get managedclusters -o name").await?;
     let told = refused(&hub, "finish").await?;
     ensure!(told.contains("away/") && told.contains("user alice") && !told.contains("near/"), "{told}");
+    ensure!(told.contains("user before"), "who was here before the rotation alone: {told}");
 
+    hub.operator(&before)?.arg("clusters").run(BOUND).await?.success()?;
     // A folder follows at its next command, and with the next connection of one that runs.
     is_echoed(local).await?;
     ensure!(roots(&alice.authority_file())? == 2, "alice's folder has not followed");

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use tests::client::DialError;
+use tests::metrics::Metrics;
 use tests::service::echo;
 use tests::{Fetch, Hub, Spoke, wait_until};
 use tokio::time::sleep;
@@ -101,4 +102,29 @@ async fn a_stopping_agent_is_away_at_once() -> Result<()> {
     let spoke = Spoke::of(&hub, "c1").start().await?;
     spoke.process().signal(Signal::SIGTERM)?;
     wait_until(RECONNECT, "the stopped agent to be away", async || !hub.is_available("c1").await).await
+}
+
+/// A hub has no other to dial meanwhile, or has one and leaves the agent that drains alone.
+#[tokio::test]
+async fn an_agent_that_drains_serves_until_there_is_another() -> Result<()> {
+    let hub = Hub::start().await?;
+    let first = Spoke::of(&hub, "c1").agent("first").start().await?;
+    let service = echo::start().await?;
+    let address = service.address().to_string();
+    let client = hub.client("c1")?;
+    let dials = async |spoke: &Spoke| {
+        let metrics = Metrics::fetch(spoke.metrics()).await?;
+        anyhow::Ok(metrics.sum("proxy_agent_dials_total", &[("result", "connected")]))
+    };
+    let held = client.dial(&address).await?;
+    first.process().signal(Signal::SIGTERM)?;
+    wait_until(BOUND, "the agent to drain", async || !is_ready(&first).await).await?;
+    client.dial(&address).await?;
+    ensure!(hub.is_available("c1").await, "an agent that serves is away");
+
+    let second = Spoke::of(&hub, "c1").agent("second").start().await?;
+    client.dial(&address).await?;
+    ensure!((dials(&first).await?, dials(&second).await?) == (2.0, 1.0), "the wrong agent was dialled");
+    drop(held);
+    Ok(())
 }

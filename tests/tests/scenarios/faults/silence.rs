@@ -18,7 +18,7 @@ use super::{BOUND, agents, dials_well};
 /// What is promised, and what a loaded machine may add.
 const NOTICED: Duration = Duration::from_secs(15 + 5);
 const OUTAGE: Duration = Duration::from_secs(13);
-const FAIR: Weather = Weather { delay: Duration::from_millis(10), there: true, back: true };
+const FAIR: Weather = Weather::fair(Duration::from_millis(10));
 
 /// A hub, an agent behind a path, and a service in its spoke.
 struct Site {
