@@ -89,7 +89,8 @@ impl Session {
                     }
                 }
                 () = sleep_until(silence.next(self.tunnel.is_in_use()).into()) => match self.tunnel.look(&mut silence, Instant::now()) {
-                    Look::Well => {}
+                    // The hub begins anew, and what it acknowledges shows the way back.
+                    Look::Well | Look::Narrow => {}
                     Look::Ask => self.tunnel.nudge(),
                     Look::Insist => self.tunnel.insist(),
                     Look::Gone => {

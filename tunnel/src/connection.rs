@@ -26,7 +26,7 @@ pub(crate) enum Origin {
     /// We did, from a socket of its own: the endpoint has no other owner.
     Dialled { endpoint: quinn::Endpoint, socket: Arc<Socket> },
     /// The peer did, and sends to this connection id.
-    Accepted { id: u64 },
+    Accepted { id: u64, socket: Arc<Socket> },
 }
 
 /// What the two ends agreed to speak.
@@ -72,7 +72,8 @@ impl Connection {
 
     /// The peer's address as seen here.
     pub fn remote_address(&self) -> SocketAddr {
-        self.quic.remote_address()
+        let (Origin::Dialled { socket, .. } | Origin::Accepted { socket, .. }) = &self.origin;
+        socket.own(self.quic.remote_address())
     }
 
     /// Smoothed round-trip time.
@@ -112,6 +113,13 @@ impl Connection {
     /// The same at once.
     pub(crate) fn insist(&self) {
         congestion::insist(self.quic.congestion_state());
+    }
+
+    /// Forgets what is known of the path, and begins with packets that every path carries. An end that has dialled cannot.
+    pub(crate) fn begin_anew(&self) {
+        if let Origin::Accepted { socket, .. } = &self.origin {
+            socket.rename(self.quic.remote_address());
+        }
     }
 
     /// Closes the connection at once: open streams are lost.

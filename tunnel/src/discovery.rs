@@ -89,8 +89,9 @@ fn known_by(id: &ConnectionId) -> Option<Mtu> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tests::{ANY, SOON, listen, tls};
-    use crate::{Connection, Settings, connect};
+    use crate::message::Drain;
+    use crate::tests::{ANY, SOON, dialled, listen, pair, tls};
+    use crate::{AgentMessage, Connection, Settings, connect};
 
     fn mtu(bytes: u16) -> Mtu {
         Mtu::new(bytes).unwrap()
@@ -147,5 +148,30 @@ mod tests {
     async fn both_ends_need_one_probe_for_a_path_that_the_agent_knows_and_few_for_another() {
         assert_eq!(found(Some(Mtu::default())).await, [1, 1]);
         assert_eq!(found(None).await, [6, 6]);
+    }
+
+    #[tokio::test]
+    async fn a_hub_that_begins_anew_takes_its_agent_for_another_and_goes_on_with_it() {
+        let mut pair = pair().await;
+        let agent = pair.hub.remote_address();
+        for shown in [false, true, false] {
+            assert_eq!(pair.hub.connection.quic.remote_address().is_ipv6(), shown);
+            let exchange = async {
+                pair.agent_control.send(AgentMessage::Drain(Drain {})).unwrap();
+                assert_eq!(pair.hub_control.receive().await.unwrap(), AgentMessage::Drain(Drain {}));
+                let stream = dialled(&pair.hub, &pair.agent).await;
+                assert_eq!(pair.hub.remote_address(), agent);
+                drop(stream);
+            };
+            tokio::time::timeout(SOON, exchange).await.unwrap();
+            pair.hub.begin_anew();
+            let moved = async {
+                while pair.hub.connection.quic.remote_address().is_ipv6() == shown {
+                    pair.agent.insist();
+                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                }
+            };
+            tokio::time::timeout(SOON, moved).await.unwrap();
+        }
     }
 }

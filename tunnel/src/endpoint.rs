@@ -156,7 +156,7 @@ impl Listener {
 impl Incoming {
     /// Where the handshake comes from; may be forged unless [`Self::validated`].
     pub fn remote_address(&self) -> SocketAddr {
-        self.incoming.remote_address()
+        self.socket.own(self.incoming.remote_address())
     }
 
     /// The peer has shown that it receives what is sent to its address.
@@ -191,12 +191,12 @@ impl Incoming {
         let config = self.configs.of(&self.incoming.orig_dst_cid(), link);
         let accepted = self.incoming.accept_with(config);
         // Before anything else is accepted on this thread.
-        let id = reset::drawn_id();
+        let (id, socket) = (reset::drawn_id(), self.socket);
         async move {
             let connecting = accepted.map_err(|error| HandshakeError::Failed(error.into()))?;
             let connected = tokio::time::timeout(limit, connecting).await.map_err(|_| HandshakeError::TimedOut)?;
             let quic = connected.map_err(|error| HandshakeError::Failed(error.into()))?;
-            Ok(Connection { quic, origin: Origin::Accepted { id } })
+            Ok(Connection { quic, origin: Origin::Accepted { id, socket } })
         }
     }
 }

@@ -161,7 +161,7 @@ impl HubTunnel {
     pub fn resettable(&self) -> Option<Resettable> {
         match self.connection.origin {
             Origin::Dialled { .. } => None,
-            Origin::Accepted { id } => Some(Resettable { agent: self.remote_address(), id }),
+            Origin::Accepted { id, .. } => Some(Resettable { agent: self.remote_address(), id }),
         }
     }
 
@@ -191,7 +191,12 @@ impl HubTunnel {
         self.windows.nudge();
     }
 
-    /// The same, whether or not quinn has asked itself.
+    /// Begins anew with the path, which may carry less than it did.
+    pub fn begin_anew(&self) {
+        self.connection.begin_anew();
+    }
+
+    /// As [`Self::nudge`], whether or not quinn has asked itself.
     pub fn insist(&self) {
         self.connection.insist();
         self.windows.nudge();

@@ -64,6 +64,7 @@ mod metered;
 mod mtu;
 mod port;
 mod relay;
+mod renaming;
 mod reset;
 mod rest;
 mod runtime;

@@ -36,6 +36,16 @@ pub const REST: Duration = Duration::from_millis(900);
 /// the last one and the end of patience.
 pub(crate) const PAUSE: Duration = Duration::from_millis(500);
 
+/// Who is heard of and has not answered for so long may be behind a path that has become narrow: what it is asked with is as large as
+/// all that is lost. quinn's own probes are small, but each question puts them off.
+const NARROW: Duration = Duration::from_millis(500);
+
+/// So long it is left to them, and so long to questions, by turns.
+const PROBED: Duration = Duration::from_secs(2);
+
+/// From here on the path is taken for another. The answers of a round trip that has become 2 s come meanwhile.
+const STARVED: Duration = Duration::from_secs(1);
+
 /// Who is heard of again after so long is answered, whatever else there is to send and no room for: it waits for a sign of life, too.
 const LONG: Duration = Duration::from_secs(1);
 
@@ -59,6 +69,8 @@ pub struct Silence {
     /// How long it has acknowledged nothing while streams are open. One that is heard of may hear nothing, and be gone before it says
     /// so; and what a broken one is sent would be kept for it for ever.
     unanswered: Duration,
+    /// How much of that it was heard of, and this end had no room for more.
+    starved: Duration,
 }
 
 /// What a look has shown.
@@ -70,6 +82,8 @@ pub enum Look {
     Ask,
     /// The same, whether or not quinn has asked itself.
     Insist,
+    /// The peer is heard of and answers nothing: the path may carry less than it did.
+    Narrow,
     /// The peer is gone.
     Gone,
 }
@@ -78,7 +92,7 @@ impl Silence {
     /// A peer that has just been heard of.
     pub fn new(now: Instant) -> Self {
         let none = Duration::ZERO;
-        Self { heard: 0, acknowledged: now, looked: now, asked: now, silent: none, unanswered: none }
+        Self { heard: 0, acknowledged: now, looked: now, asked: now, silent: none, unanswered: none, starved: none }
     }
 
     /// How long there has been silence.
@@ -127,8 +141,16 @@ impl Silence {
         }
         // quinn acknowledges nothing while it has something to send and no room for it: two such ends hear each other and wait.
         let stuck = flight.is_some_and(|flight| flight.stuck);
+        let hears = flight.is_some() && self.silent < PAUSE;
+        self.starved = if self.unanswered.is_zero() { Duration::ZERO } else { self.starved };
+        self.starved += if hears && stuck { passed } else { Duration::ZERO };
+        if over(was.starved, self.starved, STARVED) {
+            return Look::Narrow;
+        }
+        let turn = self.starved.saturating_sub(NARROW).as_nanos() / PROBED.as_nanos();
+        let probed = hears && self.starved >= NARROW && turn.is_multiple_of(2) && was.lapse() < CLOSE;
         let rested = was.lapse() >= CLOSE || now.saturating_duration_since(self.asked) >= PAUSE;
-        if !(rested || stuck && self.silent < PAUSE) {
+        if probed || !(rested || stuck && hears) {
             return Look::Well;
         }
         let overdue = self.lapse() >= if flight.is_some() { OVERDUE_IN_USE } else { OVERDUE };
@@ -176,7 +198,7 @@ mod tests {
             let now = silence.next(in_use);
             let flight = in_use.then_some(flight(start, false));
             match silence.look(0, flight, now) {
-                Look::Well => {}
+                Look::Well | Look::Narrow => {}
                 Look::Ask | Look::Insist => {
                     first = if asked == 0 { now - start } else { first };
                     asked += 1;
@@ -277,7 +299,7 @@ mod tests {
                 heard += u64::from(talks && !away);
                 let flight = Flight { acknowledged, stuck: stuck && now > from && now < to + SECOND, rtt: at(rtt) };
                 match silence.look(heard, Some(flight), now) {
-                    Look::Well => {}
+                    Look::Well | Look::Narrow => {}
                     Look::Ask | Look::Insist if now < from || now > to => answer = answer.or_else(|| Some(now + at(rtt))),
                     Look::Ask | Look::Insist => {}
                     Look::Gone => return Err(TestCaseError::fail(format!("gone at {:?}", now - start))),

@@ -31,6 +31,7 @@ use tokio::{io::Interest, sync::watch};
 use crate::{
     deferral::{Answers, Heard},
     mtu::LARGEST_DATAGRAM,
+    renaming::{self, Renaming},
     runtime,
 };
 
@@ -75,6 +76,9 @@ pub(crate) struct Socket {
     answers: Option<Answers>,
     /// Nothing is sent any more.
     mute: AtomicBool,
+    renaming: Renaming,
+    /// It is of IPv4.
+    v4: bool,
 }
 
 /// Datagrams that wait for more of their kind.
@@ -109,9 +113,11 @@ impl Socket {
     pub(crate) fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
         LazyLock::force(&JOINING);
         let state = UdpSocketState::new((&socket).into())?;
+        let v4 = socket.local_addr()?.is_ipv4();
         let io = tokio::net::UdpSocket::from_std(socket)?;
+        let renaming = Renaming::default();
         let (full, mute) = (AtomicBool::new(false), AtomicBool::new(false));
-        let socket = Self { io, state, burst: Mutex::default(), full, answers: None, mute };
+        let socket = Self { io, state, burst: Mutex::default(), full, answers: None, mute, renaming, v4 };
         let Offload { send, receive } = socket.offload();
         if !send || !receive {
             tracing::warn!(
@@ -131,6 +137,16 @@ impl Socket {
     /// Sends nothing any more, be it a goodbye.
     pub(crate) fn mute(&self) {
         self.mute.store(true, Ordering::Relaxed);
+    }
+
+    /// Has quinn take what comes from a peer for what comes over another path.
+    pub(crate) fn rename(&self, shown: SocketAddr) {
+        self.renaming.turn(self.own(shown));
+    }
+
+    /// The address of a peer that quinn knows by this one.
+    pub(crate) fn own(&self, shown: SocketAddr) -> SocketAddr {
+        renaming::own(shown, self.v4)
     }
 
     /// What is said to who dials, until it is connected.
@@ -226,6 +242,7 @@ impl AsyncUdpSocket for Socket {
             let length = transmit.segment_size.unwrap_or(transmit.contents.len());
             transmit.contents.chunks(length.max(1)).for_each(|datagram| answers.asked(datagram));
         }
+        let transmit = &Transmit { destination: self.own(transmit.destination), ..transmit.clone() };
         let mut burst = self.burst.lock();
         let more = burst.is_full_batch(transmit) && self.state.max_gso_segments() > 1;
         if burst.takes(transmit) {
@@ -255,6 +272,7 @@ impl AsyncUdpSocket for Socket {
             ready!(self.io.poll_recv_ready(cx))?;
             let received = self.io.try_io(Interest::READABLE, || self.state.recv((&self.io).into(), buffers, meta));
             if let Ok(count) = received {
+                meta.iter_mut().take(count).for_each(|meta| meta.addr = self.renaming.shown(meta.addr));
                 if let Some(answers) = self.awaited() {
                     let datagrams = buffers.iter().zip(&*meta).take(count);
                     let each = datagrams.flat_map(|(buffer, meta)| buffer[..meta.len].chunks(meta.stride.max(1)));

@@ -59,7 +59,7 @@ pub(crate) fn listen(address: SocketAddr, tls: Arc<rustls::ServerConfig>) -> Lis
     Listener::serve(port, tls, &KEY, Settings::default()).unwrap()
 }
 
-async fn pair() -> Pair {
+pub(crate) async fn pair() -> Pair {
     pair_with(TunnelMemory::default()).await
 }
 

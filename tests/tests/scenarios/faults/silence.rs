@@ -10,6 +10,7 @@ use tests::pattern::Pattern;
 use tests::service::{echo, transfer};
 use tests::{Hub, Path, Spoke, Weather, wait_until};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -216,4 +217,36 @@ async fn a_dial_to_a_killed_agent_ends_at_the_first_sign_and_another_agent_takes
     let took = start.elapsed();
     ensure!(took < Duration::from_secs(5), "the other agent had the dial after {took:?}");
     Ok(())
+}
+
+/// A line that carries less from now on, behind a firewall that says nothing: what both ends have under way is too large for it, and
+/// neither acknowledges anything while it has something to send and no room for it.
+#[tokio::test]
+async fn a_path_that_becomes_narrow_is_used_again_within_five_seconds() -> Result<()> {
+    let site = Site::start().await?;
+    let (progress, mut seen) = watch::channel(0_usize);
+    let mut streams = JoinSet::new();
+    for _ in 0..4 {
+        let (mut reader, mut writer) = tokio::io::split(site.dial().await?);
+        streams.spawn(async move {
+            let chunk = vec![7; 1 << 16];
+            while writer.write_all(&chunk).await.is_ok() {}
+        });
+        let progress = progress.clone();
+        streams.spawn(async move {
+            let mut chunk = vec![0; 1 << 16];
+            while let Ok(read @ 1..) = reader.read(&mut chunk).await {
+                progress.send_modify(|bytes| *bytes += read);
+            }
+        });
+    }
+    seen.wait_for(|bytes| *bytes > 8 << 20).await?;
+    site.path.set(Weather { largest: 1372, ..FAIR });
+    let narrow = Instant::now();
+    let bytes = *seen.borrow_and_update();
+    // Beyond what was under way.
+    timeout(BOUND, seen.wait_for(|now| *now > bytes + (4 << 20))).await.context("it stands still")??;
+    eprintln!("used again {:?} after it had become narrow", narrow.elapsed());
+    ensure!(narrow.elapsed() < Duration::from_secs(5 + 5), "{:?}", narrow.elapsed());
+    agents(&site.hub, 1).await
 }
