@@ -17,7 +17,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tests::client::{DialError, Entry};
 use tests::raw_agent::{AgentCredentials, RawAgent};
-use tests::{Client, Fetch, HUB_NAME, HalfOpen, Hub, allow_open_files, wait_for};
+use tests::{Client, Fetch, HUB_NAME, HalfOpen, Hub, Spoke, allow_open_files, wait_for};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -334,4 +334,31 @@ async fn one_user_has_so_many_watches_and_no_more() -> Result<()> {
         Ok(())
     })
     .await
+}
+
+#[tokio::test]
+async fn the_watch_of_a_deleted_user_tells_nothing_of_what_their_namesake_may_see() -> Result<()> {
+    let hub = Hub::start().await?;
+    let named = |cluster: &str| tests::hub::ClusterAccess::Named(vec![cluster.to_owned()]);
+    for cluster in ["theirs", "others"] {
+        Spoke::of(&hub, cluster).start().await?;
+    }
+    let alice = hub.create_user("alice", &named("theirs")).await?;
+    let path = "/apis/cluster.open-cluster-management.io/v1/managedclusters?watch=true";
+    let mut watching = Http2::open(&hub).await?.watch(path, &alice.token()?).await?;
+    let mut told = Vec::new();
+    while !String::from_utf8_lossy(&told).contains("theirs") {
+        let frame = timeout(BOUND, watching.body_mut().frame()).await?.context("the watch ended")??;
+        told.extend_from_slice(&frame.into_data().unwrap_or_default());
+    }
+    hub.ask(Fetch::new(hyper::Method::DELETE, "/v1/users/alice")).await?.success()?;
+    hub.create_user("alice", &named("others")).await?;
+    hub.deny("others").await?;
+    // To the end that the hub puts to it.
+    while let Some(frame) = timeout(STAY, watching.body_mut().frame()).await? {
+        told.extend_from_slice(&frame?.into_data().unwrap_or_default());
+    }
+    let told = String::from_utf8_lossy(&told);
+    ensure!(!told.contains("others"), "{told}");
+    Ok(())
 }
