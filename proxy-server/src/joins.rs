@@ -15,6 +15,7 @@ use crate::{
     agents::version,
     audit::{self, Text},
     authorities::Authorities,
+    client::Peer,
     lobby::{Lobby, Size},
     rates::Lines,
     record::{Recorder, RequestRecord},
@@ -79,13 +80,15 @@ impl Joins {
     pub(crate) async fn serve(&self, connection: Connection) {
         let (peer, metrics) = (connection.remote_address(), &self.recorder.metrics);
         // Every join is an event, whatever becomes of it.
-        let record = self.recorder.request(audit::Request {
-            peer: Text::of(peer),
-            frontend: "tunnel",
-            verb: "join".into(),
-            resource: "managedclusters/agents".into(),
-            ..audit::Request::default()
-        });
+        let record = self.recorder.request(
+            Peer::Tcp(peer),
+            audit::Request {
+                frontend: "tunnel",
+                verb: "join".into(),
+                resource: "managedclusters/agents".into(),
+                ..audit::Request::default()
+            },
+        );
         let heard = match self.talk(&connection, JoinSession::accept(connection.clone(), TALK_TIMEOUT)).await {
             Ok((session, request)) => self.waits.enter(peer.ip()).map(|place| (session, request, place)),
             Err(Unfinished::Full(full)) => Err(full),

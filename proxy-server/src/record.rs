@@ -2,7 +2,6 @@
 //! A record that is dropped says that the ask was given up.
 
 use std::{
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -19,6 +18,10 @@ use crate::{
 /// What became of an ask whose record was dropped: its client, or the hub, has left.
 const CANCELLED: &str = "cancelled";
 
+/// Events of one source without credentials. Who has none could fill the disk in a day, and a client with a wrong setting that asks
+/// ten times a second is told whole.
+const STRANGERS: Rate = Rate { every: Duration::from_millis(100), burst: 1000 };
+
 /// Makes records.
 #[derive(Clone, Debug)]
 pub(crate) struct Recorder {
@@ -26,10 +29,6 @@ pub(crate) struct Recorder {
     pub(crate) metrics: Arc<Metrics>,
     strangers: Arc<Lines<Source>>,
 }
-
-/// Events of one source without credentials. Who has none could fill the disk in a day, and a client with a wrong setting that asks
-/// ten times a second is told whole.
-const STRANGERS: Rate = Rate { every: Duration::from_millis(100), burst: 1000 };
 
 /// The record of an ask for a target.
 #[derive(Debug)]
@@ -56,6 +55,7 @@ pub(crate) struct HandshakeRecord {
 #[derive(Debug)]
 struct Asked<T> {
     recorder: Recorder,
+    peer: Peer,
     started: Instant,
     told: T,
 }
@@ -65,9 +65,12 @@ impl Recorder {
         Self { audit, metrics, strangers: Arc::new(Lines::new(STRANGERS)) }
     }
 
-    fn record(&self, event: Event) {
-        if let Some(source) = event.stranger().and_then(|peer| peer.parse::<SocketAddr>().ok()) {
-            match self.strangers.next(&source.ip().into()) {
+    /// `peer` is who has caused the event.
+    fn record(&self, peer: Peer, event: Event) {
+        if let Peer::Tcp(address) = peer
+            && event.is_of_a_stranger()
+        {
+            match self.strangers.next(&address.ip().into()) {
                 Some(0) => {}
                 Some(count) => self.audit.record(Event::LeftOut { count }),
                 None => return,
@@ -76,18 +79,21 @@ impl Recorder {
         self.audit.record(event);
     }
 
+    fn asked<T>(&self, peer: Peer, told: T) -> Box<Asked<T>> {
+        Box::new(Asked { recorder: self.clone(), peer, started: Instant::now(), told })
+    }
+
     /// A client asks for a target.
     pub(crate) fn connection(&self, frontend: Frontend, peer: Peer) -> Record {
         let trace_id = format!("{:032x}", rand::random::<u128>());
-        let (peer, label) = (Text::of(peer), frontend.label());
-        let told = Connection { peer, frontend: label, trace_id, ..Connection::default() };
-        let asked = Asked { recorder: self.clone(), started: Instant::now(), told };
-        Record { asked: Some(Box::new(asked)), frontend, opened: false }
+        let label = frontend.label();
+        let told = Connection { peer: Text::of(peer), frontend: label, trace_id, ..Connection::default() };
+        Record { asked: Some(self.asked(peer, told)), frontend, opened: false }
     }
 
-    /// A request on the registry has come.
-    pub(crate) fn request(&self, told: Request) -> RequestRecord {
-        RequestRecord(Some(Box::new(Asked { recorder: self.clone(), started: Instant::now(), told })))
+    /// A request on the registry has come from `peer`.
+    pub(crate) fn request(&self, peer: Peer, told: Request) -> RequestRecord {
+        RequestRecord(Some(self.asked(peer, Request { peer: Text::of(peer), ..told })))
     }
 
     /// A TLS handshake begins. It is recorded if it fails.
@@ -167,20 +173,15 @@ impl Record {
     /// It is over, with so many bytes to and from the target.
     pub(crate) fn tell(&mut self, result: &'static str, bytes_to_target: u64, bytes_from_target: u64) {
         let Some(asked) = self.asked.take() else { return };
-        let Asked { recorder, started, told } = *asked;
+        let Asked { recorder, peer, started, told } = *asked;
         if self.opened {
             recorder.metrics.closed(self.frontend, result);
         } else {
             recorder.metrics.refused(self.frontend, result);
         }
         let duration_ms = milliseconds(started);
-        recorder.record(Event::Connection(Connection {
-            result,
-            bytes_to_target,
-            bytes_from_target,
-            duration_ms,
-            ..told
-        }));
+        let told = Connection { result, bytes_to_target, bytes_from_target, duration_ms, ..told };
+        recorder.record(peer, Event::Connection(told));
     }
 }
 
@@ -227,14 +228,14 @@ impl Drop for HandshakeRecord {
         let Some(result) = self.result else { return };
         self.recorder.metrics.handshake_failed(self.frontend, result);
         let handshake = Handshake { result, peer: Text::of(self.peer), frontend: self.frontend };
-        self.recorder.record(Event::Handshake(handshake));
+        self.recorder.record(self.peer, Event::Handshake(handshake));
     }
 }
 
 impl Asked<Request> {
     fn tell(self, result: &'static str, code: u16) {
         let duration_ms = milliseconds(self.started);
-        self.recorder.record(Event::Request(Request { result, code, duration_ms, ..self.told }));
+        self.recorder.record(self.peer, Event::Request(Request { result, code, duration_ms, ..self.told }));
     }
 }
 
@@ -256,13 +257,12 @@ mod tests {
 
     #[test]
     fn only_who_has_shown_nothing_is_counted_to_a_source() {
-        let peer = || Text::of("192.0.2.1:5");
         let connection = |user: &str| {
             let who = Who { user: user.into(), ..Who::default() };
-            Event::Connection(Connection { who, peer: peer(), ..Connection::default() })
+            Event::Connection(Connection { who, ..Connection::default() })
         };
-        let request = |code| Event::Request(Request { code, peer: peer(), ..Request::default() });
-        let handshake = Event::Handshake(Handshake { result: "timed_out", peer: peer(), frontend: "api" });
+        let request = |code| Event::Request(Request { code, ..Request::default() });
+        let handshake = Event::Handshake(Handshake { result: "timed_out", peer: Text::default(), frontend: "api" });
         for (event, counts) in [
             (connection(""), true),
             (connection("alice"), false),
@@ -271,7 +271,7 @@ mod tests {
             (handshake, true),
             (Event::Lost { count: 1 }, false),
         ] {
-            assert_eq!(event.stranger().is_some(), counts, "{event:?}");
+            assert_eq!(event.is_of_a_stranger(), counts, "{event:?}");
         }
     }
 }

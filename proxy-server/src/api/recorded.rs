@@ -21,6 +21,7 @@ use super::{Api, json};
 use crate::{
     audit::{self, Text, Who},
     caller::CallerError,
+    client::Peer,
     gateway,
     http_port::{Body, Origin, whole},
     record::{Recorder, RequestRecord},
@@ -77,8 +78,8 @@ impl Recorded {
             // That leaves a record of its own.
             true => (None, false),
             false => {
-                let (asked, changes) = asked(&request, &origin);
-                (Some(recorder.request(asked)), changes)
+                let (asked, changes) = asked(&request);
+                (Some(recorder.request(Peer::Tcp(origin.peer), asked)), changes)
             }
         };
         let refuses = changes && recorder.audit.refuses();
@@ -107,13 +108,12 @@ impl Recorded {
 }
 
 /// What is told of a request that has come, and whether it would change something.
-fn asked(request: &Request<Incoming>, origin: &Origin) -> (audit::Request, bool) {
+fn asked(request: &Request<Incoming>) -> (audit::Request, bool) {
     let path = percent_encoding::percent_decode_str(request.uri().path()).decode_utf8_lossy();
     let Asked { verb, resource, namespace, name, changes } = Asked::of(request.method(), &path);
     let (impersonated_user, impersonated_groups) = impersonated(request.headers());
     let told = audit::Request {
         who: Who { impersonated_user, impersonated_groups, ..Who::default() },
-        peer: Text::of(origin.peer),
         verb: verb.into(),
         resource: resource.into(),
         frontend: "api",

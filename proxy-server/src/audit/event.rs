@@ -129,15 +129,13 @@ impl Event {
         }
     }
 
-    /// From where it came, where nobody has shown who they are: joins, which have no answer's status, wait for each other elsewhere.
-    pub(crate) fn stranger(&self) -> Option<&str> {
+    /// Nobody has shown who they are. Joins, which have no answer's status, wait for each other elsewhere.
+    pub(crate) fn is_of_a_stranger(&self) -> bool {
         match self {
-            Self::Connection(Connection { who, peer, .. }) => who.user.is_empty().then_some(peer.as_str()),
-            Self::Request(Request { who, peer, code, .. }) => {
-                (who.user.is_empty() && *code != 0).then_some(peer.as_str())
-            }
-            Self::Handshake(Handshake { peer, .. }) => Some(peer.as_str()),
-            Self::Lost { .. } | Self::LeftOut { .. } => None,
+            Self::Connection(Connection { who, .. }) => who.user.is_empty(),
+            Self::Request(Request { who, code, .. }) => who.user.is_empty() && *code != 0,
+            Self::Handshake(_) => true,
+            Self::Lost { .. } | Self::LeftOut { .. } => false,
         }
     }
 

@@ -14,6 +14,7 @@ use tests::metrics::Metrics;
 use tests::raw_agent::{RawJoin, join_request};
 use tests::{Client, Fetch, HUB_NAME};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::task::JoinSet;
 use tunnel::{Reason, Refusal};
 
 /// Asks of each kind.
@@ -321,4 +322,46 @@ async fn a_change_whose_client_leaves_is_told_as_it_ends() -> Result<()> {
     let made: Vec<_> = list["items"].as_array().into_iter().flatten().map(|item| &item["id"]).collect();
     assert!(made.iter().all(|id| told.contains(id)), "{made:?} are made, {told:?} are told");
     Ok(())
+}
+
+#[tokio::test]
+async fn what_a_source_without_credentials_asks_too_often_is_counted_and_others_are_told_whole() -> Result<()> {
+    const BURST: usize = 1000;
+    let site = Site::start().await?;
+    let stranger = site.hub.client("a")?.cluster("a", "wrong").socks5();
+    let mut asks = JoinSet::new();
+    for _ in 0..32 {
+        let stranger = stranger.clone();
+        asks.spawn(async move {
+            for _ in 0..100 {
+                drop(stranger.dial("target:80").await);
+            }
+        });
+    }
+    while asks.join_next().await.is_some() {}
+    let mut asked = 32 * 100;
+    let of_strangers = [("event", "connection"), ("user", "")];
+    let count = |events: &[Value], fields: &[(&str, &str)]| events.iter().filter(|event| has(event, fields)).count();
+    let told = count(&site.events()?, &of_strangers);
+    assert!((BURST / 2..2 * BURST).contains(&told), "{told} of {asked} are told");
+    // Somebody who is known, from the same address.
+    drop(site.hub.client("b")?.dial("target:80").await);
+    site.wait_for_events(&[("event", "connection"), ("result", "unknown_cluster")], 1).await?;
+    // What was left out is told with the next that is told; the last one of all may be left out as well.
+    wait_for(BOUND, "every ask to be told or counted", async || {
+        drop(stranger.dial("target:80").await);
+        asked += 1;
+        let all = wait_for(Duration::from_millis(500), "the event", async || {
+            let events = site.events()?;
+            let left_out = events.iter().filter(|event| event["event"] == "left_out");
+            let left_out: u64 = left_out.filter_map(|event| event["count"].as_u64()).sum();
+            ensure!(left_out > 0, "nothing was left out");
+            let all = count(&events, &of_strangers) + usize::try_from(left_out)?;
+            ensure!(all >= asked, "{all} of {asked}");
+            Ok(all)
+        });
+        ensure!(all.await? == asked, "more than {asked}");
+        Ok(())
+    })
+    .await
 }
