@@ -19,6 +19,9 @@ pub(crate) const CONNECTED: &str = "connected";
 /// Seconds. A target on the same network answers within a millisecond; the hub's default deadline is 10 s.
 const DIAL_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
+/// Those that are up, by hub.
+type Tunnels = Arc<Mutex<HashMap<String, AgentTunnel>>>;
+
 /// What the agent counts.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -31,8 +34,7 @@ pub(crate) struct Metrics {
     certificate_expiry: Gauge,
     renewals: IntCounterVec,
     traffic: Arc<Traffic>,
-    /// Those that are up, by hub.
-    tunnels: Arc<Mutex<HashMap<String, AgentTunnel>>>,
+    tunnels: Tunnels,
 }
 
 /// Counts an open stream while it lives.
@@ -42,7 +44,7 @@ pub(crate) struct OpenStream(IntGauge);
 /// Asks the tunnels that are up for their paths.
 #[derive(Debug)]
 struct PathCollector {
-    tunnels: Arc<Mutex<HashMap<String, AgentTunnel>>>,
+    tunnels: Tunnels,
     rtt: GaugeVec,
     window: IntGaugeVec,
     sent: IntCounterVec,
@@ -179,7 +181,7 @@ impl Collector for TrafficCollector {
 }
 
 impl PathCollector {
-    fn new(tunnels: Arc<Mutex<HashMap<String, AgentTunnel>>>) -> prometheus::Result<Self> {
+    fn new(tunnels: Tunnels) -> prometheus::Result<Self> {
         let opts = |name: &str, help: &str| Opts::new(format!("proxy_agent_tunnel_{name}"), help);
         Ok(Self {
             tunnels,

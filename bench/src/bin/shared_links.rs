@@ -78,15 +78,14 @@ fn ours() -> Path {
 /// One download over a link that becomes ten times as fast, and as slow again.
 async fn changes(report: &mut Report, link: &Link, path: &Running) -> Result<()> {
     let rtt = Duration::from_millis(50);
-    let queue = |mbit| Profile { queue: rtt, ..profile(mbit, rtt, 1.0) };
     let span = Span { warm_up: Duration::ZERO, measured: 3 * STEADY };
     let follow = async {
         sleep(STEADY).await;
-        link.set_profile(queue(FAST))?;
+        link.set_profile(profile(FAST, rtt, 1.0))?;
         let bound = 0.8 * FAST as f64 * 1e6 / 8.0;
         let faster = until(link, |look| look.delivered_bytes as f64 / LOOK.as_secs_f64() > bound).await?;
         sleep(STEADY).await;
-        link.set_profile(queue(SLOW))?;
+        link.set_profile(profile(SLOW, rtt, 1.0))?;
         // A request would stand in the queue as well.
         let slower = until(link, |look| look.delivered > 0 && look.average_queue() < rtt).await?;
         anyhow::Ok([faster, slower])
@@ -143,8 +142,7 @@ async fn two(report: &mut Report, link: &Link, tunnels: [&Running; 2], arguments
     let queues = if arguments.short { &TWO_SHORT[..] } else { &TWO };
     for queue in queues {
         link.set_profile(profile(50, Duration::from_millis(50), *queue))?;
-        let rates = together(tunnels, arguments).await?;
-        let [one, other] = rates;
+        let [one, other] = together(tunnels, arguments).await?;
         let name = format!("two tunnels, 50 Mbit/s, 50 ms, queue {queue}");
         let figure = Figure::new(name, &tunnels[0].name, one.min(other), "Mbit/s");
         report.figures.push(figure.of("the faster", one.min(other) / one.max(other)).target(EQUAL));

@@ -31,7 +31,6 @@ pub(super) struct Network {
     now: Instant,
     /// Down, from the servers; up, from the clients.
     links: [Link; 2],
-    mtu: u16,
     tunnels: Vec<Tunnel>,
 }
 
@@ -77,14 +76,14 @@ impl Network {
     pub(super) fn seeded(route: impl Into<Route>, seed: u64) -> Self {
         let (epoch, route) = (Instant::now(), route.into());
         let links = [false, true].map(|up| Link::new(route, up, seed, epoch));
-        Self { epoch, now: epoch, links, mtu: route.mtu, tunnels: Vec::new() }
+        Self { epoch, now: epoch, links, tunnels: Vec::new() }
     }
 
     /// Adds a tunnel that begins after `delay` with `streams` bulk streams and, if asked for, small requests.
     pub(super) fn tunnel(&mut self, delay: Duration, streams: usize, requests: bool, choice: Choice) {
         let seed = self.tunnels.len() as u8;
         let load = Load { streams, requests, paused: false };
-        let ends = end::pair(self.mtu, load, seed, choice(self.epoch), self.now);
+        let ends = end::pair(self.links[0].mtu, load, seed, choice(self.epoch), self.now);
         self.tunnels.push(Tunnel { start: self.now + delay, ends });
     }
 

@@ -88,7 +88,7 @@ impl Route {
 
 pub(super) struct Link {
     up: bool,
-    mtu: u16,
+    pub(super) mtu: u16,
     epoch: Instant,
     lane: Lane<(usize, BytesMut)>,
 }
