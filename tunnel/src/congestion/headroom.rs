@@ -59,8 +59,12 @@ struct Tally {
 }
 
 impl Tally {
+    fn sent(self) -> u64 {
+        self.lost + self.delivered
+    }
+
     fn loss(self) -> f64 {
-        self.lost as f64 / (self.lost + self.delivered).max(1) as f64
+        self.lost as f64 / self.sent().max(1) as f64
     }
 }
 
@@ -137,7 +141,7 @@ impl Headroom {
 
     fn judge(&mut self, mtu: u64) {
         let (low, high) = (std::mem::take(&mut self.low_half), std::mem::take(&mut self.high_half));
-        self.loss.add(low.loss().min(high.loss()));
+        self.loss.add(low.loss().min(high.loss()), low.sent() + high.sent());
         // A few packets more are chance.
         let ours = high.loss() > low.loss() * 1.5 + 0.01 && high.lost > low.lost + 4 * mtu;
         self.scale = if ours || high.loss() > LOSS_LIMIT + self.loss() { self.scale / 2.0 } else { self.scale * 1.5 }

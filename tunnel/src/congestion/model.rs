@@ -211,12 +211,13 @@ impl Model {
         self.min_rtt.saturating_add(self.jitter.time())
     }
 
-    /// Forgets the bandwidth and begins again, with at most `window` in flight.
+    /// Forgets the path and begins again, with at most `window` in flight.
     fn restart(&mut self, now: Instant, window: u64) {
         self.phase = Phase::STARTUP;
         self.window = self.window.min(window.max(self.floor()));
         self.bandwidth = Bandwidth::default();
         self.headroom = Headroom::default();
+        self.min_rtt = Duration::MAX;
         (self.last_rtt, self.level) = (Duration::ZERO, Duration::MAX);
         (self.jitter, self.proven) = (Jitter::default(), 0);
         self.used = now;

@@ -1,6 +1,7 @@
 //! Two real quinn state machines per tunnel over a simulated link in virtual time: the pacer, the delay of ACKs, loss
 //! detection and stream reassembly all take part.
 
+mod changes;
 mod end;
 mod grid;
 mod link;
