@@ -11,7 +11,9 @@ use crate::path::{Path, Running};
 use crate::place::{Place, Places};
 use crate::report::Report;
 use crate::role;
+use crate::route::Dialer;
 use crate::service::{self, Service};
+use crate::storm::served;
 
 /// Files that one process of the largest measurement has open: both ends of a thousand connections, and then some.
 const FILES: u64 = 4096;
@@ -59,6 +61,18 @@ impl Paths {
             running.push(path.start(&service, &places).await?);
         }
         Ok(Self { running, service })
+    }
+
+    /// Starts the agents anew, as where they stand for good: what a tunnel has learned of the link before is gone.
+    pub async fn renew_tunnels(&mut self) -> Result<()> {
+        for path in &mut self.running {
+            if let Some(ours) = &mut path.ours {
+                ours.spoke.kill().await?;
+                ours.spoke.start_again().await?;
+                served(&Dialer::new(&path.route)).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Those of `wanted` that are up, and the peers.

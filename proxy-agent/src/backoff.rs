@@ -40,6 +40,8 @@ const LONG_OUTAGE: Phase = Phase { cap: Duration::from_secs(30), attempt: Durati
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Backoff {
     failures: u32,
+    /// The hub has said something in the last attempt.
+    heard: bool,
 }
 
 impl Backoff {
@@ -58,6 +60,17 @@ impl Backoff {
         self.failures = self.failures.saturating_add(1);
         let bound = if decided_at_the_hub { UNDECIDED } else { REFUSED };
         bound.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
+    }
+
+    /// An attempt failed in which the hub has said something or nothing; returns whether it is back by that, which ends the outage:
+    /// one that lets in a fleet may have no time for each at once.
+    pub(crate) fn heard(&mut self, something: bool) -> bool {
+        let back = something && !self.heard;
+        if back {
+            self.failures = 0;
+        }
+        self.heard = something;
+        back
     }
 
     /// A tunnel has ended after `life`; returns whether it counts as having worked, which ends the outage.
@@ -106,7 +119,7 @@ mod tests {
 
     #[test]
     fn the_cap_grows_with_the_outage() {
-        let mut backoff = Backoff { failures: 30 };
+        let mut backoff = Backoff { failures: 30, ..Backoff::default() };
         for (outage, cap) in [(119, 500), (120, 10_000), (599, 10_000), (600, 30_000), (86_400, 30_000)] {
             assert_eq!(backoff.failed(Duration::from_secs(outage), 1.0), Duration::from_millis(cap), "{outage}");
         }
@@ -114,11 +127,22 @@ mod tests {
 
     #[test]
     fn only_a_tunnel_that_lived_starts_over() {
-        let mut backoff = Backoff { failures: 5 };
+        let mut backoff = Backoff { failures: 5, heard: true };
         assert!(!backoff.ended(STABLE - Duration::from_millis(1)));
-        assert_eq!(backoff, Backoff { failures: 5 });
+        assert_eq!(backoff, Backoff { failures: 5, heard: true });
         assert!(backoff.ended(STABLE));
         assert_eq!(backoff, Backoff::default());
+    }
+
+    #[test]
+    fn a_hub_that_speaks_after_its_silence_is_asked_again_soon_and_no_faster_after_that() {
+        let mut backoff = Backoff { failures: 30, heard: false };
+        assert!(!backoff.heard(false));
+        assert!(backoff.heard(true));
+        assert_eq!(backoff.failed(Duration::ZERO, 1.0), BASE);
+        assert!(!backoff.heard(true), "one that fails each time is no news");
+        assert_eq!(backoff.failed(Duration::ZERO, 1.0), 2 * BASE);
+        assert!(!backoff.heard(false) && backoff.heard(true));
     }
 
     #[test]
@@ -132,7 +156,7 @@ mod tests {
         #[test]
         fn a_delay_is_between_zero_and_the_cap(failures: u32, outage in 0_u64..100_000, random in 0.0..1.0_f64) {
             let outage = Duration::from_secs(outage);
-            let delay = Backoff { failures }.failed(outage, random);
+            let delay = Backoff { failures, heard: false }.failed(outage, random);
             prop_assert!(delay <= phase(outage).cap);
         }
 
@@ -146,15 +170,15 @@ mod tests {
         #[test]
         fn more_failures_never_shorten_the_bound(failures in 0_u32..100, outage in 0_u64..1000) {
             let outage = Duration::from_secs(outage);
-            let bound = |failures| Backoff { failures }.failed(outage, ALMOST_ONE);
+            let bound = |failures| Backoff { failures, heard: false }.failed(outage, ALMOST_ONE);
             prop_assert!(bound(failures) <= bound(failures + 1));
         }
 
         #[test]
         fn a_refused_agent_waits_at_least_half_of_its_bound(failures: u32, random in 0.0..1.0_f64) {
-            let delay = Backoff { failures }.refused(false, random);
+            let delay = Backoff { failures, heard: false }.refused(false, random);
             prop_assert!(delay >= Duration::from_secs(10) && delay <= REFUSED);
-            let delay = Backoff { failures }.refused(true, random);
+            let delay = Backoff { failures, heard: false }.refused(true, random);
             prop_assert!(delay >= Duration::from_secs(2) && delay <= UNDECIDED);
         }
     }

@@ -98,6 +98,15 @@ impl ConnectError {
         Refused::of(self.loss()?)
     }
 
+    /// Whether there is a hub that has said something.
+    pub(crate) fn is_answer(&self) -> bool {
+        match self {
+            Self::Later { .. } | Self::Establish { .. } => true,
+            Self::Connect { source, .. } => matches!(source, tunnel::ConnectError::Handshake { .. }),
+            Self::NameNotFound { .. } | Self::TimedOut { .. } => false,
+        }
+    }
+
     /// As a metric's label.
     pub(crate) fn label(&self) -> &'static str {
         match self {

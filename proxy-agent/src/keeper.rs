@@ -137,7 +137,12 @@ impl Keeper {
                         }
                     }
                 }
-                Err(error) => self.failed(hub, &error, &mut told),
+                Err(error) => {
+                    if backoff.heard(error.is_answer()) {
+                        down_since = Instant::now();
+                    }
+                    self.failed(hub, &error, &mut told)
+                }
             };
             let delay = match wait {
                 Wait::Failed => backoff.failed(down_since.elapsed(), rand::random()),

@@ -40,11 +40,12 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
             report.notes.push(format!("direct TCP has the machine's congestion control: {error:#}"));
         }
     }
-    let paths = Paths::across(&link, &[Path::Direct, ours()]).await?;
-    let paths: Vec<&Running> = paths.running.iter().collect();
+    let mut paths = Paths::across(&link, &[Path::Direct, ours()]).await?;
     links.push(satellite());
     for named in &links {
         link.set_profiles([named.up, named.down])?;
+        paths.renew_tunnels().await?;
+        let paths: Vec<&Running> = paths.running.iter().collect();
         download(&mut report, &link, named, &paths, arguments).await?;
         if named.name == BOTH_WAYS {
             both_ways(&mut report, named, &paths, arguments).await?;

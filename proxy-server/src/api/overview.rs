@@ -82,6 +82,10 @@ impl Api {
             last_seen: if available { Some(now) } else { self.presence.last_seen(cluster) },
             available,
         };
-        ClusterView { cluster: ManagedCluster::clone(cluster), tunnel }
+        let mut cluster = ManagedCluster::clone(cluster);
+        for agent in cluster.status.agents.iter_mut().filter(|agent| summary.agents.contains(&agent.name)) {
+            agent.last_seen = Some(now);
+        }
+        ClusterView { cluster, tunnel }
     }
 }

@@ -69,6 +69,11 @@ async fn last_seen_does_not_go_back_when_an_agent_leaves_or_the_hub_is_killed() 
     let mut hub = Hub::start().await?;
     let mut spoke = Spoke::of(&hub, "c1").start().await?;
     sleep(Duration::from_secs(2)).await;
+    let there = hub.cluster("c1").await?;
+    assert_eq!(
+        there["status"]["agents"][0]["lastSeen"], there["tunnel"]["lastSeen"],
+        "an agent that is there is seen now"
+    );
     let before = last_seen(&hub.cluster("c1").await?)?;
     // The hub knows to ten seconds when it was there last.
     sleep(Duration::from_secs(12)).await;
