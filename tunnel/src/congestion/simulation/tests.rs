@@ -427,3 +427,13 @@ fn other_links() {
         }
     }
 }
+
+/// What stands in the queue is a share of the round trip, with jitter, too.
+#[test]
+fn a_request_beside_a_transfer_waits_little() {
+    let jittery = Path { jitter: Jitter::up_to(Duration::from_millis(20)), ..Path::new(60.0, 50.0, 1.0, 0.0) };
+    for (path, most) in [(Path::new(60.0, 50.0, 1.0, 0.0), 1.3), (jittery, 1.6)] {
+        let [idle, beside] = [0, 1].map(|streams| alone(path, streams, ours, 3.0, 20.0).quantile(0.5));
+        assert!(beside < idle.mul_f64(most), "{idle:?} idle, {beside:?} beside a transfer");
+    }
+}
