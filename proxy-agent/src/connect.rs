@@ -111,7 +111,7 @@ impl ConnectError {
     pub(crate) fn label(&self) -> &'static str {
         match self {
             Self::NameNotFound { .. } => "name_not_found",
-            Self::TimedOut { .. } | Self::Establish { source: EstablishError::TimedOut, .. } => "timed_out",
+            Self::TimedOut { .. } | Self::Establish { source: EstablishError::TimedOut(_), .. } => "timed_out",
             Self::Later { .. } => "put_off",
             Self::Connect { .. } | Self::Establish { .. } => self.refused().map_or("failed", |refused| refused.label),
         }

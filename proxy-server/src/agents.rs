@@ -281,7 +281,7 @@ impl Agents {
                     tracing::info!(cluster = %known.cluster, error, left_out, "no tunnel");
                 }
                 self.metrics.handshake_failed("tunnel", "no_hello");
-                let late = matches!(error, EstablishError::TimedOut);
+                let late = matches!(error, EstablishError::TimedOut(_));
                 let reason = if late { CloseReason::DeadlineExceeded } else { CloseReason::ProtocolError };
                 connection.close(reason, "no Hello");
                 return None;

@@ -61,7 +61,7 @@ pub(crate) enum RouteError {
     NoCluster { domain: String },
 }
 
-/// The table of the design's section 7. `domain` is the clusters' domain, like `clusters.internal`.
+/// Where a naming leads, as in README's "Naming a target". `domain` is the clusters' domain, like `clusters.internal`.
 ///
 /// A naming never reaches a cluster other than the one it names: where two are named, it is refused.
 pub(crate) fn route(naming: Naming<'_>, domain: &str) -> Result<Route, RouteError> {

@@ -3,10 +3,10 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use bytes::Buf;
-use http::StatusCode;
+use tunnel::{DialError, Reason};
 
 use crate::{
-    caller::{Caller, Credentials, Shown},
+    caller::{Caller, CallerError, Credentials, Shown},
     client::{Client, Peer},
     metrics::Frontend,
     proxy::{Ask, Proxy},
@@ -183,15 +183,31 @@ fn reply(reply: Reply) -> [u8; 10] {
 }
 
 fn reply_of(error: &OpenError) -> Reply {
-    match error.label() {
-        "connection_refused" => return Reply::ConnectionRefused,
-        "unreachable" => return Reply::NetworkUnreachable,
-        "name_not_found" | "unknown_cluster" | "agent_away" => return Reply::HostUnreachable,
-        _ => {}
+    match error {
+        OpenError::Dial(error) => reply_of_dial(error),
+        OpenError::UnknownCluster { .. } | OpenError::Away { .. } => Reply::HostUnreachable,
+        OpenError::Caller(CallerError::Throttled | CallerError::Crowded(_)) => Reply::GeneralFailure,
+        OpenError::Caller(_) | OpenError::Forbidden { .. } | OpenError::Cut => Reply::NotAllowed,
+        OpenError::Route(_)
+        | OpenError::NotAccepted(_)
+        | OpenError::ClusterDenied(_)
+        | OpenError::Overloaded(_)
+        | OpenError::Unrecorded => Reply::GeneralFailure,
     }
-    match error.status() {
-        StatusCode::PROXY_AUTHENTICATION_REQUIRED | StatusCode::FORBIDDEN => Reply::NotAllowed,
-        StatusCode::GATEWAY_TIMEOUT => Reply::TimedOut,
-        _ => Reply::GeneralFailure,
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "SOCKS5 has no replies of their own for the others")]
+fn reply_of_dial(error: &DialError) -> Reply {
+    match error {
+        DialError::Refused(refusal) => match refusal.reason() {
+            Reason::ConnectionRefused => Reply::ConnectionRefused,
+            Reason::Unreachable => Reply::NetworkUnreachable,
+            Reason::NameNotFound => Reply::HostUnreachable,
+            Reason::PolicyDenied => Reply::NotAllowed,
+            Reason::TimedOut => Reply::TimedOut,
+            _ => Reply::GeneralFailure,
+        },
+        DialError::TimedOut | DialError::Silent => Reply::TimedOut,
+        DialError::NoMoreStreams | DialError::Lost(_) | DialError::Protocol(_) => Reply::GeneralFailure,
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     connection::{Connection, Loss, PathState},
     control::{Control, ControlError},
     credit::TunnelMemory,
-    hub::EstablishError,
+    hub::{EstablishError, Greeting},
     message::{
         AgentMessage, Dial, DialOutcome, DialReply, Dialed, FromAgent, FromHub, Hello, HubMessage, Refusal, Welcome,
     },
@@ -74,7 +74,7 @@ impl AgentTunnel {
         let deadline = Instant::now() + limit;
         let opened = tokio::time::timeout_at(deadline, connection.quic.open_bi()).await;
         let (send, receive) = match opened {
-            Err(_) => return Err(EstablishError::TimedOut),
+            Err(_) => return Err(EstablishError::TimedOut(Greeting::Welcome)),
             Ok(Err(error)) => return Err(EstablishError::Lost(error.into())),
             Ok(Ok(stream)) => stream,
         };
@@ -82,9 +82,9 @@ impl AgentTunnel {
         let mut control = AgentControl(Control::new(connection.quic.clone(), windows.clone(), send, receive));
         control.send(AgentMessage::Hello(hello)).map_err(EstablishError::Control)?;
         let first = tokio::time::timeout_at(deadline, control.receive()).await;
-        match first.map_err(|_| EstablishError::TimedOut)?.map_err(EstablishError::Control)? {
+        match first.map_err(|_| EstablishError::TimedOut(Greeting::Welcome))?.map_err(EstablishError::Control)? {
             HubMessage::Welcome(welcome) => Ok((Self { connection, windows }, control, welcome)),
-            HubMessage::Renewed(_) | HubMessage::Drain(_) | HubMessage::Roots(_) => Err(EstablishError::NoHello),
+            HubMessage::Renewed(_) | HubMessage::Drain(_) | HubMessage::Roots(_) => Err(EstablishError::NotGreeted(Greeting::Welcome)),
         }
     }
 

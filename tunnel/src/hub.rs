@@ -32,14 +32,23 @@ pub struct HubControl(Control<FromAgent, FromHub>);
 /// Why a connection became no tunnel.
 #[derive(Debug, thiserror::Error)]
 pub enum EstablishError {
-    #[error("the peer said no Hello within its deadline")]
-    TimedOut,
-    #[error("the peer's first message on the control stream was no Hello")]
-    NoHello,
+    #[error("the peer said no {0:?} within its deadline")]
+    TimedOut(Greeting),
+    #[error("the peer's first message on the control stream was no {0:?}")]
+    NotGreeted(Greeting),
     #[error("the control stream failed")]
     Control(#[source] ControlError),
     #[error("the connection was lost")]
     Lost(#[source] Loss),
+}
+
+/// What an end says first on the control stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Greeting {
+    /// The agent.
+    Hello,
+    /// The hub.
+    Welcome,
 }
 
 /// Why a dial brought no stream.
@@ -82,17 +91,17 @@ impl HubTunnel {
         let deadline = Instant::now() + limit;
         let accepted = tokio::time::timeout_at(deadline, connection.quic.accept_bi()).await;
         let (send, receive) = match accepted {
-            Err(_) => return Err(EstablishError::TimedOut),
+            Err(_) => return Err(EstablishError::TimedOut(Greeting::Hello)),
             Ok(Err(error)) => return Err(EstablishError::Lost(error.into())),
             Ok(Ok(stream)) => stream,
         };
         let windows = Windows::new(connection.quic.clone(), memory);
         let mut control = HubControl(Control::new(connection.quic.clone(), windows.clone(), send, receive));
         let first = tokio::time::timeout_at(deadline, control.receive()).await;
-        match first.map_err(|_| EstablishError::TimedOut)?.map_err(EstablishError::Control)? {
+        match first.map_err(|_| EstablishError::TimedOut(Greeting::Hello))?.map_err(EstablishError::Control)? {
             AgentMessage::Hello(hello) => Ok((Self { connection, windows }, control, hello)),
             AgentMessage::Renew(_) | AgentMessage::Drain(_) | AgentMessage::Exports(_) | AgentMessage::Trusts(_) => {
-                Err(EstablishError::NoHello)
+                Err(EstablishError::NotGreeted(Greeting::Hello))
             }
         }
     }

@@ -93,7 +93,7 @@ pub use endpoint::{
     ConnectError, HANDSHAKE, HandshakeError, Incoming, Listener, RESET_KEY_LENGTH, ServeError, Settings, connect,
 };
 pub use export::{Export, ExportError, Exports, MAX_EXPORTS, within_limits};
-pub use hub::{DialError, EstablishError, HubControl, HubTunnel, SIGN_OF_LIFE};
+pub use hub::{DialError, EstablishError, Greeting, HubControl, HubTunnel, SIGN_OF_LIFE};
 pub use join::{JoinAnswers, JoinError, JoinSession};
 pub use message::{
     AgentMessage, Dial, Dialed, Drain, Extra, Hello, HubMessage, Identity, Issued, JoinReply, JoinRequest, Pending,
