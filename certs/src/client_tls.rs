@@ -13,6 +13,7 @@ use rustls::{
 
 use crate::{
     clock::Dated,
+    distrust::HubTls,
     server_tls::{TlsError, provider, root_store},
 };
 
@@ -39,17 +40,22 @@ impl ClientTls {
 
     /// A configuration that follows every later [`Self::swap`].
     pub fn config(&self, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
+        Ok(self.hub(alpn)?.config())
+    }
+
+    /// The same with who knows why a hub was not trusted.
+    pub fn hub(&self, alpn: &[&[u8]]) -> Result<HubTls, TlsError> {
         let verifier = WebPkiServerVerifier::builder_with_provider(root_store(&self.roots)?, provider());
-        let verifier = Dated(verifier.build().map_err(TlsError::Verifier)?);
+        let verifier = Arc::new(Dated(verifier.build().map_err(TlsError::Verifier)?));
         let mut config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13])
             .map_err(TlsError::Roots)?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_custom_certificate_verifier(verifier.clone())
             .with_client_cert_resolver(self.certificate.clone());
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         config.resumption = Resumption::disabled();
-        Ok(Arc::new(config))
+        Ok(HubTls::new(config, verifier))
     }
 
     /// Shows another certificate from the next handshake on. Nothing changes on an error.

@@ -5,7 +5,7 @@
 
 use std::{
     error::Error,
-    fmt, io,
+    fmt,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -21,7 +21,10 @@ use rustls::{
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::issue::{SERVER_SKEW, ends_at};
+use crate::{
+    distrust::find,
+    issue::{SERVER_SKEW, ends_at},
+};
 
 /// The hub is the right one, and its certificate is not valid by this machine's clock.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,23 +36,12 @@ pub struct WrongClock {
 }
 
 impl WrongClock {
-    /// What its sentence contains, and no other: QUIC hands on texts alone.
+    /// How its sentence begins, and no other.
     pub const SAYS: &str = "the clock of this machine or the hub's is wrong";
 
     /// It among the causes of an error, also inside of an [`io::Error`] or a [`rustls::Error`].
     pub fn find<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e Self> {
-        let mut next = Some(error);
-        while let Some(error) = next {
-            if let Some(found) = error.downcast_ref() {
-                return Some(found);
-            }
-            next = match (error.downcast_ref::<io::Error>(), error.downcast_ref::<rustls::Error>()) {
-                (Some(io), _) => io.get_ref().map(|inner| inner as &(dyn Error + 'static)),
-                (_, Some(rustls::Error::InvalidCertificate(CertificateError::Other(other)))) => Some(other.0.as_ref()),
-                _ => error.source(),
-            };
-        }
-        None
+        find(error)
     }
 
     fn of(leaf: &CertificateDer<'_>, now: UnixTime) -> Option<Self> {
@@ -171,6 +163,8 @@ impl ServerCertVerifier for Dated {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
     use crate::{
         Authority, HUB_SERVER_NAME,

@@ -1,6 +1,6 @@
 //! The side of TLS that dials a hub of which nothing is known but the pin: a spoke that joins.
 
-use std::{error::Error, fmt, io, sync::Arc};
+use std::{error::Error, fmt, sync::Arc};
 
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, OtherError, SignatureScheme,
@@ -17,6 +17,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use crate::{
     authority::HUB_SERVER_NAME,
     clock,
+    distrust::{HubTls, find},
     pin::{KeyFingerprint, Pin},
     server_tls::{provider, root_store},
 };
@@ -31,7 +32,7 @@ pub struct PinMismatch {
     pub presented: Vec<Pin>,
 }
 
-/// rustls tells what it wraps by `Debug`, and QUIC hands on that text alone: it must be the sentence.
+/// rustls tells what it wraps by `Debug`: it must be the sentence.
 impl fmt::Debug for PinMismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -41,36 +42,24 @@ impl fmt::Debug for PinMismatch {
 impl PinMismatch {
     /// The mismatch among the causes of an error, also inside of an [`io::Error`] or a [`rustls::Error`].
     pub fn find<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e Self> {
-        let mut next = Some(error);
-        while let Some(error) = next {
-            if let Some(found) = error.downcast_ref() {
-                return Some(found);
-            }
-            next = match (error.downcast_ref::<io::Error>(), error.downcast_ref::<rustls::Error>()) {
-                // What an io::Error wraps is not its source: that is the source of what it wraps.
-                (Some(io), _) => io.get_ref().map(|inner| inner as &(dyn Error + 'static)),
-                (_, Some(rustls::Error::InvalidCertificate(CertificateError::Other(other)))) => Some(other.0.as_ref()),
-                _ => error.source(),
-            };
-        }
-        None
+        find(error)
     }
 }
 
-/// A configuration without a client certificate that accepts exactly a hub whose chain holds a CA with `pin` in date,
+/// TLS without a client certificate that accepts exactly a hub whose chain holds a CA with `pin` in date,
 /// and whose leaf is valid under that CA, for authenticating servers and for [`HUB_SERVER_NAME`], whatever was dialled.
 /// Another hub is refused with a [`PinMismatch`].
-pub fn pinned_client_config(pin: &Pin, alpn: &[&[u8]]) -> Arc<ClientConfig> {
-    let verifier = PinnedVerifier { pin: *pin };
+pub fn pinned_tls(pin: &Pin, alpn: &[&[u8]]) -> HubTls {
+    let verifier = Arc::new(PinnedVerifier { pin: *pin });
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .expect("the provider's suites are those of TLS 1.3")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_custom_certificate_verifier(verifier.clone())
         .with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     config.resumption = Resumption::disabled();
-    Arc::new(config)
+    HubTls::new(config, verifier)
 }
 
 fn shown(pins: &[Pin]) -> String {
@@ -190,6 +179,8 @@ fn check_purpose(leaf: &CertificateDer<'_>) -> Result<(), CertificateError> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
 
     #[test]

@@ -71,7 +71,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{Authority, ServerTls, handshake::Handshake, pinned_client_config};
+    use crate::{Authority, ServerTls, handshake::Handshake, pinned_tls};
 
     const HOUR: Duration = Duration::from_secs(3600);
 
@@ -111,7 +111,7 @@ mod tests {
             Ok::<_, crate::AuthorityError>(())
         };
         let serves =
-            |authority: &Authority| Handshake::run(&pinned_client_config(&authority.pin(), &[]), &config).succeeded();
+            |authority: &Authority| Handshake::run(&pinned_tls(&authority.pin(), &[]).config(), &config).succeeded();
         let other = tempfile::tempdir().unwrap();
         let second = Authority::load_or_create(other.path()).unwrap();
 

@@ -2,11 +2,10 @@
 
 use std::{
     io,
-    sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use certs::{HUB_SERVER_NAME, WrongClock, shown_span, shown_time};
+use certs::{Distrust, HUB_SERVER_NAME, HubTls, WrongClock, shown_span, shown_time};
 use tokio::time::{Instant, timeout, timeout_at};
 use tunnel::{
     AgentControl, AgentTunnel, CloseReason, Connection, ControlError, EstablishError, HANDSHAKE, Hello, Loss,
@@ -24,10 +23,18 @@ pub enum ConnectError {
     TimedOut { hub: HubAddress },
     #[error("the hub {hub} has no room for this agent yet; it asked to come again in {wait:.1?}")]
     Later { hub: HubAddress, wait: Duration },
+    #[error("the hub {hub} is not trusted")]
+    Distrusted { hub: HubAddress, source: Distrust },
     #[error("cannot connect to the hub {hub}")]
     Connect { hub: HubAddress, source: tunnel::ConnectError },
     #[error("the hub {hub} opened no tunnel")]
     Establish { hub: HubAddress, source: EstablishError },
+}
+
+/// Why one of a hub's addresses brought no connection.
+enum DialError {
+    Distrusted(Distrust),
+    Tunnel(tunnel::ConnectError),
 }
 
 /// A hub's no to this agent, which stands until somebody does something.
@@ -41,6 +48,10 @@ pub(crate) struct Refused {
     pub(crate) label: &'static str,
 }
 
+/// What is done, and counted, where clocks differ.
+const CLOCKS: &str = "compare 'date -u' on both machines; the agent comes back by itself";
+const WRONG_CLOCK: &str = "wrong_clock";
+
 /// How long a look-up may take: a name server that is away costs 5 s before the next one is asked.
 const LOOK_UP: Duration = Duration::from_secs(10);
 
@@ -49,7 +60,7 @@ const LOOK_UP: Duration = Duration::from_secs(10);
 pub(crate) async fn connect(
     resolver: &Resolver,
     hub: &HubAddress,
-    tls: &Arc<rustls::ClientConfig>,
+    tls: &HubTls,
     settings: tunnel::Settings,
     path: Option<Path>,
     limit: Duration,
@@ -60,15 +71,20 @@ pub(crate) async fn connect(
     let addresses = resolved.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(unknown)?;
     let deadline = Instant::now() + limit;
     // Each has its own patience, until all together have had theirs.
-    let dial = |address| {
+    let dial = async |address| {
         let settings = Path::settings(path, address, settings);
-        tunnel::connect(address, tls.clone(), HUB_SERVER_NAME, settings, left(deadline))
+        let (tls, witness) = tls.witnessed();
+        let dialled = tunnel::connect(address, tls, HUB_SERVER_NAME, settings, left(deadline)).await;
+        dialled.map_err(|error| witness.distrust().map_or(DialError::Tunnel(error), DialError::Distrusted))
     };
     match timeout_at(deadline + HANDSHAKE, race(&addresses, dial, telling)).await {
         Ok(Ok(connection)) => Ok(connection),
-        Err(_) | Ok(Err(Some(tunnel::ConnectError::TimedOut(_)))) => Err(timed_out()),
-        Ok(Err(Some(tunnel::ConnectError::Later { wait, .. }))) => Err(ConnectError::Later { hub: hub.clone(), wait }),
-        Ok(Err(Some(source))) => Err(ConnectError::Connect { hub: hub.clone(), source }),
+        Err(_) | Ok(Err(Some(DialError::Tunnel(tunnel::ConnectError::TimedOut(_))))) => Err(timed_out()),
+        Ok(Err(Some(DialError::Tunnel(tunnel::ConnectError::Later { wait, .. })))) => {
+            Err(ConnectError::Later { hub: hub.clone(), wait })
+        }
+        Ok(Err(Some(DialError::Tunnel(source)))) => Err(ConnectError::Connect { hub: hub.clone(), source }),
+        Ok(Err(Some(DialError::Distrusted(source)))) => Err(ConnectError::Distrusted { hub: hub.clone(), source }),
         Ok(Err(None)) => Err(unknown(io::ErrorKind::NotFound.into())),
     }
 }
@@ -95,13 +111,20 @@ fn left(deadline: Instant) -> Duration {
 impl ConnectError {
     /// The hub's no, if that is what it is.
     pub(crate) fn refused(&self) -> Option<Refused> {
-        Refused::of(self.loss()?)
+        match self {
+            Self::Distrusted { source, .. } => Some(Refused::by_agent(source)),
+            Self::NameNotFound { .. }
+            | Self::TimedOut { .. }
+            | Self::Later { .. }
+            | Self::Connect { .. }
+            | Self::Establish { .. } => Refused::of(self.loss()?),
+        }
     }
 
     /// Whether there is a hub that has said something.
     pub(crate) fn is_answer(&self) -> bool {
         match self {
-            Self::Later { .. } | Self::Establish { .. } => true,
+            Self::Later { .. } | Self::Distrusted { .. } | Self::Establish { .. } => true,
             Self::Connect { source, .. } => matches!(source, tunnel::ConnectError::Handshake { .. }),
             Self::NameNotFound { .. } | Self::TimedOut { .. } => false,
         }
@@ -113,7 +136,9 @@ impl ConnectError {
             Self::NameNotFound { .. } => "name_not_found",
             Self::TimedOut { .. } | Self::Establish { source: EstablishError::TimedOut(_), .. } => "timed_out",
             Self::Later { .. } => "put_off",
-            Self::Connect { .. } | Self::Establish { .. } => self.refused().map_or("failed", |refused| refused.label),
+            Self::Distrusted { .. } | Self::Connect { .. } | Self::Establish { .. } => {
+                self.refused().map_or("failed", |refused| refused.label)
+            }
         }
     }
 
@@ -126,6 +151,7 @@ impl ConnectError {
             Self::NameNotFound { .. }
             | Self::TimedOut { .. }
             | Self::Later { .. }
+            | Self::Distrusted { .. }
             | Self::Connect { .. }
             | Self::Establish { .. } => None,
         }
@@ -159,22 +185,22 @@ impl Refused {
                 "join it again with 'proxy-agent join' (after a rotation of the hub's CA, with a new line of 'cluster-proxy join-command')",
                 "certificate_refused",
             ),
-            // As below: what `certs::WrongClock` says about the hub's certificate.
-            Loss::Transport(text) if text.contains(WrongClock::SAYS) => {
-                ("compare 'date -u' on both machines; the agent comes back by itself", "wrong_clock")
-            }
-            // What rustls says about the hub's certificate; quinn hands it on as a text.
-            Loss::Transport(text) if text.contains("invalid peer certificate") => (
+            Loss::Transport(_) | Loss::TimedOut | Loss::Forgotten | Loss::ClosedHere => return None,
+        };
+        Some(Self { why: loss.to_string(), remedy, label })
+    }
+
+    /// This agent's no to the hub that answers.
+    fn by_agent(distrust: &Distrust) -> Self {
+        let (remedy, label) = match distrust {
+            Distrust::WrongClock(_) => (CLOCKS, WRONG_CLOCK),
+            Distrust::OtherCa(_) | Distrust::Certificate(_) => (
                 "this is not the hub that the agent has joined, or its CA was rotated while the agent was away: check --hub; after a \
                      rotation, join again with a new line of 'cluster-proxy join-command' on the hub",
                 "hub_not_trusted",
             ),
-            Loss::Transport(_) | Loss::TimedOut | Loss::Forgotten | Loss::ClosedHere => return None,
         };
-        let said = loss.to_string();
-        // Without the words of QUIC and TLS around it.
-        let why = said.find(WrongClock::SAYS).map_or(said.as_str(), |at| said[at..].trim_end_matches(')'));
-        Some(Self { why: why.to_owned(), remedy, label })
+        Self { why: distrust.to_string(), remedy, label }
     }
 
     /// What it means where the hub holds a certificate for ended that by this machine's clock, `now`, goes on until `end`.
@@ -191,8 +217,8 @@ impl Refused {
                 shown_time(end),
                 shown_span(left)
             ),
-            remedy: "compare 'date -u' on both machines; the agent comes back by itself",
-            label: "wrong_clock",
+            remedy: CLOCKS,
+            label: WRONG_CLOCK,
         }
     }
 
@@ -203,12 +229,12 @@ impl Refused {
 }
 
 /// Of several addresses' errors, a hub's word says more than a handshake that failed, and that more than silence.
-fn telling(error: &tunnel::ConnectError) -> u8 {
+fn telling(error: &DialError) -> u8 {
     match error {
-        tunnel::ConnectError::Later { .. } => 3,
-        tunnel::ConnectError::Handshake { .. } => 2,
-        tunnel::ConnectError::TimedOut(_) => 1,
-        tunnel::ConnectError::Socket(_) | tunnel::ConnectError::Config(_) => 0,
+        DialError::Tunnel(tunnel::ConnectError::Later { .. }) => 3,
+        DialError::Distrusted(_) | DialError::Tunnel(tunnel::ConnectError::Handshake { .. }) => 2,
+        DialError::Tunnel(tunnel::ConnectError::TimedOut(_)) => 1,
+        DialError::Tunnel(tunnel::ConnectError::Socket(_) | tunnel::ConnectError::Config(_)) => 0,
     }
 }
 
@@ -239,8 +265,6 @@ mod tests {
             (closed(CloseReason::UnknownAgent), Some("unknown_agent")),
             (closed(CloseReason::WrongIdentity), Some("wrong_identity")),
             (Loss::CertificateRefused("certificate expired"), Some("certificate_refused")),
-            (Loss::Transport("invalid peer certificate: UnknownIssuer".into()), Some("hub_not_trusted")),
-            (Loss::Transport(format!("invalid peer certificate: {}", WrongClock::SAYS)), Some("wrong_clock")),
             (closed(CloseReason::HubStopping), None),
             (closed(CloseReason::Overloaded), None),
             (closed(CloseReason::Other(4711)), None),

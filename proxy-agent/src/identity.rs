@@ -1,11 +1,8 @@
 //! Who this agent is: its key, its certificate, the hub's CA, and the TLS that they make.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
-use certs::{CsrError, KeyFingerprint, Pin, PrivateKey, TlsError};
+use certs::{CsrError, HubTls, KeyFingerprint, Pin, PrivateKey, TlsError};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tunnel::ALPN_TUNNEL;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -18,7 +15,7 @@ pub(crate) struct Identity {
     pub(crate) membership: Membership,
     key: PrivateKey,
     /// For the tunnel's ALPN.
-    tls: Arc<rustls::ClientConfig>,
+    tls: HubTls,
     validity: Validity,
     /// The roots under which the hub is verified.
     roots: Vec<Pin>,
@@ -84,15 +81,15 @@ impl Identity {
         let roots = certificates(ca_pem, "ca.crt")?;
         // The hub knows its own CA: shown too, it would be kept there for as long as the tunnel lives.
         let shown = vec![leaf.clone()];
-        let tls = certs::ClientTls::new(roots, Some((shown, private))).and_then(|tls| tls.config(&[ALPN_TUNNEL]));
+        let tls = certs::ClientTls::new(roots, Some((shown, private))).and_then(|tls| tls.hub(&[ALPN_TUNNEL]));
         let tls = tls.map_err(IdentityError::Tls)?;
         let issuer = certs::issuer_among(chain_pem, ca_pem);
         Ok(Self { membership, key, tls, validity, roots: certs::pins_in(ca_pem), issuer })
     }
 
     /// The TLS to open a tunnel with.
-    pub(crate) fn tls(&self) -> Arc<rustls::ClientConfig> {
-        self.tls.clone()
+    pub(crate) fn tls(&self) -> &HubTls {
+        &self.tls
     }
 
     pub(crate) fn validity(&self) -> Validity {

@@ -1,16 +1,16 @@
 //! Joining a hub: the key is made here and never leaves; its certificate comes back once the hub's administrator, or
 //! the token, says so.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use certs::{
-    AgentName, ClusterName, CsrError, KeyFingerprint, Pin, PrivateKey, certificate_blocks, follow_roots,
-    pinned_client_config, pins_in,
+    AgentName, ClusterName, CsrError, Distrust, HubTls, KeyFingerprint, Pin, PinMismatch, PrivateKey,
+    certificate_blocks, follow_roots, pinned_tls, pins_in,
 };
 use logging::chain;
 use secrecy::ExposeSecret;
 use tokio::time::{Instant, timeout_at};
-use tunnel::{ALPN_JOIN, Issued, JoinAnswers, JoinReply, JoinRequest, Loss, Reason, Refusal};
+use tunnel::{ALPN_JOIN, Issued, JoinAnswers, JoinReply, JoinRequest, Reason, Refusal};
 
 use crate::{
     backoff::{Backoff, attempt_limit},
@@ -27,10 +27,6 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the hub may take to hear that its answer has arrived.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// A pin is this and 64 hexadecimal digits.
-const PIN_BEGIN: &str = "sha256:";
-const PIN_LENGTH: usize = PIN_BEGIN.len() + 64;
 
 /// What a join is doing, for the person who waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +79,7 @@ struct Joiner<'c, P> {
     state: StateFolder,
     key: PrivateKey,
     request: JoinRequest,
-    tls: Arc<rustls::ClientConfig>,
+    tls: HubTls,
     resolver: Resolver,
     deadline: Instant,
     /// The cluster's name, once the hub has said that it waits.
@@ -115,7 +111,7 @@ pub async fn join(config: &JoinConfig, progress: impl FnMut(JoinProgress)) -> Re
         state,
         key,
         request,
-        tls: pinned_client_config(&config.pin, &[ALPN_JOIN]),
+        tls: pinned_tls(&config.pin, &[ALPN_JOIN]),
         resolver: Resolver::new(),
         deadline: Instant::now() + config.timeout,
         waiting: None,
@@ -189,15 +185,11 @@ impl<P: FnMut(JoinProgress)> Joiner<'_, P> {
 
     /// A hub with another CA is no outage: nothing is tried again, at no other address either.
     fn not_connected(&self, hub: &HubAddress, error: &ConnectError) -> Failure {
-        let expected = self.config.pin;
-        match error.loss() {
-            // rustls' words around `certs::PinMismatch`, which quinn hands on as a text; nothing else names our pin.
-            Some(Loss::Transport(text)) if text.contains(&expected.to_string()) => {
-                let presented = pins(text).filter(|pin| *pin != expected).collect();
-                Failure::Final(JoinError::PinMismatch { hub: hub.clone(), expected, presented })
-            }
-            _ => Failure::Passing(chain(error)),
+        if let ConnectError::Distrusted { source: Distrust::OtherCa(mismatch), .. } = error {
+            let PinMismatch { expected, presented } = mismatch.clone();
+            return Failure::Final(JoinError::PinMismatch { hub: hub.clone(), expected, presented });
         }
+        Failure::Passing(chain(error))
     }
 
     /// Checks what the hub has issued, and keeps it.
@@ -225,11 +217,6 @@ fn refused(refusal: Refusal) -> Failure {
     } else {
         Failure::Final(JoinError::Refused(refusal))
     }
-}
-
-/// The pins in a text.
-fn pins(text: &str) -> impl Iterator<Item = Pin> {
-    text.match_indices(PIN_BEGIN).filter_map(|(at, _)| text.get(at..at + PIN_LENGTH)?.parse().ok())
 }
 
 fn shown(pins: &[Pin]) -> String {
@@ -267,10 +254,8 @@ mod tests {
     }
 
     #[test]
-    fn pins_are_found_in_a_text() {
+    fn the_cas_that_were_shown_are_told() {
         let [one, two] = [(); 2].map(|()| PrivateKey::generate().fingerprint());
-        let text = format!("sha256: sha256:12 [{one}]{two} sha256:é");
-        assert_eq!(pins(&text).collect::<Vec<_>>(), [one, two]);
         assert_eq!((shown(&[]), shown(&[one, two])), ("no CA".into(), format!("{one}, {two}")));
     }
 

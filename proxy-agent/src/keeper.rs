@@ -162,7 +162,7 @@ impl Keeper {
     }
 
     async fn connect(&self, hub: &HubAddress, path: Option<Path>, limit: Duration) -> Result<Connection, ConnectError> {
-        connect(&self.resolver, hub, &self.identity.get().tls(), self.tunnel, path, limit).await
+        connect(&self.resolver, hub, self.identity.get().tls(), self.tunnel, path, limit).await
     }
 
     async fn open(&self, hub: &HubAddress, connection: Connection) -> Result<Connected, ConnectError> {

@@ -84,7 +84,9 @@ impl AgentTunnel {
         let first = tokio::time::timeout_at(deadline, control.receive()).await;
         match first.map_err(|_| EstablishError::TimedOut(Greeting::Welcome))?.map_err(EstablishError::Control)? {
             HubMessage::Welcome(welcome) => Ok((Self { connection, windows }, control, welcome)),
-            HubMessage::Renewed(_) | HubMessage::Drain(_) | HubMessage::Roots(_) => Err(EstablishError::NotGreeted(Greeting::Welcome)),
+            HubMessage::Renewed(_) | HubMessage::Drain(_) | HubMessage::Roots(_) => {
+                Err(EstablishError::NotGreeted(Greeting::Welcome))
+            }
         }
     }
 

@@ -14,10 +14,10 @@ use tempfile::TempDir;
 
 use super::Handshake;
 use crate::{
-    Authority, ClientTls, HUB_SERVER_NAME, KeyFingerprint, PinMismatch, PrivateKey, SelfSigned, ServerCredentials,
-    ServerTls, TlsError,
+    Authority, ClientTls, Distrust, HUB_SERVER_NAME, KeyFingerprint, PinMismatch, PrivateKey, SelfSigned,
+    ServerCredentials, ServerTls, TlsError,
     issue::{Dates, agent_params, server_params},
-    pinned_client_config,
+    pinned_tls,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -70,7 +70,7 @@ impl Hub {
     }
 
     fn pinned(&self) -> Arc<ClientConfig> {
-        pinned_client_config(&self.authority.pin(), &[])
+        pinned_tls(&self.authority.pin(), &[]).config()
     }
 }
 
@@ -104,6 +104,24 @@ fn connections_are_tls_1_3_with_post_quantum_key_exchange() {
     assert_eq!(group, NamedGroup::X25519MLKEM768);
     let suite = handshake.server.negotiated_cipher_suite().unwrap().suite();
     assert_eq!(suite, rustls::CipherSuite::TLS13_AES_128_GCM_SHA256);
+}
+
+#[test]
+fn why_a_handshake_was_refused_is_known_beside_it_and_beside_no_other() {
+    let [hub, other] = [Hub::new(), Hub::new()];
+    let tls = pinned_tls(&hub.authority.pin(), &[]);
+    let [(good, trusted), (bad, refused)] = [(); 2].map(|()| tls.witnessed());
+    assert!(Handshake::run(&good, &hub.tls.config(&[])).succeeded());
+    assert!(!Handshake::run(&bad, &other.tls.config(&[])).succeeded());
+    let mismatch = PinMismatch { expected: hub.authority.pin(), presented: vec![other.authority.pin()] };
+    assert_eq!((trusted.distrust(), refused.distrust()), (None, Some(Distrust::OtherCa(mismatch))));
+    let (config, witness) = ClientTls::new(hub.roots(), None).unwrap().hub(&[]).unwrap().witnessed();
+    assert!(!Handshake::run(&config, &other.tls.config(&[])).succeeded());
+    assert!(matches!(witness.distrust(), Some(Distrust::Certificate(_))), "{witness:?}");
+    let late = hub.server_with(&server(dates(SystemTime::now() + 3 * HOUR)));
+    let (config, witness) = tls.witnessed();
+    assert!(!Handshake::run(&config, &late).succeeded());
+    assert!(matches!(witness.distrust(), Some(Distrust::WrongClock(_))), "{witness:?}");
 }
 
 #[test]
@@ -295,7 +313,7 @@ fn a_chain_without_its_authority_matches_no_pin() {
     // Not even the pin of the leaf's own key, since no CA has it.
     for pin in [hub.authority.pin(), key.fingerprint()] {
         for chain in [vec![leaf.clone()], vec![leaf.clone(), leaf.clone()]] {
-            let client = pinned_client_config(&pin, &[]);
+            let client = pinned_tls(&pin, &[]).config();
             let handshake = Handshake::run(&client, &hub.server_showing(chain, &key));
             let mismatch = PinMismatch::find(handshake.client_error.as_ref().unwrap()).unwrap();
             assert_eq!(mismatch.presented, []);
@@ -345,7 +363,7 @@ fn an_expired_authority_is_refused_though_its_pin_is_right() {
     let issuer = Issuer::from_params(&params, key.pair());
     let leaf = server(dates(SystemTime::now())).signed_by(leaf_key.pair(), &issuer).unwrap();
     let server = hub.server_showing(vec![leaf.into(), authority.into()], &leaf_key);
-    let client = pinned_client_config(&key.fingerprint(), &[]);
+    let client = pinned_tls(&key.fingerprint(), &[]).config();
     assert_eq!(refusal(&Handshake::run(&client, &server)), CertificateError::Expired);
 }
 
@@ -356,7 +374,7 @@ fn an_authority_that_serves_with_its_own_certificate_is_refused() {
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let own: CertificateDer<'static> = params.self_signed(key.pair()).unwrap().into();
     for chain in [vec![own.clone()], vec![own.clone(), own]] {
-        let client = pinned_client_config(&key.fingerprint(), &[]);
+        let client = pinned_tls(&key.fingerprint(), &[]).config();
         assert!(!Handshake::run(&client, &hub.server_showing(chain, &key)).succeeded());
     }
 }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use rustls::{ClientConfig, pki_types::CertificateDer};
 
 use super::*;
-use crate::{ClientTls, Identity, ServerTls, handshake::Handshake, pinned_client_config};
+use crate::{ClientTls, Identity, ServerTls, handshake::Handshake, pinned_tls};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -57,9 +57,9 @@ fn until_finish_the_old_ca_stands_for_the_hub_and_whom_either_has_signed_is_beli
     for stage in [&begun, &signing] {
         let server = server(stage);
         assert_eq!(stage.pin(), old_pin);
-        assert!(Handshake::run(&pinned_client_config(&old_pin, &[]), &server).succeeded(), "{:?}", stage.phase());
+        assert!(Handshake::run(&pinned_tls(&old_pin, &[]).config(), &server).succeeded(), "{:?}", stage.phase());
         // Who has the old key is nobody to whom the new root alone is known, whatever the hub has shown.
-        assert!(!Handshake::run(&pinned_client_config(&new_pin, &[]), &server).succeeded(), "{:?}", stage.phase());
+        assert!(!Handshake::run(&pinned_tls(&new_pin, &[]).config(), &server).succeeded(), "{:?}", stage.phase());
         assert!(!Handshake::run(&new_user, &server).succeeded(), "{:?}", stage.phase());
         for user in [&old_user, &user_of(&signing, stage.roots()), &user_of(stage, stage.roots())] {
             let handshake = Handshake::run(user, &server);
@@ -75,7 +75,7 @@ fn until_finish_the_old_ca_stands_for_the_hub_and_whom_either_has_signed_is_beli
     assert!(Handshake::run(&new_user, &server).succeeded());
     assert!(!Handshake::run(&old_user, &server).succeeded());
     assert!(!Handshake::run(&user_of(&old, new_root), &server).succeeded(), "the old one's certificates are over");
-    assert!(!Handshake::run(&pinned_client_config(&old_pin, &[]), &server).succeeded());
+    assert!(!Handshake::run(&pinned_tls(&old_pin, &[]).config(), &server).succeeded());
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn a_supplied_authority_is_rotated_too() {
     fs::write(folder.path().join(KEYS), key.to_pem()).unwrap();
     let begun = take(folder.path(), Step::Begin);
     assert_eq!(begun.pin(), key.fingerprint());
-    assert!(Handshake::run(&pinned_client_config(&begun.pin(), &[]), &server(&begun)).succeeded());
+    assert!(Handshake::run(&pinned_tls(&begun.pin(), &[]).config(), &server(&begun)).succeeded());
 }
 
 fn any_step() -> impl Strategy<Value = Step> {

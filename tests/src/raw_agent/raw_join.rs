@@ -1,7 +1,7 @@
 //! One join, message by message.
 
 use anyhow::{Context as _, Result, bail};
-use certs::{HUB_SERVER_NAME, Pin, PrivateKey, pinned_client_config};
+use certs::{HUB_SERVER_NAME, Pin, PrivateKey, pinned_tls};
 use tokio::time::timeout;
 use tunnel::{ALPN_JOIN, Connection, Issued, JoinAnswers, JoinReply, JoinRequest, Reason, Refusal};
 
@@ -32,7 +32,7 @@ impl RawJoin {
     /// Dials the hub by its pin and asks nothing.
     pub async fn silent(hub: &Hub) -> Result<Connection> {
         let pin: Pin = hub.addresses().pin.parse()?;
-        let tls = pinned_client_config(&pin, &[ALPN_JOIN]);
+        let tls = pinned_tls(&pin, &[ALPN_JOIN]).config();
         let settings = tunnel::Settings::default();
         Ok(tunnel::connect(hub.addresses().tunnel, tls, HUB_SERVER_NAME, settings, BOUND).await?)
     }

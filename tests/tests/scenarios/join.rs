@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use certs::{HUB_SERVER_NAME, Identity, Pin, PrivateKey, pinned_client_config};
+use certs::{HUB_SERVER_NAME, Identity, Pin, PrivateKey, pinned_tls};
 use futures_util::FutureExt as _;
 use nix::sys::signal::Signal;
 use rcgen::string::Ia5String;
@@ -26,7 +26,7 @@ const REFUSED: i32 = 77;
 async fn a_wrong_pin_is_refused_by_the_agent_before_it_says_anything() -> Result<()> {
     let hub = Hub::start().await?;
     let pin: Pin = PrivateKey::generate().fingerprint().to_string().parse()?;
-    let tls = pinned_client_config(&pin, &[ALPN_JOIN]);
+    let tls = pinned_tls(&pin, &[ALPN_JOIN]).config();
     match tunnel::connect(hub.addresses().tunnel, tls, HUB_SERVER_NAME, tunnel::Settings::default(), BOUND).await {
         Err(ConnectError::Handshake { source: Loss::Transport(text), .. }) => {
             assert!(text.contains(&hub.addresses().pin) && text.contains(&pin.to_string()), "{text}");
