@@ -94,7 +94,7 @@ impl Session {
                     Look::Ask => self.tunnel.nudge(),
                     Look::Insist => self.tunnel.insist(),
                     Look::Gone => {
-                        self.tunnel.close(CloseReason::DeadlineExceeded, "the hub has not answered for 15 s", CLOSE_TIMEOUT).await;
+                        self.tunnel.close(CloseReason::DeadlineExceeded, "the hub has not been heard of for 15 s", CLOSE_TIMEOUT).await;
                         return SessionEnd::Lost(Loss::TimedOut);
                     }
                 },

@@ -50,7 +50,7 @@ fn look(member: &Member, now: Instant) {
         Look::Ask => member.tunnel.nudge(),
         Look::Insist => member.tunnel.insist(),
         Look::Narrow => member.tunnel.begin_anew(),
-        Look::Gone => member.close_silent("the agent has not answered for 15 s"),
+        Look::Gone => member.close_silent("the agent has not been heard of for 15 s"),
     }
 }
 

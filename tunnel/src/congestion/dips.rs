@@ -29,10 +29,10 @@ impl Dips {
 
     /// Whether one is due, over a path of this min RTT; it is due once.
     pub(super) fn take(&mut self, now: Instant, min_rtt: Duration) -> bool {
+        let number = now.saturating_duration_since(self.at).as_secs() / DIP_INTERVAL.as_secs();
         // Two round trips at half of what the path holds are to cost little on a long path, too.
-        let times = if min_rtt == Duration::MAX { 1 } else { 1 + (min_rtt.as_millis() / LONG) as u64 };
-        let number = now.saturating_duration_since(self.at).as_secs() / (times * DIP_INTERVAL.as_secs());
-        number != std::mem::replace(&mut self.number, number)
+        let every = if min_rtt == Duration::MAX { 1 } else { 1 + (min_rtt.as_millis() / LONG) as u64 };
+        number != std::mem::replace(&mut self.number, number) && number.is_multiple_of(every)
     }
 
     /// Ends one that has shown this RTT; true if others fill the queue that it was to drain.

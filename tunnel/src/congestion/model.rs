@@ -58,6 +58,9 @@ const HEAVY_LOSS: f64 = 0.2;
 /// The window of a dip, as a share of what the path holds.
 const DIP: f64 = 0.5;
 
+/// After a dip, the RTT as a share of what it was, if a deep queue was ours: batches and jitter alone make less difference.
+const DRAINED: f64 = 0.4;
+
 /// Longer than this without a full window, and what is known of the path is no longer believed.
 const STALE: Duration = Duration::from_secs(10);
 
@@ -330,18 +333,21 @@ impl Model {
     }
 
     fn end_cruise_round(&mut self, now: Instant, round: &Round) {
-        if self.dips.take(now, self.min_rtt) {
+        let (rate, due) = (round.rate(now), self.dips.take(now, self.min_rtt));
+        if due {
             self.headroom.rotate();
-            return self.enter_dip(self.bandwidth.rate());
         }
-        let rate = round.rate(now);
-        if self.is_unexplained(round) {
+        let unexplained = self.is_unexplained(round);
+        self.last_rtt = round.min_rtt;
+        if unexplained {
             return self.enter_dip(rate);
+        }
+        if due {
+            return self.enter_dip(self.bandwidth.rate());
         }
         if round.loss() > HEAVY_LOSS + self.headroom.loss() {
             self.bandwidth.replace(rate);
         }
-        self.last_rtt = round.min_rtt;
         if self.headroom.end_round(round, self.mtu) {
             if self.headroom.is_high() {
                 self.jitter.rotate();
@@ -372,8 +378,8 @@ impl Model {
             self.phase = Phase::Dip { rounds: 1, min_rtt, rate };
             return;
         }
-        // A queue that went with our packets was ours, and the bandwidth was less than believed.
-        if min_rtt < self.min_rtt.mul_f64(1.25) {
+        // A queue that went with our packets was ours, and the bandwidth was less than believed; also if the path is longer, too.
+        if min_rtt < self.min_rtt.mul_f64(1.25) || min_rtt < self.last_rtt.mul_f64(DRAINED) {
             self.bandwidth.replace(rate);
         }
         self.min_rtt = min_rtt;

@@ -123,3 +123,22 @@ fn heavy_loss_that_begins_is_no_congestion() {
         }
     }
 }
+
+/// A link that becomes slow and far, with a deep queue: what is in there is ours, and goes with a smaller window.
+#[test]
+fn a_link_that_becomes_slow_with_a_deep_queue_is_not_flooded() {
+    let before = Path::new(20.0, 40.0, 2.5, 0.0);
+    for after in [
+        Path { queue: seconds(2.0), ..Path::new(1.0, 100.0, 1.0, 0.0) },
+        Path { queue: seconds(1.5), ..Path::new(2.0, 80.0, 1.0, 0.0) },
+        Path { queue: seconds(1.0), ..Path::new(5.0, 60.0, 1.0, 0.0) },
+    ] {
+        let mut network = Network::new(before);
+        network.tunnel(Duration::ZERO, 1, true, ours);
+        network.run(seconds(8.0));
+        network.change(after);
+        // The queue that was there when it became slow.
+        network.run(seconds(4.0));
+        check(after, &network.run(seconds(8.0)).remove(0), 0.8, 4.0);
+    }
+}
