@@ -87,13 +87,19 @@ impl Headroom {
     /// has the larger headroom for its size, and grows at the cost of the other.
     pub(super) fn bytes(&self, bandwidth: &Bandwidth, min_rtt: Duration, rtt: Duration, mtu: u64) -> u64 {
         let pipe = bandwidth.over(min_rtt);
-        // Beside a sender that fills the queue, to leave it room is to leave it the link.
-        let (from, share) = if self.contested { (CONTESTED, CONTESTED_SHARE) } else { (CROWDED, CROWDED_SHARE) };
-        let crowded = rtt > min_rtt.mul_f64(from) + MINIMUM_QUEUE;
+        let few = (pipe * mtu).isqrt();
+        // Beside a sender that fills the queue, to leave it room is to leave it the link; else a few packets of our own are a long
+        // queue on a slow link.
+        let (from, own, share) = if self.contested {
+            (CONTESTED, Duration::ZERO, CONTESTED_SHARE)
+        } else {
+            (CROWDED, bandwidth.time(few + 2 * mtu), CROWDED_SHARE)
+        };
+        let crowded = rtt > min_rtt.mul_f64(from) + MINIMUM_QUEUE + own;
         let share = if crowded { share } else { SHARE };
         let least = bandwidth.over(MINIMUM_QUEUE).min(CACHED);
         let queue = bandwidth.over(min_rtt.mul_f64(share)).max(least);
-        let full = queue + (pipe * mtu).isqrt();
+        let full = queue + few;
         let half = if self.high || crowded { 1.0 } else { LOW };
         // What is lost is in flight until that is known.
         let lost = pipe as f64 * self.loss.recent() / (1.0 - self.loss.recent());

@@ -139,6 +139,6 @@ fn a_link_that_becomes_slow_with_a_deep_queue_is_not_flooded() {
         network.change(after);
         // The queue that was there when it became slow.
         network.run(seconds(4.0));
-        check(after, &network.run(seconds(8.0)).remove(0), 0.8, 4.0);
+        check(after, &network.run(seconds(8.0)).remove(0), 0.8, 1.2);
     }
 }
