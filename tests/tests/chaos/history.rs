@@ -35,6 +35,8 @@ struct End {
     /// From here on others may have begun with the next one.
     replaced: Instant,
     at: Instant,
+    /// Until when it may have carried more, which ended as well.
+    over: Instant,
     hub: bool,
 }
 
@@ -75,12 +77,17 @@ impl History {
     }
 
     pub(crate) fn agent_ended(&mut self, at: Instant) {
-        self.ends.push(End { replaced: at, at, hub: false });
+        self.agent_drained(at, at);
+    }
+
+    /// An agent that served until its end, which was between these.
+    pub(crate) fn agent_drained(&mut self, at: Instant, over: Instant) {
+        self.ends.push(End { replaced: over, at, over, hub: false });
     }
 
     /// A hub that ended at once, or after what came had gone to the next one since `replaced`.
     pub(crate) fn hub_ended(&mut self, replaced: Instant, at: Instant) {
-        self.ends.push(End { replaced, at, hub: true });
+        self.ends.push(End { replaced, at, over: at, hub: true });
     }
 
     /// When a process ended last.
@@ -129,7 +136,7 @@ impl History {
         // Which of two hubs served what began while both did is told by its end.
         let was_its = |end: &&End| asked <= end.replaced || ended <= end.at + AT_ONCE;
         let since = |from: Instant, to: Instant| {
-            self.ends.iter().filter(|end| end.at >= from && end.at <= to).filter(was_its).map(|end| end.at).min()
+            self.ends.iter().filter(|end| end.over >= from && end.at <= to).filter(was_its).map(|end| end.at).min()
         };
         let after = since(begun, ended).max(self.silent(ended));
         // A dial may have waited for the next process, or been answered by one that had ended when the answer came.

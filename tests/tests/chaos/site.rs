@@ -159,11 +159,12 @@ impl Site {
             let running = place.spoke.is_running()?;
             if !running && !place.ended {
                 place.ended = true;
-                place.stopping = None;
-                place.history.agent_ended(Instant::now());
+                let now = Instant::now();
+                let cut = place.stopping.take().map_or(now, |since| now.min(since + CUT));
+                place.history.agent_drained(cut, now);
             }
             if let Some(since) = place.stopping.filter(|since| since.elapsed() > CUT) {
-                place.history.agent_ended(since + CUT);
+                place.history.agent_drained(since + CUT, Instant::now());
             }
             if place.runs && !running && over(&mut place.rest) {
                 place.spoke.begin_again()?;
