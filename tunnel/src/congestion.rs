@@ -98,8 +98,8 @@ pub(crate) fn insist(controller: Box<dyn Controller>) {
 /// What a connection has under way.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Flight {
-    /// When the peer acknowledged something last.
-    pub(crate) acknowledged: Instant,
+    /// When the peer acknowledged something last, if it has since the path began.
+    pub(crate) acknowledged: Option<Instant>,
     /// There is no room for another packet, and nothing has been acknowledged for two round trips.
     pub(crate) stuck: bool,
     pub(crate) rtt: Duration,

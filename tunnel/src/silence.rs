@@ -122,11 +122,10 @@ impl Silence {
         let passed = now.saturating_duration_since(self.looked).min(COUNTED);
         let was = *self;
         self.silent = if heard == self.heard { self.silent + passed } else { Duration::ZERO };
-        self.unanswered = match flight {
-            Some(Flight { acknowledged, .. }) if acknowledged <= self.acknowledged => self.unanswered + passed,
-            Some(_) | None => Duration::ZERO,
-        };
-        self.acknowledged = flight.map_or(self.acknowledged, |flight| flight.acknowledged);
+        let answered = flight.and_then(|flight| flight.acknowledged).unwrap_or(self.acknowledged);
+        self.unanswered =
+            if flight.is_some() && answered <= self.acknowledged { self.unanswered + passed } else { Duration::ZERO };
+        self.acknowledged = answered;
         (self.heard, self.looked) = (heard, now);
         // Not at the first look: a process that was late has yet to read what came.
         let over = |was, is, limit| was >= limit && is > was;
@@ -187,7 +186,7 @@ mod tests {
     const RTT: Duration = Duration::from_millis(20);
 
     fn flight(acknowledged: Instant, stuck: bool) -> Flight {
-        Flight { acknowledged, stuck, rtt: RTT }
+        Flight { acknowledged: Some(acknowledged), stuck, rtt: RTT }
     }
 
     /// Looks when it is due, from the last word on, until the peer is gone: how often it was asked, when first, and when it was gone.
@@ -247,6 +246,21 @@ mod tests {
     }
 
     #[test]
+    fn a_path_that_is_begun_anew_is_no_answer() {
+        let start = Instant::now();
+        let mut silence = Silence::new(start);
+        let mut begun = None;
+        let gone = (1..300_u64).find(|tenth| {
+            let acknowledged = if begun.is_none() { Some(start) } else { None };
+            let flight = Flight { acknowledged, stuck: true, rtt: RTT };
+            let look = silence.look(*tenth, Some(flight), start + Duration::from_millis(100 * tenth));
+            begun = begun.or((look == Look::Narrow).then_some(*tenth));
+            look == Look::Gone
+        });
+        assert!(begun.is_some() && gone == Some(154), "{begun:?}, {gone:?}");
+    }
+
+    #[test]
     fn a_peer_that_is_heard_of_again_is_answered_at_once() {
         let start = Instant::now();
         let mut silence = Silence::new(start);
@@ -297,7 +311,7 @@ mod tests {
                     (heard, acknowledged, answer) = (heard + 1, now, None);
                 }
                 heard += u64::from(talks && !away);
-                let flight = Flight { acknowledged, stuck: stuck && now > from && now < to + SECOND, rtt: at(rtt) };
+                let flight = Flight { acknowledged: Some(acknowledged), stuck: stuck && now > from && now < to + SECOND, rtt: at(rtt) };
                 match silence.look(heard, Some(flight), now) {
                     Look::Well | Look::Narrow => {}
                     Look::Ask | Look::Insist if now < from || now > to => answer = answer.or_else(|| Some(now + at(rtt))),

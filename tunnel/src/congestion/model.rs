@@ -105,8 +105,10 @@ pub(super) struct Model {
     used: Instant,
     /// Bytes in flight, as far as they can be known here: a path-MTU probe is not told.
     flying: u64,
-    /// When something was acknowledged last.
+    /// When something was acknowledged last; at first, when the path began.
     acknowledged: Instant,
+    /// Something was.
+    answered: bool,
     pass: Arc<Pass>,
 }
 
@@ -152,9 +154,9 @@ impl Model {
         self.pass.next.store(true, Ordering::Relaxed);
     }
 
-    /// When the peer acknowledged something last; at first, when the connection began.
-    pub(super) fn acknowledged(&self) -> Instant {
-        self.acknowledged
+    /// When the peer acknowledged something last, if it has since the path began: to begin anew is no answer.
+    pub(super) fn acknowledged(&self) -> Option<Instant> {
+        self.answered.then_some(self.acknowledged)
     }
 
     /// Whether there has been next to no room for another packet, and nothing acknowledged, for `limit`.
@@ -187,6 +189,7 @@ impl Model {
             used: now,
             flying: 0,
             acknowledged: now,
+            answered: false,
             pass: Arc::default(),
         }
     }
@@ -423,7 +426,7 @@ impl Controller for Model {
     fn on_end_acks(&mut self, now: Instant, in_flight: u64, app_limited: bool, _: Option<u64>) {
         self.flying = in_flight;
         // What a path that is being validated brings is told by nothing else.
-        self.acknowledged = now;
+        (self.acknowledged, self.answered) = (now, true);
         let (acked, rtt) = (std::mem::take(&mut self.acked), std::mem::replace(&mut self.rtt, Duration::MAX));
         if acked == 0 {
             return;
