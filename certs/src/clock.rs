@@ -39,7 +39,7 @@ impl WrongClock {
     /// How its sentence begins, and no other.
     pub const SAYS: &str = "the clock of this machine or the hub's is wrong";
 
-    /// It among the causes of an error, also inside of an [`io::Error`] or a [`rustls::Error`].
+    /// It among the causes of an error, also inside of an [`std::io::Error`] or a [`rustls::Error`].
     pub fn find<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e Self> {
         find(error)
     }

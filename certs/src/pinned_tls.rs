@@ -40,7 +40,7 @@ impl fmt::Debug for PinMismatch {
 }
 
 impl PinMismatch {
-    /// The mismatch among the causes of an error, also inside of an [`io::Error`] or a [`rustls::Error`].
+    /// The mismatch among the causes of an error, also inside of an [`std::io::Error`] or a [`rustls::Error`].
     pub fn find<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e Self> {
         find(error)
     }

@@ -254,7 +254,9 @@ mod tests {
             let acknowledged = if begun.is_none() { Some(start) } else { None };
             let flight = Flight { acknowledged, stuck: true, rtt: RTT };
             let look = silence.look(*tenth, Some(flight), start + Duration::from_millis(100 * tenth));
-            begun = begun.or((look == Look::Narrow).then_some(*tenth));
+            if look == Look::Narrow {
+                begun = Some(*tenth);
+            }
             look == Look::Gone
         });
         assert!(begun.is_some() && gone == Some(154), "{begun:?}, {gone:?}");
