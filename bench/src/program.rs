@@ -67,8 +67,11 @@ impl Paths {
     pub async fn renew_tunnels(&mut self) -> Result<()> {
         for path in &mut self.running {
             if let Some(ours) = &mut path.ours {
+                let before = ours.spoke.process().pid().as_raw();
                 ours.spoke.kill().await?;
                 ours.spoke.start_again().await?;
+                let now = ours.spoke.process().pid().as_raw();
+                path.counted.iter_mut().filter(|pid| **pid == before).for_each(|pid| *pid = now);
                 served(&Dialer::new(&path.route)).await?;
             }
         }
