@@ -14,7 +14,7 @@ use plotters::prelude::*;
 use crate::link::Link;
 use crate::path::Running;
 use crate::place;
-use crate::report;
+use crate::report::{self, Report};
 use crate::role;
 
 /// Between two looks.
@@ -56,6 +56,17 @@ pub async fn recorded<T>(
     Ok((carried?, Some(trace?)))
 }
 
+/// Draws what was known meanwhile where the newest figure with a target misses it, and notes where the drawings are.
+pub fn explain(report: &mut Report, traces: impl IntoIterator<Item = Option<Trace>>) -> Result<()> {
+    let judged = report.figures.iter().rev().find_map(|figure| Some((figure.passes()?, figure.name.clone())));
+    let Some((false, name)) = judged else { return Ok(()) };
+    for (at, trace) in (1..).zip(traces.into_iter().flatten()) {
+        let file = trace.draw(&format!("{} {name} {at}", report.program))?;
+        report.notes.push(format!("{name}: {}", file.display()));
+    }
+    Ok(())
+}
+
 /// A thread at the far end, so that its looks do not cross the link.
 struct Recorder {
     ended: Arc<AtomicBool>,
@@ -93,7 +104,7 @@ impl Trace {
     }
 
     /// Draws it into `target/bench/NAME.svg`; where that is.
-    pub fn draw(&self, name: &str) -> Result<PathBuf> {
+    fn draw(&self, name: &str) -> Result<PathBuf> {
         let name: String = name.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
         let file = report::folder()?.join(format!("{name}.svg"));
         self.write(&file).with_context(|| format!("{} cannot be drawn", file.display()))?;

@@ -11,6 +11,7 @@ use bench::path::{Ours, Path, Running};
 use bench::program::{self, Paths, position};
 use bench::report::{Figure, Report, Target};
 use bench::rounds::Rounds;
+use bench::trace;
 use links::Profile;
 use tests::metrics::Metrics;
 
@@ -58,7 +59,12 @@ async fn long_fat(report: &mut Report, link: &Link, paths: &Paths, arguments: &A
     let paths: Vec<&Running> = paths.running.iter().collect();
     let (direct, ours) = (position(&paths, &Path::Direct)?, position(&paths, &ours())?);
     let span = Span { warm_up: Duration::ZERO, ..arguments.span(4.0, 4.0) };
-    let download = async |path: &&Running| path.bulk(1, Direction::Download, span).await;
+    let mut last = None;
+    let download = async |path: &&Running| {
+        let (carried, trace) = trace::recorded(link, path, path.bulk(1, Direction::Download, span)).await?;
+        last = trace.or_else(|| last.take());
+        anyhow::Ok(carried)
+    };
     let rounds = Rounds::run(&paths, arguments.rounds(1, 3), download).await?;
     for (index, path) in paths.iter().enumerate() {
         let rate = rounds.median(index, Transfer::gbit_per_second) * 1e3;
@@ -66,7 +72,7 @@ async fn long_fat(report: &mut Report, link: &Link, paths: &Paths, arguments: &A
         let figure = Figure::new("1 stream, 400 Mbit/s, 100 ms, its first 4 s", &path.name, rate, "Mbit/s");
         report.figures.push(figure.of(&paths[direct].name, ratio).target((index == ours).then_some(LONG_FAT)));
     }
-    Ok(())
+    trace::explain(report, [last])
 }
 
 /// 16 streams, by the link's rate.

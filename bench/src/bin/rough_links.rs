@@ -69,20 +69,12 @@ async fn download(
     let mut last = None;
     let rounds = Rounds::run(paths, arguments.rounds(1, 3), async |path: &&Running| {
         let (carried, trace) = trace::recorded(link, path, path.bulk(1, Direction::Download, span)).await?;
-        if trace.is_some() {
-            last = trace;
-        }
+        last = trace.or_else(|| last.take());
         Ok(carried)
     });
     let rounds = rounds.await?;
     tell(report, &named.name, paths, &rounds, target(named), Transfer::gbit_per_second)?;
-    if report.figures.last().and_then(Figure::passes) == Some(false)
-        && let Some(trace) = last
-    {
-        let file = trace.draw(&format!("rough_links {}", named.name))?;
-        report.notes.push(format!("{}: {}", named.name, file.display()));
-    }
-    Ok(())
+    trace::explain(report, [last])
 }
 
 /// A download and an upload at the same time.

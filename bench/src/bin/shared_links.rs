@@ -10,6 +10,7 @@ use bench::path::{Path, Running};
 use bench::program::{self, Paths};
 use bench::report::{Figure, Report, Target};
 use bench::rounds::Rounds;
+use bench::trace;
 use links::{Profile, Statistics};
 use tokio::time::sleep;
 
@@ -121,9 +122,12 @@ async fn new_connections(report: &mut Report, link: &Link, path: &Running, argum
     link.set_profile(profile(20, rtt, 1.0))?;
     let span = arguments.wide_area_span(8.0, 30.0);
     let idle = path.connections(WORKERS, span).await?;
+    let mut last = None;
     let rounds = Rounds::run(&[()], arguments.rounds(1, 3), async |()| {
-        let bulk = path.bulk(BULK, Direction::Download, span);
-        Ok(tokio::try_join!(path.connections(WORKERS, span), bulk)?.0)
+        let bulk = trace::recorded(link, path, path.bulk(BULK, Direction::Download, span));
+        let (connections, (_, trace)) = tokio::try_join!(path.connections(WORKERS, span), bulk)?;
+        last = trace;
+        Ok(connections)
     });
     let rounds = rounds.await?;
     let [p50, p99] = [|given: &Exchanges| given.p50, |given: &Exchanges| given.p99].map(|of| rounds.median(0, of));
@@ -134,7 +138,7 @@ async fn new_connections(report: &mut Report, link: &Link, path: &Running, argum
         let figure = Figure::new(name, &path.name, us / 1e3, "ms").of("RTT", us / 1e6 / rtt.as_secs_f64());
         report.figures.push(figure.target(target));
     }
-    Ok(())
+    trace::explain(report, [last])
 }
 
 /// A download through each of two tunnels.
@@ -142,10 +146,13 @@ async fn two(report: &mut Report, link: &Link, tunnels: [&Running; 2], arguments
     let queues = if arguments.short { &TWO_SHORT[..] } else { &TWO };
     for queue in queues {
         link.set_profile(profile(50, Duration::from_millis(50), *queue))?;
-        let [one, other] = together(tunnels, arguments).await?;
+        let [first, second] = tunnels;
+        let both = trace::recorded(link, second, together(tunnels, arguments));
+        let (([one, other], second_trace), first_trace) = trace::recorded(link, first, both).await?;
         let name = format!("two tunnels, 50 Mbit/s, 50 ms, queue {queue}");
         let figure = Figure::new(name, &tunnels[0].name, one.min(other), "Mbit/s");
         report.figures.push(figure.of("the faster", one.min(other) / one.max(other)).target(EQUAL));
+        trace::explain(report, [first_trace, second_trace])?;
     }
     Ok(())
 }
@@ -163,10 +170,12 @@ async fn beside(
     let links = if arguments.short { &BESIDE_SHORT[..] } else { &BESIDE };
     for (rtt, queue) in links {
         link.set_profile(profile(50, Duration::from_millis(*rtt), *queue))?;
-        let [ours, theirs] = together([path, direct], arguments).await?;
+        let load = together([path, direct], arguments);
+        let ([ours, theirs], trace) = trace::recorded(link, path, load).await?;
         let name = format!("beside {congestion}, 50 Mbit/s, {rtt} ms, queue {queue}");
         let figure = Figure::new(name, &path.name, ours, "Mbit/s").of(congestion, ours / theirs);
         report.figures.push(figure.target(FAIR));
+        trace::explain(report, [trace])?;
     }
     Ok(())
 }
