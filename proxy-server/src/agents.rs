@@ -23,11 +23,12 @@ use crate::{
     authorities::Authorities,
     client::Peer,
     clock,
-    closing::{close_label, close_reason, loss_label},
+    closing::close_reason,
     exports::{Exporter, Exports},
     joins::Joins,
     lobby::{Guest, Lobby, Size},
     metrics::Metrics,
+    outcome::Outcome,
     queue::{Queue, Turn},
     rates::{Lines, Rate, Rates},
     record::Recorder,
@@ -193,7 +194,7 @@ impl Agents {
     /// Says when to come again. An agent that was refused would begin anew, which costs both more.
     fn put_off(&self, (incoming, wait): (Incoming, Duration)) {
         incoming.put_off(wait);
-        self.metrics.handshake_failed("tunnel", "put_off");
+        self.metrics.handshake_failed("tunnel", Outcome::PutOff);
     }
 
     fn shake(self: &Arc<Self>, incoming: Incoming, guest: Guest) {
@@ -219,11 +220,11 @@ impl Agents {
         match result {
             Ok(connection) => Some(connection),
             Err(error) => {
-                let reason = match &error {
-                    HandshakeError::TimedOut => "timed_out",
-                    HandshakeError::Failed(loss) => loss_label(loss),
+                let outcome = match &error {
+                    HandshakeError::TimedOut => Outcome::TimedOut,
+                    HandshakeError::Failed(loss) => loss.into(),
                 };
-                self.recorder.handshake("tunnel", Peer::Tcp(peer)).failed(reason);
+                self.recorder.handshake("tunnel", Peer::Tcp(peer)).failed(outcome);
                 tracing::debug!(%peer, error = &error as &dyn std::error::Error, "an agent's handshake failed");
                 None
             }
@@ -258,14 +259,16 @@ impl Agents {
                 if let Some(left_out) = self.habits.strangers.next(&()) {
                     tracing::warn!(%reason, text, left_out, "refused a tunnel");
                 }
-                self.recorder.handshake("tunnel", Peer::Tcp(connection.remote_address())).failed(close_label(reason));
+                self.recorder
+                    .handshake("tunnel", Peer::Tcp(connection.remote_address()))
+                    .failed(Outcome::Closed(reason));
                 connection.close(reason, &text);
                 return None;
             }
         };
         let agent = known.named();
         if let Err(wait) = self.habits.openings.spend(&agent) {
-            self.metrics.handshake_failed("tunnel", close_label(CloseReason::Overloaded));
+            self.metrics.handshake_failed("tunnel", Outcome::Overloaded);
             let text = format!("this agent opens too many tunnels; the next may be opened in {wait:.0?}");
             connection.close(CloseReason::Overloaded, &text);
             return None;
@@ -280,7 +283,7 @@ impl Agents {
                     let error = &error as &dyn std::error::Error;
                     tracing::info!(cluster = %known.cluster, error, left_out, "no tunnel");
                 }
-                self.metrics.handshake_failed("tunnel", "no_hello");
+                self.metrics.handshake_failed("tunnel", Outcome::NoHello);
                 let late = matches!(error, EstablishError::TimedOut(_));
                 let reason = if late { CloseReason::DeadlineExceeded } else { CloseReason::ProtocolError };
                 connection.close(reason, "no Hello");
@@ -364,7 +367,7 @@ impl Agents {
         let member = member.clone();
         self.leave(known, registered);
         let loss = member.closed().await;
-        self.metrics.tunnel_closed(&known.cluster, loss_label(&loss));
+        self.metrics.tunnel_closed(&known.cluster, Outcome::from(&loss));
         tracing::info!(%peer, %cluster, %agent, reason = %loss, "tunnel closed");
     }
 

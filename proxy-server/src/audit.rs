@@ -305,6 +305,7 @@ impl From<LogFormat> for Form {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outcome::Outcome;
 
     fn audit(path: &str) -> Audit {
         Audit::start(&AuditTo::File(path.into()), AuditFailure::Refuse, &Registry::new()).unwrap()
@@ -312,7 +313,12 @@ mod tests {
 
     fn event() -> Event {
         let target = "grafana.monitoring.svc.c1.clusters.internal:3000".into();
-        Event::Connection(Connection { result: "complete", frontend: "connect", target, ..Connection::default() })
+        Event::Connection(Connection {
+            outcome: Outcome::Complete,
+            frontend: "connect",
+            target,
+            ..Connection::default()
+        })
     }
 
     #[tokio::test]

@@ -9,7 +9,7 @@ use registry::{Login, Registry, TokenRefusal, User};
 use rustls::pki_types::CertificateDer;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::{authorities::Authorities, lobby::Guest};
+use crate::{authorities::Authorities, lobby::Guest, outcome::Outcome};
 
 /// An authenticated client.
 #[derive(Clone, Debug)]
@@ -80,19 +80,19 @@ pub(crate) enum CallerError {
 }
 
 impl CallerError {
-    /// The reason as a label.
-    pub(crate) fn label(&self) -> &'static str {
+    /// What metrics and audit events call it.
+    pub(crate) fn outcome(&self) -> Outcome {
         match self {
-            Self::Missing => "no_credentials",
-            Self::UnknownToken => "unknown_user_token",
-            Self::ExpiredToken { .. } => "expired_user_token",
-            Self::Malformed => "malformed_credentials",
-            Self::UnknownUser(_) => "unknown_user",
-            Self::Agent => "agent_certificate",
-            Self::NoUser(_) => "no_user_certificate",
-            Self::CaIsOver => "ca_is_over",
-            Self::Throttled => "throttled",
-            Self::Crowded(_) => "user_connections",
+            Self::Missing => Outcome::NoCredentials,
+            Self::UnknownToken => Outcome::UnknownUserToken,
+            Self::ExpiredToken { .. } => Outcome::ExpiredUserToken,
+            Self::Malformed => Outcome::MalformedCredentials,
+            Self::UnknownUser(_) => Outcome::UnknownUser,
+            Self::Agent => Outcome::AgentCertificate,
+            Self::NoUser(_) => Outcome::NoUserCertificate,
+            Self::CaIsOver => Outcome::CaIsOver,
+            Self::Throttled => Outcome::Throttled,
+            Self::Crowded(_) => Outcome::UserConnections,
         }
     }
 }

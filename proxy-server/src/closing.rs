@@ -1,7 +1,7 @@
-//! Why a tunnel is closed: the code that a refusal becomes, and its label in metrics.
+//! Why a tunnel is closed: the code that a refusal becomes, and its label.
 
 use registry::AgentRefusal;
-use tunnel::{CloseReason, Loss};
+use tunnel::CloseReason;
 
 pub(crate) fn close_reason(refusal: &AgentRefusal) -> CloseReason {
     match refusal {
@@ -26,17 +26,5 @@ pub(crate) fn close_label(reason: CloseReason) -> &'static str {
         CloseReason::Overloaded => "overloaded",
         CloseReason::DeadlineExceeded => "deadline_exceeded",
         CloseReason::Other(_) => "other",
-    }
-}
-
-/// A lost connection's reason as a label.
-pub(crate) fn loss_label(loss: &Loss) -> &'static str {
-    match loss {
-        Loss::Closed { reason, .. } => close_label(*reason),
-        Loss::CertificateRefused(_) => "certificate_refused",
-        Loss::TimedOut => "timed_out",
-        Loss::Forgotten => "forgotten",
-        Loss::ClosedHere => "closed_here",
-        Loss::Transport(_) => "transport",
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     client::{Client, Peer},
     head::{HeadError, host_and_port},
     metrics::Frontend,
+    outcome::Outcome,
     proxy::{Ask, Proxy},
     refusal::OpenError,
 };
@@ -44,7 +45,7 @@ pub(crate) async fn serve(
     match opened {
         Ok((stream, proxied)) => match client.answer(ESTABLISHED).await {
             Ok(()) => proxied.relay(client, stream),
-            Err(_) => proxied.close("client_reset"),
+            Err(_) => proxied.close(Outcome::ClientReset),
         },
         Err(error) => refuse(&mut client, &error).await,
     }

@@ -13,10 +13,7 @@ use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 use tunnel::{Delivery, Metered, RelayEnd, Stream, hop, relay_upgraded};
 
-use crate::{
-    http_port::Tracked,
-    proxy::{Proxied, relay_label},
-};
+use crate::{http_port::Tracked, outcome::Outcome, proxy::Proxied};
 
 /// A stream on which nothing was asked yet.
 #[derive(Debug)]
@@ -57,11 +54,11 @@ where
             http1::handshake::<_, B>(TokioIo::new(metered)).await.map_err(ExchangeError::Broken)?;
         let (upgraded, pair) = oneshot::channel();
         tasks.spawn(async move {
-            let result = tokio::select! {
-                result = drive(connection.with_upgrades(), pair) => result,
-                () = proxied.cut().cancelled() => "cut",
+            let outcome = tokio::select! {
+                outcome = drive(connection.with_upgrades(), pair) => outcome,
+                () = proxied.cut().cancelled() => Outcome::Cut,
             };
-            proxied.close(result);
+            proxied.close(outcome);
         });
         Ok(Self::Http1 { sender, upgraded })
     }
@@ -76,11 +73,11 @@ where
         let handshake = http2::handshake(Tracked(tasks.clone()), TokioIo::new(metered)).await;
         let (sender, connection) = handshake.map_err(ExchangeError::Broken)?;
         tasks.spawn(async move {
-            let result = tokio::select! {
-                ended = connection => if ended.is_ok() { "complete" } else { "target_reset" },
-                () = proxied.cut().cancelled() => "cut",
+            let outcome = tokio::select! {
+                ended = connection => if ended.is_ok() { Outcome::Complete } else { Outcome::TargetReset },
+                () = proxied.cut().cancelled() => Outcome::Cut,
             };
-            proxied.close(result);
+            proxied.close(outcome);
         });
         Ok(Self::Http2(sender))
     }
@@ -115,17 +112,17 @@ where
 async fn drive(
     connection: impl Future<Output = hyper::Result<()>>,
     pair: oneshot::Receiver<(Upgradable, OnUpgrade)>,
-) -> &'static str {
+) -> Outcome {
     if connection.await.is_err() {
-        return "target_reset";
+        return Outcome::TargetReset;
     }
-    let Ok((Upgradable { client, delivery }, target)) = pair.await else { return "complete" };
-    let (Ok(client), Ok(target)) = tokio::join!(client, target) else { return "target_reset" };
-    let Ok(Parts { io, read_buf, .. }) = target.downcast::<TokioIo<Metered>>() else { return "target_reset" };
+    let Ok((Upgradable { client, delivery }, target)) = pair.await else { return Outcome::Complete };
+    let (Ok(client), Ok(target)) = tokio::join!(client, target) else { return Outcome::TargetReset };
+    let Ok(Parts { io, read_buf, .. }) = target.downcast::<TokioIo<Metered>>() else { return Outcome::TargetReset };
     let (Metered { stream, traffic }, mut client) = (io.into_inner(), TokioIo::new(client));
     let end = relay_upgraded(stream, &read_buf, &mut client, &traffic).await;
     if let Some(delivery) = delivery.filter(|_| end != RelayEnd::Complete) {
         delivery.done().await;
     }
-    relay_label(end)
+    end.into()
 }

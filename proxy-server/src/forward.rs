@@ -20,6 +20,7 @@ use crate::{
     flushes::{Flushes, Held},
     head::HEAD_LIMIT,
     metrics::Frontend,
+    outcome::Outcome,
     proxy::{Ask, Proxy},
 };
 
@@ -100,7 +101,7 @@ impl Forwarder {
             Ok(target) => target,
             Err(refusal) => {
                 record.target(request.uri().to_string());
-                record.refuse("bad_target");
+                record.refuse(Outcome::BadTarget);
                 return Err(refusal);
             }
         };

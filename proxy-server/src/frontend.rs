@@ -24,6 +24,7 @@ use crate::{
     konnectivity::Konnectivity,
     lobby::{Guest, Lobby},
     metrics::Frontend,
+    outcome::Outcome,
     proxy::Proxy,
     socks5,
 };
@@ -269,7 +270,7 @@ impl Frontends {
             }
             let socks5 = client.ahead().first() == Some(&socks5::VERSION);
             let frontend = if socks5 { Frontend::Socks5 } else { Frontend::Http };
-            self.proxy.recorder.connection(frontend, peer).refuse("no_descriptor");
+            self.proxy.recorder.connection(frontend, peer).refuse(Outcome::NoDescriptor);
             if socks5 {
                 client.conclude(&socks5::NO_METHOD).await;
             } else {
@@ -321,7 +322,7 @@ impl Frontends {
             self.serve_client(client, peer, Shown { guest: Some(guest), ..Shown::default() }).await;
         } else {
             let frontend = if first[0] == socks5::VERSION { Frontend::Socks5 } else { Frontend::Http };
-            self.proxy.recorder.connection(frontend, peer).refuse("plaintext");
+            self.proxy.recorder.connection(frontend, peer).refuse(Outcome::Plaintext);
             refuse_plaintext(client, first[0]).await;
         }
     }
@@ -340,7 +341,7 @@ impl Frontends {
     async fn handshake(&self, tcp: TcpStream, peer: Peer, room: OwnedSemaphorePermit) -> Option<(Client, Shown)> {
         let record = self.proxy.recorder.handshake("frontend", peer);
         let accepting = TlsAcceptor::from(self.tls.clone()).accept(tcp);
-        let reason = match tokio::time::timeout(self.head_timeout, accepting).await {
+        let outcome = match tokio::time::timeout(self.head_timeout, accepting).await {
             Ok(Ok(tls)) => {
                 record.succeeded();
                 let session = tls.get_ref().1;
@@ -350,11 +351,11 @@ impl Frontends {
                 let shown = Shown { certificate, cluster, ..Shown::default() };
                 return Some((Client::new(Transport::Tls(Box::new(tls)), room), shown));
             }
-            Ok(Err(error)) => handshake_reason(&error),
-            Err(_) => "timed_out",
+            Ok(Err(error)) => handshake_outcome(&error),
+            Err(_) => Outcome::TimedOut,
         };
-        record.failed(reason);
-        tracing::debug!(reason, "TLS handshake failed");
+        record.failed(outcome);
+        tracing::debug!(reason = outcome.label(), "TLS handshake failed");
         None
     }
 
@@ -376,11 +377,11 @@ impl Frontends {
                 forward::serve(proxy, client, peer, shown, limit, stop).await;
             }
             Ok(Err(error)) => {
-                self.proxy.recorder.connection(Frontend::Http, peer).refuse(error.label());
+                self.proxy.recorder.connection(Frontend::Http, peer).refuse(error.outcome());
                 connect::refuse_head(&mut client, &error).await;
             }
             Err(_) => {
-                self.proxy.recorder.connection(Frontend::Http, peer).refuse("timed_out");
+                self.proxy.recorder.connection(Frontend::Http, peer).refuse(Outcome::TimedOut);
                 let sentence = "the request's head did not arrive in time; send it at once";
                 connect::answer(&mut client, StatusCode::REQUEST_TIMEOUT, sentence).await;
             }
@@ -405,15 +406,15 @@ async fn refuse_plaintext(mut client: Client, first: u8) {
     connect::answer(&mut client, StatusCode::FORBIDDEN, sentence).await;
 }
 
-/// A handshake's failure as a label.
-pub(crate) fn handshake_reason(error: &io::Error) -> &'static str {
+/// How a handshake has failed.
+pub(crate) fn handshake_outcome(error: &io::Error) -> Outcome {
     use rustls::{CertificateError as C, Error as E};
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<E>());
     match cause {
-        Some(E::InvalidCertificate(C::Expired | C::ExpiredContext { .. })) => "certificate_expired",
-        Some(E::InvalidCertificate(C::UnknownIssuer)) => "certificate_unknown_issuer",
-        Some(E::InvalidCertificate(_)) => "certificate_invalid",
-        Some(_) => "tls",
-        None => "connection",
+        Some(E::InvalidCertificate(C::Expired | C::ExpiredContext { .. })) => Outcome::CertificateExpired,
+        Some(E::InvalidCertificate(C::UnknownIssuer)) => Outcome::CertificateUnknownIssuer,
+        Some(E::InvalidCertificate(_)) => Outcome::CertificateInvalid,
+        Some(_) => Outcome::Tls,
+        None => Outcome::Connection,
     }
 }

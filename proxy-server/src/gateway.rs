@@ -29,6 +29,7 @@ use crate::{
     flushes::Held,
     http_port::{Body, Origin},
     metrics::Frontend,
+    outcome::Outcome,
     proxy::{Proxied, Proxy},
     record::Record,
     refusal::OpenError,
@@ -97,7 +98,7 @@ impl Gateway {
         let recorded = |frontend, refusal: Refusal| {
             let mut record = self.proxy.recorder.connection(frontend, Peer::Tcp(origin.peer));
             record.target(path);
-            record.refuse(refusal.label());
+            record.refuse(refusal.outcome());
             refusal
         };
         match path::parse(path) {
@@ -129,7 +130,7 @@ impl Gateway {
             Ok(way) => way,
             Err(error) => {
                 record.target(path);
-                record.refuse("bad_target");
+                record.refuse(Outcome::BadTarget);
                 return Ok(Refusal::Path(error).to_kubectl("/api"));
             }
         };
@@ -140,7 +141,7 @@ impl Gateway {
             To::Service(service) => self.service(request, origin, way, service, &mut record).await,
         };
         Ok(answered.unwrap_or_else(|refusal| {
-            record.refuse(refusal.label());
+            record.refuse(refusal.outcome());
             match to {
                 To::KubeApi => refusal.to_kubectl(&rest),
                 To::Service(_) => refusal.to_browser(),
@@ -204,7 +205,7 @@ impl Gateway {
             && request.uri().path() == way.prefix
             && !way.is_ocms()
         {
-            record.refuse("redirected");
+            record.refuse(Outcome::Redirected);
             return Ok(moved(&way));
         }
         let target = if tls { Target::Tls { host, port } } else { Target::Tcp { host, port } };
@@ -408,16 +409,16 @@ impl Refusal {
         }
     }
 
-    /// The reason as a label.
-    fn label(&self) -> &'static str {
+    /// What metrics and audit events call it.
+    fn outcome(&self) -> Outcome {
         match self {
-            Self::Page(_) => "page_refused",
-            Self::Path(_) => "bad_target",
-            Self::Caller(error) => error.label(),
-            Self::Impersonation(_) => "impersonation_forbidden",
-            Self::Smuggled(_) | Self::SpokenFor(_) | Self::Malformed => "malformed",
-            Self::Open(error) => error.label(),
-            Self::Exchange(_) => "target_reset",
+            Self::Page(_) => Outcome::PageRefused,
+            Self::Path(_) => Outcome::BadTarget,
+            Self::Caller(error) => error.outcome(),
+            Self::Impersonation(_) => Outcome::ImpersonationForbidden,
+            Self::Smuggled(_) | Self::SpokenFor(_) | Self::Malformed => Outcome::Malformed,
+            Self::Open(error) => error.outcome(),
+            Self::Exchange(_) => Outcome::TargetReset,
         }
     }
 

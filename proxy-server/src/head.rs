@@ -1,6 +1,6 @@
 //! The head of the first HTTP request on a connection: enough of it to serve CONNECT to the byte.
 
-use crate::client::Client;
+use crate::{client::Client, outcome::Outcome};
 
 /// Longest request head, in bytes; more is answered with 431.
 pub(crate) const HEAD_LIMIT: usize = 32 * 1024;
@@ -40,12 +40,12 @@ pub(crate) enum HeadError {
 }
 
 impl HeadError {
-    /// The reason as a label.
-    pub(crate) fn label(&self) -> &'static str {
+    /// What metrics and audit events call it.
+    pub(crate) fn outcome(&self) -> Outcome {
         match self {
-            Self::Malformed => "malformed",
-            Self::TooLarge => "too_large",
-            Self::Ended => "client_left",
+            Self::Malformed => Outcome::Malformed,
+            Self::TooLarge => Outcome::TooLarge,
+            Self::Ended => Outcome::ClientLeft,
         }
     }
 }

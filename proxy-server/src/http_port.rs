@@ -39,8 +39,9 @@ use crate::{
     client::Peer,
     descriptors::{ACCEPT_PAUSE, Reserve, TELLING},
     flushes::Flushes,
-    frontend::handshake_reason,
+    frontend::handshake_outcome,
     lobby::{Guest, Lobby},
+    outcome::Outcome,
     record::Recorder,
 };
 
@@ -286,11 +287,11 @@ where
     let stream = match shaken {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
-            record.failed(handshake_reason(&error));
+            record.failed(handshake_outcome(&error));
             return Err(error);
         }
         Err(late) => {
-            record.failed("timed_out");
+            record.failed(Outcome::TimedOut);
             return Err(late.into());
         }
     };

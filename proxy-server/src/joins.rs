@@ -17,6 +17,7 @@ use crate::{
     authorities::Authorities,
     client::Peer,
     lobby::{Lobby, Size},
+    outcome::Outcome,
     rates::Lines,
     record::{Recorder, RequestRecord},
     waits::{Waits, WaitsFull},
@@ -96,7 +97,7 @@ impl Joins {
                 self.say(|left_out| {
                     tracing::info!(error = &error as &dyn std::error::Error, left_out, "a join broke off");
                 });
-                record.tell(broken_label(&error), 0, |_| ());
+                record.tell(broken_outcome(&error), 0, |_| ());
                 connection.close(close_reason(&error), &error.to_string());
                 return;
             }
@@ -104,8 +105,8 @@ impl Joins {
         let (mut session, request, place) = match heard {
             Ok(heard) => heard,
             Err(full) => {
-                metrics.joined(full.label());
-                record.tell(full.label(), 0, |_| ());
+                metrics.joined(full.outcome());
+                record.tell(full.outcome(), 0, |_| ());
                 connection.close(CloseReason::Overloaded, &full.to_string());
                 return;
             }
@@ -124,9 +125,9 @@ impl Joins {
             Err(refusal) => JoinReply::Refused(refusal),
         };
         metrics.joined(match &answer {
-            JoinReply::Refused(refusal) if refusal.reason() == Reason::Overloaded => WaitsFull::Agents.label(),
-            JoinReply::Refused(refusal) => refusal.reason().label(),
-            JoinReply::Issued(_) | JoinReply::Pending(_) => "issued",
+            JoinReply::Refused(refusal) if refusal.reason() == Reason::Overloaded => WaitsFull::Agents.outcome(),
+            JoinReply::Refused(refusal) => Outcome::RefusedFor(refusal.reason()),
+            JoinReply::Issued(_) | JoinReply::Pending(_) => Outcome::Issued,
         });
         if let JoinReply::Refused(refusal) = &answer {
             let (reason, message) = (refusal.reason().label(), &refusal.message);
@@ -173,7 +174,7 @@ impl Joins {
         let token = join_token_id(&request.token).unwrap_or_default().to_owned();
         let taken = self.take(request, peer).await;
         let refusal = taken.as_ref().err().map(Refusal::reason);
-        record.tell(refusal.map_or("ok", |reason| reason.label()), 0, |told| {
+        record.tell(refusal.map_or(Outcome::Ok, Outcome::RefusedFor), 0, |told| {
             // Kubernetes' name for who has a token to join. One whose secret was not looked at, or is wrong, is nobody's.
             if !matches!(refusal, Some(Reason::UnknownToken | Reason::BadRequest)) {
                 told.who.user = Text::of(format_args!("system:bootstrap:{token}"));
@@ -279,11 +280,11 @@ fn refused(reason: Reason, message: &str) -> JoinReply {
     JoinReply::Refused(Refusal::new(reason, message))
 }
 
-fn broken_label(error: &JoinError) -> &'static str {
+fn broken_outcome(error: &JoinError) -> Outcome {
     match error {
-        JoinError::TimedOut => "timed_out",
-        JoinError::Protocol(_) => "malformed",
-        JoinError::Lost(_) => "client_left",
+        JoinError::TimedOut => Outcome::TimedOut,
+        JoinError::Protocol(_) => Outcome::Malformed,
+        JoinError::Lost(_) => Outcome::ClientLeft,
     }
 }
 

@@ -46,6 +46,7 @@ use crate::{
     client::{Client, Peer},
     http_port::Tracked,
     metrics::Frontend,
+    outcome::Outcome,
     proxy::Proxy,
     record::Record,
 };
@@ -209,14 +210,14 @@ impl Session {
         let mut record = self.konnectivity.proxy.recorder.connection(Frontend::Konnectivity, self.peer);
         let grpc = |value: &http::HeaderValue| value.as_bytes().starts_with(b"application/grpc");
         if !request.headers().get(header::CONTENT_TYPE).is_some_and(grpc) {
-            record.refuse("malformed");
+            record.refuse(Outcome::Malformed);
             let sentence = "over HTTP/2 this port speaks gRPC only; use HTTP/1.1 for CONNECT and http:// targets";
             let mut response = Response::new(AnswerBody::Text(sentence));
             *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
             return response;
         }
         if request.method() != Method::POST || request.uri().path() != PATH {
-            record.refuse("not_supported");
+            record.refuse(Outcome::NotSupported);
             let sentence = "this port serves konnectivity's /ProxyService/Proxy only";
             return response(AnswerBody::Ended, Some(&Status::of(Code::Unimplemented, &sentence)));
         }
@@ -248,7 +249,7 @@ impl Session {
             Err(error) => {
                 let permit = self.konnectivity.strangers.clone().try_acquire_owned();
                 Some(permit.map_err(|_| {
-                    record.refuse(error.label());
+                    record.refuse(error.outcome());
                     Status::of(Code::Unauthenticated, error)
                 })?)
             }

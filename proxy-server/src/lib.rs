@@ -43,6 +43,7 @@ mod layout;
 mod limits;
 mod lobby;
 mod metrics;
+mod outcome;
 mod pace;
 mod ports;
 mod proxy;

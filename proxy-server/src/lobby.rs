@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    outcome::Outcome,
     rates::{Rate, Rates},
     shares::{Share, Shares},
     source::Source,
@@ -91,10 +92,10 @@ pub(crate) enum Parting {
 }
 
 impl Parting {
-    pub(crate) fn label(self) -> &'static str {
+    pub(crate) fn outcome(self) -> Outcome {
         match self {
-            Self::Late => "late",
-            Self::CrowdedOut => "crowded_out",
+            Self::Late => Outcome::Late,
+            Self::CrowdedOut => Outcome::CrowdedOut,
         }
     }
 }

@@ -14,7 +14,7 @@ use prometheus::{
 
 use tunnel::Listener;
 
-use crate::{connections::Connections, lobby::Parting, tunnels::Tunnels};
+use crate::{connections::Connections, lobby::Parting, outcome::Outcome, tunnels::Tunnels};
 
 /// Where a client came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,7 +52,7 @@ pub(crate) struct Dialling<'a> {
     metrics: &'a Metrics,
     cluster: &'a ClusterName,
     started: Instant,
-    answer: Option<&'static str>,
+    answer: Option<Outcome>,
 }
 
 impl Frontend {
@@ -103,12 +103,12 @@ impl Metrics {
         self.opened.with_label_values(&[frontend.label()]).inc();
     }
 
-    pub(crate) fn closed(&self, frontend: Frontend, result: &str) {
-        self.closed.with_label_values(&[frontend.label(), result]).inc();
+    pub(crate) fn closed(&self, frontend: Frontend, outcome: Outcome) {
+        self.closed.with_label_values(&[frontend.label(), outcome.label()]).inc();
     }
 
-    pub(crate) fn refused(&self, frontend: Frontend, reason: &str) {
-        self.refused.with_label_values(&[frontend.label(), reason]).inc();
+    pub(crate) fn refused(&self, frontend: Frontend, outcome: Outcome) {
+        self.refused.with_label_values(&[frontend.label(), outcome.label()]).inc();
     }
 
     /// A dial begins.
@@ -120,34 +120,34 @@ impl Metrics {
         self.tunnels_opened.with_label_values(&[cluster.as_ref()]).inc();
     }
 
-    pub(crate) fn tunnel_closed(&self, cluster: &ClusterName, reason: &str) {
-        self.tunnels_closed.with_label_values(&[cluster.as_ref(), reason]).inc();
+    pub(crate) fn tunnel_closed(&self, cluster: &ClusterName, outcome: Outcome) {
+        self.tunnels_closed.with_label_values(&[cluster.as_ref(), outcome.label()]).inc();
     }
 
-    pub(crate) fn handshake_failed(&self, listener: &str, reason: &str) {
-        self.handshakes_failed.with_label_values(&[listener, reason]).inc();
+    pub(crate) fn handshake_failed(&self, listener: &str, outcome: Outcome) {
+        self.handshakes_failed.with_label_values(&[listener, outcome.label()]).inc();
     }
 
     pub(crate) fn guest_left(&self, listener: &str, parting: Parting) {
-        self.guests_left.with_label_values(&[listener, parting.label()]).inc();
+        self.guests_left.with_label_values(&[listener, parting.outcome().label()]).inc();
     }
 
-    pub(crate) fn joined(&self, result: &str) {
-        self.joins.with_label_values(&[result]).inc();
+    pub(crate) fn joined(&self, outcome: Outcome) {
+        self.joins.with_label_values(&[outcome.label()]).inc();
     }
 }
 
 impl Dialling<'_> {
     /// What came of it.
-    pub(crate) fn answered(&mut self, result: &'static str) {
-        self.answer = Some(result);
+    pub(crate) fn answered(&mut self, outcome: Outcome) {
+        self.answer = Some(outcome);
     }
 }
 
 impl Drop for Dialling<'_> {
     fn drop(&mut self) {
         let Self { metrics, cluster, started, answer } = self;
-        metrics.dials.with_label_values(&[cluster.as_ref(), answer.unwrap_or("cancelled")]).inc();
+        metrics.dials.with_label_values(&[cluster.as_ref(), answer.unwrap_or_default().label()]).inc();
         if answer.is_some() {
             metrics.dial_duration.observe(started.elapsed().as_secs_f64());
         }

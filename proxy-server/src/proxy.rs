@@ -9,7 +9,7 @@ use registry::{
     kube::rbac::{Denied, Grant},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tunnel::{Dial, DialError, Dialed, Loss, Reason, RelayEnd, SIGN_OF_LIFE, Stream, TargetKind, Traffic};
+use tunnel::{Dial, DialError, Dialed, Loss, Reason, SIGN_OF_LIFE, Stream, TargetKind, Traffic};
 
 use crate::{
     authorities::Authorities,
@@ -18,6 +18,7 @@ use crate::{
     connections::{Connections, Entry},
     limits::{Limits, Permit},
     metrics::Metrics,
+    outcome::Outcome,
     record::{Record, Recorder},
     refusal::OpenError,
     route::{Naming, Route, Target, route},
@@ -118,7 +119,7 @@ impl Proxy {
                 Ok((stream, proxied))
             }
             Err(error) => {
-                record.refuse(error.label());
+                record.refuse(error.outcome());
                 Err(error)
             }
         }
@@ -227,7 +228,7 @@ impl Proxy {
             let error = match opened {
                 Ok((stream, dialed)) => {
                     member.answered(true);
-                    dialling.answered("ok");
+                    dialling.answered(Outcome::Ok);
                     return Ok((stream, dialed, counted));
                 }
                 Err(error) => error,
@@ -252,7 +253,7 @@ impl Proxy {
             }
         }
         let error = last.unwrap_or_else(|| self.away(cluster));
-        dialling.answered(error.label());
+        dialling.answered(error.outcome());
         Err(error)
     }
 
@@ -321,36 +322,26 @@ impl Proxied {
     async fn relay_here(self, mut client: Client, stream: Stream) {
         client.adopt();
         let relay = client.relay(stream, &self.traffic);
-        let result = tokio::select! {
-            end = relay => relay_label(end),
+        let outcome = tokio::select! {
+            end = relay => end.into(),
             // Dropping the relay resets both its ends.
-            () = self.cut().cancelled() => "cut",
+            () = self.cut().cancelled() => Outcome::Cut,
         };
-        self.close(result);
+        self.close(outcome);
     }
 
     /// Records how it ended.
-    pub(crate) fn close(mut self, result: &'static str) {
-        self.tell(result);
+    pub(crate) fn close(mut self, outcome: Outcome) {
+        self.tell(outcome);
     }
 
-    fn tell(&mut self, result: &'static str) {
-        self.record.tell(result, self.traffic.into_tunnel(), self.traffic.out_of_tunnel());
+    fn tell(&mut self, outcome: Outcome) {
+        self.record.tell(outcome, self.traffic.into_tunnel(), self.traffic.out_of_tunnel());
     }
 }
 
 impl Drop for Proxied {
     fn drop(&mut self) {
-        self.tell("abandoned");
-    }
-}
-
-pub(crate) fn relay_label(end: RelayEnd) -> &'static str {
-    match end {
-        RelayEnd::Complete => "complete",
-        RelayEnd::LocalReset => "client_reset",
-        RelayEnd::LocalFailed(_) => "client_failed",
-        RelayEnd::RemoteReset(_) => "target_reset",
-        RelayEnd::TunnelLost => "tunnel_lost",
+        self.tell(Outcome::Abandoned);
     }
 }

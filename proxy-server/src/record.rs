@@ -11,12 +11,10 @@ use crate::{
     caller::Caller,
     client::Peer,
     metrics::{Frontend, Metrics},
+    outcome::Outcome,
     rates::{Lines, Rate},
     source::Source,
 };
-
-/// What became of an ask whose record was dropped: its client, or the hub, has left.
-const CANCELLED: &str = "cancelled";
 
 /// Events of one source without credentials. Who has none could fill the disk in a day, and a client with a wrong setting that asks
 /// ten times a second is told whole.
@@ -49,7 +47,7 @@ pub(crate) struct HandshakeRecord {
     recorder: Recorder,
     frontend: &'static str,
     peer: Peer,
-    result: Option<&'static str>,
+    outcome: Option<Outcome>,
 }
 
 #[derive(Debug)]
@@ -98,7 +96,7 @@ impl Recorder {
 
     /// A TLS handshake begins. It is recorded if it fails.
     pub(crate) fn handshake(&self, frontend: &'static str, peer: Peer) -> HandshakeRecord {
-        HandshakeRecord { recorder: self.clone(), frontend, peer, result: Some(CANCELLED) }
+        HandshakeRecord { recorder: self.clone(), frontend, peer, outcome: Some(Outcome::Cancelled) }
     }
 }
 
@@ -158,8 +156,8 @@ impl Record {
     }
 
     /// Nothing is opened. Says nothing if that was told.
-    pub(crate) fn refuse(&mut self, reason: &'static str) {
-        self.tell(reason, 0, 0);
+    pub(crate) fn refuse(&mut self, outcome: Outcome) {
+        self.tell(outcome, 0, 0);
     }
 
     /// The target is connected.
@@ -171,32 +169,32 @@ impl Record {
     }
 
     /// It is over, with so many bytes to and from the target.
-    pub(crate) fn tell(&mut self, result: &'static str, bytes_to_target: u64, bytes_from_target: u64) {
+    pub(crate) fn tell(&mut self, outcome: Outcome, bytes_to_target: u64, bytes_from_target: u64) {
         let Some(asked) = self.asked.take() else { return };
         let Asked { recorder, peer, started, told } = *asked;
         if self.opened {
-            recorder.metrics.closed(self.frontend, result);
+            recorder.metrics.closed(self.frontend, outcome);
         } else {
-            recorder.metrics.refused(self.frontend, result);
+            recorder.metrics.refused(self.frontend, outcome);
         }
         let duration_ms = milliseconds(started);
-        let told = Connection { result, bytes_to_target, bytes_from_target, duration_ms, ..told };
+        let told = Connection { outcome, bytes_to_target, bytes_from_target, duration_ms, ..told };
         recorder.record(peer, Event::Connection(told));
     }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
-        self.tell(CANCELLED, 0, 0);
+        self.tell(Outcome::Cancelled, 0, 0);
     }
 }
 
 impl RequestRecord {
     /// The request was answered with `code`, after `change` to what is told.
-    pub(crate) fn tell(mut self, result: &'static str, code: u16, change: impl FnOnce(&mut Request)) {
+    pub(crate) fn tell(mut self, outcome: Outcome, code: u16, change: impl FnOnce(&mut Request)) {
         let Some(mut asked) = self.0.take() else { return };
         change(&mut asked.told);
-        asked.tell(result, code);
+        asked.tell(outcome, code);
     }
 
     /// The request is none that is recorded.
@@ -208,34 +206,34 @@ impl RequestRecord {
 impl Drop for RequestRecord {
     fn drop(&mut self) {
         if let Some(asked) = self.0.take() {
-            asked.tell(CANCELLED, 0);
+            asked.tell(Outcome::Cancelled, 0);
         }
     }
 }
 
 impl HandshakeRecord {
     pub(crate) fn succeeded(mut self) {
-        self.result = None;
+        self.outcome = None;
     }
 
-    pub(crate) fn failed(mut self, reason: &'static str) {
-        self.result = Some(reason);
+    pub(crate) fn failed(mut self, outcome: Outcome) {
+        self.outcome = Some(outcome);
     }
 }
 
 impl Drop for HandshakeRecord {
     fn drop(&mut self) {
-        let Some(result) = self.result else { return };
-        self.recorder.metrics.handshake_failed(self.frontend, result);
-        let handshake = Handshake { result, peer: Text::of(self.peer), frontend: self.frontend };
+        let Some(outcome) = self.outcome else { return };
+        self.recorder.metrics.handshake_failed(self.frontend, outcome);
+        let handshake = Handshake { outcome, peer: Text::of(self.peer), frontend: self.frontend };
         self.recorder.record(self.peer, Event::Handshake(handshake));
     }
 }
 
 impl Asked<Request> {
-    fn tell(self, result: &'static str, code: u16) {
+    fn tell(self, outcome: Outcome, code: u16) {
         let duration_ms = milliseconds(self.started);
-        self.recorder.record(self.peer, Event::Request(Request { result, code, duration_ms, ..self.told }));
+        self.recorder.record(self.peer, Event::Request(Request { outcome, code, duration_ms, ..self.told }));
     }
 }
 
@@ -262,7 +260,8 @@ mod tests {
             Event::Connection(Connection { who, ..Connection::default() })
         };
         let request = |code| Event::Request(Request { code, ..Request::default() });
-        let handshake = Event::Handshake(Handshake { result: "timed_out", peer: Text::default(), frontend: "api" });
+        let handshake =
+            Event::Handshake(Handshake { outcome: Outcome::TimedOut, peer: Text::default(), frontend: "api" });
         for (event, counts) in [
             (connection(""), true),
             (connection("alice"), false),

@@ -7,7 +7,7 @@ use logging::Escaped;
 use registry::kube::rbac::Denied;
 use tunnel::{DialError, Reason, Refusal};
 
-use crate::{caller::CallerError, limits::Overload, route::RouteError};
+use crate::{caller::CallerError, limits::Overload, outcome::Outcome, route::RouteError};
 
 /// Most letters of an agent's sentence.
 const LONGEST: usize = 1000;
@@ -65,20 +65,20 @@ impl OpenError {
         }
     }
 
-    /// The reason as a label for metrics and audit events.
-    pub(crate) fn label(&self) -> &'static str {
+    /// What metrics and audit events call it.
+    pub(crate) fn outcome(&self) -> Outcome {
         match self {
-            Self::Caller(error) => error.label(),
-            Self::Route(_) => "bad_target",
-            Self::Forbidden { .. } => "forbidden",
-            Self::UnknownCluster { .. } => "unknown_cluster",
-            Self::NotAccepted(_) => "cluster_not_accepted",
-            Self::ClusterDenied(_) => "cluster_denied",
-            Self::Away { .. } => "agent_away",
-            Self::Overloaded(_) => "overloaded",
-            Self::Dial(error) => dial_label(error),
-            Self::Cut => "cut",
-            Self::Unrecorded => "audit_failing",
+            Self::Caller(error) => error.outcome(),
+            Self::Route(_) => Outcome::BadTarget,
+            Self::Forbidden { .. } => Outcome::Forbidden,
+            Self::UnknownCluster { .. } => Outcome::UnknownCluster,
+            Self::NotAccepted(_) => Outcome::ClusterNotAccepted,
+            Self::ClusterDenied(_) => Outcome::ClusterDenied,
+            Self::Away { .. } => Outcome::AgentAway,
+            Self::Overloaded(_) => Outcome::Overloaded,
+            Self::Dial(error) => dial_outcome(error),
+            Self::Cut => Outcome::Cut,
+            Self::Unrecorded => Outcome::AuditFailing,
         }
     }
 }
@@ -111,13 +111,13 @@ fn dial_status(error: &DialError) -> StatusCode {
     }
 }
 
-fn dial_label(error: &DialError) -> &'static str {
+fn dial_outcome(error: &DialError) -> Outcome {
     match error {
-        DialError::Refused(refusal) => refusal.reason().label(),
-        DialError::NoMoreStreams => "no_more_streams",
-        DialError::TimedOut | DialError::Silent => "agent_silent",
-        DialError::Lost(_) => "tunnel_lost",
-        DialError::Protocol(_) => "agent_protocol",
+        DialError::Refused(refusal) => Outcome::RefusedFor(refusal.reason()),
+        DialError::NoMoreStreams => Outcome::NoMoreStreams,
+        DialError::TimedOut | DialError::Silent => Outcome::AgentSilent,
+        DialError::Lost(_) => Outcome::TunnelLost,
+        DialError::Protocol(_) => Outcome::AgentProtocol,
     }
 }
 

@@ -9,6 +9,7 @@ use crate::{
     caller::{Caller, CallerError, Credentials, Shown},
     client::{Client, Peer},
     metrics::Frontend,
+    outcome::Outcome,
     proxy::{Ask, Proxy},
     refusal::OpenError,
 };
@@ -54,12 +55,12 @@ pub(crate) enum Broken {
 }
 
 impl Broken {
-    fn label(self) -> &'static str {
+    fn outcome(self) -> Outcome {
         match self {
-            Self::Left => "client_left",
-            Self::Malformed => "malformed",
-            Self::NoMethod => "no_credentials",
-            Self::Unsupported => "not_supported",
+            Self::Left => Outcome::ClientLeft,
+            Self::Malformed => Outcome::Malformed,
+            Self::NoMethod => Outcome::NoCredentials,
+            Self::Unsupported => Outcome::NotSupported,
         }
     }
 }
@@ -70,8 +71,8 @@ pub(crate) async fn serve(proxy: &Proxy, mut client: Client, peer: Peer, mut sho
     let mut record = proxy.recorder.connection(Frontend::Socks5, peer);
     let (host, port) = match conversation.await {
         Ok(Ok(asked)) => asked,
-        Ok(Err(broken)) => return record.refuse(broken.label()),
-        Err(_) => return record.refuse("timed_out"),
+        Ok(Err(broken)) => return record.refuse(broken.outcome()),
+        Err(_) => return record.refuse(Outcome::TimedOut),
     };
     let caller = Caller::authenticate(&shown, &proxy.registry, &proxy.authorities);
     let proxy_user = shown.credentials.name.take();
@@ -85,7 +86,7 @@ pub(crate) async fn serve(proxy: &Proxy, mut client: Client, peer: Peer, mut sho
     match opened {
         Ok((stream, proxied)) => match client.answer(&reply(Reply::Succeeded)).await {
             Ok(()) => proxied.relay(client, stream),
-            Err(_) => proxied.close("client_reset"),
+            Err(_) => proxied.close(Outcome::ClientReset),
         },
         Err(error) => client.conclude(&reply(reply_of(&error))).await,
     }

@@ -10,6 +10,8 @@ use certs::KeyFingerprint;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use crate::outcome::Outcome;
+
 /// Joins under way at a time: each holds a connection.
 const ALL: usize = 4096;
 
@@ -55,12 +57,12 @@ pub(crate) enum WaitsFull {
 }
 
 impl WaitsFull {
-    /// The reason as a label.
-    pub(crate) fn label(self) -> &'static str {
+    /// What metrics and audit events call it.
+    pub(crate) fn outcome(self) -> Outcome {
         match self {
-            Self::All => "joins_full",
-            Self::Source => "joins_of_source_full",
-            Self::Agents => "waiting_agents_full",
+            Self::All => Outcome::JoinsFull,
+            Self::Source => Outcome::JoinsOfSourceFull,
+            Self::Agents => Outcome::WaitingAgentsFull,
         }
     }
 }

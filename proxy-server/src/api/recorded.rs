@@ -24,6 +24,7 @@ use crate::{
     client::Peer,
     gateway,
     http_port::{Body, Origin, whole},
+    outcome::Outcome,
     record::{Recorder, RequestRecord},
 };
 
@@ -53,14 +54,14 @@ pub(super) enum Known {
         groups: Vec<Text>,
     },
     /// Nobody, for this reason.
-    Nobody(&'static str),
+    Nobody(Outcome),
 }
 
 impl Known {
     pub(super) fn of(login: &Result<Login, CallerError>) -> Self {
         match login {
             Ok(login) => Self::Somebody { user: Text::of(&login.name), groups: Text::some_of(&login.groups) },
-            Err(error) => Self::Nobody(error.label()),
+            Err(error) => Self::Nobody(error.outcome()),
         }
     }
 }
@@ -138,13 +139,13 @@ fn is_refusal(status: StatusCode) -> bool {
 
 fn tell(record: RequestRecord, response: &Response<Body>) {
     let (status, known) = (response.status(), response.extensions().get::<Known>());
-    let result = match (status, known) {
-        (status, _) if status.is_success() => "ok",
-        (_, Some(Known::Nobody(reason))) => reason,
-        (status, _) if is_refusal(status) => "refused",
-        _ => "failed",
+    let outcome = match (status, known) {
+        (status, _) if status.is_success() => Outcome::Ok,
+        (_, Some(Known::Nobody(outcome))) => *outcome,
+        (status, _) if is_refusal(status) => Outcome::Refused,
+        _ => Outcome::Failed,
     };
-    record.tell(result, status.as_u16(), |told| {
+    record.tell(outcome, status.as_u16(), |told| {
         if let Some(Known::Somebody { user, groups }) = known {
             (told.who.user, told.who.groups) = (user.clone(), groups.clone());
         }

@@ -22,6 +22,8 @@ use std::fmt::{self, Write as _};
 use jiff::Timestamp;
 use logging::write_json;
 
+use crate::outcome::Outcome;
+
 /// Of the fields' names and their meaning.
 const VERSION: u64 = 1;
 
@@ -63,7 +65,7 @@ pub(crate) struct Who {
 /// An ask for a target, from its arrival to its end.
 #[derive(Debug, Default)]
 pub(crate) struct Connection {
-    pub(crate) result: &'static str,
+    pub(crate) outcome: Outcome,
     pub(crate) who: Who,
     pub(crate) peer: Text,
     pub(crate) frontend: &'static str,
@@ -80,7 +82,7 @@ pub(crate) struct Connection {
 /// A request on the registry: every one that would change it, and others when they were refused.
 #[derive(Debug, Default)]
 pub(crate) struct Request {
-    pub(crate) result: &'static str,
+    pub(crate) outcome: Outcome,
     pub(crate) who: Who,
     pub(crate) peer: Text,
     pub(crate) frontend: &'static str,
@@ -96,7 +98,7 @@ pub(crate) struct Request {
 /// A TLS handshake that failed.
 #[derive(Debug)]
 pub(crate) struct Handshake {
-    pub(crate) result: &'static str,
+    pub(crate) outcome: Outcome,
     pub(crate) peer: Text,
     pub(crate) frontend: &'static str,
 }
@@ -176,8 +178,8 @@ impl Event {
         match self {
             Self::Connection(connection) => connection.fields(),
             Self::Request(request) => request.fields(),
-            Self::Handshake(Handshake { result, peer, frontend }) => vec![
-                ("result", Value::Text(result)),
+            Self::Handshake(Handshake { outcome, peer, frontend }) => vec![
+                ("result", Value::Text(outcome.label())),
                 ("peer", Value::Text(&peer.0)),
                 ("frontend", Value::Text(frontend)),
             ],
@@ -199,7 +201,7 @@ impl Who {
 
 impl Connection {
     fn fields(&self) -> Fields<'_> {
-        let mut fields = vec![("result", Value::Text(self.result))];
+        let mut fields = vec![("result", Value::Text(self.outcome.label()))];
         self.who.add(&mut fields);
         fields.extend([
             ("peer", Value::Text(&self.peer.0)),
@@ -219,7 +221,7 @@ impl Connection {
 
 impl Request {
     fn fields(&self) -> Fields<'_> {
-        let mut fields = vec![("result", Value::Text(self.result))];
+        let mut fields = vec![("result", Value::Text(self.outcome.label()))];
         self.who.add(&mut fields);
         fields.extend([
             ("peer", Value::Text(&self.peer.0)),
@@ -319,7 +321,7 @@ mod tests {
 
     fn to(target: &str) -> Event {
         Event::Connection(Connection {
-            result: "ok",
+            outcome: Outcome::Ok,
             target: target.into(),
             frontend: "socks5",
             ..Connection::default()
@@ -329,7 +331,7 @@ mod tests {
     #[test]
     fn names_and_order_are_a_promise() {
         let request = Event::Request(Request {
-            result: "refused",
+            outcome: Outcome::Refused,
             who: Who {
                 user: "alice".into(),
                 groups: Text::some_of(&["dev"]),
@@ -349,7 +351,7 @@ mod tests {
         assert_eq!(written(&request, Form::Json), format!("{json}\n"));
         let lost = written(&Event::Lost { count: 7 }, Form::Text);
         assert_eq!(lost, "1970-01-01T00:00:00.000000Z  INFO audit: lost count=7\n");
-        let handshake = Handshake { result: "tls", peer: "1.2.3.4:5".into(), frontend: "api" };
+        let handshake = Handshake { outcome: Outcome::Tls, peer: "1.2.3.4:5".into(), frontend: "api" };
         let json = r#"{"version":1,"time":"1970-01-01T00:00:00.000000Z","event":"handshake","result":"tls","peer":"1.2.3.4:5","frontend":"api"}"#;
         assert_eq!(written(&Event::Handshake(handshake), Form::Json), format!("{json}\n"));
     }

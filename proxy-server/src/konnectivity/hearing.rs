@@ -5,6 +5,8 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use hyper::body::Body;
 
+use crate::outcome::Outcome;
+
 use super::{
     answers::{Code, Status},
     conversation::{Conversation, Offence, Said},
@@ -42,11 +44,11 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// The reason as a label.
-    pub(crate) fn label(self) -> &'static str {
+    /// What metrics and audit events call it.
+    pub(crate) fn outcome(self) -> Outcome {
         match self {
-            Self::Packet(PacketError::Reset) => "client_reset",
-            Self::Packet(_) | Self::Offence(_) => "client_protocol",
+            Self::Packet(PacketError::Reset) => Outcome::ClientReset,
+            Self::Packet(_) | Self::Offence(_) => Outcome::ClientProtocol,
         }
     }
 }

@@ -12,7 +12,8 @@ use crate::{
     caller::{Caller, CallerError},
     client::ANSWER_ALONE,
     head::host_and_port,
-    proxy::{Ask, Proxied, Proxy, relay_label},
+    outcome::Outcome,
+    proxy::{Ask, Proxied, Proxy},
     record::Record,
 };
 
@@ -75,15 +76,15 @@ impl<B: Body<Data = Bytes> + Unpin> ProxyStream<B> {
         match asked {
             Ok(Ok(Heard::Dial(request))) => self.dial(request).await,
             Ok(Ok(Heard::End | Heard::CancelDial | Heard::Data(_) | Heard::Close(_))) => {
-                self.record.refuse("no_dial");
+                self.record.refuse(Outcome::NoDial);
                 self.answers.end(Status::ok()).await;
             }
             Ok(Err(fault)) => {
-                self.record.refuse(fault.label());
+                self.record.refuse(fault.outcome());
                 refuse(self.answers, fault).await;
             }
             Err(_) => {
-                self.record.refuse("timed_out");
+                self.record.refuse(Outcome::TimedOut);
                 self.answers.end(Status::of(Code::DeadlineExceeded, &DialRequestError::Late)).await;
             }
         }
@@ -93,7 +94,7 @@ impl<B: Body<Data = Bytes> + Unpin> ProxyStream<B> {
         let DialRequest { protocol, address, random } = request;
         if protocol != "tcp" {
             self.record.target(address);
-            self.record.refuse("not_supported");
+            self.record.refuse(Outcome::NotSupported);
             let error = DialRequestError::Protocol(protocol.chars().take(16).collect());
             return conclude(self.answers, [Packet::not_dialled(random, error.to_string())]).await;
         }
@@ -112,7 +113,7 @@ impl<B: Body<Data = Bytes> + Unpin> ProxyStream<B> {
         };
         self.hearing.opened(self.connect_id);
         if let Err(Gone) = self.answers.say(&Packet::dialled(random, self.connect_id)).await {
-            return proxied.close("client_reset");
+            return proxied.close(Outcome::ClientReset);
         }
         // Go's client drops bytes that arrive together with the answer. Either it speaks first, or it has a head start.
         let _ = tokio::time::timeout(ANSWER_ALONE, self.hearing.listen()).await;
@@ -142,7 +143,7 @@ async fn connection<B: Body<Data = Bytes> + Unpin>(
         () = late => End::Late,
     };
     let fault = from_client.fault();
-    proxied.close(label(&end, fault));
+    proxied.close(outcome(&end, fault));
     let (mut answers, closed) = to_client.into_answers();
     match (fault, sentence(&end)) {
         (Some(Fault::Packet(PacketError::Reset)), _) => {}
@@ -172,12 +173,12 @@ fn sentence(end: &End) -> Option<String> {
     })
 }
 
-fn label(end: &End, fault: Option<Fault>) -> &'static str {
+fn outcome(end: &End, fault: Option<Fault>) -> Outcome {
     match (end, fault) {
-        (_, Some(fault)) => fault.label(),
-        (End::Relay(end), None) => relay_label(*end),
-        (End::Cut, None) => "cut",
-        (End::Late, None) => "close_late",
+        (_, Some(fault)) => fault.outcome(),
+        (End::Relay(end), None) => (*end).into(),
+        (End::Cut, None) => Outcome::Cut,
+        (End::Late, None) => Outcome::CloseLate,
     }
 }
 
