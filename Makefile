@@ -3,8 +3,9 @@ CARGO ?= cargo
 
 .PHONY: build demo test test-busy chaos soak sim lint doc fuzz bench bench-full
 
+# The three programs, and nothing that only measures or tests them.
 build:
-	$(CARGO) build --release --locked --bins
+	$(CARGO) build --release --locked -p cli -p proxy-server -p proxy-agent --bins
 
 demo:
 	$(CARGO) run --release --locked --bin cluster-proxy -- demo
@@ -81,7 +82,8 @@ bench: FORM = --short
 # The same with all numbers of streams and connections, and for long enough to be quoted.
 bench-full: FORM =
 
-bench bench-full: build
+bench bench-full:
+	$(CARGO) build --release --locked --bins
 	rm -rf $(TARGET)/bench
 	failed=; for question in $(QUESTIONS); do $(TARGET)/release/$$question $(FORM) || failed="$$failed $$question"; done; \
 	$(TARGET)/release/report && test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
