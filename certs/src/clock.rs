@@ -23,7 +23,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{
     distrust::find,
-    issue::{SERVER_SKEW, ends_at},
+    issue::{ROOT_SKEW, SERVER_VALIDITY, ends_at},
 };
 
 /// The hub is the right one, and its certificate is not valid by this machine's clock.
@@ -46,9 +46,12 @@ impl WrongClock {
 
     fn of(leaf: &CertificateDer<'_>, now: UnixTime) -> Option<Self> {
         let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
-        let not_before = u64::try_from(leaf.validity().not_before.timestamp()).ok()?;
         let at = |seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
-        Some(Self { here: at(now.as_secs())?, hub: at(not_before)?.checked_add(SERVER_SKEW)? })
+        let [begin, end] = [leaf.validity().not_before, leaf.validity().not_after]
+            .map(|time| u64::try_from(time.timestamp()).ok().and_then(at));
+        // It begins with its root, and ends with it at the latest.
+        let hub = end?.checked_sub(SERVER_VALIDITY)?.max(begin?.checked_add(ROOT_SKEW)?);
+        Some(Self { here: at(now.as_secs())?, hub })
     }
 }
 

@@ -19,14 +19,18 @@ use crate::{
     key::PrivateKey,
     name::{AgentName, ClusterName, UserName},
     request::{Request, RequestError},
+    root::Root,
     server_tls::ServerCredentials,
 };
 
 /// Clocks of hubs differ, which verify the clients' certificates.
 const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
-/// The hub's own certificates are verified by the clocks of others: they may be a day slow.
-pub(crate) const SERVER_SKEW: Duration = Duration::from_secs(24 * 3600);
+/// A root is verified by the clocks of others: they may be a day slow.
+pub(crate) const ROOT_SKEW: Duration = Duration::from_secs(24 * 3600);
+
+/// How long a hub's own certificate is valid, which it makes anew every day.
+pub const SERVER_VALIDITY: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// When a certificate is valid, in whole seconds as certificates have it.
 #[derive(Clone, Copy, Debug)]
@@ -91,7 +95,7 @@ impl Authority {
     /// the loopback addresses. Whoever trusts the root that [`Self::pin`] names, or knows that pin, believes it.
     pub fn issue_server(&self, names: &[String], validity: Duration) -> Result<ServerCredentials, IssueError> {
         let serving = self.serving();
-        let params = server_params(names, Dates::of_hub(SystemTime::now(), validity, serving.not_after))?;
+        let params = server_params(names, Dates::of_hub(SystemTime::now(), validity, serving))?;
         let key = PrivateKey::generate();
         let issuer = serving.issuer.as_ref().ok_or(IssueError::NoKey)?;
         let leaf = params.signed_by(key.pair(), issuer).map_err(IssueError::Sign)?;
@@ -141,9 +145,15 @@ impl Dates {
         Self::skewed(now, validity, limit, CLOCK_SKEW)
     }
 
-    /// As [`Self::new`], for what others verify.
-    pub(crate) fn of_hub(now: SystemTime, validity: Duration, limit: SystemTime) -> Self {
-        Self::skewed(now, validity, limit, SERVER_SKEW)
+    /// Those of a root.
+    pub(crate) fn of_root(now: SystemTime, validity: Duration) -> Self {
+        Self::skewed(now, validity, now + validity, ROOT_SKEW)
+    }
+
+    /// Those of a hub's own certificate: it is as old as its root for whoever verifies it, so that neither their slow clock nor the
+    /// hub's fast one comes between them.
+    fn of_hub(now: SystemTime, validity: Duration, root: &Root) -> Self {
+        Self { not_before: whole_seconds(root.not_before), ..Self::new(now, validity, root.not_after) }
     }
 
     fn skewed(now: SystemTime, validity: Duration, limit: SystemTime, skew: Duration) -> Self {
@@ -346,6 +356,21 @@ mod tests {
         let csr = PrivateKey::generate().csr_der().unwrap();
         let issued = authority.issue_user(&csr, &"alice".parse().unwrap(), None, Duration::MAX).unwrap();
         assert_eq!(issued.not_after, not_after(authority.certificate()));
+    }
+
+    /// Also where the hub has made it by a clock that was days fast.
+    #[test]
+    fn a_server_is_valid_from_the_beginning_of_its_root_on() {
+        let (authority, now) = (authority(), SystemTime::now());
+        let root = authority.serving();
+        let days = |days: u64| Duration::from_secs(days * 24 * 3600);
+        for made in [now, now + days(3), now + days(300)] {
+            let dates = Dates::of_hub(made, SERVER_VALIDITY, root);
+            assert_eq!(SystemTime::from(dates.not_before), root.not_before);
+            assert_eq!(dates.not_after, whole_seconds(made + SERVER_VALIDITY));
+        }
+        let last = root.not_after - days(1);
+        assert_eq!(SystemTime::from(Dates::of_hub(last, SERVER_VALIDITY, root).not_after), root.not_after);
     }
 
     #[test]

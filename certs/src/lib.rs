@@ -39,7 +39,7 @@ pub use credentials::{Credentials, CredentialsError, HubEntry};
 pub use distrust::{Distrust, HubTls, Witness};
 pub use file::{give_to_owner, guard_folder, guard_secret, write_public, write_secret};
 pub use identity::{Identity, IdentityError};
-pub use issue::{IssueError, Issued, ends_at, issued_at};
+pub use issue::{IssueError, Issued, SERVER_VALIDITY, ends_at, issued_at};
 pub use key::{CsrError, PrivateKey, PrivateKeyError};
 pub use name::{AgentName, ClusterName, GroupName, NameError, UserName, is_field_text};
 pub use pin::{FingerprintError, KeyFingerprint, Pin};

@@ -26,6 +26,7 @@ pub(crate) struct Root {
     /// DER.
     subject: Vec<u8>,
     pub(crate) pin: Pin,
+    pub(crate) not_before: SystemTime,
     pub(crate) not_after: SystemTime,
     /// Its key, where it is here.
     pub(crate) issuer: Option<Issuer<'static, KeyPair>>,
@@ -60,7 +61,7 @@ impl Root {
         // badly signed where it is only foreign.
         let fingerprint = key.fingerprint().to_string();
         let short: String = fingerprint.trim_start_matches("sha256:").chars().take(16).collect();
-        let dates = Dates::of_hub(now, CA_VALIDITY, now + CA_VALIDITY);
+        let dates = Dates::of_root(now, CA_VALIDITY);
         let mut params = params(&format!("cluster-proxy hub CA {short}"), dates)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages =
@@ -86,9 +87,10 @@ impl Root {
             return None;
         }
         let pin = KeyFingerprint::of(parsed.public_key());
-        let not_after = parsed.validity().not_after.to_datetime().into();
+        let [not_before, not_after] =
+            [parsed.validity().not_before, parsed.validity().not_after].map(|time| time.to_datetime().into());
         let (subject, pem) = (parsed.subject().as_raw().to_vec(), format!("{pem}\n"));
-        Some(Self { certificate: certificate.clone(), pem, subject, pin, not_after, issuer: None })
+        Some(Self { certificate: certificate.clone(), pem, subject, pin, not_before, not_after, issuer: None })
     }
 }
 

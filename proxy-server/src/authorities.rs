@@ -10,8 +10,8 @@ use std::{
 };
 
 use certs::{
-    Authority, AuthorityError, HUB_SERVER_NAME, IssueError, Pin, Reload, RotationError, ServerTls, Step, TlsError,
-    UserName,
+    Authority, AuthorityError, HUB_SERVER_NAME, IssueError, Pin, Reload, RotationError, SERVER_VALIDITY, ServerTls,
+    Step, TlsError, UserName,
 };
 use dashmap::DashMap;
 use jiff::Timestamp;
@@ -20,18 +20,10 @@ use tokio::sync::watch;
 
 use crate::config::EndedAgents;
 
-/// The hub's own certificate is never stored, and made anew long before it ends.
-const SERVER_VALIDITY: Duration = Duration::from_secs(90 * 24 * 3600);
-
-/// How often a new one is made.
+/// How often the hub's own certificate, which is never stored, is made anew: long before it ends.
 const SERVER_RENEWAL: Duration = Duration::from_secs(24 * 3600);
 
-/// How often the clock is looked at, and how far it must be set back to count. What was made before is not valid yet by everybody
-/// else's clock, were it only one that had been fast.
-const CLOCK: Duration = Duration::from_millis(500);
-const SET_BACK: Duration = Duration::from_secs(1);
-
-/// How often the CA's files are looked at.
+/// How often the CA's files and the clock are looked at.
 const LOOK: Duration = Duration::from_secs(10);
 
 /// The CA and the TLS configurations that hang on it.
@@ -149,21 +141,14 @@ impl Authorities {
     pub(crate) async fn keep_current(&self) {
         let mut reload = Reload::new(["ca.crt", "ca.key"].map(|name| self.folder.join(name)).into());
         let mut look = tokio::time::interval(LOOK);
-        let mut renewal = tokio::time::interval_at(tokio::time::Instant::now() + SERVER_RENEWAL, SERVER_RENEWAL);
-        let (mut clock, mut seen) = (tokio::time::interval(CLOCK), SystemTime::now());
+        let mut renewed = SystemTime::now();
         loop {
-            tokio::select! {
-                _ = clock.tick() => {
-                    let now = SystemTime::now();
-                    if std::mem::replace(&mut seen, now).duration_since(now).is_ok_and(|back| back > SET_BACK) {
-                        tracing::warn!("the clock was set back: the hub makes its certificate anew");
-                        self.renew();
-                    }
-                }
-                _ = look.tick() => {
-                    reload.check(|| self.reload());
-                }
-                _ = renewal.tick() => self.renew(),
+            look.tick().await;
+            reload.check(|| self.reload());
+            // By the clock, which may be set: one that was months slow has made a certificate that is over.
+            if !renewed.elapsed().is_ok_and(|age| age < SERVER_RENEWAL) {
+                renewed = SystemTime::now();
+                self.renew();
             }
         }
     }
