@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use aws_lc_rs::{digest, hmac};
+use aws_lc_rs::hmac;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use tokio::sync::watch;
 
@@ -17,9 +17,10 @@ use crate::{
     credit::TunnelMemory,
     deferral::{self, Heard},
     discovery,
+    id::{self, IdKey},
     mtu::{self, Mtu},
     port::{self, PortSocket, Worker},
-    reset::{self, Resets, Resettable},
+    reset::{Resets, Resettable},
     runtime::Runtime,
     socket::{Offload, Socket},
     transport,
@@ -191,7 +192,7 @@ impl Incoming {
         let config = self.configs.of(&self.incoming.orig_dst_cid(), link);
         let accepted = self.incoming.accept_with(config);
         // Before anything else is accepted on this thread.
-        let (id, socket) = (reset::drawn_id(), self.socket);
+        let (id, socket) = (id::drawn(), self.socket);
         async move {
             let connecting = accepted.map_err(|error| HandshakeError::Failed(error.into()))?;
             let connected = tokio::time::timeout(limit, connecting).await.map_err(|_| HandshakeError::TimedOut)?;
@@ -219,7 +220,9 @@ pub async fn connect(
         client.initial_dst_cid_provider(Arc::new(move || discovery::asking_id(known)));
     }
     let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = port::open(SocketAddr::new(any, 0), false).and_then(Socket::dialling).map_err(ConnectError::Socket)?;
+    let socket = port::open(SocketAddr::new(any, 0), false)
+        .and_then(|socket| Socket::dialling(socket, address))
+        .map_err(ConnectError::Socket)?;
     let mut config = quinn::EndpointConfig::default();
     receive_largest(&mut config);
     let runtime = Arc::new(Runtime);
@@ -235,7 +238,7 @@ pub async fn connect(
             Err(quinn::ConnectionError::TimedOut) => Err(ConnectError::TimedOut(address)),
             Err(error) => Err(ConnectError::Handshake { address, source: error.into() }),
         },
-        never = socket.keep_asking(address) => match never {},
+        never = socket.keep_asking() => match never {},
         wait = put_off(&mut answers, patience) => {
             // The hub knows nothing of a handshake that it has put off: a goodbye would begin another.
             socket.mute();
@@ -265,10 +268,9 @@ pub(crate) async fn put_off(answers: &mut watch::Receiver<Heard>, patience: Dura
 fn endpoint_config(reset_key: &[u8; RESET_KEY_LENGTH], worker: Worker) -> quinn::EndpointConfig {
     let hmac = hmac::Key::new(hmac::HMAC_SHA256, reset_key);
     // quinn answers unknown packets only when it recognises the connection id as one of its own.
-    let digest = digest::digest(&digest::SHA256, reset_key);
-    let ids = digest.as_ref().iter().take(8).fold(0, |key, byte| key << 8 | u64::from(*byte));
+    let ids = IdKey::new(reset_key);
     let mut config = quinn::EndpointConfig::new(Arc::new(hmac));
-    config.cid_generator(move || worker.ids(ids)).min_reset_interval(RESET_INTERVAL);
+    config.cid_generator(move || worker.ids(ids.clone())).min_reset_interval(RESET_INTERVAL);
     receive_largest(&mut config);
     config
 }

@@ -58,6 +58,7 @@ mod export;
 pub mod fuzzing;
 pub mod hop;
 mod hub;
+mod id;
 mod join;
 mod message;
 mod metered;

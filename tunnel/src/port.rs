@@ -3,13 +3,21 @@
 //! A tunnel lives on one worker, wherever its agent's packets come from: the kernel steers by the connection id, whose first
 //! byte names the worker, and not by addresses, which a NAT may change under a tunnel.
 
-use std::{io, net::SocketAddr};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use quinn_proto::{ConnectionId, ConnectionIdGenerator, HashedConnectionIdGenerator, InvalidCid};
+use quinn_proto::{ConnectionId, ConnectionIdGenerator, InvalidCid};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
-    reset,
+    id::{self, IdKey},
     steering::{Share, Steering},
 };
 
@@ -25,16 +33,18 @@ pub struct PortSocket {
 }
 
 /// Which worker of how many.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Worker {
     index: u8,
     count: u8,
     generation: u8,
+    /// No other process has tunnels on this port.
+    alone: Arc<AtomicBool>,
 }
 
-/// Makes connection ids that lead to one worker, and tells [`reset::drawn_id`] of each.
+/// Makes connection ids that lead to one worker, and tells [`id::drawn`] of each.
 struct SteeredIds {
-    ids: HashedConnectionIdGenerator,
+    key: IdKey,
     worker: Worker,
 }
 
@@ -55,13 +65,14 @@ impl PortSocket {
 
     fn share(address: SocketAddr, own: Share, before: Option<Share>) -> io::Result<(Vec<Self>, Steering)> {
         let Share { workers: count, generation, .. } = own;
-        let worker = |index| Worker { index, count, generation };
+        let alone = Arc::new(AtomicBool::new(before.is_none()));
+        let worker = |index| Worker { index, count, generation, alone: alone.clone() };
         let sockets: Vec<_> = (0..count)
             .map(|index| Ok(Self { socket: open(address, true)?, worker: worker(index) }))
             .collect::<io::Result<_>>()?;
         let placeholders = (0..own.places()).map(|_| open(address, true)).collect::<io::Result<_>>()?;
         let first = sockets.first().ok_or(io::ErrorKind::AddrNotAvailable)?.socket.try_clone()?;
-        Ok((sockets, Steering::begin(own, before, first, placeholders)?))
+        Ok((sockets, Steering::begin(own, before, first, placeholders, alone)?))
     }
 
     /// The address really bound.
@@ -72,12 +83,17 @@ impl PortSocket {
 
 impl Worker {
     /// Connection ids that lead to this worker, and that a hub with the same `key` recognises after a restart.
-    pub(crate) fn ids(self, key: u64) -> Box<dyn ConnectionIdGenerator> {
-        Box::new(SteeredIds { ids: HashedConnectionIdGenerator::from_key(key), worker: self })
+    pub(crate) fn ids(&self, key: IdKey) -> Box<dyn ConnectionIdGenerator> {
+        Box::new(SteeredIds { key, worker: self.clone() })
     }
 
-    fn owns(self, id: &ConnectionId) -> bool {
-        matches!(**id, [first, second, ..] if first % self.count == self.index && second & 1 == self.generation)
+    /// Whether the kernel gives this worker what is for an id.
+    fn is_led_to_by(&self, id: &[u8]) -> bool {
+        id.first().is_some_and(|first| first % self.count == self.index)
+    }
+
+    fn is_of_this_process(&self, id: &[u8]) -> bool {
+        id.get(1).is_some_and(|second| second & 1 == self.generation)
     }
 }
 
@@ -85,24 +101,30 @@ impl ConnectionIdGenerator for SteeredIds {
     fn generate_cid(&mut self) -> ConnectionId {
         // The first bytes are random: a few tries for each worker there is.
         loop {
-            let id = self.ids.generate_cid();
-            if self.worker.owns(&id) {
-                reset::drew(&id);
-                return id;
+            let number: u64 = rand::random();
+            let bytes = number.to_be_bytes();
+            if self.worker.is_led_to_by(&bytes) && self.worker.is_of_this_process(&bytes) {
+                id::drew(number);
+                return self.key.id(number);
             }
         }
     }
 
+    /// Whether an id of which nothing is known was one: who sends to it is told that its tunnel is gone, and with it the secret that
+    /// ends the tunnel. So never of an id that may be known to another worker or process, to which a packet would lead that came
+    /// alone: the kernel hands over several as one, to where the first of them leads.
     fn validate(&self, id: &ConnectionId) -> Result<(), InvalidCid> {
-        self.ids.validate(id)
+        let own = self.worker.is_of_this_process(id) || self.worker.alone.load(Ordering::Relaxed);
+        let was_one = self.worker.is_led_to_by(id) && own && self.key.has_made(id);
+        was_one.then_some(()).ok_or(InvalidCid)
     }
 
     fn cid_len(&self) -> usize {
-        self.ids.cid_len()
+        id::LENGTH
     }
 
-    fn cid_lifetime(&self) -> Option<std::time::Duration> {
-        self.ids.cid_lifetime()
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
     }
 }
 
@@ -134,19 +156,28 @@ mod tests {
     use std::{net::UdpSocket, time::Duration};
 
     use super::*;
+    use crate::RESET_KEY_LENGTH;
 
     const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
     #[test]
-    fn ids_lead_to_their_worker_and_are_recognised_by_all() {
-        let workers = [0, 1, 2].map(|index| Worker { index, count: 3, generation: index % 2 });
-        for worker in workers {
-            let mut ids = worker.ids(7);
+    fn ids_lead_to_their_worker_and_nobody_else_says_that_one_was_there() {
+        let of = |index, generation, alone| {
+            let alone = Arc::new(AtomicBool::new(alone));
+            Worker { index, count: 3, generation, alone }.ids(IdKey::new(&[7; RESET_KEY_LENGTH]))
+        };
+        for index in 0..3 {
+            let mut ids = of(index, 0, true);
             for _ in 0..100 {
                 let id = ids.generate_cid();
-                assert!(worker.owns(&id));
-                assert!(workers.iter().all(|other| other.ids(7).validate(&id).is_ok()));
-                assert!(worker.ids(8).validate(&id).is_err());
+                assert_eq!((id[0] % 3, id[1] & 1, id.len()), (index, 0, ids.cid_len()));
+                assert!(ids.validate(&id).is_ok() && of(index, 0, false).validate(&id).is_ok(), "its own");
+                assert!(of((index + 1) % 3, 0, true).validate(&id).is_err(), "another worker's");
+                assert!(of(index, 1, false).validate(&id).is_err(), "that of the process beside");
+                assert!(of(index, 1, true).validate(&id).is_ok(), "that of a process that has ended");
+                let mut forged = id.to_vec();
+                forged[5] ^= 1;
+                assert!(ids.validate(&ConnectionId::new(&forged)).is_err());
             }
         }
     }

@@ -6,17 +6,14 @@
 //! nobody else can, and to an agent whose tunnel is another by now it is noise.
 
 use std::{
-    cell::Cell,
     fmt,
     net::{AddrParseError, SocketAddr},
     num::ParseIntError,
     str::FromStr,
 };
 
+use crate::{endpoint::RESET_KEY_LENGTH, id::IdKey};
 use aws_lc_rs::hmac;
-use quinn_proto::ConnectionId;
-
-use crate::endpoint::RESET_KEY_LENGTH;
 
 /// Length of the token that ends a reset.
 const TOKEN_LENGTH: usize = 16;
@@ -25,7 +22,7 @@ const TOKEN_LENGTH: usize = 16;
 /// by whatever is on the way.
 const UNPREDICTABLE: usize = 24;
 
-/// Where the agent of a tunnel is, and the connection id that it sends to. Its text, `ADDRESS ID`, is for a file.
+/// Where the agent of a tunnel is, and the number of the connection id that it sends to. Its text, `ADDRESS ID`, is for a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resettable {
     pub(crate) agent: SocketAddr,
@@ -47,26 +44,12 @@ pub enum ResettableError {
 #[derive(Debug)]
 pub(crate) struct Resets {
     key: hmac::Key,
-}
-
-thread_local! {
-    /// quinn tells nobody the id that a connection begins with; but it draws it while it accepts, on the same thread.
-    static DRAWN: Cell<u64> = const { Cell::new(0) };
-}
-
-/// Remembers a connection id of at most 8 bytes for [`drawn_id`].
-pub(crate) fn drew(id: &ConnectionId) {
-    DRAWN.set(id.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)));
-}
-
-/// The id that was drawn last on this thread.
-pub(crate) fn drawn_id() -> u64 {
-    DRAWN.get()
+    ids: IdKey,
 }
 
 impl Resets {
     pub(crate) fn new(reset_key: &[u8; RESET_KEY_LENGTH]) -> Self {
-        Self { key: hmac::Key::new(hmac::HMAC_SHA256, reset_key) }
+        Self { key: hmac::Key::new(hmac::HMAC_SHA256, reset_key), ids: IdKey::new(reset_key) }
     }
 
     /// The datagram that resets a tunnel.
@@ -77,7 +60,7 @@ impl Resets {
         // It must look like a packet with a short header: the first two bits are 0 and 1.
         before[0] = before[0] & 0x3f | 0x40;
         // As quinn makes them.
-        token.copy_from_slice(&hmac::sign(&self.key, &tunnel.id.to_be_bytes()).as_ref()[..TOKEN_LENGTH]);
+        token.copy_from_slice(&hmac::sign(&self.key, &self.ids.id(tunnel.id)).as_ref()[..TOKEN_LENGTH]);
         datagram
     }
 }
@@ -102,7 +85,6 @@ impl FromStr for Resettable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::port::PortSocket;
 
     #[test]
     fn a_tunnel_can_be_read_back_from_its_text() {
@@ -117,14 +99,5 @@ mod tests {
         for text in ["", "192.0.2.1:1", "192.0.2.1 12", "192.0.2.1:1 x", "192.0.2.1:1 10123456789abcdef", "x 1"] {
             text.parse::<Resettable>().unwrap_err();
         }
-    }
-
-    #[test]
-    fn the_id_that_was_drawn_is_known_on_its_thread() {
-        let mut ids = PortSocket::bind(([127, 0, 0, 1], 0).into(), 1).unwrap().0.remove(0).worker.ids(1);
-        let id = ids.generate_cid();
-        assert_eq!(&id[..], drawn_id().to_be_bytes());
-        assert!(ids.validate(&id).is_ok());
-        std::thread::spawn(|| assert_eq!(drawn_id(), 0)).join().unwrap();
     }
 }

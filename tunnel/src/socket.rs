@@ -73,7 +73,7 @@ pub(crate) struct Socket {
     /// The kernel's buffer was full; whoever sends must wait for room first.
     full: AtomicBool,
     /// What is said to who dials with this socket.
-    answers: Option<Answers>,
+    answers: Option<(SocketAddr, Answers)>,
     /// Nothing is sent any more.
     mute: AtomicBool,
     renaming: Renaming,
@@ -130,8 +130,8 @@ impl Socket {
     }
 
     /// As [`Self::new`], for one connection that is dialled.
-    pub(crate) fn dialling(socket: std::net::UdpSocket) -> io::Result<Self> {
-        Ok(Self { answers: Some(Answers::new()), ..Self::new(socket)? })
+    pub(crate) fn dialling(socket: std::net::UdpSocket, peer: SocketAddr) -> io::Result<Self> {
+        Ok(Self { answers: Some((peer, Answers::new())), ..Self::new(socket)? })
     }
 
     /// Sends nothing any more, be it a goodbye.
@@ -150,23 +150,23 @@ impl Socket {
     }
 
     /// What is said to who dials, until it is connected.
-    fn awaited(&self) -> Option<&Answers> {
-        self.answers.as_ref().filter(|answers| answers.are_awaited())
+    fn awaited(&self) -> Option<&(SocketAddr, Answers)> {
+        self.answers.as_ref().filter(|(_, answers)| answers.are_awaited())
     }
 
     /// Follows what is said to who dials.
     pub(crate) fn answers(&self) -> Option<watch::Receiver<Heard>> {
-        self.answers.as_ref().map(Answers::subscribe)
+        self.answers.as_ref().map(|(_, answers)| answers.subscribe())
     }
 
-    /// Asks `peer` again what it was asked last, until it has answered.
-    pub(crate) async fn keep_asking(&self, peer: SocketAddr) -> Infallible {
-        let Some(answers) = &self.answers else { return std::future::pending().await };
+    /// Asks the peer again what it was asked last, until it has answered.
+    pub(crate) async fn keep_asking(&self) -> Infallible {
+        let Some((peer, answers)) = &self.answers else { return std::future::pending().await };
         loop {
             let (datagrams, next) = answers.ask_again(Instant::now());
             for datagram in &datagrams {
                 // The socket may be full, or the network away.
-                let _ = self.send_to(peer, datagram);
+                let _ = self.send_to(*peer, datagram);
             }
             tokio::time::sleep_until(next.into()).await;
         }
@@ -238,7 +238,7 @@ impl AsyncUdpSocket for Socket {
         if self.mute.load(Ordering::Relaxed) {
             return Ok(());
         }
-        if let Some(answers) = self.awaited() {
+        if let Some((_, answers)) = self.awaited() {
             let length = transmit.segment_size.unwrap_or(transmit.contents.len());
             transmit.contents.chunks(length.max(1)).for_each(|datagram| answers.asked(datagram));
         }
@@ -273,8 +273,9 @@ impl AsyncUdpSocket for Socket {
             let received = self.io.try_io(Interest::READABLE, || self.state.recv((&self.io).into(), buffers, meta));
             if let Ok(count) = received {
                 meta.iter_mut().take(count).for_each(|meta| meta.addr = self.renaming.shown(meta.addr));
-                if let Some(answers) = self.awaited() {
-                    let datagrams = buffers.iter().zip(&*meta).take(count);
+                if let Some((peer, answers)) = self.awaited() {
+                    let is_of_peer = |meta: &RecvMeta| (meta.addr.ip(), meta.addr.port()) == (peer.ip(), peer.port());
+                    let datagrams = buffers.iter().zip(&*meta).take(count).filter(|(_, meta)| is_of_peer(meta));
                     let each = datagrams.flat_map(|(buffer, meta)| buffer[..meta.len].chunks(meta.stride.max(1)));
                     each.for_each(|datagram| answers.heard(datagram));
                 }

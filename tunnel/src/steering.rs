@@ -5,7 +5,15 @@
 //! sockets, as many that nobody reads: whichever order the other's are closed in, those fill their places, and its own stay where
 //! they are.
 
-use std::{io, net::UdpSocket, os::fd::AsFd};
+use std::{
+    io,
+    net::UdpSocket,
+    os::fd::AsFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use nix::{
     libc,
@@ -33,6 +41,8 @@ pub struct Steering {
     socket: UdpSocket,
     /// Those that keep the places of the process before.
     _placeholders: Vec<UdpSocket>,
+    /// Told to this process' workers.
+    alone: Arc<AtomicBool>,
 }
 
 impl Share {
@@ -68,12 +78,13 @@ impl Steering {
         before: Option<Share>,
         socket: UdpSocket,
         placeholders: Vec<UdpSocket>,
+        alone: Arc<AtomicBool>,
     ) -> io::Result<Self> {
         match before {
             Some(before) => attach(&socket, &mut beside(own, before))?,
             None => attach(&socket, &mut to_own(own))?,
         }
-        Ok(Self { own, socket, _placeholders: placeholders })
+        Ok(Self { own, socket, _placeholders: placeholders, alone })
     }
 
     /// This process' part of the port.
@@ -83,7 +94,13 @@ impl Steering {
 
     /// The process before has ended: whatever comes is for this one.
     pub fn settle(&self) -> io::Result<()> {
+        self.alone.store(true, Ordering::Relaxed);
         attach(&self.socket, &mut to_own(self.own))
+    }
+
+    /// Another process may join the port from now on.
+    pub fn make_room(&self) {
+        self.alone.store(false, Ordering::Relaxed);
     }
 }
 

@@ -26,7 +26,8 @@ impl Hub {
         let (tunnel, share) = (self.addresses.tunnel, steering.share());
         self.layout = Some(Layout { tcp, tunnel, share });
         let (registry, folder, before) = (self.registry.clone(), self.config.state.clone(), self.before.clone());
-        let (end, revoked) = (self.phases.end.clone(), self.api.rotation.revoked.clone());
+        let (drain, end) = (self.phases.drain.clone(), self.phases.end.clone());
+        let revoked = self.api.rotation.revoked.clone();
         self.phases.others.spawn(async move {
             if let Some(before) = before {
                 tokio::select! {
@@ -37,6 +38,10 @@ impl Hub {
                     tracing::warn!(%error, "agents of the hub before this one find out by their keep-alive");
                 }
                 before.cancel();
+            }
+            tokio::select! {
+                () = drain.cancelled() => steering.make_room(),
+                () = end.cancelled() => {}
             }
             // The kernel steers for as long as the port is open.
             end.cancelled().await;
