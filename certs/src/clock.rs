@@ -97,6 +97,13 @@ pub fn span(apart: Duration) -> String {
     }
 }
 
+/// The beginning of a certificate, as rustls tells times.
+pub(crate) fn begin(certificate: &CertificateDer<'_>) -> Option<UnixTime> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let begin = u64::try_from(certificate.validity().not_before.timestamp()).ok()?;
+    Some(UnixTime::since_unix_epoch(Duration::from_secs(begin)))
+}
+
 /// The end of a certificate, as rustls tells times.
 pub(crate) fn end(certificate: &CertificateDer<'_>) -> Option<UnixTime> {
     let end = ends_at(certificate)?.duration_since(SystemTime::UNIX_EPOCH).ok()?;

@@ -162,13 +162,11 @@ fn unfit_client_certificates_are_each_refused_with_their_own_alert() {
     let key = PrivateKey::generate();
     let now = SystemTime::now();
     let expired = hub.sign(&agent(dates(now - 2 * HOUR)), &key);
-    let early = hub.sign(&agent(dates(now + 2 * HOUR)), &key);
     let server = hub.sign(&server(dates(now)), &key);
     let foreign = Hub::new().sign(&agent(dates(now)), &key);
     let self_signed: CertificateDer<'static> = agent(dates(now)).self_signed(key.pair()).unwrap().into();
     for (name, certificate, alert) in [
         ("expired", expired, AlertDescription::CertificateExpired),
-        ("not yet valid", early, AlertDescription::CertificateExpired),
         ("a server's", server, AlertDescription::UnsupportedCertificate),
         ("foreign", foreign, AlertDescription::UnknownCA),
         ("self-signed", self_signed, AlertDescription::CertificateUnknown),
@@ -423,4 +421,21 @@ fn an_ended_certificate_of_an_agent_is_let_through_where_that_is_asked_for_and_p
     let foreign = Hub::new();
     let leaf = foreign.sign(&agent_params(&"c1".parse().unwrap(), &"a1".parse().unwrap(), dates).unwrap(), &key);
     assert_eq!(shake(&leaf, &lenient).alert_to_client(), Some(AlertDescription::UnknownCA));
+}
+
+/// The hub's clock was hours fast when it made them, or is hours slow now.
+#[test]
+fn a_certificate_that_has_not_begun_is_good_for_the_hub_that_made_it() {
+    let (hub, foreign, key) = (Hub::new(), Hub::new(), PrivateKey::generate());
+    let later = dates(SystemTime::now() + 6 * HOUR);
+    let agent = agent_params(&"c1".parse().unwrap(), &"a1".parse().unwrap(), later).unwrap();
+    let user = crate::issue::user_params(&"alice".parse().unwrap(), None, later).unwrap();
+    for params in [agent, user] {
+        let shake = |signer: &Hub| {
+            let leaf = signer.sign(&params, &key);
+            Handshake::run(&hub.client(Some((vec![leaf], key.to_der()))), &hub.tls.config(&[]))
+        };
+        assert!(shake(&hub).succeeded());
+        assert_eq!(shake(&foreign).alert_to_client(), Some(AlertDescription::UnknownCA));
+    }
 }
