@@ -9,7 +9,7 @@
 //! There is one root but while it is being rotated ([`crate::rotation`]).
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -71,20 +71,33 @@ pub enum AuthorityError {
     #[error("cannot read or write {path}; check its permissions")]
     File { path: PathBuf, source: io::Error },
     #[error(
-        "{missing} is missing beside {present}; restore a copy of it ('cluster-proxy restore BACKUP'; admin/ca.crt is a copy \
-         of ca.crt); no agent and no user would know a hub with a new CA"
+        "{missing} is missing beside {present}; restore a copy of it ('cluster-proxy restore BACKUP --state {}'; admin/ca.crt \
+         is a copy of ca.crt); no agent and no user would know a hub with a new CA",
+        folder(.missing)
     )]
     Half { present: PathBuf, missing: PathBuf },
-    #[error("the CA's key cannot be used; restore a copy of it ('cluster-proxy restore BACKUP')")]
-    Key(#[source] PrivateKeyError),
-    #[error("{path} holds no CA certificate in PEM; restore it from a copy")]
+    #[error("the CA's key {path} cannot be used; restore a copy of it ('cluster-proxy restore BACKUP --state {}')", folder(.path))]
+    Key { path: PathBuf, source: PrivateKeyError },
+    #[error("{path} holds no CA certificate in PEM; restore a copy of it ('cluster-proxy restore BACKUP --state {}')", folder(.path))]
     Certificate { path: PathBuf },
-    #[error("{certificate} is not the certificate of {key}; restore the pair from a copy")]
+    #[error(
+        "{certificate} is not the certificate of {key}; restore a copy of both ('cluster-proxy restore BACKUP --state {}')",
+        folder(.key)
+    )]
     Mismatch { certificate: PathBuf, key: PathBuf },
     #[error("nobody would accept what the CA in {path} issues; check its dates and that nothing constrains it")]
     Unusable { path: PathBuf, source: TlsError },
     #[error("the CA cannot be made")]
     Make(#[source] IssueError),
+}
+
+fn folder(file: &Path) -> impl fmt::Display {
+    file.parent().unwrap_or(file).display()
+}
+
+/// The keys of a CA.
+pub(crate) fn private_keys(path: &Path) -> Result<Vec<PrivateKey>, AuthorityError> {
+    PrivateKey::load_all(path).map_err(|source| AuthorityError::Key { path: path.to_owned(), source })
 }
 
 impl Authority {
@@ -198,7 +211,7 @@ impl Authority {
     fn load(folder: &Path) -> Result<Self, AuthorityError> {
         let [certificates, keys, retired] = [CERTIFICATES, KEYS, RETIRED].map(|name| folder.join(name));
         let pem = read(&certificates)?;
-        let private = PrivateKey::load_all(&keys).map_err(AuthorityError::Key)?;
+        let private = private_keys(&keys)?;
         let retired = if exists(&retired)? { read(&retired)? } else { String::new() };
         let authority = Self::assemble(&pem, private, &retired).map_err(|damaged| match damaged {
             Damaged::Certificate => AuthorityError::Certificate { path: certificates.clone() },

@@ -18,10 +18,10 @@ use std::{
 };
 
 use crate::{
-    authority::{Authority, AuthorityError, CERTIFICATES, KEYS, Phase, RETIRED},
+    authority::{Authority, AuthorityError, CERTIFICATES, KEYS, Phase, RETIRED, private_keys},
     file::{write_public, write_secret},
     issue::IssueError,
-    key::{PrivateKey, PrivateKeyError},
+    key::PrivateKey,
     pin::Pin,
     root::Root,
 };
@@ -100,8 +100,7 @@ fn step_by(
 
 fn load(folder: &Path) -> Result<(Authority, Vec<(Pin, String)>), RotationError> {
     let authority = Authority::load_or_create(folder).map_err(RotationError::Authority)?;
-    let key = |error: PrivateKeyError| RotationError::Authority(AuthorityError::Key(error));
-    let keys = PrivateKey::load_all(&folder.join(KEYS)).map_err(key)?;
+    let keys = private_keys(&folder.join(KEYS)).map_err(RotationError::Authority)?;
     Ok((authority, keys.iter().map(|key| (key.fingerprint(), key.to_pem())).collect()))
 }
 

@@ -65,10 +65,16 @@ pub enum StateError {
     #[error("{0} is damaged; delete it, and every agent takes a moment longer to come back once")]
     ResetKey(PathBuf),
     #[error(
-        "{registry} is missing beside {ca}: restore a copy of it ('cluster-proxy restore BACKUP'); an empty registry would know no \
-         agent and no user, and all would have to join again (to begin with one all the same: touch {mark})"
+        "{registry} is missing beside {ca}: restore a copy of it ('cluster-proxy restore BACKUP --state {folder}'); an empty registry \
+         would know no agent and no user, and all would have to join again (to begin with one all the same: touch {mark})"
     )]
-    RegistryMissing { registry: PathBuf, ca: PathBuf, mark: PathBuf },
+    RegistryMissing { registry: PathBuf, ca: PathBuf, mark: PathBuf, folder: PathBuf },
+    #[error(
+        "{folder} holds no CA, and {registry} holds what a hub has registered: restore a copy of the CA ('cluster-proxy restore BACKUP \
+         --state {folder}', or ca.crt and ca.key of another hub of this registry); no agent and no user would know a hub with a new CA \
+         (to begin with nothing: name another folder with --state, and with etcd another --etcd-prefix)"
+    )]
+    AuthorityMissing { folder: PathBuf, registry: String },
     #[error(
         "etcd holds no registry for the hub whose CA is {ca}: check --etcd-endpoint and --etcd-prefix, or restore etcd's snapshot; \
          an empty registry would know no agent and no user, and all would have to join again (to begin with one all the same: \
@@ -108,18 +114,26 @@ impl State {
         };
         let mark = folder.join("begin-empty");
         // A CA without a registry: this folder's agents and users are known nowhere.
-        let ca = ["ca.crt", "ca.key"].map(|name| folder.join(name)).into_iter().find(|path| path.exists());
-        let ca = ca.filter(|_| !mark.exists());
+        let authority = ["ca.crt", "ca.key"].map(|name| folder.join(name)).into_iter().find(|path| path.exists());
+        let ca = authority.clone().filter(|_| !mark.exists());
         if let (Backend::File(path), Some(ca)) = (&backend, &ca)
             && !path.exists()
         {
-            return Err(StateError::RegistryMissing { registry: path.clone(), ca: ca.clone(), mark });
+            let (registry, ca, folder) = (path.clone(), ca.clone(), folder.to_owned());
+            return Err(StateError::RegistryMissing { registry, ca, mark, folder });
         }
         let registry = Registry::on(&backend).map_err(StateError::Registry)?;
         if let (Backend::Etcd(_), Some(ca)) = (&backend, ca)
             && registry.is_new()
         {
             return Err(StateError::EtcdEmpty { ca, mark });
+        }
+        if authority.is_none() && !registry.is_new() {
+            let registry = match &backend {
+                Backend::File(path) => path.display().to_string(),
+                Backend::Etcd(_) => "etcd".to_owned(),
+            };
+            return Err(StateError::AuthorityMissing { folder: folder.to_owned(), registry });
         }
         // For this start only.
         let _ = fs::remove_file(&mark);

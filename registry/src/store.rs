@@ -83,8 +83,9 @@ pub enum OpenError {
     #[error("the store {path} is in use by another process; stop that process, or use another state folder")]
     InUse { path: PathBuf },
     #[error(
-        "the store {path} is damaged; restore a copy of it ('cluster-proxy restore BACKUP' sets the damaged file aside; \
-         keep that: an empty registry would know no agent and no user)"
+        "the store {path} is damaged; restore a copy of it ('cluster-proxy restore BACKUP --state {}' sets the damaged file \
+         aside; keep that: an empty registry would know no agent and no user)",
+        path.parent().unwrap_or(path).display()
     )]
     Damaged {
         path: PathBuf,

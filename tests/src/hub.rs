@@ -2,6 +2,7 @@
 
 mod admin;
 
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -34,6 +35,7 @@ pub struct HubBuilder {
     tunnel_port: u16,
     proxy: Option<SocketAddr>,
     disk: Option<PathBuf>,
+    ca_of: Option<PathBuf>,
 }
 
 /// A hub. It is killed and its state removed when dropped.
@@ -112,11 +114,21 @@ impl HubBuilder {
         self
     }
 
+    /// Has the CA of another hub.
+    #[must_use]
+    pub fn ca_of(mut self, other: &Hub) -> Self {
+        self.ca_of = Some(other.state().to_owned());
+        self
+    }
+
     /// Starts it and waits until it is ready.
     pub async fn start(self) -> Result<Hub> {
-        let Self { arguments, shell, quiet, tunnel, tunnel_port, proxy, disk } = self;
+        let Self { arguments, shell, quiet, tunnel, tunnel_port, proxy, disk, ca_of } = self;
         let state =
             disk.map_or_else(TempDir::new, TempDir::new_in).context("no temporary folder for the hub's state")?;
+        for (other, name) in ca_of.iter().flat_map(|other| ["ca.crt", "ca.key"].map(|name| (other, name))) {
+            fs::copy(other.join(name), state.path().join(name))?;
+        }
         let any: SocketAddr = (loopback::unused(), 0).into();
         let tunnel = (tunnel.unwrap_or_else(|| any.ip()), tunnel_port).into();
         let server = server(state.path(), &arguments, shell.as_deref(), [proxy.unwrap_or(any), tunnel, any, any])?;

@@ -80,14 +80,20 @@ async fn what_is_missing_is_told_with_the_way_to_recover() -> Result<()> {
     hub.create_token(&JoinTerms::auto_accepted("c1")).await?;
     let pin = hub.addresses().pin.clone();
     hub.kill().await?;
-    for missing in [STORE, "ca.key", "ca.crt"] {
-        let (path, away) = (hub.state().join(missing), hub.state().join("away"));
-        fs::rename(&path, &away)?;
+    let advice = format!("cluster-proxy restore BACKUP --state {}", hub.state().display());
+    for missing in [&[STORE][..], &["ca.key"], &["ca.crt"], &["ca.key", "ca.crt"]] {
+        let away = tempfile::tempdir_in(hub.state())?;
+        for name in missing {
+            fs::rename(hub.state().join(name), away.path().join(name))?;
+        }
         let told = fails_to_start(&hub).await?.stderr;
-        ensure!(told.contains(missing) && told.contains("cluster-proxy restore"), "{told}");
+        ensure!(told.contains(&advice), "{told}");
         ensure!(!told.contains("start with a new CA") && !told.contains("to have a new one made"), "{told}");
-        ensure!(!path.exists(), "a new {missing} was made");
-        fs::rename(&away, &path)?;
+        for name in missing {
+            ensure!(missing.len() > 1 || told.contains(name), "{told}");
+            ensure!(!hub.state().join(name).exists(), "a new {name} was made");
+            fs::rename(away.path().join(name), hub.state().join(name))?;
+        }
     }
     hub.start_again().await?;
     ensure!(hub.addresses().pin == pin);
