@@ -154,9 +154,10 @@ impl Known {
         (self.cluster.clone(), self.agent.clone())
     }
 
-    /// That it is here at this moment.
-    fn sighting(&self, version: Option<String>) -> Sighting {
-        Sighting { key: self.key, at: Timestamp::now(), version }
+    /// That it is here, or was so long ago.
+    fn sighting(&self, ago: Duration, version: Option<String>) -> Sighting {
+        let now = Timestamp::now();
+        Sighting { key: self.key, at: now.checked_sub(ago).unwrap_or(now), version }
     }
 }
 
@@ -355,7 +356,7 @@ impl Agents {
         self.metrics.tunnel_opened(&known.cluster);
         let (Known { cluster, agent, .. }, peer) = (known, member.tunnel.remote_address());
         tracing::info!(%peer, %cluster, %agent, version = member.version, "tunnel opened");
-        self.presence.saw(cluster, agent, known.sighting(Some(member.version.clone())));
+        self.presence.saw(cluster, agent, known.sighting(Duration::ZERO, Some(member.version.clone())));
         tokio::select! {
             () = self.listen(known, member, &exporter, control) => {}
             parting = guest.outstayed(None) => {
@@ -373,8 +374,9 @@ impl Agents {
 
     /// Takes a tunnel out. Also of one that never took a dial: the registry may have heard of it by another of its cluster.
     fn leave(&self, known: &Known, registered: Registered) {
+        let ago = registered.member.gone_for();
         drop(registered);
-        self.presence.saw(&known.cluster, &known.agent, known.sighting(None));
+        self.presence.saw(&known.cluster, &known.agent, known.sighting(ago, None));
     }
 
     /// Notes, once after the hub's start, which clusters' agents did not come back: nobody else would.

@@ -220,7 +220,7 @@ impl Rotation {
         let agent = |agent: &registry::ClusterAgent| CaAgent {
             cluster: cluster.name().clone(),
             agent: agent.name.clone(),
-            connected: connected.contains(&agent.name),
+            connected: connected.contains_key(&agent.name),
             trusts: agent.ca.as_ref().map(|ca| ca.trusts.contains(&newest)),
             certified: agent.ca.as_ref().map(|ca| ca.issuer == Some(newest)),
             version: agent.version.clone(),

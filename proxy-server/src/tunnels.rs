@@ -1,6 +1,7 @@
 //! The live tunnels by cluster, and which of them a dial takes.
 
 use std::{
+    collections::BTreeMap,
     pin::pin,
     sync::{
         Arc,
@@ -86,7 +87,8 @@ pub(crate) struct Counted(Arc<Member>);
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Summary {
     pub(crate) tunnels: usize,
-    pub(crate) agents: Vec<AgentName>,
+    /// With the time for which each has not been heard of.
+    pub(crate) agents: BTreeMap<AgentName, Duration>,
     pub(crate) rtt: Option<Duration>,
     pub(crate) path_mtu: Option<u16>,
     pub(crate) streams: usize,
@@ -232,9 +234,12 @@ impl Tunnels {
     /// What the tunnels of `cluster` amount to.
     pub(crate) fn summary(&self, cluster: &ClusterName) -> Summary {
         let Some(entry) = self.by_cluster.get(cluster) else { return Summary::default() };
-        let mut agents: Vec<_> = entry.members.iter().map(|member| member.agent.clone()).collect();
-        agents.sort();
-        agents.dedup();
+        let mut agents = BTreeMap::new();
+        for member in &entry.members {
+            let unheard = member.unheard();
+            let least: &mut Duration = agents.entry(member.agent.clone()).or_insert(unheard);
+            *least = unheard.min(*least);
+        }
         Summary {
             tunnels: entry.members.len(),
             agents,
@@ -303,6 +308,16 @@ impl Member {
     /// When to look next.
     pub(crate) fn next_look(&self) -> Instant {
         self.silence.lock().next(self.is_in_use())
+    }
+
+    /// How long the agent has not been heard of.
+    fn unheard(&self) -> Duration {
+        self.silence.lock().since().elapsed()
+    }
+
+    /// How long ago the agent was there for the last time, once the tunnel has ended: one that has said how it ends was until then.
+    pub(crate) fn gone_for(&self) -> Duration {
+        if self.closed_silent.load(Ordering::Relaxed) { self.unheard() } else { Duration::ZERO }
     }
 
     /// Closes the tunnel of an agent that seems to be gone.

@@ -100,6 +100,11 @@ impl Silence {
         self.silent
     }
 
+    /// When the peer was heard of last, as far as was looked.
+    pub fn since(&self) -> Instant {
+        self.looked.checked_sub(self.silent).unwrap_or(self.looked)
+    }
+
     /// How long there has been silence, or, where streams are open, no answer.
     fn lapse(&self) -> Duration {
         self.silent.max(self.unanswered)

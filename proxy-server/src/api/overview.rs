@@ -1,6 +1,6 @@
 //! What the hub shows of itself and of its clusters, with what their tunnels say at this moment.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
 use jiff::Timestamp;
@@ -70,21 +70,21 @@ impl Api {
     /// A cluster with what its tunnels say at this moment.
     pub(super) fn view(&self, cluster: &Arc<ManagedCluster>) -> ClusterView {
         let summary = self.tunnels.summary(cluster.name());
-        let members = self.tunnels.members(cluster.name());
-        let available = !members.is_empty();
+        let available = summary.tunnels > 0;
         let now = Timestamp::now();
+        let seen = |unheard: &Duration| now.checked_sub(*unheard).unwrap_or(now);
         let tunnel = TunnelView {
             agents: u32::try_from(summary.agents.len()).unwrap_or(u32::MAX),
             rtt_milliseconds: summary.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
             streams: summary.streams as u64,
             bytes_to_cluster: summary.bytes_to_cluster,
             bytes_from_cluster: summary.bytes_from_cluster,
-            last_seen: if available { Some(now) } else { self.presence.last_seen(cluster) },
+            last_seen: summary.agents.values().min().map(seen).or_else(|| self.presence.last_seen(cluster)),
             available,
         };
         let mut cluster = ManagedCluster::clone(cluster);
-        for agent in cluster.status.agents.iter_mut().filter(|agent| summary.agents.contains(&agent.name)) {
-            agent.last_seen = Some(now);
+        for agent in &mut cluster.status.agents {
+            agent.last_seen = summary.agents.get(&agent.name).map(seen).or(agent.last_seen);
         }
         ClusterView { cluster, tunnel }
     }

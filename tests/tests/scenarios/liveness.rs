@@ -1,8 +1,10 @@
 //! What the registry says of who is there, when the store or the hub was away as it happened.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
+use certs::shown_time;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use tests::{Etcd, Hub, Spoke, wait_until};
 use tokio::time::sleep;
@@ -72,7 +74,7 @@ async fn last_seen_does_not_go_back_when_an_agent_leaves_or_the_hub_is_killed() 
     let there = hub.cluster("c1").await?;
     assert_eq!(
         there["status"]["agents"][0]["lastSeen"], there["tunnel"]["lastSeen"],
-        "an agent that is there is seen now"
+        "a cluster is seen when its agent is"
     );
     let before = last_seen(&hub.cluster("c1").await?)?;
     // The hub knows to ten seconds when it was there last.
@@ -95,6 +97,22 @@ async fn last_seen_does_not_go_back_when_an_agent_leaves_or_the_hub_is_killed() 
         let seen = last_seen(&hub.cluster("c1").await?)?;
         ensure!(seen >= newest, "last seen went back from {newest} to {seen}");
         newest = seen;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_agent_that_has_fallen_silent_was_seen_when_it_was_heard_of() -> Result<()> {
+    let hub = Hub::start().await?;
+    let spoke = Spoke::of(&hub, "c1").start().await?;
+    spoke.process().signal(Signal::SIGSTOP)?;
+    // A look may come a second after the word that it has seen.
+    let latest = shown_time(SystemTime::now() + Duration::from_secs(2));
+    wait_until(BOUND, "the hub to notice", async || !hub.is_available("c1").await).await?;
+    let cluster = hub.cluster("c1").await?;
+    for seen in [&cluster["tunnel"]["lastSeen"], &cluster["status"]["agents"][0]["lastSeen"]] {
+        let seen = seen.as_str().context("never seen")?;
+        ensure!(seen <= latest.as_str(), "it was frozen before {latest}, and is said to have been there at {seen}");
     }
     Ok(())
 }
