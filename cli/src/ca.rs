@@ -115,10 +115,6 @@ impl RotateCommand {
     }
 }
 
-/// What a list of users leaves out.
-const UNSEEN: &str =
-    "Users who have shown no certificate to this hub since its start, or a newer one since, are not known here.";
-
 /// The CAs, who does not follow (or `all`), and what to do next.
 fn describe(status: &CaStatus, all: bool, now: Timestamp) -> String {
     let mut parts = vec![roots(status).render()];
@@ -130,16 +126,13 @@ fn describe(status: &CaStatus, all: bool, now: Timestamp) -> String {
     if !agents.is_empty() {
         parts.push(agents_table(&agents, now).render());
     }
-    let old_users = status.users.iter().filter(|user| !user.certified).count();
-    let users: Vec<_> = status.users.iter().filter(|user| stands_out(!user.certified, user.certified)).collect();
+    let old_users = status.users.iter().filter(|user| user.lags()).count();
+    let users: Vec<_> =
+        status.users.iter().filter(|user| stands_out(user.lags(), user.certified == Some(true))).collect();
     if !users.is_empty() {
         let mut table = Table::new(&["USER", "CERTIFICATE", "SEEN"]);
         for user in users {
-            table.row([
-                user.user.as_ref().into(),
-                state(Some(user.certified), "new", "old"),
-                ago(Some(user.seen), now),
-            ]);
+            table.row([user.user.as_ref().into(), state(user.certified, "new", "old"), ago(user.seen, now)]);
         }
         parts.push(table.render());
     }
@@ -153,12 +146,15 @@ fn describe(status: &CaStatus, all: bool, now: Timestamp) -> String {
             ))
         }
         CaPhase::Signing if lags + old_users > 0 => Some(format!(
-            "{} of {total} agents have changed over, {old_users} users have not. Users' folders follow at their owner's next cluster-proxy \
-             command. {UNSEEN} Next, once this list is empty: 'cluster-proxy ca rotate finish'",
-            total - lags
+            "{} of {total} agents have changed over, {old_users} of {} users have not or are unknown. A user's folder follows at the next \
+             cluster-proxy command; a user of tokens alone gets the new ca.crt by hand. Next, once nobody listed here needs the old CA: \
+             'cluster-proxy ca rotate finish' (with --force while the list is not empty)",
+            total - lags,
+            status.users.len()
         )),
         CaPhase::Signing => Some(format!(
-            "All {total} agents have changed over. {UNSEEN} Next: 'cluster-proxy ca rotate finish'"
+            "All {total} agents and {} users have changed over. Next: 'cluster-proxy ca rotate finish'",
+            status.users.len()
         )),
     });
     parts.join("\n\n")
@@ -234,7 +230,7 @@ mod tests {
             roots: vec![root(1, phase == CaPhase::Begun), root(2, phase == CaPhase::Signing)],
             retired: Vec::new(),
             agents: vec![agent("done", Some(true), Some(true)), agent("away", None, None)],
-            users: vec![CaUser { user: "alice".parse().unwrap(), certified: false, seen: second(60) }],
+            users: vec![CaUser { user: "alice".parse().unwrap(), certified: Some(false), seen: Some(second(60)) }],
         }
     }
 
@@ -250,7 +246,7 @@ mod tests {
         let signing = plain(&status(CaPhase::Signing), true);
         assert!(signing.contains("done/a") && signing.contains("alice   old"), "{signing}");
         assert!(
-            signing.contains("1 of 2 agents have changed over, 1 users") && signing.contains("finish"),
+            signing.contains("1 of 2 agents have changed over, 1 of 1 users") && signing.contains("finish"),
             "{signing}"
         );
         let mut done = status(CaPhase::Signing);

@@ -9,7 +9,7 @@ use certs::{Phase, Pin, RotationError, Step};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use registry::{
-    ManagedCluster, Registry,
+    ManagedCluster, Registry, User,
     api::{CaAgent, CaPhase, CaRoot, CaRoots, CaStatus, CaUser, StepTaken},
 };
 use tokio::{sync::Notify, task::spawn_blocking};
@@ -184,15 +184,20 @@ impl Rotation {
             let agents = self.all_agents(newest).into_iter().filter(picked);
             agents.map(|agent| format!("{}/{}", agent.cluster, agent.agent))
         };
-        let users = |certified: bool| {
-            let users = self.all_users(newest).into_iter().filter(move |user| user.certified == certified);
+        let users = |picked: fn(&CaUser) -> bool| {
+            let users = self.all_users(newest).into_iter().filter(picked);
             users.map(|user| format!("user {}", user.user))
         };
         match (step, authority.phase()) {
-            (Step::Finish, Phase::Signing) | (Step::Revoke, Phase::Begun | Phase::Signing) => {
-                agents(CaAgent::lags).chain(users(false)).collect()
+            (Step::Finish, Phase::Signing) => agents(CaAgent::lags).chain(users(CaUser::lags)).collect(),
+            // Who has leaked a key has no time for those of whom nothing is known.
+            (Step::Revoke, Phase::Begun | Phase::Signing) => {
+                agents(CaAgent::lags).chain(users(|user| user.certified == Some(false))).collect()
             }
-            (Step::Abort, Phase::Begun) => agents(|agent| agent.certified == Some(true)).chain(users(true)).collect(),
+            (Step::Abort, Phase::Begun) => {
+                let agents = agents(|agent| agent.certified == Some(true));
+                agents.chain(users(|user| user.certified == Some(true))).collect()
+            }
             (Step::Begin | Step::Sign, _)
             | (Step::Finish, Phase::Settled | Phase::Begun)
             | (Step::Abort, Phase::Settled | Phase::Signing)
@@ -200,13 +205,15 @@ impl Rotation {
         }
     }
 
-    /// The users that have shown a certificate since this hub's start.
+    /// The users, with what they have shown since this hub's start.
     fn all_users(&self, newest: Pin) -> Vec<CaUser> {
-        let mut seen = self.authorities.users();
-        // One that was deleted needs no certificate.
-        seen.retain(|name, _| self.registry.user(name).is_some());
-        let user = |(user, (issuer, seen))| CaUser { user, certified: issuer == newest, seen };
-        seen.into_iter().map(user).collect()
+        let shown = self.authorities.users();
+        let user = |user: &Arc<User>| {
+            let shown = shown.get(&user.name);
+            let (certified, seen) = (shown.map(|(issuer, _)| *issuer == newest), shown.map(|(_, seen)| *seen));
+            CaUser { user: user.name.clone(), certified, seen }
+        };
+        self.registry.users().iter().map(user).collect()
     }
 
     /// The agents that may connect.

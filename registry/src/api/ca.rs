@@ -36,7 +36,7 @@ pub struct CaStatus {
     pub retired: Vec<Pin>,
     /// Of clusters that are accepted, sorted; empty while no CA is rotated.
     pub agents: Vec<CaAgent>,
-    /// Users that have shown a certificate since this hub's start, while the CA is rotated; sorted.
+    /// All, sorted; empty while no CA is rotated.
     pub users: Vec<CaUser>,
 }
 
@@ -83,9 +83,20 @@ pub struct CaAgent {
 #[serde(rename_all = "camelCase")]
 pub struct CaUser {
     pub user: UserName,
-    /// Whether the certificate that it has shown last is signed by the new CA.
-    pub certified: bool,
-    pub seen: Timestamp,
+    /// Whether the certificate that it has shown or been given last is signed by the new CA; absent when this hub has seen none since
+    /// its start: of who uses tokens alone it is not known which CA they know the hub by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certified: Option<bool>,
+    /// When that was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Timestamp>,
+}
+
+impl CaUser {
+    /// Whether it may not be able to connect once the old CA is gone.
+    pub fn lags(&self) -> bool {
+        self.certified != Some(true)
+    }
 }
 
 /// Asks for a step of the rotation.

@@ -12,10 +12,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::client::Connection;
-use tests::hub::JoinTerms;
+use tests::hub::{ClusterAccess, JoinTerms};
 use tests::service::echo;
 use tests::{Credentials, Hub, Kubectl, Spoke, tool, wait_for, wait_until};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -224,6 +224,24 @@ async fn from_begin_to_finish_under_load_nothing_is_lost_and_everybody_follows()
         wait_until(BOUND, "the agents to be back", async || hub.is_available(cluster).await).await?;
     }
     Spoke::of(&hub, "fresh").start().await?;
+    Ok(())
+}
+
+/// A hub that has started anew knows nobody's certificate, and of one who uses tokens alone never will.
+#[tokio::test]
+async fn who_was_not_seen_is_named_before_the_old_ca_goes() -> Result<()> {
+    let mut hub = Hub::start().await?;
+    hub.create_user("robot", &ClusterAccess::All).await?;
+    step(&hub, "begin").await?;
+    hub.restart().await?;
+    step(&hub, "sign").await?;
+    let robot = json!({ "user": "robot" });
+    ensure!(status(&hub).await?["users"].as_array().is_some_and(|users| users.contains(&robot)));
+    let told = refused(&hub, "finish").await?;
+    ensure!(told.contains("1 could not connect any more: user robot"), "{told}");
+    let left = hub.command(["ca", "rotate", "finish", "--force"]).await?;
+    ensure!(left.stderr.contains("left behind: user robot"), "{left:?}");
+    left.success()?;
     Ok(())
 }
 
