@@ -6,6 +6,7 @@ use std::{
     net::SocketAddr,
     os::fd::AsFd,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -21,7 +22,7 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 use tunnel::{Delivery, RelayEnd, Stream, Traffic};
 
-use crate::flushes::Flushes;
+use crate::{flushes::Flushes, lobby::Guest};
 
 /// Bytes a client may send ahead of being asked: a request head, or what it pipelines behind one.
 pub(crate) const READ_AHEAD: usize = 64 * 1024;
@@ -56,6 +57,8 @@ pub(crate) struct Client {
     /// The runtime that drives the connection.
     driver: runtime::Id,
     _room: OwnedSemaphorePermit,
+    /// Its place among its user's connections, once it is one of those.
+    _guest: Option<Arc<Guest>>,
 }
 
 /// Where a client comes from.
@@ -81,9 +84,15 @@ impl Client {
     /// among the connections.
     pub(crate) fn new(transport: Transport, room: OwnedSemaphorePermit) -> Self {
         let driver = Handle::current().id();
-        let client = Self { transport, ahead: BytesMut::new(), ended: false, flushes: None, driver, _room: room };
+        let (ahead, ended, flushes) = (BytesMut::new(), false, None);
+        let client = Self { transport, ahead, ended, flushes, driver, _room: room, _guest: None };
         client.set_linger(Some(Duration::ZERO));
         client
+    }
+
+    /// Has its place among its user's connections for as long as it lasts.
+    pub(crate) fn hold(&mut self, guest: Option<Arc<Guest>>) {
+        self._guest = guest;
     }
 
     /// What was read ahead.

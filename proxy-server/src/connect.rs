@@ -44,7 +44,10 @@ pub(crate) async fn serve(
     };
     match opened {
         Ok((stream, proxied)) => match client.answer(ESTABLISHED).await {
-            Ok(()) => proxied.relay(client, stream),
+            Ok(()) => {
+                client.hold(shown.guest);
+                proxied.relay(client, stream);
+            }
             Err(_) => proxied.close(Outcome::ClientReset),
         },
         Err(error) => refuse(&mut client, &error).await,

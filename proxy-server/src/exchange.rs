@@ -56,7 +56,7 @@ where
         tasks.spawn(async move {
             let outcome = tokio::select! {
                 outcome = drive(connection.with_upgrades(), pair) => outcome,
-                () = proxied.cut().cancelled() => Outcome::Cut,
+                _ = proxied.cut() => Outcome::Cut,
             };
             proxied.close(outcome);
         });
@@ -75,7 +75,7 @@ where
         tasks.spawn(async move {
             let outcome = tokio::select! {
                 ended = connection => if ended.is_ok() { Outcome::Complete } else { Outcome::TargetReset },
-                () = proxied.cut().cancelled() => Outcome::Cut,
+                _ = proxied.cut() => Outcome::Cut,
             };
             proxied.close(outcome);
         });

@@ -5,6 +5,7 @@
 //! Where a guest comes from is an address mostly; of the tunnels, whose number has a bound too, it is the agent.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap},
     future::pending,
     hash::Hash,
@@ -175,10 +176,11 @@ impl<S: Clone + Eq + Hash> Inside<S> {
         self.by_source.get(source).map_or(0, BTreeSet::len)
     }
 
-    /// The source with the most guests.
+    /// The source with the most guests; of those that have as many, the one whose guest is the oldest.
     fn largest(&self) -> Option<(S, usize)> {
-        let counts = self.by_source.iter().map(|(source, guests)| (source, guests.len()));
-        counts.max_by_key(|(_, count)| *count).map(|(source, count)| (source.clone(), count))
+        let (source, guests) =
+            self.by_source.iter().max_by_key(|(_, guests)| (guests.len(), Reverse(guests.first().copied())))?;
+        Some((source.clone(), guests.len()))
     }
 
     /// Has the oldest of a source leave, unless it is younger than `grace`.
@@ -287,6 +289,13 @@ mod tests {
         let others: Vec<_> = (2..5).map(|host| lobby.enter(source(host)).unwrap()).collect();
         assert!(left(&many[0]) && !left(&many[1]));
         assert!(!others.iter().any(left));
+    }
+
+    #[test]
+    fn of_many_sources_with_a_guest_each_the_oldest_makes_room() {
+        let lobby = Lobby::new(SIZE, 9);
+        let guests: Vec<_> = (0..40).map(|host| lobby.enter(source(host)).unwrap()).collect();
+        assert!(guests[..35].iter().all(left) && !guests[35..].iter().any(left));
     }
 
     #[test]

@@ -8,14 +8,14 @@ use registry::{
     Presence, Registry, Standing, User,
     kube::rbac::{Denied, Grant},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 use tunnel::{Dial, DialError, Dialed, Loss, Reason, SIGN_OF_LIFE, Stream, TargetKind, Traffic};
 
 use crate::{
     authorities::Authorities,
     caller::{Caller, CallerError},
     client::Client,
-    connections::{Connections, Entry},
+    connections::{Connections, Cut, Entry},
     limits::{Limits, Permit},
     metrics::Metrics,
     outcome::Outcome,
@@ -138,7 +138,7 @@ impl Proxy {
         let dialling = self.dial(&route.cluster, &dial);
         let (stream, dialed, counted) = tokio::select! {
             dialled = dialling => dialled?,
-            () = entry.cut().cancelled() => return Err(OpenError::Cut),
+            cut = entry.cut() => return Err(OpenError::Cut(cut)),
         };
         permit.dialled();
         record.address(dialed.address);
@@ -242,6 +242,9 @@ impl Proxy {
                     member.answered(true);
                 }
             }
+            if matches!(&error, DialError::Refused(refusal) if refusal.reason() == Reason::Draining) {
+                member.drain();
+            }
             let leaving = match &error {
                 DialError::Lost(_) | DialError::Silent => true,
                 DialError::Refused(refusal) => refusal.reason() == Reason::Draining,
@@ -307,9 +310,9 @@ impl Proxied {
         &self.traffic
     }
 
-    /// Cancelled when the connection must end now.
-    pub(crate) fn cut(&self) -> &CancellationToken {
-        self.entry.cut()
+    /// Resolves when the connection must end now.
+    pub(crate) async fn cut(&self) -> Cut {
+        self.entry.cut().await
     }
 
     /// Relays `client` until it is done or cut, in a task of the tunnel's worker: the bytes then never cross threads.
@@ -325,7 +328,7 @@ impl Proxied {
         let outcome = tokio::select! {
             end = relay => end.into(),
             // Dropping the relay resets both its ends.
-            () = self.cut().cancelled() => Outcome::Cut,
+            _ = self.cut() => Outcome::Cut,
         };
         self.close(outcome);
     }

@@ -7,7 +7,7 @@ use logging::Escaped;
 use registry::kube::rbac::Denied;
 use tunnel::{DialError, Reason, Refusal};
 
-use crate::{caller::CallerError, limits::Overload, outcome::Outcome, route::RouteError};
+use crate::{caller::CallerError, connections::Cut, limits::Overload, outcome::Outcome, route::RouteError};
 
 /// Most letters of an agent's sentence.
 const LONGEST: usize = 1000;
@@ -33,8 +33,8 @@ pub(crate) enum OpenError {
     Overloaded(Overload),
     #[error("{}", dial_sentence(.0))]
     Dial(DialError),
-    #[error("the right to this connection was withdrawn while it was dialled")]
-    Cut,
+    #[error("{0}")]
+    Cut(Cut),
     #[error("the hub cannot write its audit log and opens nothing meanwhile; its administrator makes room for the log")]
     Unrecorded,
 }
@@ -53,14 +53,15 @@ impl OpenError {
                 | CallerError::Malformed,
             ) => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
             Self::Route(_) => StatusCode::BAD_REQUEST,
-            Self::Forbidden { .. } | Self::Cut => StatusCode::FORBIDDEN,
+            Self::Forbidden { .. } | Self::Cut(Cut::Withdrawn) => StatusCode::FORBIDDEN,
             Self::UnknownCluster { .. } => StatusCode::NOT_FOUND,
             Self::Caller(CallerError::Throttled | CallerError::Crowded(_)) => StatusCode::TOO_MANY_REQUESTS,
             Self::NotAccepted(_)
             | Self::ClusterDenied(_)
             | Self::Away { .. }
             | Self::Overloaded(_)
-            | Self::Unrecorded => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::Unrecorded
+            | Self::Cut(Cut::Stopping) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Dial(error) => dial_status(error),
         }
     }
@@ -77,7 +78,7 @@ impl OpenError {
             Self::Away { .. } => Outcome::AgentAway,
             Self::Overloaded(_) => Outcome::Overloaded,
             Self::Dial(error) => dial_outcome(error),
-            Self::Cut => Outcome::Cut,
+            Self::Cut(_) => Outcome::Cut,
             Self::Unrecorded => Outcome::AuditFailing,
         }
     }

@@ -8,6 +8,7 @@ use tunnel::{DialError, Reason};
 use crate::{
     caller::{Caller, CallerError, Credentials, Shown},
     client::{Client, Peer},
+    connections::Cut,
     metrics::Frontend,
     outcome::Outcome,
     proxy::{Ask, Proxy},
@@ -85,7 +86,10 @@ pub(crate) async fn serve(proxy: &Proxy, mut client: Client, peer: Peer, mut sho
     };
     match opened {
         Ok((stream, proxied)) => match client.answer(&reply(Reply::Succeeded)).await {
-            Ok(()) => proxied.relay(client, stream),
+            Ok(()) => {
+                client.hold(shown.guest);
+                proxied.relay(client, stream);
+            }
             Err(_) => proxied.close(Outcome::ClientReset),
         },
         Err(error) => client.conclude(&reply(reply_of(&error))).await,
@@ -188,12 +192,13 @@ fn reply_of(error: &OpenError) -> Reply {
         OpenError::Dial(error) => reply_of_dial(error),
         OpenError::UnknownCluster { .. } | OpenError::Away { .. } => Reply::HostUnreachable,
         OpenError::Caller(CallerError::Throttled | CallerError::Crowded(_)) => Reply::GeneralFailure,
-        OpenError::Caller(_) | OpenError::Forbidden { .. } | OpenError::Cut => Reply::NotAllowed,
+        OpenError::Caller(_) | OpenError::Forbidden { .. } | OpenError::Cut(Cut::Withdrawn) => Reply::NotAllowed,
         OpenError::Route(_)
         | OpenError::NotAccepted(_)
         | OpenError::ClusterDenied(_)
         | OpenError::Overloaded(_)
-        | OpenError::Unrecorded => Reply::GeneralFailure,
+        | OpenError::Unrecorded
+        | OpenError::Cut(Cut::Stopping) => Reply::GeneralFailure,
     }
 }
 

@@ -6,11 +6,12 @@ use bytes::Bytes;
 use certs::ClusterName;
 use hyper::body::Body;
 use tokio_util::sync::CancellationToken;
-use tunnel::{RelayEnd, Stream};
+use tunnel::{RelayEnd, ResetReason, Stream};
 
 use crate::{
     caller::{Caller, CallerError},
     client::ANSWER_ALONE,
+    connections::Cut,
     head::host_and_port,
     outcome::Outcome,
     proxy::{Ask, Proxied, Proxy},
@@ -63,8 +64,7 @@ enum DialRequestError {
 /// How a connection ended.
 enum End {
     Relay(RelayEnd),
-    /// The right to it was withdrawn, or the hub stops.
-    Cut,
+    Cut(Cut),
     /// One side ended, and the other did not follow.
     Late,
 }
@@ -139,7 +139,7 @@ async fn connection<B: Body<Data = Bytes> + Unpin>(
     let end = tokio::select! {
         end = tunnel::relay(stream, &mut from_client, &mut to_client, proxied.traffic()) => End::Relay(end),
         // Dropping the relay resets the target.
-        () = proxied.cut().cancelled() => End::Cut,
+        cut = proxied.cut() => End::Cut(cut),
         () = late => End::Late,
     };
     let fault = from_client.fault();
@@ -164,11 +164,14 @@ async fn connection<B: Body<Data = Bytes> + Unpin>(
 fn sentence(end: &End) -> Option<String> {
     Some(match end {
         End::Relay(RelayEnd::Complete) => return None,
+        End::Relay(RelayEnd::RemoteReset(ResetReason::Abandoned)) => {
+            "the agent has given the connection up, as it does when it stops; dial again".into()
+        }
         End::Relay(RelayEnd::RemoteReset(reason)) => format!("the target's connection broke off: {reason}"),
         End::Relay(RelayEnd::TunnelLost) => "the agent's tunnel was lost; dial again".into(),
         // The client's side fails by the client's leaving.
         End::Relay(RelayEnd::LocalReset | RelayEnd::LocalFailed(_)) => "the client is gone".into(),
-        End::Cut => "the right to this connection was withdrawn, or the hub is stopping".into(),
+        End::Cut(cut) => cut.to_string(),
         End::Late => "the target did not end in time after the close; its connection was reset".into(),
     })
 }
@@ -177,7 +180,7 @@ fn outcome(end: &End, fault: Option<Fault>) -> Outcome {
     match (end, fault) {
         (_, Some(fault)) => fault.outcome(),
         (End::Relay(end), None) => (*end).into(),
-        (End::Cut, None) => Outcome::Cut,
+        (End::Cut(_), None) => Outcome::Cut,
         (End::Late, None) => Outcome::CloseLate,
     }
 }

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use futures_util::future::join_all;
 use hyper::StatusCode;
 use tests::client::{DialError, Entry};
+use tests::hub::ClusterAccess;
 use tests::service::echo;
 use tests::{Client, Fetch, Hub, Program, Spoke, wait_for};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -102,20 +103,33 @@ async fn who_is_one_too_many_for_a_port_is_told_so_and_who_comes_later_is_served
     let hub = Hub::builder().after_shell("ulimit -n 200").start().await?;
     let _spoke = Spoke::of(&hub, "c1").start().await?;
     let service = echo::start().await?;
-    let (client, target) = (hub.client("c1")?, service.address().to_string());
-    let (mut held, begun) = (Vec::new(), Instant::now());
-    let told = loop {
-        ensure!(begun.elapsed() < BOUND, "the port is never full");
-        match timeout(SOON, client.dial(&target)).await.context("a client hangs")? {
-            Ok(connection) => held.push(connection),
-            Err(DialError::Status { status: 503, body, .. }) => break body,
-            // Of a port as small a user's share, of those that have just come, is 17.
-            Err(DialError::Status { status: 429, .. }) => tokio::time::sleep(Duration::from_millis(50)).await,
-            Err(error) => anyhow::bail!("a client was told {error}"),
+    let target = service.address().to_string();
+    let mut clients = vec![hub.client("c1")?];
+    for user in ["u1", "u2", "u3", "u4", "u5"] {
+        let token = hub.create_user(user, &ClusterAccess::All).await?.token()?;
+        clients.push(Client::new(Entry::Plain(hub.addresses().proxy)).cluster("c1", &token));
+    }
+    let (mut held, mut told) = (Vec::new(), None);
+    for client in &clients {
+        let before = held.len();
+        told = loop {
+            match timeout(SOON, client.dial(&target)).await.context("a client hangs")? {
+                Ok(connection) => held.push(connection),
+                Err(DialError::Status { status: 503, body, .. }) => break Some(body),
+                // Of a port as small a user's share is 17.
+                Err(DialError::Status { status: 429, .. }) => break None,
+                Err(error) => anyhow::bail!("a client was told {error}"),
+            }
+        };
+        ensure!(held.len() - before <= 17, "one user has {} connections", held.len() - before);
+        if told.is_some() {
+            break;
         }
-    };
+    }
+    let told = told.context("the port is never full")?;
     eprintln!("{} connections, then: {told}", held.len());
     ensure!(held.len() > 32 && told.contains("as many connections"), "{} and {told}", held.len());
+    let client = clients.last().context("there is a client")?;
     // Those that wait a moment for who leaves are served: a few, as a user has but a share of a port that was full.
     let crowd = join_all((0..5).map(|_| timeout(SOON, client.dial(&target))));
     let leaving = async {
