@@ -29,6 +29,8 @@ pub(crate) struct CurrentIdentity {
     identity: watch::Sender<Arc<Identity>>,
     /// When a new certificate was last asked for.
     asked: Mutex<Option<Instant>>,
+    /// Roots that could not be kept: a disk may have room again.
+    unkept: Mutex<Option<Roots>>,
     metrics: Arc<Metrics>,
 }
 
@@ -64,7 +66,13 @@ impl CurrentIdentity {
                 "the agent's certificate has ended; a hub that renews such ones (--ended-agents) gives it a new one, another asks for 'proxy-agent join'"
             );
         }
-        Ok(Self { state, identity: watch::Sender::new(Arc::new(identity)), asked: Mutex::new(None), metrics })
+        Ok(Self {
+            state,
+            identity: watch::Sender::new(Arc::new(identity)),
+            asked: Mutex::default(),
+            unkept: Mutex::default(),
+            metrics,
+        })
     }
 
     pub(crate) fn get(&self) -> Arc<Identity> {
@@ -83,6 +91,15 @@ impl CurrentIdentity {
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
         while end.run_until_cancelled(looks.tick()).await.is_some() {
             self.look(&mut reload);
+            self.trust_unkept();
+        }
+    }
+
+    /// Tries again what could not be kept; once it is, whoever follows the identity hears of it.
+    fn trust_unkept(&self) {
+        let unkept = self.unkept.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Err(error)) = unkept.map(|roots| self.trust(&roots)) {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the hub's new roots are still not followed");
         }
     }
 
@@ -115,8 +132,16 @@ impl CurrentIdentity {
         }
     }
 
-    /// Keeps and trusts the roots that a hub has sent, and no more those that it has retired; says whether they were others.
-    pub(crate) fn trust(&self, Roots { pem, retired, .. }: &Roots) -> Result<bool, TrustError> {
+    /// Keeps and trusts the roots that a hub has sent, and no more those that it has retired; says whether they were others. What
+    /// cannot be kept is tried again later.
+    pub(crate) fn trust(&self, roots: &Roots) -> Result<bool, TrustError> {
+        let trusted = self.try_to_trust(roots);
+        let unkept = matches!(trusted, Err(TrustError::Keep(_))).then(|| roots.clone());
+        *self.unkept.lock().unwrap_or_else(PoisonError::into_inner) = unkept;
+        trusted
+    }
+
+    fn try_to_trust(&self, Roots { pem, retired, .. }: &Roots) -> Result<bool, TrustError> {
         let retired: Vec<Pin> = retired.iter().filter_map(|pin| pin.parse().ok()).collect();
         let present = self.get();
         let own = self.state.load_ca().map_err(TrustError::Keep)?;
@@ -260,6 +285,24 @@ mod tests {
         let refused = fixture.current.trust(&roots("", &[next.pin()])).unwrap_err();
         assert!(matches!(refused, TrustError::Roots(BundleError::Empty)), "{refused}");
         assert_eq!(fixture.state.load_ca().unwrap(), next.roots_pem());
+    }
+
+    #[test]
+    fn roots_that_could_not_be_kept_are_kept_once_there_is_room() {
+        let fixture = Fixture::new();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let next = Authority::load_or_create(elsewhere.path()).unwrap();
+        let pem = format!("{}{}", fixture.state.load_ca().unwrap(), next.roots_pem());
+        let roots = Roots { pem: pem.clone(), retired: Vec::new(), renew_within: 0 };
+        let (ca, away) = (fixture.state.ca_path(), fixture.state.ca_path().with_extension("away"));
+        std::fs::rename(&ca, &away).unwrap();
+        assert!(matches!(fixture.current.trust(&roots), Err(TrustError::Keep(_))));
+        fixture.current.trust_unkept();
+        assert_eq!(fixture.current.get().trusts(), [fixture.authority.pin().to_string()]);
+        std::fs::rename(&away, &ca).unwrap();
+        fixture.current.trust_unkept();
+        assert_eq!(fixture.state.load_ca().unwrap(), pem);
+        assert_eq!(fixture.current.get().trusts().len(), 2);
     }
 
     #[test]

@@ -86,9 +86,11 @@ impl Keeper {
     async fn keep_connected(&self, hub: &HubAddress) {
         let (mut backoff, mut told, mut path) = (Backoff::default(), Told::default(), None);
         let mut down_since = Instant::now();
+        let mut identity = self.identity.subscribe();
         // Tunnels of hubs that drain: they serve what is open while another hub is looked for.
         let mut leaving = JoinSet::new();
         while !self.drain.is_cancelled() {
+            identity.mark_unchanged();
             let limit = attempt_limit(down_since.elapsed());
             let connected = tokio::select! {
                 connected = self.connect(hub, path, limit) => connected,
@@ -154,6 +156,8 @@ impl Keeper {
             tokio::select! {
                 () = tokio::time::sleep(delay) => {}
                 () = self.drain.cancelled() => {}
+                // What was refused may be let in now.
+                Ok(()) = identity.changed() => backoff = Backoff::default(),
                 Some(_) = leaving.join_next() => backoff = Backoff::default(),
             }
         }
