@@ -1,6 +1,10 @@
 //! `backup` and `restore`: the hub's registry and CA in one file, and back.
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
 
 use certs::write_secret;
 use clap::Args;
@@ -38,6 +42,9 @@ pub(crate) struct Restore {
     state: Option<PathBuf>,
 }
 
+/// In bytes: no backup is larger. That of 10,000 clusters has some 50 MB.
+const LARGEST: u64 = 1 << 30;
+
 /// Why a backup was not made or read.
 #[derive(Debug, thiserror::Error)]
 enum FileError {
@@ -70,7 +77,7 @@ impl Restore {
         let Some(state) = self.state.or_else(hub_state) else {
             return Err(Failure::new(Exit::Usage, FileError::NoState).next("name it with --state DIR"));
         };
-        let text = fs::read_to_string(&self.file)
+        let text = read(&self.file)
             .map_err(|source| Failure::new(Exit::Other, FileError::Read { path: self.file, source }))?;
         let restored = restore(&Sealed::parse(&text)?, &state, Timestamp::now())?;
         for path in &restored.set_aside {
@@ -85,6 +92,12 @@ impl Restore {
         }
         Ok(())
     }
+}
+
+fn read(file: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let read = File::open(file)?.take(LARGEST + 1).read_to_string(&mut text)? as u64;
+    if read > LARGEST { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(text) }
 }
 
 fn summary(backup: &Backup) -> String {

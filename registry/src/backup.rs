@@ -110,7 +110,8 @@ impl Backup {
             let stored = Versioned { value: value.into(), created: *created, modified: *modified };
             entries.insert(Arc::from(key.as_str()), stored);
         }
-        let revision = Revision(self.revision.0 + LEAP);
+        let revision = self.revision.0.checked_add(LEAP).ok_or(RestoreRegistryError::Backup(BackupError::Value))?;
+        let revision = Revision(revision);
         Store::make(path, entries, revision).map_err(RestoreRegistryError::Store)?;
         Registry::open(path).map(drop).map_err(RestoreRegistryError::Store)
     }

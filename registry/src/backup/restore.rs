@@ -26,6 +26,8 @@ pub enum RestoreError {
     Authority(#[source] AuthorityError),
     #[error("the backup names a file {0:?} that is no hub's; use another one")]
     Name(String),
+    #[error("the backup holds no CA, and no agent and no user would know a hub with a new one; use another backup")]
+    NoAuthority,
     #[error("cannot write {path}; check its permissions and the disk's free space, then restore again")]
     File { path: PathBuf, source: io::Error },
 }
@@ -60,6 +62,9 @@ pub fn restore(sealed: &Sealed, folder: &Path, now: Timestamp) -> Result<Restore
     if let Some(name) = backup.files.keys().find(|name| !is_of_ca(name)) {
         return Err(RestoreError::Name(name.clone()));
     }
+    if !["ca.crt", "ca.key"].iter().all(|name| backup.files.contains_key(*name)) {
+        return Err(RestoreError::NoAuthority);
+    }
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| RestoreError::File { path, source }
@@ -73,6 +78,7 @@ pub fn restore(sealed: &Sealed, folder: &Path, now: Timestamp) -> Result<Restore
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(&staging)(error)),
         Ok(()) | Err(_) => make(&staging)?,
     }
+    let _staged = Staged(&staging);
     for (name, text) in &backup.files {
         write(&staging.join(name), text).map_err(failed(&staging.join(name)))?;
     }
@@ -102,9 +108,17 @@ pub fn restore(sealed: &Sealed, folder: &Path, now: Timestamp) -> Result<Restore
         fs::rename(&new, &place).map_err(failed(&place))?;
     }
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed(folder))?;
-    // What is left are locks.
-    let _ = fs::remove_dir_all(&staging);
     Ok(Restored { backup, set_aside, other_ca })
+}
+
+/// A folder that goes whatever becomes of the restoring: in its files are keys.
+struct Staged<'a>(&'a Path);
+
+impl Drop for Staged<'_> {
+    fn drop(&mut self) {
+        // The next restoring begins with that.
+        let _ = fs::remove_dir_all(self.0);
+    }
 }
 
 /// The files of the CA, however many roots it has.
@@ -143,6 +157,7 @@ mod tests {
 
     use super::*;
     use crate::registry::Registry;
+    use crate::store::Revision;
 
     async fn backed_up() -> (tempfile::TempDir, Sealed) {
         let folder = tempfile::tempdir().unwrap();
@@ -191,6 +206,22 @@ mod tests {
         let _lock = claim(used.path()).unwrap();
         let error = restore(&sealed, used.path(), Timestamp::UNIX_EPOCH).unwrap_err();
         assert!(matches!(error, RestoreError::InUse(_)), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_backup_that_no_hub_has_made_changes_nothing_and_leaves_nothing() {
+        let (_hub, sealed) = backed_up().await;
+        let none = Backup { files: BTreeMap::new(), ..sealed.open().unwrap() };
+        let late = Backup { revision: Revision(u64::MAX), ..sealed.open().unwrap() };
+        for backup in [none, late] {
+            let folder = tempfile::tempdir().unwrap();
+            restore(&backup.seal(), folder.path(), Timestamp::UNIX_EPOCH).unwrap_err();
+            let left = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+            assert!(
+                left.into_iter()
+                    .all(|name| !name.to_string_lossy().starts_with("restor") && !is_of_ca(&name.to_string_lossy()))
+            );
+        }
     }
 
     #[test]
