@@ -1,5 +1,5 @@
 //! How a hub that drains keeps up with the one that serves: over a socket in the state folder, for its user alone, it hears of each
-//! change of the registry, and decides as if it were its own.
+//! change of the registry, and decides as if it were its own; and of each agent that has come there, to know which have started anew.
 
 use std::{
     fs::{self, File},
@@ -21,7 +21,7 @@ use registry::{
 use serde::{Deserialize, Serialize};
 use tokio::{
     net::{UnixListener, UnixStream},
-    sync::{Notify, watch},
+    sync::{Notify, broadcast::error::RecvError, watch},
     time::{sleep, timeout},
 };
 use tokio_util::{
@@ -29,7 +29,10 @@ use tokio_util::{
     sync::CancellationToken,
 };
 
-use crate::succession::{LOOK, Sign};
+use crate::{
+    succession::{LOOK, Sign},
+    tunnels::{Arrival, Tunnels},
+};
 
 /// Hubs that are told at a time: one drains.
 const HUBS: usize = 4;
@@ -44,6 +47,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Serialize, Deserialize)]
 enum Told {
     News(News),
+    /// An agent has a tunnel there: what another process of it had is over.
+    Arrived(Arrival),
     /// What is open there ends.
     End(Why),
 }
@@ -57,7 +62,7 @@ enum Why {
 }
 
 /// Tells the hub before this one, for as long as there is one.
-pub(crate) async fn tell(registry: &Registry, revoked: &Notify, folder: &Path) {
+pub(crate) async fn tell(registry: &Registry, tunnels: &Tunnels, revoked: &Notify, folder: &Path) {
     let listener = match listen(folder) {
         Ok(listener) => listener,
         Err(error) => {
@@ -73,7 +78,7 @@ pub(crate) async fn tell(registry: &Registry, revoked: &Notify, folder: &Path) {
             accepted = listener.accept(), if hubs.len() < HUBS => match accepted {
                 // The folder may be open to others, if it was there before.
                 Ok((hub, _)) if !is_own(&hub) => tracing::warn!("somebody else asked for what is in the registry"),
-                Ok((hub, _)) => hubs.push(tell_one(hub, registry, is_revoked.clone())),
+                Ok((hub, _)) => hubs.push(tell_one(hub, registry, tunnels, is_revoked.clone())),
                 Err(error) => {
                     tracing::debug!(%error, "cannot accept the hub before this one");
                     sleep(LOOK).await;
@@ -86,12 +91,18 @@ pub(crate) async fn tell(registry: &Registry, revoked: &Notify, folder: &Path) {
     }
 }
 
-async fn tell_one(hub: UnixStream, registry: &Registry, mut revoked: watch::Receiver<bool>) -> io::Result<()> {
+async fn tell_one(
+    hub: UnixStream,
+    registry: &Registry,
+    tunnels: &Tunnels,
+    mut revoked: watch::Receiver<bool>,
+) -> io::Result<()> {
     let mut hub = framed(hub);
     let first = timeout(PATIENCE, hub.next()).await?.ok_or(io::ErrorKind::UnexpectedEof)??;
     let there: Revision = serde_json::from_slice(&first)?;
     let mut feed = registry.store().feed(there);
     let is_other = registry.store().revision() < there;
+    let (mut present, mut coming) = tunnels.arrivals();
     loop {
         let told = tokio::select! {
             biased;
@@ -100,6 +111,19 @@ async fn tell_one(hub: UnixStream, registry: &Registry, mut revoked: watch::Rece
             news = feed.next() => match news {
                 Some(news) => Told::News(news),
                 None => return Ok(()),
+            },
+            arrival = async {
+                match present.pop() {
+                    Some(arrival) => Ok(arrival),
+                    None => coming.recv().await,
+                }
+            } => match arrival {
+                Ok(arrival) => Told::Arrived(arrival),
+                Err(RecvError::Lagged(_)) => {
+                    (present, coming) = tunnels.arrivals();
+                    continue;
+                }
+                Err(RecvError::Closed) => return Ok(()),
             },
         };
         timeout(PATIENCE, hub.send(Bytes::from(serde_json::to_vec(&told)?))).await??;
@@ -110,9 +134,9 @@ async fn tell_one(hub: UnixStream, registry: &Registry, mut revoked: watch::Rece
 }
 
 /// Takes over what the hub that serves commits, whichever that is, and cancels `abort` when all is to end. Never returns otherwise.
-pub(crate) async fn follow(registry: Arc<Registry>, folder: PathBuf, abort: CancellationToken) {
+pub(crate) async fn follow(registry: Arc<Registry>, tunnels: Arc<Tunnels>, folder: PathBuf, abort: CancellationToken) {
     loop {
-        if let Ok(why) = hear(&registry, &folder).await {
+        if let Ok(why) = hear(&registry, &tunnels, &folder).await {
             tracing::warn!(?why, "the hub that serves now ends what is open here");
             return abort.cancel();
         }
@@ -121,7 +145,7 @@ pub(crate) async fn follow(registry: Arc<Registry>, folder: PathBuf, abort: Canc
 }
 
 /// Hears of the other hub's changes until it ends what is open here; an error when it is there no more, or not yet.
-async fn hear(registry: &Registry, folder: &Path) -> io::Result<Why> {
+async fn hear(registry: &Registry, tunnels: &Tunnels, folder: &Path) -> io::Result<Why> {
     let (_opened, path) = path(folder)?;
     let hub = UnixStream::connect(path).await?;
     if !is_own(&hub) {
@@ -133,6 +157,7 @@ async fn hear(registry: &Registry, folder: &Path) -> io::Result<Why> {
     while let Some(message) = hub.next().await {
         match serde_json::from_slice(&message?)? {
             Told::News(news) => registry.store().follow(news).await.map_err(io::Error::other)?,
+            Told::Arrived(arrival) => tunnels.came_elsewhere(&arrival),
             Told::End(why) => return Ok(why),
         }
     }
@@ -196,7 +221,7 @@ mod tests {
             for key in ["/b", "/c"] {
                 let drains = Sign::Former.raise(&folder).unwrap();
                 assert!(drains.is_some(), "nobody else drains");
-                let (next, notify) = (open(), Notify::new());
+                let (next, tunnels, notify) = (open(), Tunnels::default(), Notify::new());
                 next.store().commit(put(key)).await.unwrap();
                 let doing = async {
                     until(|| before.store().get(key).is_some()).await;
@@ -210,12 +235,12 @@ mod tests {
                 };
                 tokio::select! {
                     () = doing => {}
-                    () = tell(&next, &notify, &folder) => panic!("the one before has not ended"),
+                    () = tell(&next, &tunnels, &notify, &folder) => panic!("the one before has not ended"),
                 }
                 next.close().await;
             }
         };
-        let following = follow(Arc::clone(&before), folder.clone(), revoked.clone());
+        let following = follow(Arc::clone(&before), Arc::default(), folder.clone(), revoked.clone());
         tokio::join!(following, serving);
     }
 }

@@ -14,19 +14,25 @@ use certs::{AgentName, ClusterName, KeyFingerprint};
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use registry::AgentTrust;
+use serde::{Deserialize, Serialize};
 use tokio::{
     runtime::Handle,
-    sync::{Notify, watch},
+    sync::{Notify, broadcast, watch},
 };
 use tunnel::{CloseReason, HubTunnel, Look, Loss, OVERDUE, Resettable, SILENCE, Silence, Traffic};
 
+/// Arrivals that the hub before this one may be behind by: then it hears of all that are there.
+const ARRIVALS: usize = 1024;
+
 /// Every live tunnel.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Tunnels {
     by_cluster: DashMap<ClusterName, Cluster>,
     next: AtomicU64,
     /// Told of every tunnel that comes or goes.
     changed: Notify,
+    /// For the hub before this one.
+    arrivals: broadcast::Sender<Arrival>,
     /// Tunnels whose agent may be gone: each is in here once at most, until the watchdog takes it.
     doubted: Mutex<Vec<Arc<Member>>>,
     doubts: Notify,
@@ -41,6 +47,14 @@ struct Cluster {
     forgotten: bool,
     /// Told of every tunnel that comes.
     arrived: Arc<Notify>,
+}
+
+/// A process of an agent that has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Arrival {
+    cluster: ClusterName,
+    agent: AgentName,
+    instance: String,
 }
 
 /// One tunnel and what is known of it.
@@ -107,6 +121,14 @@ pub(crate) struct Joining {
     pub(crate) tunnel: HubTunnel,
 }
 
+impl Default for Tunnels {
+    fn default() -> Self {
+        let (by_cluster, next, changed) = Default::default();
+        let (doubted, doubts) = Default::default();
+        Self { by_cluster, next, changed, arrivals: broadcast::Sender::new(ARRIVALS), doubted, doubts }
+    }
+}
+
 impl Tunnels {
     /// Adds a tunnel of the worker that calls, ready to take dials.
     pub(crate) fn register(self: &Arc<Self>, joining: Joining) -> Registered {
@@ -138,6 +160,8 @@ impl Tunnels {
         let others: Vec<_> = others.cloned().collect();
         drop(entry);
         others.into_iter().for_each(|member| self.doubt(member));
+        // Mostly nobody listens.
+        let _ = self.arrivals.send(member.arrival(&cluster));
         self.changed.notify_one();
         Registered { tunnels: self.clone(), cluster, member }
     }
@@ -185,6 +209,23 @@ impl Tunnels {
     /// Where the bytes of `cluster` are counted; nowhere, when it is forgotten.
     pub(crate) fn traffic(&self, cluster: &ClusterName) -> Arc<Traffic> {
         self.by_cluster.get(cluster).map(|entry| entry.traffic.clone()).unwrap_or_default()
+    }
+
+    /// The agents that have tunnels, and then those that come.
+    pub(crate) fn arrivals(&self) -> (Vec<Arrival>, broadcast::Receiver<Arrival>) {
+        let coming = self.arrivals.subscribe();
+        let present = self
+            .by_cluster
+            .iter()
+            .flat_map(|entry| entry.members.iter().map(|member| member.arrival(entry.key())).collect::<Vec<_>>());
+        (present.collect(), coming)
+    }
+
+    /// Doubts the tunnels of an agent that has come to another hub as another process.
+    pub(crate) fn came_elsewhere(&self, Arrival { cluster, agent, instance }: &Arrival) {
+        let members = self.members(cluster).into_iter();
+        let others = members.filter(|member| member.agent == *agent && member.instance != *instance);
+        others.for_each(|member| self.doubt(member));
     }
 
     /// Has the watchdog ask whether the tunnel's agent is still there.
@@ -264,6 +305,10 @@ impl Cluster {
 }
 
 impl Member {
+    fn arrival(&self, cluster: &ClusterName) -> Arrival {
+        Arrival { cluster: cluster.clone(), agent: self.agent.clone(), instance: self.instance.clone() }
+    }
+
     pub(crate) fn id(&self) -> u64 {
         self.id
     }

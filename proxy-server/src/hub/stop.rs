@@ -26,12 +26,12 @@ impl Hub {
         let (tunnel, share) = (self.addresses.tunnel, steering.share());
         self.layout = Some(Layout { tcp, tunnel, share });
         let (registry, folder, before) = (self.registry.clone(), self.config.state.clone(), self.before.clone());
-        let (drain, end) = (self.phases.drain.clone(), self.phases.end.clone());
+        let (tunnels, drain, end) = (self.proxy.tunnels.clone(), self.phases.drain.clone(), self.phases.end.clone());
         let revoked = self.api.rotation.revoked.clone();
         self.phases.others.spawn(async move {
             if let Some(before) = before {
                 tokio::select! {
-                    () = feed::tell(&registry, &revoked, &folder) => {}
+                    () = feed::tell(&registry, &tunnels, &revoked, &folder) => {}
                     () = end.cancelled() => return,
                 }
                 if let Err(error) = steering.settle() {
@@ -153,7 +153,8 @@ impl Hub {
         self.roster().clear();
         record(&self.presence).await;
         self.registry.let_go().await;
-        let following = feed::follow(self.registry.clone(), folder.clone(), abort.clone());
+        let (registry, tunnels) = (self.registry.clone(), self.proxy.tunnels.clone());
+        let following = feed::follow(registry, tunnels, folder.clone(), abort.clone());
         let end = self.phases.end.clone();
         self.phases.others.spawn(async move { end.run_until_cancelled(following).await });
         self.folder_lock = None;

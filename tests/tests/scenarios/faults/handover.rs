@@ -336,6 +336,27 @@ async fn a_hub_without_descriptors_hands_over_once_it_has_some() -> Result<()> {
     before.exits_with(0, BOUND).await
 }
 
+/// What its clients have open at the hub that drains ends as soon as the next hub knows.
+#[tokio::test]
+async fn an_agent_that_starts_anew_at_the_next_hub_is_not_waited_for_at_the_one_that_drains() -> Result<()> {
+    let (mut hub, client, target, (mut spoke, _service)) =
+        begin(Hub::builder().args(["--drain-timeout", DRAIN])).await?;
+    let mut held = client.dial(&target).await?;
+    hub.process().signal(Signal::SIGTERM)?;
+    let _before = hub.succeed().await?;
+    dials_well(&client, &target).await?;
+    echoes(&mut held).await?;
+    spoke.kill().await?;
+    spoke.start_again().await?;
+    dials_well(&client, &target).await?;
+    let known = Instant::now();
+    let broken = timeout(BOUND, held.read_u8()).await?;
+    ensure!(broken.is_err(), "a stream of a killed agent goes on");
+    eprintln!("the stream ended {:?} after the next hub had the agent", known.elapsed());
+    ensure!(known.elapsed() < Duration::from_secs(6), "it was noticed by the agent's silence");
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_hub_that_cannot_hand_over_ends_once_nobody_is_connected() -> Result<()> {
     let (mut hub, client, target, _kept) = begin(Hub::builder().args(["--drain-timeout", DRAIN])).await?;
