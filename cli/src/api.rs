@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use certs::{Credentials, CredentialsError, TlsError};
+use certs::{Credentials, CredentialsError, TlsError, shown_time};
 use http::{Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
@@ -27,7 +27,7 @@ use logging::chain;
 
 use crate::{
     credentials::Located,
-    dial::{DialError, dial, is_refused_certificate},
+    dial::{DialError, dial, is_ended_certificate, is_refused_certificate},
     failure::{Exit, Failure},
     follow::{Known, follow},
     output::note,
@@ -74,6 +74,12 @@ pub(crate) enum CallError {
     Broken { address: String, source: hyper::Error },
     #[error("the hub at {address} refuses the credentials' certificate")]
     CertificateRefused { address: String, source: hyper::Error },
+    #[error(
+        "the hub at {address} says that the credentials' certificate has ended, which is good until {} by this machine's clock; \
+         one of the two clocks is wrong",
+        shown_time(*end)
+    )]
+    WrongClock { address: String, end: SystemTime, source: hyper::Error },
     #[error("the hub at {address} did not answer within 15 seconds")]
     TimedOut { address: String },
     /// The hub's own sentence.
@@ -191,6 +197,10 @@ impl Api {
         let io_cause = std::error::Error::source(&source).and_then(|cause| cause.downcast_ref::<io::Error>());
         // The hub's word for it is lost where its reset comes first.
         let has_ended = self.certificate_end.is_some_and(|end| end <= SystemTime::now());
+        if let (false, Some(end), true) = (has_ended, self.certificate_end, io_cause.is_some_and(is_ended_certificate))
+        {
+            return CallError::WrongClock { address, end, source };
+        }
         if has_ended || io_cause.is_some_and(is_refused_certificate) {
             return CallError::CertificateRefused { address, source };
         }
@@ -242,6 +252,7 @@ impl From<CallError> for Failure {
             CallError::Broken { .. } | CallError::TimedOut { .. } => {
                 (Exit::Unavailable, "look at it with 'cluster-proxy status' and into its log")
             }
+            CallError::WrongClock { .. } => (Exit::NotAllowed, "set the clock that is wrong"),
             CallError::CertificateRefused { .. } => (
                 Exit::NotAllowed,
                 "ask an administrator for new credentials ('cluster-proxy user renew NAME', or 'user token create NAME --name TOKEN')",

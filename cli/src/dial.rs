@@ -75,6 +75,11 @@ fn rustls_error(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
 }
 
+/// Whether the hub takes the certificate that it was shown for one that has ended.
+pub(crate) fn is_ended_certificate(error: &io::Error) -> bool {
+    matches!(rustls_error(error), Some(rustls::Error::AlertReceived(rustls::AlertDescription::CertificateExpired)))
+}
+
 /// Whether the hub refused the certificate that it was shown. TLS 1.3 says so after the client's handshake is over, so
 /// this may be the error of a first read.
 pub(crate) fn is_refused_certificate(error: &io::Error) -> bool {

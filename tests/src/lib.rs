@@ -7,6 +7,7 @@
 
 pub mod browser;
 pub mod client;
+pub mod clock;
 mod config;
 mod credentials;
 mod etcd;

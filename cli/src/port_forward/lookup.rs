@@ -217,7 +217,7 @@ impl From<LookupError> for Failure {
                     CallError::Refused { status, .. } if status.as_u16() == 401 || status.as_u16() == 403 => {
                         Exit::NotAllowed
                     }
-                    CallError::CertificateRefused { .. } => Exit::NotAllowed,
+                    CallError::CertificateRefused { .. } | CallError::WrongClock { .. } => Exit::NotAllowed,
                     CallError::Dial(_) | CallError::Broken { .. } | CallError::TimedOut { .. } => Exit::Unavailable,
                     CallError::Refused { .. } | CallError::Answer { .. } => Exit::Unavailable,
                 };

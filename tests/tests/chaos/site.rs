@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -316,11 +315,11 @@ impl Site {
     }
 
     pub(crate) fn agent_clock(&self, place: usize, offset: &str) -> Result<()> {
-        Ok(fs::write(self.clocks.path().join(self.cluster(place)), offset)?)
+        tests::clock::set(&self.clocks.path().join(self.cluster(place)), offset)
     }
 
     pub(crate) fn hub_clock(&self, offset: &str) -> Result<()> {
-        Ok(fs::write(self.clocks.path().join("hub"), offset)?)
+        tests::clock::set(&self.clocks.path().join("hub"), offset)
     }
 
     /// A limit on the size of its files stands in for a disk that is full; see the scenario about that.
@@ -423,18 +422,5 @@ fn clock(needs: Needs, clocks: &TempDir, whose: &str) -> Result<String> {
     if !needs.clocks {
         return Ok(String::new());
     }
-    let file = clocks.path().join(whose);
-    fs::write(&file, "+0")?;
-    Ok(format!(
-        "; export LD_PRELOAD={} FAKETIME_TIMESTAMP_FILE={} FAKETIME_CACHE_DURATION=1 FAKETIME_DONT_FAKE_MONOTONIC=1",
-        faketime()?.display(),
-        file.display()
-    ))
-}
-
-/// The library of the program `faketime`.
-fn faketime() -> Result<PathBuf> {
-    let folders = fs::read_dir("/usr/lib")?.filter_map(|folder| Some(folder.ok()?.path().join("faketime")));
-    let library = folders.map(|folder| folder.join("libfaketimeMT.so.1")).find(|library| library.is_file());
-    library.context("faketime is not installed: run `tests/install.sh`, which installs it")
+    Ok(format!("; {}", tests::clock::read_from(&clocks.path().join(whose))?))
 }

@@ -12,6 +12,7 @@ mod bad_input;
 mod breaks;
 mod browser;
 mod clients;
+mod clocks;
 mod demo;
 mod deploy;
 mod descriptors;
