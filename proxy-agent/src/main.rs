@@ -98,6 +98,7 @@ async fn join_hub(config: &JoinConfig, runs: bool) -> Result<(), ExitCode> {
     println!("joined as agent {} of cluster {}", membership.agent, membership.cluster);
     if !runs {
         println!("start it with: proxy-agent run --state {}", config.state.display());
+        println!("(and --allow, --deny and whatever else it is to run with: a join keeps none of these)");
     }
     Ok(())
 }
