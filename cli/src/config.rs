@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use nix::unistd::Uid;
+
 /// What the environment says about folders.
 #[derive(Debug, Default)]
 struct Homes {
@@ -38,7 +40,9 @@ pub(crate) fn browser() -> Option<PathBuf> {
 }
 
 fn homes() -> Homes {
-    Homes { home: variable("HOME"), config: variable("XDG_CONFIG_HOME"), state: variable("XDG_STATE_HOME") }
+    // A job of the machine has no HOME.
+    let home = variable("HOME").or_else(|| Uid::effective().is_root().then(|| "/root".into()));
+    Homes { home, config: variable("XDG_CONFIG_HOME"), state: variable("XDG_STATE_HOME") }
 }
 
 fn kubeconfig_of(list: Option<PathBuf>, home: Option<PathBuf>) -> Option<PathBuf> {

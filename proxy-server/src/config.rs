@@ -14,6 +14,7 @@ use std::{
 use certs::ClusterName;
 use clap::{Args, Parser};
 use logging::LogFormat;
+use nix::unistd::Uid;
 use registry::store::Etcd;
 use serde::{Deserialize, Deserializer, de};
 use tunnel::{Mtu, TunnelMemory};
@@ -372,7 +373,9 @@ impl Config {
 /// `$XDG_STATE_HOME` or `~/.local/state`.
 #[expect(clippy::disallowed_methods, reason = "this is the file that reads the environment")]
 pub fn default_state() -> Option<PathBuf> {
-    let home = std::env::var("HOME").ok().filter(|home| !home.is_empty());
+    // A job of the machine has no HOME.
+    let root = || Uid::effective().is_root().then(|| "/root".to_owned());
+    let home = std::env::var("HOME").ok().filter(|home| !home.is_empty()).or_else(root);
     if home.as_deref() == Some("/root") {
         return Some("/var/lib/cluster-proxy".into());
     }
