@@ -45,13 +45,10 @@ impl WrongClock {
     }
 
     fn of(leaf: &CertificateDer<'_>, now: UnixTime) -> Option<Self> {
-        let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
-        let at = |seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
-        let [begin, end] = [leaf.validity().not_before, leaf.validity().not_after]
-            .map(|time| u64::try_from(time.timestamp()).ok().and_then(at));
+        let at = |time: UnixTime| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(time.as_secs()));
         // It begins with its root, and ends with it at the latest.
-        let hub = end?.checked_sub(SERVER_VALIDITY)?.max(begin?.checked_add(ROOT_SKEW)?);
-        Some(Self { here: at(now.as_secs())?, hub })
+        let hub = at(end(leaf)?)?.checked_sub(SERVER_VALIDITY)?.max(at(begin(leaf)?)?.checked_add(ROOT_SKEW)?);
+        Some(Self { here: at(now)?, hub })
     }
 }
 

@@ -174,15 +174,16 @@ impl ClientCertVerifier for Verifier {
     ) -> Result<ClientCertVerified, rustls::Error> {
         use CertificateError::{NotValidYet, NotValidYetContext, UnknownIssuer};
         let verifier = self.0.load();
-        match (verifier.verify_client_cert(leaf, intermediates, now), clock::begin(leaf)) {
-            (Err(rustls::Error::InvalidCertificate(UnknownIssuer)), _) if is_self_issued(leaf) => {
+        match verifier.verify_client_cert(leaf, intermediates, now) {
+            Err(rustls::Error::InvalidCertificate(UnknownIssuer)) if is_self_issued(leaf) => {
                 Err(CertificateError::Other(OtherError(Arc::new(SelfSigned))).into())
             }
             // The hub has made it itself: its clock was fast then, or is slow now. The beginning keeps nobody out who is to stay out.
-            (Err(rustls::Error::InvalidCertificate(NotValidYet | NotValidYetContext { .. })), Some(begin)) => {
+            Err(rustls::Error::InvalidCertificate(early @ (NotValidYet | NotValidYetContext { .. }))) => {
+                let begin = clock::begin(leaf).ok_or(early)?;
                 verifier.verify_client_cert(leaf, intermediates, begin)
             }
-            (verified, _) => verified,
+            verified => verified,
         }
     }
 
