@@ -2,10 +2,10 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use tempfile::TempDir;
@@ -15,27 +15,39 @@ use super::Etcd;
 /// An etcd that may be killed and started again on what it has written.
 pub struct EtcdProcess {
     folder: TempDir,
-    port: u16,
-    peer_port: u16,
+    host: Ipv4Addr,
     arguments: Vec<OsString>,
     child: Mutex<Option<Child>>,
 }
 
 impl EtcdProcess {
+    const CLIENTS: u16 = 2379;
+    const PEERS: u16 = 2380;
+
     /// Starts one. It may not be ready yet: stores wait for it.
     pub fn start() -> Self {
-        Self::start_with(tempfile::tempdir().unwrap(), "http", &[])
+        Self::start_at(Self::own_host(), tempfile::tempdir().unwrap(), "http", &[])
     }
 
-    /// Starts one in `folder` whose clients speak `scheme`, with more arguments.
-    pub fn start_with(folder: TempDir, scheme: &str, arguments: &[OsString]) -> Self {
-        let [port, peer_port] = free_ports();
-        let clients = format!("{scheme}://127.0.0.1:{port}");
+    /// Starts one at a host of its own, in `folder`, whose clients speak `scheme`, with more arguments.
+    pub fn start_at(host: Ipv4Addr, folder: TempDir, scheme: &str, arguments: &[OsString]) -> Self {
+        let clients = format!("{scheme}://{host}:{}", Self::CLIENTS);
         let own = [format!("--listen-client-urls={clients}"), format!("--advertise-client-urls={clients}")];
         let arguments = own.map(OsString::from).into_iter().chain(arguments.iter().cloned()).collect();
-        let etcd = Self { folder, port, peer_port, arguments, child: Mutex::default() };
+        let etcd = Self { folder, host, arguments, child: Mutex::default() };
         etcd.restart();
         etcd
+    }
+
+    /// An address of the loopback network that no other etcd has. A port that is chosen because it is free now, and is free
+    /// again after a kill, is one that the kernel may give to somebody else before etcd listens on it.
+    pub fn own_host() -> Ipv4Addr {
+        static COUNT: AtomicU8 = AtomicU8::new(1);
+        let [.., high, low] = std::process::id().to_be_bytes();
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        assert!(count < u8::MAX, "a process of tests has so many etcds at most");
+        // 127.0.0.0/16 is everybody's.
+        Ipv4Addr::new(127, high | 0x80, low, count)
     }
 
     /// One for all tests of this process, for as long as one of them uses it.
@@ -49,14 +61,15 @@ impl EtcdProcess {
         })
     }
 
-    pub fn port(&self) -> u16 {
-        self.port
+    /// Where clients reach it.
+    pub fn address(&self) -> SocketAddrV4 {
+        SocketAddrV4::new(self.host, Self::CLIENTS)
     }
 
     /// How a store reaches it, with the default prefix.
     pub fn options(&self) -> Etcd {
         Etcd {
-            endpoints: vec![format!("http://127.0.0.1:{}", self.port)],
+            endpoints: vec![format!("http://{}", self.address())],
             ca: None,
             identity: None,
             prefix: Etcd::PREFIX.to_owned(),
@@ -81,7 +94,7 @@ impl EtcdProcess {
     /// Starts it again where it was.
     pub fn restart(&self) {
         self.kill();
-        let peers = format!("http://127.0.0.1:{}", self.peer_port);
+        let peers = format!("http://{}:{}", self.host, Self::PEERS);
         let log = File::options().create(true).append(true).open(self.folder.path().join("log")).unwrap();
         let child = Command::new(find())
             .arg("--data-dir")
@@ -129,9 +142,4 @@ fn find() -> PathBuf {
     let places = std::env::split_paths(&path).chain(tools).map(|folder| folder.join("etcd"));
     let found = places.into_iter().find(|place| Path::is_file(place));
     found.expect("etcd is not installed: run `tests/install.sh`, which installs it")
-}
-
-fn free_ports() -> [u16; 2] {
-    let listeners = [0; 2].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
 }

@@ -1,6 +1,7 @@
 //! The store in etcd: an etcd that fails, one that others use, and one that forgets.
 
 use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
@@ -34,7 +35,7 @@ struct Faults {
 const LATE: Duration = Duration::from_millis(800);
 
 impl Forwarder {
-    async fn to(port: u16) -> Self {
+    async fn to(etcd: SocketAddrV4) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let own = listener.local_addr().unwrap().port();
         let faults = Arc::new(Faults::default());
@@ -47,7 +48,7 @@ impl Forwarder {
                 let shared = Arc::clone(&shared);
                 connections.spawn(async move {
                     shared.open.fetch_add(1, Ordering::SeqCst);
-                    forward(client, port, &shared).await;
+                    forward(client, etcd, &shared).await;
                     shared.open.fetch_sub(1, Ordering::SeqCst);
                 });
             }
@@ -73,8 +74,8 @@ impl Faults {
 }
 
 /// Requests are small enough to come in one or a few reads; etcd waits for the rest of one anyway.
-async fn forward(mut client: TcpStream, port: u16, faults: &Faults) {
-    let Ok(mut server) = TcpStream::connect(("127.0.0.1", port)).await else { return };
+async fn forward(mut client: TcpStream, etcd: SocketAddrV4, faults: &Faults) {
+    let Ok(mut server) = TcpStream::connect(etcd).await else { return };
     let (mut from_client, mut from_server) = (vec![0; 64 << 10], vec![0; 64 << 10]);
     let mut cut_answer = false;
     loop {
@@ -255,7 +256,7 @@ async fn a_hanging_etcd_is_waited_for_when_the_outcome_is_open() {
 async fn a_lost_answer_leaves_nothing_open() {
     let etcd = EtcdProcess::shared();
     let options = etcd.own_options();
-    let forwarder = Forwarder::to(etcd.port()).await;
+    let forwarder = Forwarder::to(etcd.address()).await;
     let store = Store::connect(&Etcd { endpoints: vec![forwarder.endpoint()], ..options.clone() }).unwrap();
     let other = Store::connect(&options).unwrap();
     let mut acknowledged = 0;
@@ -277,7 +278,7 @@ async fn a_lost_answer_leaves_nothing_open() {
 async fn a_transaction_that_reaches_etcd_late_does_not_undo_a_later_one() {
     let etcd = EtcdProcess::shared();
     let options = etcd.own_options();
-    let forwarder = Forwarder::to(etcd.port()).await;
+    let forwarder = Forwarder::to(etcd.address()).await;
     let store = Store::connect(&Etcd { endpoints: vec![forwarder.endpoint()], ..options.clone() }).unwrap();
     // Without preconditions of its own only the fence holds it back.
     forwarder.faults.late.store(1, Ordering::Relaxed);
@@ -293,7 +294,7 @@ async fn a_transaction_that_reaches_etcd_late_does_not_undo_a_later_one() {
 async fn an_endpoint_that_is_gone_is_replaced_by_another() {
     let etcd = EtcdProcess::shared();
     let options = etcd.own_options();
-    let forwarders = [Forwarder::to(etcd.port()).await, Forwarder::to(etcd.port()).await];
+    let forwarders = [Forwarder::to(etcd.address()).await, Forwarder::to(etcd.address()).await];
     let endpoints = forwarders.iter().map(Forwarder::endpoint).collect();
     let store = Store::connect(&Etcd { endpoints, ..options.clone() }).unwrap();
     let other = Store::connect(&options).unwrap();
@@ -310,7 +311,7 @@ async fn an_endpoint_that_is_gone_is_replaced_by_another() {
 async fn what_etcd_compacts_while_the_watch_is_lost_is_read_again() {
     let etcd = EtcdProcess::start();
     let options = etcd.own_options();
-    let forwarder = Forwarder::to(etcd.port()).await;
+    let forwarder = Forwarder::to(etcd.address()).await;
     let seen = Arc::new(Mutex::new(Vec::new()));
     let observer = {
         let seen = Arc::clone(&seen);
@@ -350,7 +351,7 @@ async fn what_etcd_compacts_while_the_watch_is_lost_is_read_again() {
 async fn an_outcome_is_known_also_when_it_was_compacted_before_it_was_seen() {
     let etcd = EtcdProcess::start();
     let options = etcd.own_options();
-    let forwarder = Forwarder::to(etcd.port()).await;
+    let forwarder = Forwarder::to(etcd.address()).await;
     let store = Store::connect(&Etcd { endpoints: vec![forwarder.endpoint()], ..options.clone() }).unwrap();
     for n in 1..=3 {
         // The transaction gets to etcd, and nothing comes back, also not by the watch.
@@ -411,11 +412,11 @@ fn an_etcd_that_is_not_there_is_told_with_its_endpoints() {
 }
 
 /// Writes a CA and a leaf for both ends as PEM files: `NAME-ca.crt`, `NAME.crt`, `NAME.key`.
-fn write_certificates(folder: &Path, name: &str) {
+fn write_certificates(folder: &Path, name: &str, host: Ipv4Addr) {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+    let mut params = CertificateParams::new([host.to_string()]).unwrap();
     // etcd's gateway shows its own certificate to itself.
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     let key = KeyPair::generate().unwrap();
@@ -429,8 +430,10 @@ fn write_certificates(folder: &Path, name: &str) {
 async fn over_tls_both_ends_must_show_a_certificate_of_the_ca() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_owned();
-    write_certificates(&path, "good");
-    write_certificates(&path, "other");
+    let host = EtcdProcess::own_host();
+    for name in ["good", "other"] {
+        write_certificates(&path, name, host);
+    }
     let argument = |flag: &str, file: &str| OsString::from(format!("--{flag}={}", path.join(file).display()));
     let arguments = [
         argument("cert-file", "good.crt"),
@@ -438,9 +441,9 @@ async fn over_tls_both_ends_must_show_a_certificate_of_the_ca() {
         argument("trusted-ca-file", "good-ca.crt"),
         "--client-cert-auth".into(),
     ];
-    let etcd = EtcdProcess::start_with(folder, "https", &arguments);
+    let etcd = EtcdProcess::start_at(host, folder, "https", &arguments);
     let options = |ca: &str, identity: Option<&str>| Etcd {
-        endpoints: vec![format!("https://127.0.0.1:{}", etcd.port())],
+        endpoints: vec![format!("https://{}", etcd.address())],
         ca: Some(path.join(ca)),
         identity: identity.map(|name| (path.join(format!("{name}.crt")), path.join(format!("{name}.key")))),
         prefix: Etcd::PREFIX.to_owned(),
