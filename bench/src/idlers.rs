@@ -7,10 +7,10 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use tests::{Process, allow_open_files};
 
+use crate::fleet_agents::OTHER_FILES;
 use crate::place::Place;
 use crate::role::{self, Role};
 use crate::route::{Dialer, Route};
-use crate::swarm::OTHER_FILES;
 
 /// Dials at a time.
 const TOGETHER: usize = 32;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tests::{Process, Program};
 use tokio::runtime::Runtime;
 
+use crate::fleet_agents::FleetAgents;
 use crate::handshakes::{BareServer, Handshakes};
 use crate::idlers::Idlers;
 use crate::load::Load;
@@ -18,7 +19,6 @@ use crate::place::{self, Place};
 use crate::quinn_ends::QuinnExit;
 use crate::relay::Relay;
 use crate::service::Service;
-use crate::swarm::Swarm;
 use crate::tls_relay::{TlsEntry, TlsExit};
 use crate::yamux_tunnel::{YamuxEntry, YamuxExit};
 
@@ -49,7 +49,7 @@ pub enum Role {
     /// Clients that do nothing.
     Idlers(Idlers),
     /// Many agents.
-    Swarm(Swarm),
+    FleetAgents(FleetAgents),
     /// The far end of bare TLS handshakes.
     BareServer(BareServer),
     /// The near end of handshakes of all kinds.
@@ -86,7 +86,7 @@ impl Role {
     /// Plays it to its end. Each role has one thread: on two cores that is the faster form of every path. Agents, which are a process
     /// each, share all processors with their hub.
     fn play(self) -> Result<()> {
-        let mut builder = if matches!(self, Self::Swarm(_)) {
+        let mut builder = if matches!(self, Self::FleetAgents(_)) {
             tokio::runtime::Builder::new_multi_thread()
         } else {
             tokio::runtime::Builder::new_current_thread()
@@ -102,7 +102,7 @@ impl Role {
             Self::YamuxExit(exit) => runtime.block_on(exit.run()),
             Self::Load(load) => runtime.block_on(load.run()),
             Self::Idlers(idlers) => runtime.block_on(idlers.run()),
-            Self::Swarm(swarm) => runtime.block_on(swarm.run()),
+            Self::FleetAgents(agents) => runtime.block_on(agents.run()),
             Self::BareServer(server) => runtime.block_on(server.run()),
             Self::Handshakes(handshakes) => runtime.block_on(handshakes.run()),
         }

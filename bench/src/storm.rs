@@ -7,7 +7,7 @@ use tests::Process;
 use tokio::time::{sleep, timeout};
 
 use crate::cpu;
-use crate::crowd::Crowd;
+use crate::fleet_hub::FleetHub;
 use crate::handshakes::{BareServer, Handshakes, With};
 use crate::place::Place;
 use crate::report::{Figure, Target};
@@ -44,8 +44,8 @@ pub enum Fault {
 /// A hub with its whole fleet connected, and what the machine can do.
 #[derive(Debug)]
 pub struct Storm {
-    crowd: Crowd,
-    swarms: [Process; 2],
+    fleet_hub: FleetHub,
+    agent_processes: [Process; 2],
     agents: usize,
     /// Agents that connect in a second when they do so in turns.
     rate: f64,
@@ -65,16 +65,17 @@ struct Look {
 impl Storm {
     /// Connects a fleet of `agents`.
     pub async fn gather(agents: usize) -> Result<(Self, Vec<Figure>)> {
-        let crowd = Crowd::start(agents, 0).await?;
-        let (bare_server, address) = BareServer::start(crowd.hub.state()).await?;
-        let handshakes = Handshakes { with: With::Bare(address), fleet: crowd.fleet(), clusters: TRIED, count: BARE };
+        let fleet_hub = FleetHub::start(agents, 0).await?;
+        let (bare_server, address) = BareServer::start(fleet_hub.hub.state()).await?;
+        let handshakes =
+            Handshakes { with: With::Bare(address), fleet: fleet_hub.fleet(), clusters: TRIED, count: BARE };
         let bare_rate = handshakes.measure().await?.rate;
         let bare = cpu::seconds(&[bare_server.pid().as_raw()])? / BARE as f64;
         drop(bare_server);
-        let first = crowd.connect(0, TRIED).await?;
-        let before = crowd.cpu()?;
-        let (others, connected) = crowd.connect_timed(TRIED, agents - TRIED).await?;
-        let own = (crowd.cpu()? - before) / connected.agents as f64;
+        let first = fleet_hub.connect(0, TRIED).await?;
+        let before = fleet_hub.cpu()?;
+        let (others, connected) = fleet_hub.connect_timed(TRIED, agents - TRIED).await?;
+        let own = (fleet_hub.cpu()? - before) / connected.agents as f64;
         let theirs = cpu::seconds(&[others.pid().as_raw()])? / connected.agents as f64;
         let rate = connected.agents as f64 / connected.seconds;
         let what = format!("{agents} agents, in turns");
@@ -86,30 +87,30 @@ impl Storm {
             figure("CPU of the hub for each", own * 1e6, "us").of("TLS over TCP", own / bare),
             figure("CPU of the agent, its start included", theirs * 1e6, "us"),
         ];
-        Ok((Self { crowd, swarms: [first, others], agents, rate, bare }, figures))
+        Ok((Self { fleet_hub, agent_processes: [first, others], agents, rate, bare }, figures))
     }
 
     /// Has the hub suffer `fault`, and watches all agents come back.
     pub async fn suffer(&mut self, fault: Fault) -> Result<Vec<Figure>> {
         let service = Service::start(Place::loopback().any_port(), &Place::loopback()).await?;
         sleep(SETTLE).await;
-        let steady = self.crowd.memory()?;
+        let steady = self.fleet_hub.memory()?;
         match fault {
             Fault::Killed(away) => {
-                self.crowd.hub.kill().await?;
+                self.fleet_hub.hub.kill().await?;
                 sleep(away).await;
             }
-            Fault::Stopped => self.crowd.hub.stop().await?,
+            Fault::Stopped => self.fleet_hub.hub.stop().await?,
         }
         let theirs = self.agents_cpu()?;
-        self.crowd.hub.start_again().await?;
+        self.fleet_hub.hub.start_again().await?;
         let start = Instant::now();
-        let tried = (0..TRIED).map(|index| self.crowd.route(index, service.address));
+        let tried = (0..TRIED).map(|index| self.fleet_hub.route(index, service.address));
         let dialers = tried.map(|route| Ok(Dialer::new(&route?))).collect::<Result<Vec<_>>>()?;
         let (first, looks) = tokio::try_join!(first_served(&dialers), self.all_back(start))?;
         let theirs = (self.agents_cpu()? - theirs) / self.agents as f64;
-        let peak = self.crowd.hub.process().peak_resident_bytes()? as f64 / 1024.0;
-        let metrics = self.crowd.metrics().await?;
+        let peak = self.fleet_hub.hub.process().peak_resident_bytes()? as f64 / 1024.0;
+        let metrics = self.fleet_hub.metrics().await?;
         let failed = metrics
             .of_family(FAILED)
             .filter(|sample| sample.labels.get("listener").is_some_and(|listener| listener == "tunnel"));
@@ -150,11 +151,11 @@ impl Storm {
 
     /// Looks on until the hub has a tunnel of every agent.
     async fn all_back(&self, start: Instant) -> Result<Vec<Look>> {
-        let before = self.crowd.cpu()?;
+        let before = self.fleet_hub.cpu()?;
         let mut looks = Vec::new();
         loop {
-            let cpu = self.crowd.cpu()? - before;
-            let look = Look { at: start.elapsed(), back: self.crowd.opened()?, cpu };
+            let cpu = self.fleet_hub.cpu()? - before;
+            let look = Look { at: start.elapsed(), back: self.fleet_hub.opened()?, cpu };
             looks.push(look);
             if look.back >= self.agents {
                 return Ok(looks);
@@ -165,7 +166,7 @@ impl Storm {
     }
 
     fn agents_cpu(&self) -> Result<f64> {
-        cpu::seconds(&self.swarms.each_ref().map(|swarm| swarm.pid().as_raw()))
+        cpu::seconds(&self.agent_processes.each_ref().map(|agents| agents.pid().as_raw()))
     }
 }
 

@@ -6,7 +6,7 @@ use certs::ClusterName;
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use registry::{
-    AgentPhase, ClusterAgent, Standing,
+    AcceptanceStatus, AgentPhase, ClusterAgent,
     api::{ClusterList, ClusterView},
     condition,
 };
@@ -165,7 +165,7 @@ fn wide_table(clusters: &[ClusterView], now: Timestamp) -> Table {
 fn note_waiting(clusters: &[ClusterView], now: Timestamp) {
     /// Of the agents that wait, which may be many.
     const SHOWN: usize = 8;
-    let undenied = clusters.iter().filter(|view| view.cluster.standing() != Standing::Denied);
+    let undenied = clusters.iter().filter(|view| view.cluster.acceptance() != AcceptanceStatus::Denied);
     let waiting: Vec<_> =
         undenied.flat_map(|view| view.cluster.waiting().map(|agent| (view.cluster.name(), agent))).collect();
     if waiting.is_empty() {
@@ -235,10 +235,10 @@ fn cells(view: &ClusterView, now: Timestamp) -> Vec<Cell> {
 }
 
 fn accepted(view: &ClusterView) -> (&'static str, anstyle::Style) {
-    match view.cluster.standing() {
-        Standing::Accepted => ("true", output::GOOD),
-        Standing::Pending => ("waiting", output::WAITING),
-        Standing::Denied => ("denied", output::BAD),
+    match view.cluster.acceptance() {
+        AcceptanceStatus::Accepted => ("true", output::GOOD),
+        AcceptanceStatus::Pending => ("waiting", output::WAITING),
+        AcceptanceStatus::Denied => ("denied", output::BAD),
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 use certs::{ClusterName, write_secret};
 use clap::Args;
 use registry::{
-    Standing,
+    AcceptanceStatus,
     api::{ClusterList, ClusterView},
 };
 use serde_json::Value;
@@ -167,7 +167,7 @@ impl Chosen {
                 return Err(KubeconfigError::UnknownCluster(cluster.clone()));
             }
         }
-        let accepted = visible.items.iter().filter(|view| view.cluster.standing() == Standing::Accepted);
+        let accepted = visible.items.iter().filter(|view| view.cluster.acceptance() == AcceptanceStatus::Accepted);
         chosen.extend(accepted.filter(|view| self.all || sets.iter().any(|set| view.is_in(set))).map(name));
         if chosen.is_empty() { Err(KubeconfigError::None) } else { Ok(chosen.into_iter().collect()) }
     }

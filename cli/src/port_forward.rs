@@ -18,9 +18,9 @@ mod lookup;
 mod pair;
 mod place;
 mod relay;
+mod reporter;
 mod serve;
 mod target;
-mod teller;
 #[cfg(test)]
 mod tests;
 mod traffic;
@@ -28,16 +28,16 @@ mod traffic;
 pub(crate) use entry::Entry;
 pub(crate) use listen::{Address, bind};
 pub(crate) use pair::Pair;
+pub(crate) use reporter::Reporter;
 pub(crate) use serve::{Service, serve};
 pub(crate) use target::{Target, TargetError};
-pub(crate) use teller::Teller;
 
 use forwards::{Forward, ForwardError};
 use listen::Local;
 use lookup::{Found, Lookup};
 use pair::{AskedPair, RemotePort};
 use place::Place;
-use teller::Shown;
+use reporter::PortLine;
 use traffic::Traffic;
 
 #[derive(Debug, Args)]
@@ -113,14 +113,14 @@ impl PortForward {
             }
         }
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let teller = Teller::of_process();
+        let reporter = Reporter::of_process();
         if self.open {
-            open_first(&forwardings, &teller, &tasks, &stop);
+            open_first(&forwardings, &reporter, &tasks, &stop);
         }
-        let (services, shown) = services(forwardings, &teller);
+        let (services, shown) = services(forwardings, &reporter);
         tokio::select! {
             _ = join_all(services.into_iter().map(|(locals, service)| serve(locals, service, &tasks, &stop))) => {}
-            () = teller.show(shown) => {}
+            () = reporter.show(shown) => {}
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
@@ -159,32 +159,32 @@ impl PortForward {
 }
 
 /// Each pair's ports with what serves them, and a line to show of each.
-fn services(forwardings: Vec<Forwarding>, teller: &Teller) -> (Vec<(Vec<Local>, Service)>, Vec<Shown>) {
+fn services(forwardings: Vec<Forwarding>, reporter: &Reporter) -> (Vec<(Vec<Local>, Service)>, Vec<PortLine>) {
     let (mut services, mut shown) = (Vec::new(), Vec::new());
     for Forwarding { forward, entry, target, locals } in forwardings {
         for locals in locals {
             let traffic = Arc::new(Traffic::default());
             if let Some(Local { address, remote, .. }) = locals.first() {
                 let port = format!("{} {} {address} -> {remote}", forward.cluster, forward.place);
-                shown.push(Shown { port, traffic: traffic.clone() });
+                shown.push(PortLine { port, traffic: traffic.clone() });
             }
-            let (entry, target, teller) = (entry.clone(), target.clone(), teller.clone());
-            services.push((locals, Service { entry, target, teller, traffic }));
+            let (entry, target, reporter) = (entry.clone(), target.clone(), reporter.clone());
+            services.push((locals, Service { entry, target, reporter, traffic }));
         }
     }
     (services, shown)
 }
 
 /// Opens the browser at the first port. It may run as long as it likes; the ports do not wait for it.
-fn open_first(forwardings: &[Forwarding], teller: &Teller, tasks: &TaskTracker, stop: &CancellationToken) {
+fn open_first(forwardings: &[Forwarding], reporter: &Reporter, tasks: &TaskTracker, stop: &CancellationToken) {
     let first = forwardings.iter().flat_map(|forwarding| forwarding.locals.iter().flatten()).next();
     let Some((address, remote)) = first.map(|local| (local.address, local.remote)) else { return };
-    let (url, teller, stop) = (browser::url(address, remote), teller.clone(), stop.clone());
+    let (url, reporter, stop) = (browser::url(address, remote), reporter.clone(), stop.clone());
     tasks.spawn(async move {
         tokio::select! {
             opened = browser::open(&url) => {
                 if let Err(error) = opened {
-                    teller.complain(&Failure::from(error).line());
+                    reporter.complain(&Failure::from(error).line());
                 }
             }
             () = stop.cancelled() => {}

@@ -11,7 +11,7 @@ use certs::{ClusterName, Credentials, CredentialsError, CsrError, GroupName, Hub
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use registry::{
-    Reach,
+    ClusterScope,
     api::{CredentialIssued, HubStatus, NewCredential, NewUser, TokenList, TokenView, UserCreated, UserList, UserView},
 };
 
@@ -111,7 +111,7 @@ pub(crate) struct New {
     pub(crate) name: UserName,
     pub(crate) admin: bool,
     pub(crate) groups: Vec<GroupName>,
-    pub(crate) clusters: Reach,
+    pub(crate) clusters: ClusterScope,
     /// Of the certificate.
     pub(crate) validity: Duration,
 }
@@ -237,8 +237,12 @@ async fn create_into(api: &Api, own: &Credentials, new: New, folder: &Path) -> R
 }
 
 impl ReachArgs {
-    fn reach(&self) -> Reach {
-        if self.all_clusters || self.admin { Reach::All } else { Reach::Named(self.cluster.iter().cloned().collect()) }
+    fn reach(&self) -> ClusterScope {
+        if self.all_clusters || self.admin {
+            ClusterScope::All
+        } else {
+            ClusterScope::Named(self.cluster.iter().cloned().collect())
+        }
     }
 }
 
@@ -293,8 +297,8 @@ fn table(users: &[UserView], now: Timestamp) -> Table {
     let mut table = Table::new(&["NAME", "ADMIN", "CLUSTERS", "GROUPS", "AGE"]);
     for user in users {
         let clusters = match &user.clusters {
-            Reach::All => "all".to_owned(),
-            Reach::Named(names) => names.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join(","),
+            ClusterScope::All => "all".to_owned(),
+            ClusterScope::Named(names) => names.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join(","),
         };
         table.row([
             user.name.as_ref().into(),
@@ -341,7 +345,7 @@ mod tests {
             name: "alice".parse().unwrap(),
             admin: false,
             groups: vec!["dev".into(), "ops".into()],
-            clusters: Reach::Named(["c1".parse().unwrap(), "c2".parse().unwrap()].into()),
+            clusters: ClusterScope::Named(["c1".parse().unwrap(), "c2".parse().unwrap()].into()),
             created_at: Timestamp::UNIX_EPOCH,
         };
         let rendered = table(&[user], Timestamp::from_second(60).unwrap()).render();

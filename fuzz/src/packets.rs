@@ -1,7 +1,7 @@
 //! konnectivity's packets: however they are cut they mean the same, only what belongs to the open connection reaches its target.
 
 use bytes::Bytes;
-use proxy_server::fuzzing::{Ear, Heard};
+use proxy_server::fuzzing::{FuzzedEvent, FuzzedStream};
 
 use crate::cost::{bounded, grown};
 
@@ -37,22 +37,25 @@ pub(crate) fn check(input: &[u8]) {
 }
 
 /// All that a client says, with the bytes of a connection joined.
-fn heard(body: &[u8], size: usize, answers: bool) -> Vec<Heard> {
-    let mut ear = Ear::new(body.chunks(size).map(Bytes::copy_from_slice));
+fn heard(body: &[u8], size: usize, answers: bool) -> Vec<FuzzedEvent> {
+    let mut ear = FuzzedStream::new(body.chunks(size).map(Bytes::copy_from_slice));
     let (mut all, mut joined, mut said) = (Vec::new(), Vec::new(), 0);
     let mut open = false;
     loop {
-        let heard = ear.hear().expect("nothing is waited for");
+        let heard = ear.poll_event().expect("nothing is waited for");
         match &heard {
-            Heard::Dial { protocol, address, .. } => {
-                assert!(!open && !all.iter().any(|heard| matches!(heard, Heard::Dial { .. })), "one dial a stream");
+            FuzzedEvent::Dial { protocol, address, .. } => {
+                assert!(
+                    !open && !all.iter().any(|heard| matches!(heard, FuzzedEvent::Dial { .. })),
+                    "one dial a stream"
+                );
                 assert!(protocol.len() + address.len() <= body.len());
                 if answers {
                     ear.opened(OURS);
                     open = true;
                 }
             }
-            Heard::Data(bytes) => {
+            FuzzedEvent::Data(bytes) => {
                 assert!(open, "nothing is connected");
                 assert!(!bytes.is_empty(), "an empty piece would be an end");
                 said += bytes.len();
@@ -60,18 +63,18 @@ fn heard(body: &[u8], size: usize, answers: bool) -> Vec<Heard> {
                 joined.extend_from_slice(bytes);
                 continue;
             }
-            Heard::Close(connect_id) => assert!(!open || *connect_id == OURS, "{connect_id} is not ours"),
-            Heard::CancelDial => assert!(!open, "the dial was answered"),
-            Heard::End | Heard::Fault(_) => {}
+            FuzzedEvent::Close(connect_id) => assert!(!open || *connect_id == OURS, "{connect_id} is not ours"),
+            FuzzedEvent::CancelDial => assert!(!open, "the dial was answered"),
+            FuzzedEvent::End | FuzzedEvent::Error(_) => {}
         }
         if !joined.is_empty() {
-            all.push(Heard::Data(std::mem::take(&mut joined).into()));
+            all.push(FuzzedEvent::Data(std::mem::take(&mut joined).into()));
         }
-        if let Heard::Fault(answers) = &heard {
+        if let FuzzedEvent::Error(answers) = &heard {
             let told: usize = answers.iter().map(Bytes::len).sum();
             assert!(answers.len() <= 2 && told <= 512, "{told} bytes in {} packets", answers.len());
         }
-        let is_last = matches!(heard, Heard::End | Heard::Fault(_));
+        let is_last = matches!(heard, FuzzedEvent::End | FuzzedEvent::Error(_));
         all.push(heard);
         if is_last {
             return all;

@@ -8,18 +8,18 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::Config,
-    current::CurrentIdentity,
     dial::Dialer,
     exports::{ExportConfig, Services},
     health::Health,
     hub::HubAddress,
     identity::IdentityError,
-    keeper::Keeper,
+    identity_store::IdentityStore,
     metrics::Metrics,
     resolve::Resolver,
     state::StateFolder,
     status::{Readiness, Status},
-    streams::{Spoke, Streams},
+    streams::{SpokeConfig, Streams},
+    supervisor::Supervisor,
 };
 
 /// How long tasks may take to end once they are cut.
@@ -30,7 +30,7 @@ const CUT_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Agent {
     hubs: Vec<HubAddress>,
     drain_timeout: Duration,
-    keeper: Keeper,
+    supervisor: Supervisor,
     services: Option<Services>,
     metrics: Registry,
     listener: Option<TcpListener>,
@@ -84,7 +84,7 @@ impl Agent {
         } = config;
         let registry = Registry::new();
         let metrics = Arc::new(Metrics::register(&registry).map_err(StartError::Metrics)?);
-        let identity = CurrentIdentity::load(StateFolder::new(state), metrics.clone()).map_err(StartError::Identity)?;
+        let identity = IdentityStore::load(StateFolder::new(state), metrics.clone()).map_err(StartError::Identity)?;
         let hubs = if hubs.is_empty() { identity.get().membership.hubs.clone() } else { hubs };
         if hubs.is_empty() {
             return Err(StartError::NoHub);
@@ -93,20 +93,20 @@ impl Agent {
             metrics.disconnected(hub);
         }
         let (listener, metrics_address) = match metrics_listen {
-            Some(address) => listen(address).await.map(|(listener, address)| (Some(listener), Some(address)))?,
+            Some(address) => bind(address).await.map(|(listener, address)| (Some(listener), Some(address)))?,
             None => (None, None),
         };
         let (drain, end, cut) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let (resolver, open) = (Resolver::new(), policy.to_string());
         let dialer = Dialer::new(resolver.clone());
-        let spoke = Spoke { policy, kube_api, gateway, service_ca };
+        let spoke = SpokeConfig { policy, kube_api, gateway, service_ca };
         let streams = Streams::new(dialer, spoke, metrics.clone(), cut.clone());
         let ExportConfig { fixed, services, interval } = exports;
         let exports = watch::Sender::new(fixed.clone().into());
         let exported = exports.subscribe();
         let gateway = streams.gateway();
         let services = services.map(|selector| Services { selector, interval, gateway, fixed, exports });
-        let keeper = Keeper {
+        let supervisor = Supervisor {
             resolver,
             identity: Arc::new(identity),
             streams: Arc::new(streams),
@@ -119,7 +119,7 @@ impl Agent {
             drain,
             end,
         };
-        Ok(Self { hubs, drain_timeout, keeper, services, metrics: registry, listener, metrics_address, open, cut })
+        Ok(Self { hubs, drain_timeout, supervisor, services, metrics: registry, listener, metrics_address, open, cut })
     }
 
     /// Where `/metrics` and the probes are.
@@ -129,13 +129,13 @@ impl Agent {
 
     /// To wait until the first tunnel is up.
     pub fn readiness(&self) -> Readiness {
-        self.keeper.status.subscribe()
+        self.supervisor.status.subscribe()
     }
 
     /// Runs until `stop`, then drains; `abort` ends the drain early.
     pub async fn run(self, stop: CancellationToken, abort: CancellationToken) -> Result<(), RunError> {
-        let Self { hubs, drain_timeout, keeper, services, metrics, listener, metrics_address, open, cut } = self;
-        let Keeper { identity, streams, status, drain, end, .. } = keeper.clone();
+        let Self { hubs, drain_timeout, supervisor, services, metrics, listener, metrics_address, open, cut } = self;
+        let Supervisor { identity, streams, status, drain, end, .. } = supervisor.clone();
         // Streams have tasks of their own, which must not outlive a run that is dropped.
         let _cut_when_dropped = cut.clone().drop_guard();
         let membership = identity.get().membership.clone();
@@ -150,7 +150,7 @@ impl Agent {
         // The parts that must outlive the agent's stop, and the tunnels, which end with it.
         let (mut parts, mut tunnels) = (JoinSet::new(), JoinSet::new());
         for hub in hubs {
-            tunnels.spawn(keeper.clone().keep(hub));
+            tunnels.spawn(supervisor.clone().run(hub));
         }
         if let Some(services) = services {
             parts.spawn(services.follow(end.clone()));
@@ -185,7 +185,7 @@ impl Agent {
         }
         let _ = tokio::time::timeout(CUT_TIMEOUT, streams.closed()).await;
         // 4. The tunnels are closed, and then the probes, which can see all of it.
-        keeper.end.cancel();
+        supervisor.end.cancel();
         let _ = tokio::time::timeout(CUT_TIMEOUT, async { while tunnels.join_next().await.is_some() {} }).await;
         probes_end.cancel();
         probes.close();
@@ -195,7 +195,7 @@ impl Agent {
     }
 }
 
-async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
     let failed = |source| StartError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;

@@ -8,7 +8,7 @@ use std::{
 use certs::{Distrust, HUB_SERVER_NAME, HubTls, WrongClock, shown_span, shown_time};
 use tokio::time::{Instant, timeout, timeout_at};
 use tunnel::{
-    AgentControl, AgentTunnel, CloseReason, Connection, ControlError, EstablishError, HANDSHAKE, Hello, Loss,
+    AgentControl, AgentTunnel, CloseReason, Connection, ConnectionLost, ControlError, EstablishError, HANDSHAKE, Hello,
     TunnelMemory, Welcome,
 };
 
@@ -143,7 +143,7 @@ impl ConnectError {
     }
 
     /// Why the connection was lost, if there was one.
-    pub(crate) fn loss(&self) -> Option<&Loss> {
+    pub(crate) fn loss(&self) -> Option<&ConnectionLost> {
         match self {
             Self::Connect { source: tunnel::ConnectError::Handshake { source, .. }, .. } => Some(source),
             Self::Establish { source: EstablishError::Lost(loss), .. }
@@ -160,10 +160,10 @@ impl ConnectError {
 
 impl Refused {
     /// `None` when the connection was lost for a reason that may pass by itself.
-    pub(crate) fn of(loss: &Loss) -> Option<Self> {
+    pub(crate) fn of(loss: &ConnectionLost) -> Option<Self> {
         const JOIN: &str = "join it again with 'proxy-agent join'";
         let (remedy, label) = match loss {
-            Loss::Closed { reason, .. } => match reason {
+            ConnectionLost::Closed { reason, .. } => match reason {
                 CloseReason::NotAccepted => ("run 'cluster-proxy accept' for this cluster on the hub", "not_accepted"),
                 CloseReason::Denied => (
                     "where the cluster was denied, 'cluster-proxy accept CLUSTER' on the hub lets it in again; an agent that was \
@@ -181,11 +181,14 @@ impl Refused {
                 | CloseReason::DeadlineExceeded
                 | CloseReason::Other(_) => return None,
             },
-            Loss::CertificateRefused(_) => (
+            ConnectionLost::CertificateRefused(_) => (
                 "join it again with 'proxy-agent join' (after a rotation of the hub's CA, with a new line of 'cluster-proxy join-command')",
                 "certificate_refused",
             ),
-            Loss::Transport(_) | Loss::TimedOut | Loss::Forgotten | Loss::ClosedHere => return None,
+            ConnectionLost::Transport(_)
+            | ConnectionLost::TimedOut
+            | ConnectionLost::Forgotten
+            | ConnectionLost::ClosedHere => return None,
         };
         Some(Self { why: loss.to_string(), remedy, label })
     }
@@ -206,7 +209,7 @@ impl Refused {
     /// What it means where the hub holds a certificate for ended that by this machine's clock, `now`, goes on until `end`.
     pub(crate) fn at(self, now: SystemTime, end: SystemTime) -> Self {
         let Ok(left) = end.duration_since(now) else { return self };
-        if self.why != Loss::CertificateRefused("certificate expired").to_string() {
+        if self.why != ConnectionLost::CertificateRefused("certificate expired").to_string() {
             return self;
         }
         Self {
@@ -245,7 +248,7 @@ mod tests {
     #[test]
     fn a_certificate_that_has_not_ended_here_tells_of_a_wrong_clock() {
         let (now, hour) = (SystemTime::UNIX_EPOCH + Duration::from_secs(86_400), Duration::from_secs(3600));
-        let refused = |alert| Refused::of(&Loss::CertificateRefused(alert)).unwrap();
+        let refused = |alert| Refused::of(&ConnectionLost::CertificateRefused(alert)).unwrap();
         let wrong = refused("certificate expired").at(now, now + 50 * hour);
         assert_eq!(wrong.label, "wrong_clock");
         for part in ["1970-01-02T00:00:00Z", "1970-01-04T02:00:00Z", "2 days ahead"] {
@@ -257,20 +260,20 @@ mod tests {
 
     #[test]
     fn a_hubs_no_is_told_from_what_passes() {
-        let closed = |reason| Loss::Closed { reason, text: "because".into() };
+        let closed = |reason| ConnectionLost::Closed { reason, text: "because".into() };
         for (loss, label) in [
             (closed(CloseReason::Denied), Some("denied")),
             (closed(CloseReason::NotAccepted), Some("not_accepted")),
             (closed(CloseReason::UnknownCluster), Some("unknown_cluster")),
             (closed(CloseReason::UnknownAgent), Some("unknown_agent")),
             (closed(CloseReason::WrongIdentity), Some("wrong_identity")),
-            (Loss::CertificateRefused("certificate expired"), Some("certificate_refused")),
+            (ConnectionLost::CertificateRefused("certificate expired"), Some("certificate_refused")),
             (closed(CloseReason::HubStopping), None),
             (closed(CloseReason::Overloaded), None),
             (closed(CloseReason::Other(4711)), None),
-            (Loss::TimedOut, None),
-            (Loss::Forgotten, None),
-            (Loss::Transport("the network is down".into()), None),
+            (ConnectionLost::TimedOut, None),
+            (ConnectionLost::Forgotten, None),
+            (ConnectionLost::Transport("the network is down".into()), None),
         ] {
             assert_eq!(Refused::of(&loss).map(|refused| refused.label), label, "{loss}");
         }

@@ -56,7 +56,7 @@ impl Health {
                 match listener.accept().await {
                     Ok((stream, _)) => {
                         let health = self.clone();
-                        let connection = end.clone().run_until_cancelled_owned(health.converse(stream));
+                        let connection = end.clone().run_until_cancelled_owned(health.serve_connection(stream));
                         tasks.spawn(async move {
                             connection.await;
                             drop(permit);
@@ -76,7 +76,7 @@ impl Health {
         end.run_until_cancelled(accepting).await;
     }
 
-    async fn converse(self: Arc<Self>, stream: TcpStream) {
+    async fn serve_connection(self: Arc<Self>, stream: TcpStream) {
         let answer = service_fn(|request: Request<Incoming>| {
             let response = self.answer(request.uri().path());
             async { Ok::<_, Infallible>(response) }

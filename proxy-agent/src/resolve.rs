@@ -33,7 +33,7 @@ const REMEMBERED_ADDRESSES: usize = 4096;
 
 /// How long a dial waits for what a denied name resolves to now: a name server that is silent must hold up nothing that it has
 /// nothing to do with.
-const PATIENCE: Duration = Duration::from_secs(1);
+const DENIED_LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A denied name.
 #[derive(Debug, Default)]
@@ -78,7 +78,7 @@ impl Resolver {
     pub(crate) async fn addresses_of_denied(&self, host: &Host) -> Option<Vec<IpAddr>> {
         let denied = self.denied.lock().entry(host.clone()).or_default().clone();
         // Late is no harm where something is known: what was seen stays denied.
-        let _ = tokio::time::timeout(PATIENCE, self.learn(host, &denied)).await;
+        let _ = tokio::time::timeout(DENIED_LOOKUP_TIMEOUT, self.learn(host, &denied)).await;
         let known = denied.known.lock();
         known.is_told().then(|| known.seen.keys().copied().collect())
     }
@@ -213,7 +213,7 @@ mod tests {
         resolver.denied.lock().insert(host.clone(), denied.clone());
         // A look-up that does not end.
         let _asking = denied.turn.clone().lock_owned().await;
-        let asked = tokio::time::timeout(2 * PATIENCE, resolver.addresses_of_denied(&host)).await;
+        let asked = tokio::time::timeout(2 * DENIED_LOOKUP_TIMEOUT, resolver.addresses_of_denied(&host)).await;
         assert_eq!(asked.expect("the dial waits for the name server"), Some(vec![[10, 0, 0, 1].into()]));
     }
 

@@ -8,14 +8,14 @@ use std::{
 use tokio::{sync::watch, time::sleep_until};
 use tokio_util::sync::CancellationToken;
 use tunnel::{
-    AgentControl, AgentMessage, AgentTunnel, CloseReason, ControlError, Drain, Export, Exports, HubMessage, Look, Loss,
-    Renew, Silence, Trusts,
+    AgentControl, AgentMessage, AgentTunnel, CloseReason, ConnectionLost, ControlError, Drain, Export, Exports,
+    HubMessage, Liveness, LivenessCheck, Renew, Trusts,
 };
 
 use crate::{
-    current::{CurrentIdentity, RENEWAL_PAUSE},
     hub::HubAddress,
     identity::Identity,
+    identity_store::{IdentityStore, RENEWAL_PAUSE},
     metrics::Metrics,
     status::{HubState, Status},
     streams::Streams,
@@ -35,7 +35,7 @@ pub(crate) struct Session {
     /// What the agent exports; the hub has been told what was seen here.
     pub(crate) exports: watch::Receiver<Arc<[Export]>>,
     pub(crate) streams: Arc<Streams>,
-    pub(crate) identity: Arc<CurrentIdentity>,
+    pub(crate) identity: Arc<IdentityStore>,
     pub(crate) status: Arc<Status>,
     pub(crate) metrics: Arc<Metrics>,
     /// Cancelled here when the hub drains.
@@ -54,7 +54,7 @@ pub(crate) enum SessionEnd {
     /// The agent has another identity now, and must come back as that.
     IdentityChanged,
     /// The tunnel is lost.
-    Lost(Loss),
+    Lost(ConnectionLost),
 }
 
 impl Session {
@@ -64,7 +64,7 @@ impl Session {
         let mut exports = self.exports.clone();
         let own = identities.borrow_and_update().clone();
         let mut checks = tokio::time::interval(CHECK);
-        let mut silence = Silence::new(Instant::now());
+        let mut silence = Liveness::new(Instant::now());
         let (mut told, mut renewal) = (false, None);
         loop {
             tokio::select! {
@@ -73,29 +73,29 @@ impl Session {
                     Err(loss) => return SessionEnd::Lost(loss),
                 },
                 received = control.receive() => match received {
-                    Ok(message) => self.hear(message, &control, &mut renewal),
+                    Ok(message) => self.handle(message, &control, &mut renewal),
                     Err(error) => return self.broken(error).await,
                 },
                 _ = checks.tick() => {
                     self.look();
                     if let Some(csr) = self.identity.renewal(SystemTime::now()) {
-                        self.say(&control, AgentMessage::Renew(Renew { csr }));
+                        self.send(&control, AgentMessage::Renew(Renew { csr }));
                     }
                 },
                 () = sleep_until(renewal.unwrap_or_else(Instant::now).into()), if renewal.is_some() => {
                     renewal = Some(Instant::now() + RENEWAL_PAUSE);
                     if let Some(csr) = self.identity.request() {
-                        self.say(&control, AgentMessage::Renew(Renew { csr }));
+                        self.send(&control, AgentMessage::Renew(Renew { csr }));
                     }
                 }
-                () = sleep_until(silence.next(self.tunnel.is_in_use()).into()) => match self.tunnel.look(&mut silence, Instant::now()) {
+                () = sleep_until(silence.next_check(self.tunnel.is_in_use()).into()) => match self.tunnel.check_liveness(&mut silence, Instant::now()) {
                     // The hub begins anew, and what it acknowledges shows the way back.
-                    Look::Well | Look::Narrow => {}
-                    Look::Ask => self.tunnel.nudge(),
-                    Look::Insist => self.tunnel.insist(),
-                    Look::Gone => {
+                    LivenessCheck::Well | LivenessCheck::Narrow => {}
+                    LivenessCheck::Ask => self.tunnel.nudge(),
+                    LivenessCheck::Insist => self.tunnel.insist(),
+                    LivenessCheck::Gone => {
                         self.tunnel.close(CloseReason::DeadlineExceeded, "the hub has not been heard of for 15 s", CLOSE_TIMEOUT).await;
-                        return SessionEnd::Lost(Loss::TimedOut);
+                        return SessionEnd::Lost(ConnectionLost::TimedOut);
                     }
                 },
                 Ok(()) = identities.changed() => {
@@ -108,11 +108,11 @@ impl Session {
                 }
                 Ok(()) = exports.changed() => {
                     let items = exports.borrow_and_update().to_vec();
-                    self.say(&control, AgentMessage::Exports(Exports { items }));
+                    self.send(&control, AgentMessage::Exports(Exports { items }));
                 }
                 () = self.drain.cancelled(), if !told => {
                     told = true;
-                    self.say(&control, AgentMessage::Drain(Drain {}));
+                    self.send(&control, AgentMessage::Drain(Drain {}));
                 }
                 () = self.end.cancelled() => {
                     self.tunnel.close(CloseReason::AgentStopping, "", CLOSE_TIMEOUT).await;
@@ -129,7 +129,7 @@ impl Session {
     }
 
     /// `renewal` is when a certificate of the CA that signs now is asked for.
-    fn hear(&self, message: HubMessage, control: &AgentControl, renewal: &mut Option<Instant>) {
+    fn handle(&self, message: HubMessage, control: &AgentControl, renewal: &mut Option<Instant>) {
         match message {
             HubMessage::Renewed(renewed) => {
                 if self.identity.renewed(&renewed.chain_pem) {
@@ -162,11 +162,11 @@ impl Session {
 
     fn tell_trust(&self, control: &AgentControl, identity: &Identity) {
         let (pins, issuer) = (identity.trusts(), identity.issuer().map(|pin| pin.to_string()).unwrap_or_default());
-        self.say(control, AgentMessage::Trusts(Trusts { pins, issuer }));
+        self.send(control, AgentMessage::Trusts(Trusts { pins, issuer }));
     }
 
     /// A message that cannot be sent is not lost alone: the tunnel's end, which follows, is what is acted upon.
-    fn say(&self, control: &AgentControl, message: AgentMessage) {
+    fn send(&self, control: &AgentControl, message: AgentMessage) {
         if let Err(error) = control.send(message) {
             tracing::warn!(error = &error as &dyn std::error::Error, "cannot send to the hub");
         }
@@ -181,7 +181,7 @@ impl Session {
                     return SessionEnd::Lost(loss);
                 }
                 self.tunnel.close(CloseReason::ProtocolError, &error.to_string(), CLOSE_TIMEOUT).await;
-                SessionEnd::Lost(Loss::ClosedHere)
+                SessionEnd::Lost(ConnectionLost::ClosedHere)
             }
         }
     }

@@ -55,7 +55,7 @@ pub(crate) struct Streams {
 
 /// What an agent's operator says of the spoke.
 #[derive(Debug)]
-pub(crate) struct Spoke {
+pub(crate) struct SpokeConfig {
     pub(crate) policy: Policy,
     pub(crate) kube_api: KubeApi,
     pub(crate) gateway: GatewayConfig,
@@ -82,8 +82,8 @@ enum Transport {
 }
 
 impl Streams {
-    pub(crate) fn new(dialer: Dialer, spoke: Spoke, metrics: Arc<Metrics>, cut: CancellationToken) -> Self {
-        let Spoke { policy, kube_api, gateway, service_ca } = spoke;
+    pub(crate) fn new(dialer: Dialer, spoke: SpokeConfig, metrics: Arc<Metrics>, cut: CancellationToken) -> Self {
+        let SpokeConfig { policy, kube_api, gateway, service_ca } = spoke;
         let kube_policy = match kube_api {
             KubeApi::Configured(_) => policy.for_configured(),
             KubeApi::Assumed(_) => policy.clone(),
@@ -112,7 +112,7 @@ impl Streams {
         );
         let task = async move {
             let open = streams.metrics.stream_opened();
-            if streams.cut.run_until_cancelled(streams.converse(pending)).await.is_none() {
+            if streams.cut.run_until_cancelled(streams.serve_stream(pending)).await.is_none() {
                 tracing::warn!("cut by the agent's stop");
             }
             drop(open);
@@ -137,7 +137,7 @@ impl Streams {
         self.gateway.closed().await;
     }
 
-    async fn converse(&self, pending: PendingDial) {
+    async fn serve_stream(&self, pending: PendingDial) {
         let request = match pending.read(TALK_TIMEOUT).await {
             Ok(request) => request,
             Err(error) => {

@@ -25,14 +25,14 @@ use crate::{
     clock,
     closing::close_reason,
     exports::{Exporter, Exports},
+    handshake_queue::{HandshakeQueue, Turn},
     joins::Joins,
     lobby::{Guest, Lobby, Size},
     metrics::Metrics,
     outcome::Outcome,
-    queue::{Queue, Turn},
     rates::{Lines, Rate, Rates},
     record::Recorder,
-    tunnels::{Joining, Member, Registered, Tunnels},
+    tunnels::{LiveTunnel, NewTunnel, TunnelGuard, Tunnels},
 };
 
 /// How long a peer may take to shake hands: two round trips of half a second and two lost packets, which are sent again after one
@@ -51,7 +51,7 @@ pub(crate) const HANDSHAKES: Size = Size { guests: 192, of_source: 128, grace: D
 
 /// How long an agent waits for the first answer (2.5 s, `proxy-agent/src/backoff.rs`), less what its question was under way: one that
 /// is let in later has given up.
-const PATIENCE: Duration = Duration::from_secs(2);
+const AGENT_WAIT: Duration = Duration::from_secs(2);
 
 /// From this many on, a peer must first show that its address is its own. Who sends from addresses of others gets no further,
 /// and agents pay one round trip.
@@ -76,7 +76,7 @@ const EXPORTS: Rate = Rate { every: Duration::from_secs(2), burst: 5 };
 const MESSAGES: Rate = Rate { every: Duration::from_millis(100), burst: 50 };
 
 /// After a start, agents are back within this (an agent notices a lost hub after 12 s).
-const ABSENCE: Duration = Duration::from_secs(15);
+const RECONNECT_GRACE: Duration = Duration::from_secs(15);
 
 /// What serves the agents' port.
 #[derive(Debug)]
@@ -97,8 +97,8 @@ pub(crate) struct Agents {
     /// Handshakes under way.
     pub(crate) handshakes: Arc<Lobby>,
     /// Each agent's tunnels.
-    pub(crate) held: Arc<Lobby<Agent>>,
-    pub(crate) habits: Habits,
+    pub(crate) tunnel_slots: Arc<Lobby<Agent>>,
+    pub(crate) rates: AgentRates,
     pub(crate) tasks: TaskTracker,
     /// Cancelled when another hub serves, or this one ends: agents are told, and new ones are the other's.
     pub(crate) drain: CancellationToken,
@@ -109,7 +109,7 @@ pub(crate) type Agent = (ClusterName, AgentName);
 
 /// How often agents do what costs the hub something.
 #[derive(Debug)]
-pub(crate) struct Habits {
+pub(crate) struct AgentRates {
     openings: Rates<Agent>,
     renewals: Rates<Agent>,
     exports: Rates<Agent>,
@@ -121,7 +121,7 @@ pub(crate) struct Habits {
 
 /// An agent as its certificate names it.
 #[derive(Clone, Debug)]
-struct Known {
+struct AgentIdentity {
     cluster: ClusterName,
     agent: AgentName,
     key: KeyFingerprint,
@@ -131,12 +131,12 @@ struct Known {
 
 /// Why a peer gets no tunnel: the code and the sentence that it is told.
 #[derive(Debug)]
-struct Refused {
+struct TunnelRefusal {
     reason: CloseReason,
     text: String,
 }
 
-impl Default for Habits {
+impl Default for AgentRates {
     fn default() -> Self {
         Self {
             openings: Rates::new(OPENINGS),
@@ -149,7 +149,7 @@ impl Default for Habits {
     }
 }
 
-impl Known {
+impl AgentIdentity {
     fn named(&self) -> Agent {
         (self.cluster.clone(), self.agent.clone())
     }
@@ -164,7 +164,7 @@ impl Known {
 impl Agents {
     /// Accepts connections until the listener is closed.
     pub(crate) async fn serve(self: Arc<Self>, listener: Arc<Listener>) {
-        let mut queue = Queue::new(self.handshakes.clone(), PATIENCE);
+        let mut queue = HandshakeQueue::new(self.handshakes.clone(), AGENT_WAIT);
         loop {
             tokio::select! {
                 incoming = listener.accept() => {
@@ -187,7 +187,7 @@ impl Agents {
                 let Turn { next, late } = queue.next(Instant::now());
                 late.into_iter().for_each(|put_off| self.put_off(put_off));
                 let Some((incoming, guest)) = next else { break };
-                self.shake(incoming, guest);
+                self.start_handshake(incoming, guest);
             }
         }
     }
@@ -198,13 +198,13 @@ impl Agents {
         self.metrics.handshake_failed("tunnel", Outcome::PutOff);
     }
 
-    fn shake(self: &Arc<Self>, incoming: Incoming, guest: Guest) {
+    fn start_handshake(self: &Arc<Self>, incoming: Incoming, guest: Guest) {
         let (agents, peer) = (self.clone(), incoming.remote_address());
         // What the first steps need does not stay in memory for the tunnel's life.
         let handshake = Box::pin(incoming.accept(HANDSHAKE_TIMEOUT));
         self.tasks.spawn(async move {
             let connection = tokio::select! {
-                shaken = handshake => agents.shaken(peer, shaken),
+                shaken = handshake => agents.on_handshake(peer, shaken),
                 parting = guest.outstayed(None) => {
                     agents.metrics.guest_left("tunnel", parting);
                     None
@@ -212,12 +212,12 @@ impl Agents {
             };
             drop(guest);
             if let Some(connection) = connection {
-                agents.converse(connection).await;
+                agents.serve_connection(connection).await;
             }
         });
     }
 
-    fn shaken(&self, peer: SocketAddr, result: Result<Connection, HandshakeError>) -> Option<Connection> {
+    fn on_handshake(&self, peer: SocketAddr, result: Result<Connection, HandshakeError>) -> Option<Connection> {
         match result {
             Ok(connection) => Some(connection),
             Err(error) => {
@@ -232,7 +232,7 @@ impl Agents {
         }
     }
 
-    async fn converse(self: Arc<Self>, connection: Connection) {
+    async fn serve_connection(self: Arc<Self>, connection: Connection) {
         let peer = connection.remote_address();
         match connection.protocol() {
             Some(Protocol::Join) => {
@@ -241,8 +241,8 @@ impl Agents {
             }
             Some(Protocol::Tunnel) => {
                 let establishing = self.establish(connection).instrument(info_span!("agent", %peer));
-                if let Some((known, guest, registered, control, exports)) = Box::pin(establishing).await {
-                    self.hold(&known, &guest, registered, control, exports).await;
+                if let Some((identity, guest, guard, control, exports)) = Box::pin(establishing).await {
+                    self.run_tunnel(&identity, &guest, guard, control, exports).await;
                 }
             }
             None => connection.close(CloseReason::ProtocolError, "no known protocol was agreed"),
@@ -253,11 +253,11 @@ impl Agents {
     async fn establish(
         &self,
         connection: Connection,
-    ) -> Option<(Known, Guest<Agent>, Registered, HubControl, Vec<Export>)> {
-        let known = match self.identify(&connection.peer_certificates()) {
-            Ok(known) => known,
-            Err(Refused { reason, text }) => {
-                if let Some(left_out) = self.habits.strangers.next(&()) {
+    ) -> Option<(AgentIdentity, Guest<Agent>, TunnelGuard, HubControl, Vec<Export>)> {
+        let identity = match self.identify(&connection.peer_certificates()) {
+            Ok(identity) => identity,
+            Err(TunnelRefusal { reason, text }) => {
+                if let Some(left_out) = self.rates.strangers.next(&()) {
                     tracing::warn!(%reason, text, left_out, "refused a tunnel");
                 }
                 self.recorder
@@ -267,22 +267,22 @@ impl Agents {
                 return None;
             }
         };
-        let agent = known.named();
-        if let Err(wait) = self.habits.openings.spend(&agent) {
+        let agent = identity.named();
+        if let Err(wait) = self.rates.openings.spend(&agent) {
             self.metrics.handshake_failed("tunnel", Outcome::Overloaded);
             let text = format!("this agent opens too many tunnels; the next may be opened in {wait:.0?}");
             connection.close(CloseReason::Overloaded, &text);
             return None;
         }
         // Where the number has no bound, everybody finds room.
-        let guest = self.held.enter(agent.clone())?;
+        let guest = self.tunnel_slots.enter(agent.clone())?;
         let (tunnel, control, hello) = match HubTunnel::establish(connection.clone(), self.memory, HELLO_TIMEOUT).await
         {
             Ok(established) => established,
             Err(error) => {
-                if let Some(left_out) = self.habits.agents.next(&agent) {
+                if let Some(left_out) = self.rates.agents.next(&agent) {
                     let error = &error as &dyn std::error::Error;
-                    tracing::info!(cluster = %known.cluster, error, left_out, "no tunnel");
+                    tracing::info!(cluster = %identity.cluster, error, left_out, "no tunnel");
                 }
                 self.metrics.handshake_failed("tunnel", Outcome::NoHello);
                 let late = matches!(error, EstablishError::TimedOut(_));
@@ -292,96 +292,96 @@ impl Agents {
             }
         };
         if let Some(differs) = clock::difference(hello.clock)
-            && let Some(left_out) = self.habits.agents.next(&agent)
+            && let Some(left_out) = self.rates.agents.next(&agent)
         {
-            tracing::warn!(cluster = %known.cluster, agent = %known.agent, left_out, "{differs}");
+            tracing::warn!(cluster = %identity.cluster, agent = %identity.agent, left_out, "{differs}");
         }
-        let registered = self.tunnels.register(Joining {
-            cluster: known.cluster.clone(),
-            agent: known.agent.clone(),
-            key: known.key,
+        let guard = self.tunnels.register(NewTunnel {
+            cluster: identity.cluster.clone(),
+            agent: identity.agent.clone(),
+            key: identity.key,
             version: version(&hello.version),
             instance: hello.instance,
-            trust: trust::trust_of(known.issuer, &hello.trusts),
+            trust: trust::trust_of(identity.issuer, &hello.trusts),
             tunnel,
         });
-        Some((known, guest, registered, control, hello.exports))
+        Some((identity, guest, guard, control, hello.exports))
     }
 
     /// Who the peer is, and whether the registry admits it.
-    fn identify(&self, chain: &[CertificateDer<'static>]) -> Result<Known, Refused> {
-        let wrong = |text: String| Refused { reason: CloseReason::WrongIdentity, text };
+    fn identify(&self, chain: &[CertificateDer<'static>]) -> Result<AgentIdentity, TunnelRefusal> {
+        let wrong = |text: String| TunnelRefusal { reason: CloseReason::WrongIdentity, text };
         let Some(leaf) = chain.first() else {
             return Err(wrong("a tunnel needs an agent's certificate; run 'proxy-agent join' first".into()));
         };
-        let known = match Identity::with_key(leaf) {
+        let identity = match Identity::with_key(leaf) {
             Ok((Identity::Agent { cluster, agent }, key)) => {
                 let issuer = self.authorities.current().issuer_of(leaf);
-                Known { cluster, agent, key, issuer }
+                AgentIdentity { cluster, agent, key, issuer }
             }
             Ok((Identity::User { .. }, _)) => return Err(wrong("a user's certificate opens no tunnel".into())),
             Err(error) => return Err(wrong(format!("the certificate is no agent's: {error}"))),
         };
-        self.admit(&known)?;
-        Ok(known)
+        self.admit(&identity)?;
+        Ok(identity)
     }
 
-    fn admit(&self, known: &Known) -> Result<(), Refused> {
+    fn admit(&self, identity: &AgentIdentity) -> Result<(), TunnelRefusal> {
         self.registry
-            .admit_agent(&known.cluster, &known.agent, &known.key)
-            .map_err(|refusal| Refused { reason: close_reason(&refusal), text: refusal.to_string() })
+            .admit_agent(&identity.cluster, &identity.agent, &identity.key)
+            .map_err(|refusal| TunnelRefusal { reason: close_reason(&refusal), text: refusal.to_string() })
     }
 
     /// Keeps the tunnel from its Welcome to its end.
-    async fn hold(
+    async fn run_tunnel(
         &self,
-        known: &Known,
+        identity: &AgentIdentity,
         guest: &Guest<Agent>,
-        registered: Registered,
+        guard: TunnelGuard,
         control: HubControl,
         exports: Vec<Export>,
     ) {
-        let member = &registered.member;
-        let exporter = self.exports.enter(&known.cluster, &known.agent, member.instance(), exports);
+        let live = &guard.live;
+        let exporter = self.exports.enter(&identity.cluster, &identity.agent, live.instance(), exports);
         // Who was denied between the check and the registration must not slip through: the registry's changes are
         // looked at for registered tunnels only.
-        if let Err(Refused { reason, text }) = self.admit(known) {
-            member.close(reason, &text);
-            return self.leave(known, registered);
+        if let Err(TunnelRefusal { reason, text }) = self.admit(identity) {
+            live.close(reason, &text);
+            return self.leave(identity, guard);
         }
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let welcome = Welcome { server_id: self.server_id.clone(), version };
         // One that has ended by now says so below.
         let _ = control.send(HubMessage::Welcome(welcome));
-        self.metrics.tunnel_opened(&known.cluster);
-        let (Known { cluster, agent, .. }, peer) = (known, member.tunnel.remote_address());
-        tracing::info!(%peer, %cluster, %agent, version = member.version, "tunnel opened");
-        self.presence.saw(cluster, agent, known.sighting(Duration::ZERO, Some(member.version.clone())));
+        self.metrics.tunnel_opened(&identity.cluster);
+        let (AgentIdentity { cluster, agent, .. }, peer) = (identity, live.tunnel.remote_address());
+        tracing::info!(%peer, %cluster, %agent, version = live.version, "tunnel opened");
+        self.presence.saw(cluster, agent, identity.sighting(Duration::ZERO, Some(live.version.clone())));
         tokio::select! {
-            () = self.listen(known, member, &exporter, control) => {}
+            () = self.run_control(identity, live, &exporter, control) => {}
             parting = guest.outstayed(None) => {
                 self.metrics.guest_left("tunnel", parting);
-                member.close(CloseReason::Overloaded, "the agent has newer tunnels, as many as one may have");
+                live.close(CloseReason::Overloaded, "the agent has newer tunnels, as many as one may have");
             }
         }
         drop(exporter);
-        let member = member.clone();
-        self.leave(known, registered);
-        let loss = member.closed().await;
-        self.metrics.tunnel_closed(&known.cluster, Outcome::from(&loss));
+        let live = live.clone();
+        self.leave(identity, guard);
+        let loss = live.closed().await;
+        self.metrics.tunnel_closed(&identity.cluster, Outcome::from(&loss));
         tracing::info!(%peer, %cluster, %agent, reason = %loss, "tunnel closed");
     }
 
     /// Takes a tunnel out. Also of one that never took a dial: the registry may have heard of it by another of its cluster.
-    fn leave(&self, known: &Known, registered: Registered) {
-        let ago = registered.member.gone_for();
-        drop(registered);
-        self.presence.saw(&known.cluster, &known.agent, known.sighting(ago, None));
+    fn leave(&self, identity: &AgentIdentity, guard: TunnelGuard) {
+        let ago = guard.live.gone_for();
+        drop(guard);
+        self.presence.saw(&identity.cluster, &identity.agent, identity.sighting(ago, None));
     }
 
     /// Notes, once after the hub's start, which clusters' agents did not come back: nobody else would.
-    pub(crate) async fn note_absent(&self) {
-        tokio::time::sleep(ABSENCE).await;
+    pub(crate) async fn mark_absent(&self) {
+        tokio::time::sleep(RECONNECT_GRACE).await;
         for cluster in self.registry.clusters().iter().filter(|cluster| cluster.is_available()) {
             if self.tunnels.summary(cluster.name()).tunnels == 0 {
                 self.presence.did_not_come_back(cluster.name());
@@ -390,20 +390,26 @@ impl Agents {
     }
 
     /// Serves the control stream until the tunnel is gone.
-    async fn listen(&self, known: &Known, member: &Member, exporter: &Exporter, mut control: HubControl) {
+    async fn run_control(
+        &self,
+        identity: &AgentIdentity,
+        live: &LiveTunnel,
+        exporter: &Exporter,
+        mut control: HubControl,
+    ) {
         let mut told = false;
-        let (agent, mut listed) = (known.named(), None);
+        let (agent, mut listed) = (identity.named(), None);
         let mut authority = self.authorities.subscribe();
-        self.tell_roots(known, member, &control);
+        self.tell_roots(identity, live, &control);
         loop {
             let message = tokio::select! {
                 message = control.receive() => message,
                 () = tokio::time::sleep(EXPORTS.every), if listed.is_some() => {
-                    listed = self.export(known, exporter, listed.unwrap_or_default());
+                    listed = self.export(identity, exporter, listed.unwrap_or_default());
                     continue;
                 }
                 Ok(()) = authority.changed() => {
-                    self.tell_roots(known, member, &control);
+                    self.tell_roots(identity, live, &control);
                     continue;
                 }
                 () = self.drain.cancelled(), if !told => {
@@ -413,19 +419,19 @@ impl Agents {
                     continue;
                 }
             };
-            if message.is_ok() && self.habits.messages.spend(&agent).is_err() {
-                member.close(CloseReason::ProtocolError, "more messages on the control stream than an agent needs");
+            if message.is_ok() && self.rates.messages.spend(&agent).is_err() {
+                live.close(CloseReason::ProtocolError, "more messages on the control stream than an agent needs");
                 return;
             }
             match message {
-                Ok(AgentMessage::Renew(renew)) => self.renew(known, &renew, &control),
-                Ok(AgentMessage::Trusts(said)) => self.trusts(known, member, &said),
-                Ok(AgentMessage::Drain(Drain {})) => member.drain(),
-                Ok(AgentMessage::Exports(exports)) => listed = self.export(known, exporter, exports.items),
+                Ok(AgentMessage::Renew(renew)) => self.renew(identity, &renew, &control),
+                Ok(AgentMessage::Trusts(said)) => self.trusts(identity, live, &said),
+                Ok(AgentMessage::Drain(Drain {})) => live.drain(),
+                Ok(AgentMessage::Exports(exports)) => listed = self.export(identity, exporter, exports.items),
                 Ok(AgentMessage::Hello(_)) => {}
                 Err(tunnel::ControlError::Lost(_)) => return,
                 Err(error @ (tunnel::ControlError::Protocol(_) | tunnel::ControlError::Stuck)) => {
-                    member.close(CloseReason::ProtocolError, &error.to_string());
+                    live.close(CloseReason::ProtocolError, &error.to_string());
                     return;
                 }
             }
@@ -433,8 +439,8 @@ impl Agents {
     }
 
     /// Replaces what the agent exports; gives the list back that has to wait.
-    fn export(&self, known: &Known, exporter: &Exporter, items: Vec<Export>) -> Option<Vec<Export>> {
-        match self.habits.exports.spend(&known.named()) {
+    fn export(&self, identity: &AgentIdentity, exporter: &Exporter, items: Vec<Export>) -> Option<Vec<Export>> {
+        match self.rates.exports.spend(&identity.named()) {
             Ok(()) => exporter.replace(items),
             Err(_) => return Some(items),
         }
@@ -442,27 +448,27 @@ impl Agents {
     }
 
     /// Issues a new certificate for the key that the cluster knows, and for no other.
-    fn renew(&self, known: &Known, renew: &Renew, control: &HubControl) {
-        let agent = known.named();
-        if self.habits.renewals.spend(&agent).is_err() {
-            if let Some(left_out) = self.habits.agents.next(&agent) {
-                tracing::warn!(cluster = %known.cluster, agent = %known.agent, left_out, "an agent renews too often");
+    fn renew(&self, identity: &AgentIdentity, renew: &Renew, control: &HubControl) {
+        let agent = identity.named();
+        if self.rates.renewals.spend(&agent).is_err() {
+            if let Some(left_out) = self.rates.agents.next(&agent) {
+                tracing::warn!(cluster = %identity.cluster, agent = %identity.agent, left_out, "an agent renews too often");
             }
             return;
         }
-        let same_key = KeyFingerprint::of_csr(&renew.csr).is_ok_and(|key| key == known.key);
-        if !same_key || self.admit(known).is_err() {
-            tracing::warn!(cluster = %known.cluster, agent = %known.agent, same_key, "refused to renew a certificate");
+        let same_key = KeyFingerprint::of_csr(&renew.csr).is_ok_and(|key| key == identity.key);
+        if !same_key || self.admit(identity).is_err() {
+            tracing::warn!(cluster = %identity.cluster, agent = %identity.agent, same_key, "refused to renew a certificate");
             return;
         }
-        match self.authorities.current().issue_agent(&renew.csr, &known.cluster, &known.agent, self.lifetime) {
+        match self.authorities.current().issue_agent(&renew.csr, &identity.cluster, &identity.agent, self.lifetime) {
             Ok(issued) => {
-                tracing::info!(cluster = %known.cluster, agent = %known.agent, "renewed a certificate");
+                tracing::info!(cluster = %identity.cluster, agent = %identity.agent, "renewed a certificate");
                 // A tunnel that is gone asks again on the next.
                 let _ = control.send(HubMessage::Renewed(Renewed { chain_pem: issued.chain_pem }));
             }
             Err(error) => {
-                tracing::warn!(cluster = %known.cluster, error = &error as &dyn std::error::Error, "cannot renew");
+                tracing::warn!(cluster = %identity.cluster, error = &error as &dyn std::error::Error, "cannot renew");
             }
         }
     }
@@ -470,11 +476,11 @@ impl Agents {
     /// Closes the tunnels of `cluster` that the registry does not admit any more; says how many.
     pub(crate) fn recheck(&self, cluster: &ClusterName) -> usize {
         let mut closed = 0;
-        for member in self.tunnels.members(cluster) {
-            let (agent, key) = (member.agent.clone(), member.key);
-            let known = Known { cluster: cluster.clone(), agent, key, issuer: None };
-            if let Err(Refused { reason, text }) = self.admit(&known) {
-                member.close(reason, &text);
+        for live in self.tunnels.of_cluster(cluster) {
+            let (agent, key) = (live.agent.clone(), live.key);
+            let identity = AgentIdentity { cluster: cluster.clone(), agent, key, issuer: None };
+            if let Err(TunnelRefusal { reason, text }) = self.admit(&identity) {
+                live.close(reason, &text);
                 closed += 1;
             }
         }

@@ -24,7 +24,7 @@ use registry::{
     kube::{
         body::{BodyError, MAX_BODY},
         rbac::{self, Attributes, CLUSTER_GROUP, Decision},
-        server::{Answer, Server, Still, Told},
+        server::{Answer, Server, StillValid, WriteSummary},
         status::Status,
     },
 };
@@ -32,8 +32,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     authorities::Authorities,
-    bodies::{Bodies, BodyFault, Whole},
-    caller::{Caller, CallerError, Credentials, Shown},
+    bodies::{Bodies, BodyFault, BufferedBody},
+    caller::{Caller, CallerError, Credentials, PresentedCredentials},
     connections::Connections,
     discovery::{self, Discovery},
     gateway::{Gateway, check_own_word},
@@ -44,7 +44,7 @@ use crate::{
 };
 
 use failure::{Failure, bad_request, failure};
-use recorded::Known;
+use recorded::AuthenticatedAs;
 pub(crate) use recorded::Recorded;
 
 /// Longest request body of our own API, in bytes; a CSR is below one KiB.
@@ -94,7 +94,7 @@ impl Api {
             Err(own) => own,
         };
         let login = self.login(request.headers(), &origin);
-        let known = Known::of(&login);
+        let known = AuthenticatedAs::of(&login);
         let mut response = self.answer_own(request, &origin, login).await;
         response.extensions_mut().insert(known);
         response
@@ -160,7 +160,7 @@ impl Api {
             Err(status) => return kube_status(&status),
         };
         let (bytes, _room) = match body {
-            Ok(Some(Whole { bytes, room })) => {
+            Ok(Some(BufferedBody { bytes, room })) => {
                 // Their rights are asked again by the registry, which decides.
                 if let Err(gone) = self.still(&asker, head.headers(), origin) {
                     return kube_status(&Status::unauthorized(&gone.to_string()));
@@ -172,7 +172,7 @@ impl Api {
         };
         let headers = head.headers().clone();
         let is_still = || login.is_err() || self.still(&asker, &headers, origin).is_ok();
-        match self.kube.answer(&head.map(|()| bytes), &asker, Still(&is_still), Timestamp::now()).await {
+        match self.kube.answer(&head.map(|()| bytes), &asker, StillValid(&is_still), Timestamp::now()).await {
             Answer::Watch(head, frames) => self.watch(&asker, login.ok(), head, *frames),
             Answer::Whole(response) => {
                 let Some(room) = self.bodies.answer(&asker.user, response.body().len()) else {
@@ -192,8 +192,8 @@ impl Api {
         let credentials = headers.get(header::AUTHORIZATION);
         let credentials =
             credentials.map_or(Ok(Credentials::default()), |value| Credentials::parse(value.as_bytes()))?;
-        let shown = Shown { credentials, ..origin.shown() };
-        match Caller::authenticate(&shown, &self.registry, &self.authorities)? {
+        let presented = PresentedCredentials { credentials, ..origin.presented() };
+        match Caller::authenticate(&presented, &self.registry, &self.authorities)? {
             Caller::User(login) => Ok(login),
             // Nobody comes here by the hub's Unix socket.
             Caller::Socket { .. } => Err(CallerError::Missing),
@@ -237,11 +237,11 @@ impl Api {
                 Ok(json(StatusCode::OK, &self.discovery.targets(query, asker)?))
             }
             (&Method::GET, ["v1", "clusters"]) => {
-                let sight = self.visible_clusters(asker);
-                if sight.is_empty() {
+                let visible = self.visible_clusters(asker);
+                if visible.is_empty() {
                     self.require(asker, "list", CLUSTER_GROUP, "managedclusters", "")?;
                 }
-                Ok(json(StatusCode::OK, &self.clusters(&sight)))
+                Ok(json(StatusCode::OK, &self.clusters(&visible)))
             }
             (&Method::GET, ["v1", "clusters", name]) => {
                 self.require(asker, "get", CLUSTER_GROUP, "managedclusters", name)?;
@@ -457,7 +457,7 @@ fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
 
 /// Has the record tell what was made.
 fn named(name: String, mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
-    response.extensions_mut().insert(Told { names: vec![name], dry_run: false });
+    response.extensions_mut().insert(WriteSummary { names: vec![name], dry_run: false });
     response
 }
 

@@ -160,7 +160,7 @@ impl Authorities {
     }
 
     fn apply(&self, authority: Authority) -> Result<(), AuthoritiesError> {
-        self.show(&authority)?;
+        self.publish(&authority)?;
         self.users.retain(|_, (issuer, _)| authority.pins().any(|(pin, _)| pin == *issuer));
         self.current.send_if_modified(|current| {
             let same =
@@ -173,13 +173,13 @@ impl Authorities {
     }
 
     fn renew(&self) {
-        if let Err(error) = self.show(&self.current()) {
+        if let Err(error) = self.publish(&self.current()) {
             tracing::warn!(error = &error as &dyn std::error::Error, "cannot renew the hub's certificate");
         }
     }
 
     /// Shows a new certificate of the hub's, and verifies clients, under this CA.
-    fn show(&self, authority: &Authority) -> Result<(), AuthoritiesError> {
+    fn publish(&self, authority: &Authority) -> Result<(), AuthoritiesError> {
         let credentials = authority.issue_server(&self.names, SERVER_VALIDITY).map_err(AuthoritiesError::Issue)?;
         self.tls.swap(credentials, &authority.roots()).map_err(AuthoritiesError::Tls)
     }

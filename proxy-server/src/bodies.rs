@@ -19,7 +19,7 @@ const OF_USER: usize = 12 << 20;
 const FIRST: usize = 64 << 10;
 
 /// How long a body may wait for room, and then take to arrive.
-const PATIENCE: Duration = Duration::from_secs(10);
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bytes for which there is one permit.
 const UNIT: usize = 1 << 10;
@@ -44,7 +44,7 @@ struct Budget {
 
 /// A body, and its room as long as it is needed.
 #[derive(Debug)]
-pub(crate) struct Whole {
+pub(crate) struct BufferedBody {
     pub(crate) bytes: Bytes,
     pub(crate) room: Room,
 }
@@ -81,7 +81,7 @@ fn semaphore(bytes: usize) -> Arc<Semaphore> {
 
 impl Bodies {
     /// Reads a body of `user`, of at most `limit` bytes.
-    pub(crate) async fn read<B>(&self, mut body: B, user: &str, limit: usize) -> Result<Whole, BodyFault>
+    pub(crate) async fn read<B>(&self, mut body: B, user: &str, limit: usize) -> Result<BufferedBody, BodyFault>
     where
         B: Body<Data = Bytes> + Unpin,
     {
@@ -92,7 +92,7 @@ impl Bodies {
         }
         let mut room = self.room(user, told.unwrap_or_else(|| FIRST.min(limit))).await?;
         let mut bytes = BytesMut::new();
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = tokio::time::Instant::now() + BODY_TIMEOUT;
         while let Some(frame) = tokio::time::timeout_at(deadline, body.frame()).await.map_err(|_| BodyFault::Late)? {
             let Ok(data) = frame.map_err(|_| BodyFault::Broken)?.into_data() else { continue };
             let length = bytes.len() + data.len();
@@ -107,7 +107,7 @@ impl Bodies {
             }
             bytes.extend_from_slice(&data);
         }
-        Ok(Whole { bytes: bytes.freeze(), room })
+        Ok(BufferedBody { bytes: bytes.freeze(), room })
     }
 
     /// Room for an answer to `user`, until its client has taken it. `None` where too much waits already: who asks on and takes
@@ -126,7 +126,7 @@ impl Bodies {
             let own = own.acquire_many_owned(units).await.ok()?;
             Some([own, self.requests.together.clone().acquire_many_owned(units).await.ok()?])
         };
-        match tokio::time::timeout(PATIENCE, acquire).await {
+        match tokio::time::timeout(BODY_TIMEOUT, acquire).await {
             Ok(Some(permits)) => Ok(Room { bytes, _permits: permits }),
             // The semaphores are never closed.
             Ok(None) | Err(_) => Err(BodyFault::Crowded),
@@ -164,7 +164,7 @@ async fn pass_over<B: Body<Data = Bytes> + Unpin>(mut body: B, most: usize) {
         }
     };
     // Who is late loses the answer.
-    let _ = tokio::time::timeout(PATIENCE, passing).await;
+    let _ = tokio::time::timeout(BODY_TIMEOUT, passing).await;
 }
 
 #[cfg(test)]

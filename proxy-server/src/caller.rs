@@ -22,7 +22,7 @@ pub(crate) enum Caller {
 
 /// What a client has shown.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Shown {
+pub(crate) struct PresentedCredentials {
     /// The leaf of its TLS certificate, verified under the hub's CA.
     pub(crate) certificate: Option<CertificateDer<'static>>,
     /// The user id behind its Unix socket.
@@ -136,17 +136,17 @@ impl Caller {
     ///
     /// The one place where a connection becomes a user's, and where wrong tokens are noticed.
     pub(crate) fn authenticate(
-        shown: &Shown,
+        presented: &PresentedCredentials,
         registry: &Registry,
         authorities: &Authorities,
     ) -> Result<Self, CallerError> {
-        let caller = match (Self::identify(shown, registry, authorities), &shown.guest) {
+        let caller = match (Self::identify(presented, registry, authorities), &presented.guest) {
             (Err(CallerError::UnknownToken), Some(guest)) if guest.mistaken().is_err() => {
                 return Err(CallerError::Throttled);
             }
             (identified, _) => identified?,
         };
-        match (&shown.guest, &caller) {
+        match (&presented.guest, &caller) {
             (Some(guest), Self::User(user)) if !guest.is_of(user.name.as_ref()) => {
                 Err(CallerError::Crowded(guest.most()))
             }
@@ -154,17 +154,21 @@ impl Caller {
         }
     }
 
-    fn identify(shown: &Shown, registry: &Registry, authorities: &Authorities) -> Result<Self, CallerError> {
-        if let Some(certificate) = &shown.certificate {
+    fn identify(
+        presented: &PresentedCredentials,
+        registry: &Registry,
+        authorities: &Authorities,
+    ) -> Result<Self, CallerError> {
+        if let Some(certificate) = &presented.certificate {
             let user = Self::of_certificate(certificate, registry, authorities)?;
-            if shown.credentials.token.is_none() {
+            if presented.credentials.token.is_none() {
                 return Ok(Self::User(user));
             }
         }
-        if let Some(token) = &shown.credentials.token {
+        if let Some(token) = &presented.credentials.token {
             return Ok(Self::User(registry.authenticate(token.expose_secret(), Timestamp::now())?));
         }
-        shown.uid.map(|uid| Self::Socket { uid }).ok_or(CallerError::Missing)
+        presented.uid.map(|uid| Self::Socket { uid }).ok_or(CallerError::Missing)
     }
 
     fn of_certificate(

@@ -35,7 +35,7 @@ const READ_SIZE: usize = 4 * 1024;
 pub(crate) const ANSWER_ALONE: Duration = Duration::from_millis(5);
 
 /// How long a refused client may take to read its answer.
-const LINGER: Duration = Duration::from_secs(2);
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How the client reached the hub.
 #[derive(Debug)]
@@ -91,7 +91,7 @@ impl Client {
     }
 
     /// Has its place among its user's connections for as long as it lasts.
-    pub(crate) fn hold(&mut self, guest: Option<Arc<Guest>>) {
+    pub(crate) fn hold_guest(&mut self, guest: Option<Arc<Guest>>) {
         self._guest = guest;
     }
 
@@ -126,7 +126,7 @@ impl Client {
     }
 
     /// Sends `bytes` and goes on talking.
-    pub(crate) async fn say(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.transport.write_all(bytes).await?;
         self.transport.flush().await
     }
@@ -135,7 +135,7 @@ impl Client {
     /// with unread data resets it, and the client would lose the answer.
     pub(crate) async fn conclude(&mut self, answer: &[u8]) {
         let concluding = async {
-            self.say(answer).await?;
+            self.write(answer).await?;
             self.transport.shutdown().await?;
             self.ended = true;
             let mut sink = [0; 4096];
@@ -143,12 +143,12 @@ impl Client {
             io::Result::Ok(())
         };
         // A client that does not listen loses no more than the answer.
-        let _ = tokio::time::timeout(LINGER, concluding).await;
+        let _ = tokio::time::timeout(REFUSAL_TIMEOUT, concluding).await;
     }
 
     /// Sends `answer` alone: no byte of the target can arrive with it.
     pub(crate) async fn answer(&mut self, answer: &[u8]) -> io::Result<()> {
-        self.say(answer).await?;
+        self.write(answer).await?;
         if self.ahead.is_empty() {
             // Either the client speaks first, or the answer has a head start. A reset is told once: the relay's next
             // read would take it for an end.

@@ -3,12 +3,12 @@
 use http::StatusCode;
 
 use crate::{
-    caller::{Caller, Credentials, Shown},
+    caller::{Caller, Credentials, PresentedCredentials},
     client::{Client, Peer},
     head::{HeadError, host_and_port},
     metrics::Frontend,
     outcome::Outcome,
-    proxy::{Ask, Proxy},
+    proxy::{OpenRequest, Proxy},
     refusal::OpenError,
 };
 
@@ -21,31 +21,31 @@ pub(crate) async fn serve(
     proxy: &Proxy,
     mut client: Client,
     peer: Peer,
-    mut shown: Shown,
+    mut presented: PresentedCredentials,
     authority: &str,
     authorization: Option<Vec<u8>>,
 ) {
     let credentials = authorization.map_or(Ok(Credentials::default()), |value| Credentials::parse(&value));
     let (host, port) = host_and_port(authority).unwrap_or((authority, 0));
     let caller = credentials.and_then(|credentials| {
-        shown.credentials = credentials;
-        Caller::authenticate(&shown, &proxy.registry, &proxy.authorities)
+        presented.credentials = credentials;
+        Caller::authenticate(&presented, &proxy.registry, &proxy.authorities)
     });
-    let proxy_user = shown.credentials.name.take();
-    let listener = shown.cluster;
+    let proxy_user = presented.credentials.name.take();
+    let listener = presented.cluster;
     let record = proxy.recorder.connection(Frontend::Connect, peer);
-    let ask = Ask { proxy_user, listener, host: host.to_owned(), port };
+    let request = OpenRequest { proxy_user, listener, host: host.to_owned(), port };
     let opened = tokio::select! {
         // What needs no dial is answered even if the client has half-closed already.
         biased;
-        opened = proxy.open(record, caller, ask) => opened,
+        opened = proxy.open(record, caller, request) => opened,
         // Nobody is left to be answered; dropping the dial cancels it.
         () = client.left() => return,
     };
     match opened {
         Ok((stream, proxied)) => match client.answer(ESTABLISHED).await {
             Ok(()) => {
-                client.hold(shown.guest);
+                client.hold_guest(presented.guest);
                 proxied.relay(client, stream);
             }
             Err(_) => proxied.close(Outcome::ClientReset),

@@ -11,7 +11,7 @@ use std::{
 use certs::ClusterName;
 use http::StatusCode;
 use registry::{
-    ManagedCluster, Registry, Standing,
+    AcceptanceStatus, ManagedCluster, Registry,
     kube::rbac::{self, Policy},
 };
 use serde::Serialize;
@@ -69,7 +69,7 @@ impl Discovery {
     pub(crate) fn targets(&self, query: &str, asker: &rbac::Caller) -> Result<Vec<TargetGroup>, DiscoveryError> {
         let filter = Filter::parse(query)?;
         let mut clusters = self.registry.clusters();
-        clusters.retain(|cluster| cluster.standing() == Standing::Accepted);
+        clusters.retain(|cluster| cluster.acceptance() == AcceptanceStatus::Accepted);
         clusters.sort_by(|one, other| one.name().cmp(other.name()));
         let chosen = self.registry.with_policy(|policy| choose(policy, clusters, &filter, asker));
         let mut groups = Vec::new();

@@ -48,7 +48,7 @@ where
     B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static,
 {
     /// Speaks HTTP to the target, in a task of `tasks` that ends with the exchange.
-    pub(crate) async fn begin(stream: Stream, proxied: Proxied, tasks: &TaskTracker) -> Result<Self, ExchangeError> {
+    pub(crate) async fn start(stream: Stream, proxied: Proxied, tasks: &TaskTracker) -> Result<Self, ExchangeError> {
         let metered = Metered { stream, traffic: proxied.traffic().clone() };
         let (sender, connection) =
             http1::handshake::<_, B>(TokioIo::new(metered)).await.map_err(ExchangeError::Broken)?;
@@ -63,7 +63,7 @@ where
         Ok(Self::Http1 { sender, upgraded })
     }
 
-    /// As [`Self::begin`], for a target that speaks HTTP/2 in clear.
+    /// As [`Self::start`], for a target that speaks HTTP/2 in clear.
     pub(crate) async fn begin_http2(
         stream: Stream,
         proxied: Proxied,

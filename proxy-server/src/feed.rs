@@ -30,7 +30,7 @@ use tokio_util::{
 };
 
 use crate::{
-    succession::{LOOK, Sign},
+    succession::{Flag, LOOK},
     tunnels::{Arrival, Tunnels},
 };
 
@@ -41,20 +41,20 @@ const HUBS: usize = 4;
 const MESSAGE: usize = 1 << 30;
 
 /// How long the other hub may take to say where it is, and to take a message. One that stands still asks anew.
-const PATIENCE: Duration = Duration::from_secs(10);
+const IO_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the hub that serves says.
 #[derive(Serialize, Deserialize)]
-enum Told {
+enum FeedMessage {
     News(News),
     /// An agent has a tunnel there: what another process of it had is over.
     Arrived(Arrival),
     /// What is open there ends.
-    End(Why),
+    End(EndReason),
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-enum Why {
+enum EndReason {
     /// A certificate of its may have opened it.
     RevokedCa,
     /// An older one, or one begun anew: nobody knows what it would say of that.
@@ -62,16 +62,16 @@ enum Why {
 }
 
 /// Tells the hub before this one, for as long as there is one.
-pub(crate) async fn tell(registry: &Registry, tunnels: &Tunnels, revoked: &Notify, folder: &Path) {
-    let listener = match listen(folder) {
+pub(crate) async fn publish(registry: &Registry, tunnels: &Tunnels, revoked: &Notify, folder: &Path) {
+    let listener = match bind(folder) {
         Ok(listener) => listener,
         Err(error) => {
             tracing::warn!(%error, "the hub before this one does not hear of changes, and drains with the rights that it knows");
-            return Sign::Former.lowered(folder).await;
+            return Flag::Former.lowered(folder).await;
         }
     };
     let (revoke, is_revoked) = watch::channel(false);
-    let (mut hubs, mut ended) = (FuturesUnordered::new(), pin!(Sign::Former.lowered(folder)));
+    let (mut hubs, mut ended) = (FuturesUnordered::new(), pin!(Flag::Former.lowered(folder)));
     loop {
         tokio::select! {
             () = &mut ended => return,
@@ -98,7 +98,7 @@ async fn tell_one(
     mut revoked: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let mut hub = framed(hub);
-    let first = timeout(PATIENCE, hub.next()).await?.ok_or(io::ErrorKind::UnexpectedEof)??;
+    let first = timeout(IO_TIMEOUT, hub.next()).await?.ok_or(io::ErrorKind::UnexpectedEof)??;
     let there: Revision = serde_json::from_slice(&first)?;
     let mut feed = registry.store().feed(there);
     let is_other = registry.store().revision() < there;
@@ -106,10 +106,10 @@ async fn tell_one(
     loop {
         let told = tokio::select! {
             biased;
-            Ok(_) = revoked.wait_for(|revoked| *revoked) => Told::End(Why::RevokedCa),
-            () = std::future::ready(()), if is_other => Told::End(Why::OtherRegistry),
+            Ok(_) = revoked.wait_for(|revoked| *revoked) => FeedMessage::End(EndReason::RevokedCa),
+            () = std::future::ready(()), if is_other => FeedMessage::End(EndReason::OtherRegistry),
             news = feed.next() => match news {
-                Some(news) => Told::News(news),
+                Some(news) => FeedMessage::News(news),
                 None => return Ok(()),
             },
             arrival = async {
@@ -118,7 +118,7 @@ async fn tell_one(
                     None => coming.recv().await,
                 }
             } => match arrival {
-                Ok(arrival) => Told::Arrived(arrival),
+                Ok(arrival) => FeedMessage::Arrived(arrival),
                 Err(RecvError::Lagged(_)) => {
                     (present, coming) = tunnels.arrivals();
                     continue;
@@ -126,8 +126,8 @@ async fn tell_one(
                 Err(RecvError::Closed) => return Ok(()),
             },
         };
-        timeout(PATIENCE, hub.send(Bytes::from(serde_json::to_vec(&told)?))).await??;
-        if matches!(told, Told::End(_)) {
+        timeout(IO_TIMEOUT, hub.send(Bytes::from(serde_json::to_vec(&told)?))).await??;
+        if matches!(told, FeedMessage::End(_)) {
             return Ok(());
         }
     }
@@ -136,7 +136,7 @@ async fn tell_one(
 /// Takes over what the hub that serves commits, whichever that is, and cancels `abort` when all is to end. Never returns otherwise.
 pub(crate) async fn follow(registry: Arc<Registry>, tunnels: Arc<Tunnels>, folder: PathBuf, abort: CancellationToken) {
     loop {
-        if let Ok(why) = hear(&registry, &tunnels, &folder).await {
+        if let Ok(why) = apply_feed(&registry, &tunnels, &folder).await {
             tracing::warn!(?why, "the hub that serves now ends what is open here");
             return abort.cancel();
         }
@@ -145,7 +145,7 @@ pub(crate) async fn follow(registry: Arc<Registry>, tunnels: Arc<Tunnels>, folde
 }
 
 /// Hears of the other hub's changes until it ends what is open here; an error when it is there no more, or not yet.
-async fn hear(registry: &Registry, tunnels: &Tunnels, folder: &Path) -> io::Result<Why> {
+async fn apply_feed(registry: &Registry, tunnels: &Tunnels, folder: &Path) -> io::Result<EndReason> {
     let (_opened, path) = path(folder)?;
     let hub = UnixStream::connect(path).await?;
     if !is_own(&hub) {
@@ -156,9 +156,9 @@ async fn hear(registry: &Registry, tunnels: &Tunnels, folder: &Path) -> io::Resu
     hub.send(Bytes::from(serde_json::to_vec(&here)?)).await?;
     while let Some(message) = hub.next().await {
         match serde_json::from_slice(&message?)? {
-            Told::News(news) => registry.store().follow(news).await.map_err(io::Error::other)?,
-            Told::Arrived(arrival) => tunnels.came_elsewhere(&arrival),
-            Told::End(why) => return Ok(why),
+            FeedMessage::News(news) => registry.store().follow(news).await.map_err(io::Error::other)?,
+            FeedMessage::Arrived(arrival) => tunnels.came_elsewhere(&arrival),
+            FeedMessage::End(why) => return Ok(why),
         }
     }
     Err(io::ErrorKind::UnexpectedEof.into())
@@ -173,7 +173,7 @@ fn framed(hub: UnixStream) -> Framed<UnixStream, LengthDelimitedCodec> {
 }
 
 /// In the place of the one that a hub before has left.
-fn listen(folder: &Path) -> io::Result<UnixListener> {
+fn bind(folder: &Path) -> io::Result<UnixListener> {
     let (_opened, path) = path(folder)?;
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -214,12 +214,12 @@ mod tests {
         let put = |key: &str| Txn::new().put(key, b"{}".to_vec());
         let before = Arc::new(open());
         before.store().commit(put("/a")).await.unwrap();
-        before.let_go().await;
+        before.release().await;
         let revoked = CancellationToken::new();
         // The second is there after the first has died.
         let serving = async {
             for key in ["/b", "/c"] {
-                let drains = Sign::Former.raise(&folder).unwrap();
+                let drains = Flag::Former.raise(&folder).unwrap();
                 assert!(drains.is_some(), "nobody else drains");
                 let (next, tunnels, notify) = (open(), Tunnels::default(), Notify::new());
                 next.store().commit(put(key)).await.unwrap();
@@ -235,7 +235,7 @@ mod tests {
                 };
                 tokio::select! {
                     () = doing => {}
-                    () = tell(&next, &tunnels, &notify, &folder) => panic!("the one before has not ended"),
+                    () = publish(&next, &tunnels, &notify, &folder) => panic!("the one before has not ended"),
                 }
                 next.close().await;
             }

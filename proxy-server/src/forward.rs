@@ -14,14 +14,14 @@ use tokio_util::sync::CancellationToken;
 use tunnel::{Delivery, hop};
 
 use crate::{
-    caller::{Caller, Credentials, Shown},
+    caller::{Caller, Credentials, PresentedCredentials},
     client::{Client, Peer},
     exchange::{Exchange, ExchangeError, Upgradable},
     flushes::{Flushes, Held},
     head::HEAD_LIMIT,
     metrics::Frontend,
     outcome::Outcome,
-    proxy::{Ask, Proxy},
+    proxy::{OpenRequest, Proxy},
 };
 
 /// What konnectivity says to everything but CONNECT (pkg/server/tunnel.go), and what to do about it.
@@ -39,7 +39,7 @@ type Body = Either<Full<Bytes>, Held>;
 struct Forwarder {
     proxy: Arc<Proxy>,
     peer: Peer,
-    shown: Shown,
+    presented: PresentedCredentials,
     /// What is written to the client.
     delivery: Option<Delivery>,
     flushes: Flushes,
@@ -50,12 +50,12 @@ pub(crate) async fn serve(
     proxy: Arc<Proxy>,
     mut client: Client,
     peer: Peer,
-    shown: Shown,
+    presented: PresentedCredentials,
     head_timeout: Duration,
     stop: CancellationToken,
 ) {
     let (delivery, flushes) = (client.delivery(), client.flushes());
-    let forwarder = Arc::new(Forwarder { proxy, peer, shown, delivery, flushes });
+    let forwarder = Arc::new(Forwarder { proxy, peer, presented, delivery, flushes });
     let asked = CancellationToken::new();
     let asks = asked.clone();
     let service = service_fn(move |request| {
@@ -105,21 +105,21 @@ impl Forwarder {
                 return Err(refusal);
             }
         };
-        let mut shown = self.shown.clone();
+        let mut presented = self.presented.clone();
         let credentials = request.headers().get(header::PROXY_AUTHORIZATION);
         let credentials = credentials.map_or(Ok(Credentials::default()), |value| Credentials::parse(value.as_bytes()));
         let caller = credentials.and_then(|credentials| {
-            shown.credentials = credentials;
-            Caller::authenticate(&shown, &self.proxy.registry, &self.proxy.authorities)
+            presented.credentials = credentials;
+            Caller::authenticate(&presented, &self.proxy.registry, &self.proxy.authorities)
         });
-        let (proxy_user, listener) = (shown.credentials.name.take(), shown.cluster);
-        let ask = Ask { proxy_user, listener, host, port };
+        let (proxy_user, listener) = (presented.credentials.name.take(), presented.cluster);
+        let ask = OpenRequest { proxy_user, listener, host, port };
         let opened = self.proxy.open(record, caller, ask).await;
         let (stream, proxied) = opened.map_err(|error| (error.status(), error.to_string()))?;
         let upgrade = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
         let request = for_target(request, upgrade.is_some())?;
         let response = async {
-            let exchange = Exchange::begin(stream, proxied, &self.proxy.tasks).await?;
+            let exchange = Exchange::start(stream, proxied, &self.proxy.tasks).await?;
             let client = upgrade.map(|client| Upgradable { client, delivery: self.delivery });
             exchange.send(request, client, Some(RESPONSE_TIMEOUT)).await
         };

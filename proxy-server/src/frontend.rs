@@ -14,7 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, info_span};
 
 use crate::{
-    caller::Shown,
+    caller::PresentedCredentials,
     client::{Client, Peer, Transport},
     config::Plaintext,
     connect,
@@ -56,12 +56,12 @@ pub(crate) struct Frontends {
     reserve: Arc<Reserve>,
     lobby: Arc<Lobby>,
     tasks: TaskTracker,
-    until: Until,
+    until: Shutdown,
 }
 
 /// When the clients' port ends.
 #[derive(Clone, Debug)]
-pub(crate) struct Until {
+pub(crate) struct Shutdown {
     /// Cancelled when idle connections end.
     pub(crate) leave: CancellationToken,
     /// Cancelled when no more connections are accepted.
@@ -111,7 +111,7 @@ impl Frontends {
         room: usize,
         reserve: Arc<Reserve>,
         tasks: TaskTracker,
-        until: Until,
+        until: Shutdown,
     ) -> Arc<Self> {
         let (lobby, beyond) = (Lobby::of_port(room), BEYOND.min(room / 4));
         let (room, beyond) = (Arc::new(Semaphore::new(room - beyond)), Arc::new(Semaphore::new(beyond)));
@@ -185,9 +185,9 @@ impl Frontends {
                 }
             }
             Arrival::Unix(uid, unix, cluster) => {
-                let shown = Shown { uid: Some(uid), cluster, ..Shown::default() };
+                let presented = PresentedCredentials { uid: Some(uid), cluster, ..PresentedCredentials::default() };
                 let client = Client::new(Transport::Unix(unix), permit);
-                self.spawn(peer, self.clone().serve_client(client, peer, shown));
+                self.spawn(peer, self.clone().serve_client(client, peer, presented));
             }
         }
     }
@@ -314,12 +314,17 @@ impl Frontends {
         let Some(Ok(1)) = self.soon(tcp.peek(&mut first)).await else { return };
         let peer = Peer::Tcp(address);
         if first[0] == TLS_HANDSHAKE {
-            let Some((client, shown)) = self.handshake(tcp, peer, room).await else { return };
-            return self.serve_client(client, peer, Shown { guest: Some(guest), ..shown }).await;
+            let Some((client, presented)) = self.handshake(tcp, peer, room).await else { return };
+            return self.serve_client(client, peer, PresentedCredentials { guest: Some(guest), ..presented }).await;
         }
         let client = Client::new(Transport::Tcp(tcp), room);
         if self.plaintext.allows(address.ip()) {
-            self.serve_client(client, peer, Shown { guest: Some(guest), ..Shown::default() }).await;
+            self.serve_client(
+                client,
+                peer,
+                PresentedCredentials { guest: Some(guest), ..PresentedCredentials::default() },
+            )
+            .await;
         } else {
             let frontend = if first[0] == socks5::VERSION { Frontend::Socks5 } else { Frontend::Http };
             self.proxy.recorder.connection(frontend, peer).refuse(Outcome::Plaintext);
@@ -338,7 +343,12 @@ impl Frontends {
         }
     }
 
-    async fn handshake(&self, tcp: TcpStream, peer: Peer, room: OwnedSemaphorePermit) -> Option<(Client, Shown)> {
+    async fn handshake(
+        &self,
+        tcp: TcpStream,
+        peer: Peer,
+        room: OwnedSemaphorePermit,
+    ) -> Option<(Client, PresentedCredentials)> {
         let record = self.proxy.recorder.handshake("frontend", peer);
         let accepting = TlsAcceptor::from(self.tls.clone()).accept(tcp);
         let outcome = match tokio::time::timeout(self.head_timeout, accepting).await {
@@ -348,8 +358,8 @@ impl Frontends {
                 let certificate = session.peer_certificates().and_then(|chain| chain.first()).cloned();
                 let cluster = session.server_name().and_then(|name| self.proxy.cluster_of_server_name(name));
                 let certificate = certificate.map(CertificateDer::into_owned);
-                let shown = Shown { certificate, cluster, ..Shown::default() };
-                return Some((Client::new(Transport::Tls(Box::new(tls)), room), shown));
+                let presented = PresentedCredentials { certificate, cluster, ..PresentedCredentials::default() };
+                return Some((Client::new(Transport::Tls(Box::new(tls)), room), presented));
             }
             Ok(Err(error)) => handshake_outcome(&error),
             Err(_) => Outcome::TimedOut,
@@ -359,22 +369,22 @@ impl Frontends {
         None
     }
 
-    async fn serve_client(self: Arc<Self>, mut client: Client, peer: Peer, shown: Shown) {
+    async fn serve_client(self: Arc<Self>, mut client: Client, peer: Peer, presented: PresentedCredentials) {
         if client.ahead().is_empty() && !matches!(self.soon(client.read_ahead()).await, Some(Ok(1..))) {
             return;
         }
         let limit = self.head_timeout;
         if client.ahead().first() == Some(&socks5::VERSION) {
-            return socks5::serve(&self.proxy, client, peer, shown, limit).await;
+            return socks5::serve(&self.proxy, client, peer, presented, limit).await;
         }
         match tokio::time::timeout(limit, head::read(&mut client)).await {
             Ok(Ok(Head::Connect { authority, authorization })) => {
-                connect::serve(&self.proxy, client, peer, shown, &authority, authorization).await;
+                connect::serve(&self.proxy, client, peer, presented, &authority, authorization).await;
             }
-            Ok(Ok(Head::Http2)) => self.konnectivity.clone().serve(client, peer, shown).await,
+            Ok(Ok(Head::Http2)) => self.konnectivity.clone().serve(client, peer, presented).await,
             Ok(Ok(Head::Other)) => {
                 let (proxy, stop) = (self.proxy.clone(), self.until.leave.clone());
-                forward::serve(proxy, client, peer, shown, limit, stop).await;
+                forward::serve(proxy, client, peer, presented, limit, stop).await;
             }
             Ok(Err(error)) => {
                 self.proxy.recorder.connection(Frontend::Http, peer).refuse(error.outcome());

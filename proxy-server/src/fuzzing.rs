@@ -7,7 +7,7 @@ use http::{Request, StatusCode};
 use tokio::{net::UnixStream, sync::Semaphore};
 
 use crate::{
-    caller::{Credentials, Shown},
+    caller::{Credentials, PresentedCredentials},
     client::{Client, Transport},
     forward,
     head::{self, Head},
@@ -17,7 +17,7 @@ use crate::{
 
 pub use crate::{
     gateway::fuzzing::{Way, gateway_path},
-    konnectivity::fuzzing::{Ear, Heard, correct_authorities, with_authorities_corrected},
+    konnectivity::fuzzing::{FuzzedEvent, FuzzedStream, correct_authorities, with_authorities_corrected},
 };
 
 /// What the first head of a connection says.
@@ -91,8 +91,8 @@ pub fn forwarded(request: Request<()>, upgrade: bool) -> Result<((String, u16), 
 pub async fn socks5(socket: UnixStream, known: bool) -> Option<Asked> {
     let room = Arc::new(Semaphore::new(1)).try_acquire_owned().ok()?;
     let mut client = Client::new(Transport::Unix(socket), room);
-    let mut shown = Shown { uid: known.then_some(0), ..Shown::default() };
-    let (host, port) = socks5::converse(&mut client, &mut shown).await.ok()?;
+    let mut shown = PresentedCredentials { uid: known.then_some(0), ..PresentedCredentials::default() };
+    let (host, port) = socks5::negotiate(&mut client, &mut shown).await.ok()?;
     let token = shown.credentials.token().map(str::to_owned);
     Some(Asked { host, port, user: shown.credentials.name, token, ahead: client.ahead().to_vec() })
 }

@@ -23,7 +23,7 @@ use tunnel::{Extra, Identity, Stream, hop};
 
 use crate::{
     browser::{self, Asked, Browsers, PageError},
-    caller::{Caller, CallerError, Credentials, Shown},
+    caller::{Caller, CallerError, Credentials, PresentedCredentials},
     client::Peer,
     exchange::{Exchange, ExchangeError, Upgradable},
     flushes::Held,
@@ -36,7 +36,7 @@ use crate::{
     route::{Route, Target},
 };
 
-use path::{PathError, Service, To, Way};
+use path::{ParsedPath, PathError, PathTarget, Service};
 use shared_origin::{Page, Place, confine};
 
 /// How the fields begin by which a client speaks as somebody else.
@@ -51,7 +51,7 @@ pub(crate) struct Gateway {
 }
 
 /// Who asks, and what is left of what they showed.
-struct Asker {
+struct GatewayUser {
     user: Login,
     /// The client's `Authorization` is for the target: to the hub it has shown a certificate.
     speaks_to_target: bool,
@@ -71,7 +71,7 @@ enum Refusal {
     #[error("the field Connection names {0}: who asks is no matter of one hop; send the request without it")]
     Smuggled(HeaderName),
     #[error(transparent)]
-    SpokenFor(SpokenFor),
+    SpokenFor(ImpersonationIgnored),
     #[error(transparent)]
     Open(OpenError),
     #[error(transparent)]
@@ -83,7 +83,7 @@ enum Refusal {
 /// Who is spoken for is not asked there.
 #[derive(Debug, thiserror::Error)]
 #[error("whom {0} names is not told to what is asked here; send the request without it")]
-pub(crate) struct SpokenFor(HeaderName);
+pub(crate) struct ImpersonationIgnored(HeaderName);
 
 impl Gateway {
     pub(crate) fn new(proxy: Arc<Proxy>, browsers: Arc<Browsers>) -> Self {
@@ -102,7 +102,7 @@ impl Gateway {
             refusal
         };
         match path::parse(path) {
-            Some(Ok(Way { to: To::Service(_), prefix, .. })) => {
+            Some(Ok(ParsedPath { to: PathTarget::Service(_), prefix, .. })) => {
                 refused(Asked::Service(&prefix)).map(|refusal| recorded(Frontend::Service, refusal).to_browser())
             }
             Some(Ok(way)) => {
@@ -122,8 +122,8 @@ impl Gateway {
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         let Some(way) = path::parse(path) else { return Err(request) };
         let frontend = match &way {
-            Ok(Way { to: To::Service(_), .. }) => Frontend::Service,
-            Ok(Way { to: To::KubeApi, .. }) | Err(_) => Frontend::Gateway,
+            Ok(ParsedPath { to: PathTarget::Service(_), .. }) => Frontend::Service,
+            Ok(ParsedPath { to: PathTarget::KubeApi, .. }) | Err(_) => Frontend::Gateway,
         };
         let mut record = self.proxy.recorder.connection(frontend, Peer::Tcp(origin.peer));
         let way = match way {
@@ -137,14 +137,14 @@ impl Gateway {
         record.cluster(way.cluster.as_ref());
         let (to, rest) = (way.to.clone(), way.rest.clone());
         let answered = match to.clone() {
-            To::KubeApi => self.kube_api(request, origin, way, &mut record).await,
-            To::Service(service) => self.service(request, origin, way, service, &mut record).await,
+            PathTarget::KubeApi => self.kube_api(request, origin, way, &mut record).await,
+            PathTarget::Service(service) => self.service(request, origin, way, service, &mut record).await,
         };
         Ok(answered.unwrap_or_else(|refusal| {
             record.refuse(refusal.outcome());
             match to {
-                To::KubeApi => refusal.to_kubectl(&rest),
-                To::Service(_) => refusal.to_browser(),
+                PathTarget::KubeApi => refusal.to_kubectl(&rest),
+                PathTarget::Service(_) => refusal.to_browser(),
             }
         }))
     }
@@ -153,7 +153,7 @@ impl Gateway {
         &self,
         mut request: Request<Incoming>,
         origin: &Origin,
-        way: Way,
+        way: ParsedPath,
         record: &mut Record,
     ) -> Result<Response<Body>, Refusal> {
         record.target("kube-apiserver");
@@ -180,7 +180,7 @@ impl Gateway {
         }
         headers.insert(header::HOST, HeaderValue::from_static("kube-apiserver"));
         *request.uri_mut() = way.rest.parse().map_err(|_| Refusal::Malformed)?;
-        let exchange = Exchange::begin(stream, proxied, &self.proxy.tasks).await.map_err(Refusal::Exchange)?;
+        let exchange = Exchange::start(stream, proxied, &self.proxy.tasks).await.map_err(Refusal::Exchange)?;
         let mut response = send(exchange, request, upgrade, &asker, origin).await?;
         let place = Place { prefix: &way.prefix, rest: &way.rest, hosts: [&host, "kube-apiserver"] };
         confine(&mut response, place, Page::Inert);
@@ -191,13 +191,13 @@ impl Gateway {
         &self,
         mut request: Request<Incoming>,
         origin: &Origin,
-        way: Way,
+        way: ParsedPath,
         service: Service,
         record: &mut Record,
     ) -> Result<Response<Body>, Refusal> {
         let (host, port, tls) = (service.host(), service.port, service.tls);
-        let shown = format!("{host}:{port}");
-        record.target(shown.as_str());
+        let presented = format!("{host}:{port}");
+        record.target(presented.as_str());
         let asker = self.asker(request.headers(), origin, record)?;
         check_own_word(request.headers()).map_err(Refusal::SpokenFor)?;
         // Links in a page are relative to a path that ends in a slash.
@@ -210,25 +210,25 @@ impl Gateway {
         }
         let target = if tls { Target::Tls { host, port } } else { Target::Tcp { host, port } };
         let (stream, proxied) = self.open(&asker, origin, record, way.cluster, target).await?;
-        let host = browser::host(&request).unwrap_or_else(|| shown.clone());
+        let host = browser::host(&request).unwrap_or_else(|| presented.clone());
         let upgrade = leave_hop(&mut request, origin);
         forwarded(request.headers_mut(), origin.peer, &way.prefix, &host);
         cookie::give_back(request.headers_mut());
         let tasks = &self.proxy.tasks;
         let (exchange, uri) = match is_grpc(&request) && !tls {
-            true => (Exchange::begin_http2(stream, proxied, tasks).await, format!("http://{shown}{}", way.rest)),
-            false => (Exchange::begin(stream, proxied, tasks).await, way.rest.clone()),
+            true => (Exchange::begin_http2(stream, proxied, tasks).await, format!("http://{presented}{}", way.rest)),
+            false => (Exchange::start(stream, proxied, tasks).await, way.rest.clone()),
         };
         *request.uri_mut() = uri.parse().map_err(|_| Refusal::Malformed)?;
         let mut response = send(exchange.map_err(Refusal::Exchange)?, request, upgrade, &asker, origin).await?;
-        let place = Place { prefix: &way.prefix, rest: &way.rest, hosts: [&host, &shown] };
+        let place = Place { prefix: &way.prefix, rest: &way.rest, hosts: [&host, &presented] };
         confine(&mut response, place, Page::Live);
         Ok(response)
     }
 
     async fn open(
         &self,
-        asker: &Asker,
+        asker: &GatewayUser,
         origin: &Origin,
         record: &mut Record,
         cluster: ClusterName,
@@ -243,7 +243,7 @@ impl Gateway {
 
     /// Who asks. A client that has shown a certificate may send the target a token of its own; one that has not must show
     /// the hub's.
-    fn asker(&self, headers: &HeaderMap, origin: &Origin, record: &mut Record) -> Result<Asker, Refusal> {
+    fn asker(&self, headers: &HeaderMap, origin: &Origin, record: &mut Record) -> Result<GatewayUser, Refusal> {
         let about_the_asker = |name: &HeaderName| *name == AUTHORIZATION || name.as_str().starts_with(IMPERSONATE);
         if let Some(name) = hop::named(headers).into_iter().find(about_the_asker) {
             return Err(Refusal::Smuggled(name));
@@ -257,12 +257,12 @@ impl Gateway {
             Some(credentials) if !speaks_to_target => credentials.map_err(Refusal::Caller)?,
             _ => Credentials::default(),
         };
-        let shown = Shown { credentials, ..origin.shown() };
+        let presented = PresentedCredentials { credentials, ..origin.presented() };
         let caller =
-            Caller::authenticate(&shown, &self.proxy.registry, &self.proxy.authorities).map_err(Refusal::Caller)?;
+            Caller::authenticate(&presented, &self.proxy.registry, &self.proxy.authorities).map_err(Refusal::Caller)?;
         record.by(&caller);
         match caller {
-            Caller::User(user) => Ok(Asker { user, speaks_to_target }),
+            Caller::User(user) => Ok(GatewayUser { user, speaks_to_target }),
             // Nobody comes here by the hub's Unix socket.
             Caller::Socket { .. } => Err(Refusal::Caller(CallerError::Missing)),
         }
@@ -286,8 +286,8 @@ fn impersonating(headers: &HeaderMap) -> impl Iterator<Item = &HeaderName> {
 }
 
 /// Refuses who speaks for somebody else, where that would change nothing.
-pub(crate) fn check_own_word(headers: &HeaderMap) -> Result<(), SpokenFor> {
-    impersonating(headers).next().map_or(Ok(()), |name| Err(SpokenFor(name.clone())))
+pub(crate) fn check_own_word(headers: &HeaderMap) -> Result<(), ImpersonationIgnored> {
+    impersonating(headers).next().map_or(Ok(()), |name| Err(ImpersonationIgnored(name.clone())))
 }
 
 /// Refuses what Kubernetes does not know, and would not be told.
@@ -297,7 +297,7 @@ fn check_impersonation(headers: &HeaderMap) -> Result<(), Refusal> {
         matches!(rest, "user" | "group" | "uid") || rest.starts_with("extra-")
     };
     match impersonating(headers).find(|name| !is_known(name)) {
-        Some(name) => Err(Refusal::SpokenFor(SpokenFor(name.clone()))),
+        Some(name) => Err(Refusal::SpokenFor(ImpersonationIgnored(name.clone()))),
         None => Ok(()),
     }
 }
@@ -307,7 +307,7 @@ async fn send(
     exchange: Exchange<Incoming>,
     mut request: Request<Incoming>,
     upgrade: Option<Upgradable>,
-    asker: &Asker,
+    asker: &GatewayUser,
     origin: &Origin,
 ) -> Result<Response<Body>, Refusal> {
     let grpc = matches!(exchange, Exchange::Http2(_));
@@ -370,7 +370,7 @@ fn forwarded(headers: &mut HeaderMap, peer: SocketAddr, prefix: &str, host: &str
     }
 }
 
-fn moved(way: &Way) -> Response<Body> {
+fn moved(way: &ParsedPath) -> Response<Body> {
     let query = way.rest.strip_prefix('/').unwrap_or_default();
     let mut response = text(StatusCode::PERMANENT_REDIRECT, String::new());
     if let Ok(location) = HeaderValue::try_from(format!("{}/{query}", way.prefix)) {

@@ -35,7 +35,7 @@ use tunnel::Delivery;
 
 use crate::{
     bodies::Room,
-    caller::Shown,
+    caller::PresentedCredentials,
     client::Peer,
     descriptors::{ACCEPT_PAUSE, Reserve, TELLING},
     flushes::Flushes,
@@ -54,13 +54,13 @@ const FIRST_REQUEST: Duration = Duration::from_secs(1);
 const BEYOND: usize = 16;
 
 /// How long a client may take to shake hands, then to ask, and then to take its answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a client waits where the port is full, before it is sent away.
 const MAKING_ROOM: Duration = Duration::from_millis(50);
 
 /// How long an HTTP/2 connection may be silent before it is asked whether anybody is there.
-const SILENCE: Duration = Duration::from_secs(30);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How long, at the port's end, answers that are under way may take. Watches have no end of their own.
 const GOODBYE: Duration = Duration::from_millis(500);
@@ -84,7 +84,7 @@ const KEEPALIVE: TcpKeepalive =
 pub(crate) type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 
 /// When a connection ends: idle, and in any case.
-type Until = (CancellationToken, CancellationToken);
+type Shutdown = (CancellationToken, CancellationToken);
 
 /// Where a request comes from.
 #[derive(Clone, Debug)]
@@ -113,9 +113,9 @@ impl Origin {
     }
 
     /// What the connection has shown, but for what its requests say.
-    pub(crate) fn shown(&self) -> Shown {
+    pub(crate) fn presented(&self) -> PresentedCredentials {
         let (certificate, guest) = (self.certificate.clone(), Some(self.guest.clone()));
-        Shown { certificate, guest, ..Shown::default() }
+        PresentedCredentials { certificate, guest, ..PresentedCredentials::default() }
     }
 }
 
@@ -262,7 +262,7 @@ fn prepare(tcp: TcpStream) -> io::Result<Socket> {
     let socket = SockRef::from(&tcp);
     socket.set_tcp_keepalive(&KEEPALIVE)?;
     // A client that takes no answer for so long is gone.
-    socket.set_tcp_user_timeout(Some(PATIENCE))?;
+    socket.set_tcp_user_timeout(Some(CLIENT_TIMEOUT))?;
     Ok(Socket::new(tcp))
 }
 
@@ -271,7 +271,7 @@ async fn serve_one<F, R>(
     tls: Option<TlsAcceptor>,
     recorder: Recorder,
     tasks: Tracked,
-    until: Until,
+    until: Shutdown,
     answer: F,
 ) -> io::Result<()>
 where
@@ -282,7 +282,7 @@ where
         return serve_requests(origin.socket.clone(), origin, false, tasks, until, answer).await;
     };
     let record = recorder.handshake("api", Peer::Tcp(origin.peer));
-    let shaking = until.1.run_until_cancelled(tokio::time::timeout(PATIENCE, tls.accept(origin.socket.clone())));
+    let shaking = until.1.run_until_cancelled(tokio::time::timeout(CLIENT_TIMEOUT, tls.accept(origin.socket.clone())));
     let Some(shaken) = shaking.await else { return Ok(()) };
     let stream = match shaken {
         Ok(Ok(stream)) => stream,
@@ -308,7 +308,7 @@ async fn serve_requests<F, R>(
     origin: Origin,
     http2: bool,
     tasks: Tracked,
-    until: Until,
+    until: Shutdown,
     answer: F,
 ) -> io::Result<()>
 where
@@ -326,7 +326,7 @@ where
     let io = TokioIo::new(io);
     if http2 {
         let mut http = http2::Builder::new(tasks);
-        http.timer(TokioTimer::new()).keep_alive_interval(SILENCE).keep_alive_timeout(PATIENCE);
+        http.timer(TokioTimer::new()).keep_alive_interval(KEEP_ALIVE_INTERVAL).keep_alive_timeout(CLIENT_TIMEOUT);
         http.max_concurrent_streams(REQUESTS);
         http.initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
         return finish(
@@ -339,7 +339,7 @@ where
         .await;
     }
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    http.timer(TokioTimer::new()).header_read_timeout(CLIENT_TIMEOUT);
     let connection = http.serve_connection(io, service).with_upgrades();
     finish(connection, |connection| connection.graceful_shutdown(), until, asked, delivery).await
 }
@@ -348,7 +348,7 @@ where
 async fn finish<C: Future<Output = hyper::Result<()>>>(
     connection: C,
     last: fn(Pin<&mut C>),
-    (leave, end): Until,
+    (leave, end): Shutdown,
     asked: CancellationToken,
     delivery: Option<Delivery>,
 ) -> io::Result<()> {

@@ -29,7 +29,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tunnel::{ALPN_JOIN, ALPN_TUNNEL, Listener, PortSocket, ServeError};
 
 use crate::{
-    agents::{Agents, HANDSHAKES, Habits, TUNNELS},
+    agents::{AgentRates, Agents, HANDSHAKES, TUNNELS},
     api::{About, Api, Recorded},
     audit::{Audit, AuditError},
     authorities::{Authorities, AuthoritiesError},
@@ -40,7 +40,7 @@ use crate::{
     descriptors::{Descriptors, Reserve},
     discovery::Discovery,
     exports::Exports,
-    frontend::{Frontends, Until},
+    frontend::{Frontends, Shutdown},
     gateway::Gateway,
     health::Health,
     http_port::{HttpPort, Origin},
@@ -52,13 +52,13 @@ use crate::{
     ports::{Bound, ListenError, Ports},
     proxy::Proxy,
     record::Recorder,
+    reset_hints::ResetHints,
     revocations,
-    roster::Roster,
     rotation::Rotation,
     services::{RunError, Services},
     shares::Shares,
     state::{State, StateError},
-    succession::{self, Raised},
+    succession::{self, RaisedFlag},
     tunnels::Tunnels,
     watchdog,
     workers::Workers,
@@ -68,7 +68,7 @@ use crate::{
 const CUT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long an API client may take to shake hands and to show who it is. One with credentials sends its first request at once.
-const API_PATIENCE: Duration = Duration::from_secs(10);
+const API_LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Watches of one user at a time. A controller has one for each kind of object, a fleet of them under one name some hundreds;
 /// each costs every write some microseconds.
@@ -104,14 +104,14 @@ pub struct Hub {
     /// Keeps other hubs out of the state folder, when the registry is elsewhere.
     folder_lock: Option<File>,
     /// Says that this hub follows another one, until it serves.
-    successor: Option<Raised>,
+    successor: Option<RaisedFlag>,
     /// The hub before this one drains yet.
     /// Cancelled when the hub before this one has ended, and all that is to be done for it.
     before: Option<CancellationToken>,
     /// Which sockets this hub has, once it serves.
     layout: Option<Layout>,
     /// Another hub has the state folder.
-    handed_over: Option<Raised>,
+    handed_over: Option<RaisedFlag>,
 }
 
 /// Where a hub really listens.
@@ -189,7 +189,7 @@ impl Hub {
         let (mut ports, bound) = Ports::bind(&config, workers.handles()).await.map_err(StartError::Listen)?;
         let Bound { proxy, tunnel, api, metrics, follows } = bound;
         let names = advertised(&config);
-        state.begin().await.map_err(StartError::State)?;
+        state.bootstrap().await.map_err(StartError::State)?;
         let admin = state.write_admin(format!("https://{}", near(api)), near(proxy));
         let admin = admin.await.map_err(StartError::State)?;
         let State { folder, authority, registry, reset_key, folder_lock } = state;
@@ -222,7 +222,7 @@ impl Hub {
         let (tunnels, connections) = (Arc::new(Tunnels::default()), Arc::new(Connections::default()));
         let exports = Arc::new(Exports::new(config.clusters_domain.clone()));
         let phases = Phases::new();
-        let (until, present) = (Roster::new(&config.state).until(), tunnels.clone());
+        let (until, present) = (ResetHints::new(&config.state).until(), tunnels.clone());
         let available = move |cluster: &ClusterName| present.summary(cluster).tunnels > 0;
         let presence = Arc::new(Presence::new(registry.clone(), until, available));
         let gathered = MetricsRegistry::new();
@@ -260,8 +260,8 @@ impl Hub {
             server_id: server_id.clone(),
             memory: config.tunnel.memory,
             handshakes: Lobby::new(HANDSHAKES, 0),
-            held: Lobby::new(TUNNELS, 0),
-            habits: Habits::default(),
+            tunnel_slots: Lobby::new(TUNNELS, 0),
+            rates: AgentRates::default(),
             tasks: phases.others.clone(),
             drain: phases.drain.clone(),
         });
@@ -375,8 +375,8 @@ impl Hub {
         for (listener, worker) in self.listeners.iter().zip(self.workers.handles()) {
             self.services.spawn("the agents' port", worker, end, self.agents.clone().serve(listener.clone()));
         }
-        let roster = self.roster().serve(self.agents.clone(), self.listeners[0].clone());
-        self.services.spawn("the roster of tunnels", &here, handover, roster);
+        let hints = self.hints().serve(self.agents.clone(), self.listeners[0].clone());
+        self.services.spawn("the roster of tunnels", &here, handover, hints);
         let (registry, proxy, agents) = (self.registry.clone(), self.proxy.clone(), self.agents.clone());
         let revocations = async move { revocations::watch(&registry, &proxy, &agents).await };
         self.services.spawn("the watch of revocations", &here, end, revocations);
@@ -384,7 +384,7 @@ impl Hub {
         self.services.spawn("the watch of silence", &here, end, async move { watchdog::watch(tunnels).await });
         self.services.spawn("the controller", &here, handover, Controller::new(self.registry.clone()).run());
         let (presence, agents) = (self.presence.clone(), self.agents.clone());
-        let presence = async move { tokio::join!(presence.run(), agents.note_absent()).0 };
+        let presence = async move { tokio::join!(presence.run(), agents.mark_absent()).0 };
         self.services.spawn("the record of agents", &here, handover, presence);
         let (authorities, rotation) = (self.authorities.clone(), self.api.rotation.clone());
         let certificates = async move { tokio::join!(authorities.keep_current(), rotation.follow_files()).0 };
@@ -430,12 +430,12 @@ impl Hub {
         let recorder = self.proxy.recorder.clone();
         let answering = Recorded { api: self.api.clone(), recorder, tasks: others.clone() };
         let answer = move |request, origin| answering.clone().answer(request, origin);
-        let api = port("api", api, Some(tls), room, Lobby::of_port(room), Some(API_PATIENCE)).serve(answer);
+        let api = port("api", api, Some(tls), room, Lobby::of_port(room), Some(API_LOGIN_TIMEOUT)).serve(answer);
         self.services.spawn("the API's port", &here, end, api);
     }
 
-    fn roster(&self) -> Roster {
-        Roster::new(&self.config.state)
+    fn hints(&self) -> ResetHints {
+        ResetHints::new(&self.config.state)
     }
 
     /// Each worker accepts clients of its own.
@@ -450,7 +450,7 @@ impl Hub {
         let Config { plaintext, head_timeout, .. } = self.config;
         // In the order of preference: a client that speaks both means CONNECT, and gRPC's clients speak HTTP/2 only.
         let tls = self.authorities.tls(&[b"http/1.1", b"h2"]);
-        let until = Until { leave: leave.clone(), closed: closed.clone() };
+        let until = Shutdown { leave: leave.clone(), closed: closed.clone() };
         let frontends =
             Frontends::new(self.proxy.clone(), tls, plaintext, head_timeout, room, reserve, clients.clone(), until);
         for (listener, worker) in listeners.into_iter().zip(self.workers.handles().iter().cycle()) {

@@ -18,9 +18,9 @@ use crate::{
     client::Peer,
     lobby::{Lobby, Size},
     outcome::Outcome,
+    pending_joins::{PendingJoins, PendingJoinsFull},
     rates::Lines,
     record::{Recorder, RequestRecord},
-    waits::{Waits, WaitsFull},
 };
 
 /// How long a joiner may take to say its request, and to take its answer.
@@ -44,14 +44,14 @@ pub(crate) struct Joins {
     /// Those that wait for the joiner.
     talks: Arc<Lobby>,
     /// Those that wait for the registry and the administrator.
-    waits: Arc<Waits>,
+    pending: Arc<PendingJoins>,
     /// Of the log, which joiners cause.
     lines: Lines<()>,
 }
 
 /// A join that the registry took.
 #[derive(Debug)]
-struct Taken {
+struct AcceptedJoin {
     cluster: ClusterName,
     agent: AgentName,
     key: KeyFingerprint,
@@ -59,8 +59,8 @@ struct Taken {
 }
 
 /// Why a joiner was not heard or answered to the end.
-enum Unfinished {
-    Full(WaitsFull),
+enum JoinFailure {
+    Full(PendingJoinsFull),
     Broken(JoinError),
 }
 
@@ -73,8 +73,8 @@ impl Joins {
         lifetime: Duration,
     ) -> Self {
         let (registry, presence, authorities) = (registry.clone(), presence.clone(), authorities.clone());
-        let (talks, waits) = (Lobby::new(TALKS, 0), Arc::default());
-        Self { registry, presence, authorities, recorder, lifetime, talks, waits, lines: Lines::default() }
+        let (talks, pending) = (Lobby::new(TALKS, 0), Arc::default());
+        Self { registry, presence, authorities, recorder, lifetime, talks, pending, lines: Lines::default() }
     }
 
     /// Serves one join to its end.
@@ -91,10 +91,10 @@ impl Joins {
             },
         );
         let heard = match self.talk(&connection, JoinSession::accept(connection.clone(), TALK_TIMEOUT)).await {
-            Ok((session, request)) => self.waits.enter(peer.ip()).map(|place| (session, request, place)),
-            Err(Unfinished::Full(full)) => Err(full),
-            Err(Unfinished::Broken(error)) => {
-                self.say(|left_out| {
+            Ok((session, request)) => self.pending.enter(peer.ip()).map(|place| (session, request, place)),
+            Err(JoinFailure::Full(full)) => Err(full),
+            Err(JoinFailure::Broken(error)) => {
+                self.log(|left_out| {
                     tracing::info!(error = &error as &dyn std::error::Error, left_out, "a join broke off");
                 });
                 record.tell(broken_outcome(&error), 0, |_| ());
@@ -125,19 +125,19 @@ impl Joins {
             Err(refusal) => JoinReply::Refused(refusal),
         };
         metrics.joined(match &answer {
-            JoinReply::Refused(refusal) if refusal.reason() == Reason::Overloaded => WaitsFull::Agents.outcome(),
+            JoinReply::Refused(refusal) if refusal.reason() == Reason::Overloaded => PendingJoinsFull::Agents.outcome(),
             JoinReply::Refused(refusal) => Outcome::RefusedFor(refusal.reason()),
             JoinReply::Issued(_) | JoinReply::Pending(_) => Outcome::Issued,
         });
         if let JoinReply::Refused(refusal) = &answer {
             let (reason, message) = (refusal.reason().label(), &refusal.message);
-            self.say(|left_out| tracing::warn!(reason, message, left_out, "refused a join"));
+            self.log(|left_out| tracing::warn!(reason, message, left_out, "refused a join"));
         }
         drop(place);
         match self.talk(&connection, session.conclude(answer, TALK_TIMEOUT)).await {
             Ok(()) => {}
-            Err(Unfinished::Full(full)) => connection.close(CloseReason::Overloaded, &full.to_string()),
-            Err(Unfinished::Broken(error)) => self.say(|left_out| {
+            Err(JoinFailure::Full(full)) => connection.close(CloseReason::Overloaded, &full.to_string()),
+            Err(JoinFailure::Broken(error)) => self.log(|left_out| {
                 tracing::info!(error = &error as &dyn std::error::Error, left_out, "a joiner left before its answer");
             }),
         }
@@ -148,31 +148,36 @@ impl Joins {
         &self,
         connection: &Connection,
         next: impl Future<Output = Result<T, JoinError>>,
-    ) -> Result<T, Unfinished> {
-        let full = Unfinished::Full(WaitsFull::Source);
+    ) -> Result<T, JoinFailure> {
+        let full = JoinFailure::Full(PendingJoinsFull::Source);
         let Some(guest) = self.talks.enter(connection.remote_address().ip().into()) else { return Err(full) };
         tokio::select! {
-            done = next => done.map_err(Unfinished::Broken),
+            done = next => done.map_err(JoinFailure::Broken),
             _ = guest.outstayed(None) => Err(full),
         }
     }
 
     /// Writes a line that anybody can cause, if there are not too many.
-    fn say(&self, line: impl FnOnce(u64)) {
+    fn log(&self, line: impl FnOnce(u64)) {
         if let Some(left_out) = self.lines.next(&()) {
             line(left_out);
         }
     }
 
     /// Takes a join, and tells at once: what its token did is known also when nobody decides about it.
-    async fn recorded(&self, request: JoinRequest, peer: SocketAddr, record: RequestRecord) -> Result<Taken, Refusal> {
+    async fn recorded(
+        &self,
+        request: JoinRequest,
+        peer: SocketAddr,
+        record: RequestRecord,
+    ) -> Result<AcceptedJoin, Refusal> {
         let asked = Text::of(format_args!("{}/{}", request.cluster, request.agent));
         if self.recorder.audit.refuses() {
             let message = "the hub cannot write its audit log, and lets nobody in meanwhile; try again in a moment";
             return Err(Refusal::new(Reason::Internal, message));
         }
         let token = join_token_id(&request.token).unwrap_or_default().to_owned();
-        let taken = self.take(request, peer).await;
+        let taken = self.submit(request, peer).await;
         let refusal = taken.as_ref().err().map(Refusal::reason);
         record.tell(refusal.map_or(Outcome::Ok, Outcome::RefusedFor), 0, |told| {
             // Kubernetes' name for who has a token to join. One whose secret was not looked at, or is wrong, is nobody's.
@@ -180,14 +185,14 @@ impl Joins {
                 told.who.user = Text::of(format_args!("system:bootstrap:{token}"));
             }
             told.name = match &taken {
-                Ok(Taken { cluster, agent, .. }) => Text::of(format_args!("{cluster}/{agent}")),
+                Ok(AcceptedJoin { cluster, agent, .. }) => Text::of(format_args!("{cluster}/{agent}")),
                 Err(_) => asked,
             };
         });
         taken
     }
 
-    async fn take(&self, request: JoinRequest, peer: SocketAddr) -> Result<Taken, Refusal> {
+    async fn submit(&self, request: JoinRequest, peer: SocketAddr) -> Result<AcceptedJoin, Refusal> {
         let bad = |message: String| Refusal::new(Reason::BadRequest, message);
         let JoinRequest { token, cluster, agent, csr, version: version_said } = request;
         let agent: AgentName = agent.parse().map_err(|error| bad(format!("the agent's name: {error}")))?;
@@ -208,14 +213,14 @@ impl Joins {
         let joined = self.registry.request_join(ask, Timestamp::now()).await.map_err(|error| refusal(&error))?;
         let (Joined::Accepted { cluster } | Joined::Pending { cluster }) = joined;
         tracing::info!(%cluster, %agent, %key, "a join was asked for");
-        Ok(Taken { cluster, agent, key, csr })
+        Ok(AcceptedJoin { cluster, agent, key, csr })
     }
 
     /// Waits for the decision; `None` when the joiner has left.
     async fn wait(
         &self,
         session: &mut JoinSession,
-        taken: &Taken,
+        taken: &AcceptedJoin,
         changes: &mut tokio::sync::broadcast::Receiver<Change>,
     ) -> Option<JoinReply> {
         let mut told = false;
@@ -234,7 +239,7 @@ impl Joins {
                     | AgentRefusal::OtherKey { .. }),
                 ) => return Some(refused(Reason::Denied, &format!("{refusal}; the join was withdrawn"))),
             }
-            let turn = turn.get_or_insert_with(|| self.waits.take_turn(taken.key));
+            let turn = turn.get_or_insert_with(|| self.pending.take_turn(taken.key));
             if !std::mem::replace(&mut told, true) {
                 let pending = Pending { cluster: taken.cluster.to_string() };
                 session.answer(JoinReply::Pending(pending)).await.ok()?;
@@ -252,7 +257,7 @@ impl Joins {
         }
     }
 
-    fn issue(&self, taken: &Taken) -> JoinReply {
+    fn issue(&self, taken: &AcceptedJoin) -> JoinReply {
         let authority = self.authorities.current();
         match authority.issue_agent(&taken.csr, &taken.cluster, &taken.agent, self.lifetime) {
             Ok(issued) => {
@@ -267,7 +272,7 @@ impl Joins {
     }
 
     /// While the CA is rotated, who has joined depends on the CA that signs before it has ever connected.
-    fn note_trust(&self, authority: &Authority, taken: &Taken) {
+    fn note_trust(&self, authority: &Authority, taken: &AcceptedJoin) {
         if authority.phase() == Phase::Settled {
             return;
         }

@@ -1,24 +1,24 @@
 //! konnectivity's gRPC frontend: `ProxyService.Proxy` over HTTP/2, for Go's client library and kube-apiserver.
 //!
 //! ```text
-//! connection (HTTP/2) ─► stream: packets ─► hearing (conversation) ─► Proxy::open ─► relay between `ends`
-//!                                   answers ◄───────────────────────────────────────────┘
+//! connection (HTTP/2) ─► stream: packets ─► requests (protocol) ─► Proxy::open ─► relay between `ends`
+//!                                   responses ◄───────────────────────────────────────────┘
 //! ```
 //!
 //! HTTP/2's windows are the only back-pressure: a stream reads its client's frames when the tunnel takes bytes, and the tunnel
 //! when the client's window has room. hyper's HTTP/2 server is the one that the API has; gRPC adds five bytes to a message and
 //! two trailers, which is less than what a gRPC framework would add to the build.
 
-mod answers;
 mod authority;
-mod conversation;
 mod ends;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
-mod hearing;
 mod hpack;
 mod packet;
 mod packets;
+mod protocol;
+mod request_stream;
+mod responses;
 mod stream;
 
 use std::{
@@ -42,7 +42,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
 use crate::{
-    caller::{Caller, CallerError, Credentials, Shown},
+    caller::{Caller, CallerError, Credentials, PresentedCredentials},
     client::{Client, Peer},
     http_port::Tracked,
     metrics::Frontend,
@@ -51,10 +51,10 @@ use crate::{
     record::Record,
 };
 
-use answers::{AnswerBody, Code, Status, answers};
 use authority::Authorities;
-use hearing::Hearing;
-use stream::{Asker, ProxyStream};
+use request_stream::RequestStream;
+use responses::{Code, ResponseBody, Status};
+use stream::{ProxyStream, RequestContext};
 
 /// The one method. The protocol's package has no name.
 const PATH: &str = "/ProxyService/Proxy";
@@ -79,8 +79,8 @@ const STRANGERS: usize = 64;
 const FIELDS: u32 = 16 * 1024;
 
 /// How long a connection may be silent before it is asked whether anybody is there, and how long that may take.
-const SILENCE: Duration = Duration::from_secs(30);
-const PATIENCE: Duration = Duration::from_secs(20);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a connection that is to end may take when its last stream has ended.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -105,7 +105,7 @@ pub(crate) struct Konnectivity {
 struct Session {
     konnectivity: Arc<Konnectivity>,
     peer: Peer,
-    shown: Shown,
+    presented: PresentedCredentials,
     /// Streams of somebody so far.
     opened: AtomicUsize,
     /// Streams at present.
@@ -130,10 +130,10 @@ impl Konnectivity {
     }
 
     /// Serves a client that has begun with HTTP/2's preface, until it is done; on `stop`, until its streams are.
-    pub(crate) async fn serve(self: Arc<Self>, client: Client, peer: Peer, shown: Shown) {
+    pub(crate) async fn serve(self: Arc<Self>, client: Client, peer: Peer, presented: PresentedCredentials) {
         match peer {
-            Peer::Unix(_) => self.serve_http2(Authorities::new(client), peer, shown).await,
-            Peer::Tcp(_) => self.serve_http2(client, peer, shown).await,
+            Peer::Unix(_) => self.serve_http2(Authorities::new(client), peer, presented).await,
+            Peer::Tcp(_) => self.serve_http2(client, peer, presented).await,
         }
     }
 
@@ -141,11 +141,14 @@ impl Konnectivity {
         self: Arc<Self>,
         io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         peer: Peer,
-        shown: Shown,
+        presented: PresentedCredentials,
     ) {
         let (stop, head_timeout) = (self.stop.clone(), self.head_timeout);
         let mut builder = http2::Builder::new(Tracked(self.tasks.clone()));
-        builder.timer(TokioTimer::new()).keep_alive_interval(SILENCE).keep_alive_timeout(PATIENCE);
+        builder
+            .timer(TokioTimer::new())
+            .keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
         builder.initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
         builder.max_concurrent_streams(STREAMS).max_pending_accept_reset_streams(PENDING_RESETS);
         builder.max_header_list_size(FIELDS);
@@ -155,7 +158,7 @@ impl Konnectivity {
         let session = Arc::new(Session {
             konnectivity: self,
             peer,
-            shown,
+            presented,
             opened: AtomicUsize::new(0),
             open: TaskTracker::new(),
         });
@@ -206,24 +209,24 @@ impl Session {
         tokio::time::sleep(GOODBYE).await;
     }
 
-    fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Response<AnswerBody> {
+    fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Response<ResponseBody> {
         let mut record = self.konnectivity.proxy.recorder.connection(Frontend::Konnectivity, self.peer);
         let grpc = |value: &http::HeaderValue| value.as_bytes().starts_with(b"application/grpc");
         if !request.headers().get(header::CONTENT_TYPE).is_some_and(grpc) {
             record.refuse(Outcome::Malformed);
             let sentence = "over HTTP/2 this port speaks gRPC only; use HTTP/1.1 for CONNECT and http:// targets";
-            let mut response = Response::new(AnswerBody::Text(sentence));
+            let mut response = Response::new(ResponseBody::Text(sentence));
             *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
             return response;
         }
         if request.method() != Method::POST || request.uri().path() != PATH {
             record.refuse(Outcome::NotSupported);
             let sentence = "this port serves konnectivity's /ProxyService/Proxy only";
-            return response(AnswerBody::Ended, Some(&Status::of(Code::Unimplemented, &sentence)));
+            return response(ResponseBody::Ended, Some(&Status::of(Code::Unimplemented, &sentence)));
         }
         match self.asker(&request, &mut record) {
             Ok((asker, stranger)) => self.open(request, asker, record, stranger),
-            Err(status) => response(AnswerBody::Ended, Some(&status)),
+            Err(status) => response(ResponseBody::Ended, Some(&status)),
         }
     }
 
@@ -232,14 +235,14 @@ impl Session {
         &self,
         request: &Request<Incoming>,
         record: &mut Record,
-    ) -> Result<(Asker, Option<OwnedSemaphorePermit>), Status> {
-        let mut shown = self.shown.clone();
+    ) -> Result<(RequestContext, Option<OwnedSemaphorePermit>), Status> {
+        let mut presented = self.presented.clone();
         let credentials = request.headers().get(header::AUTHORIZATION);
         let credentials = credentials.map_or(Ok(Credentials::default()), |value| Credentials::parse(value.as_bytes()));
         let caller: Result<Caller, CallerError> = credentials.and_then(|credentials| {
-            shown.credentials = credentials;
+            presented.credentials = credentials;
             let proxy = &self.konnectivity.proxy;
-            Caller::authenticate(&shown, &proxy.registry, &proxy.authorities)
+            Caller::authenticate(&presented, &proxy.registry, &proxy.authorities)
         });
         let stranger = match &caller {
             Ok(_) => {
@@ -254,25 +257,25 @@ impl Session {
                 })?)
             }
         };
-        let (proxy_user, listener) = (shown.credentials.name.take(), shown.cluster);
-        Ok((Asker { caller, proxy_user, listener }, stranger))
+        let (proxy_user, listener) = (presented.credentials.name.take(), presented.cluster);
+        Ok((RequestContext { caller, proxy_user, listener }, stranger))
     }
 
     fn open(
         self: &Arc<Self>,
         request: Request<Incoming>,
-        asker: Asker,
+        asker: RequestContext,
         record: Record,
         stranger: Option<OwnedSemaphorePermit>,
-    ) -> Response<AnswerBody> {
-        let (answers, body) = answers();
+    ) -> Response<ResponseBody> {
+        let (responses, body) = responses::pair();
         let Konnectivity { proxy, head_timeout, tasks, next, .. } = &*self.konnectivity;
         let stream = ProxyStream {
             proxy: proxy.clone(),
             asker,
             record,
-            hearing: Hearing::new(request.into_body()),
-            answers,
+            requests: RequestStream::new(request.into_body()),
+            responses,
             connect_id: next.fetch_add(1, Ordering::Relaxed),
             head_timeout: *head_timeout,
         };
@@ -287,7 +290,7 @@ impl Session {
 }
 
 /// gRPC's response; with a status, that is all of it.
-fn response(body: AnswerBody, status: Option<&Status>) -> Response<AnswerBody> {
+fn response(body: ResponseBody, status: Option<&Status>) -> Response<ResponseBody> {
     let mut response = Response::new(body);
     if let Some(status) = status {
         *response.headers_mut() = status.fields();

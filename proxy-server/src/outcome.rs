@@ -1,6 +1,6 @@
 //! Outcomes: what became of a connection, a request, a handshake, a dial, a join or a tunnel, as metrics and the audit log name it.
 
-use tunnel::{CloseReason, Loss, Reason, RelayEnd};
+use tunnel::{CloseReason, ConnectionLost, Reason, RelayEnd};
 
 use crate::closing::close_label;
 
@@ -175,15 +175,15 @@ impl From<RelayEnd> for Outcome {
     }
 }
 
-impl From<&Loss> for Outcome {
-    fn from(loss: &Loss) -> Self {
+impl From<&ConnectionLost> for Outcome {
+    fn from(loss: &ConnectionLost) -> Self {
         match loss {
-            Loss::Closed { reason, .. } => Self::Closed(*reason),
-            Loss::CertificateRefused(_) => Self::CertificateRefused,
-            Loss::TimedOut => Self::TimedOut,
-            Loss::Forgotten => Self::Forgotten,
-            Loss::ClosedHere => Self::ClosedHere,
-            Loss::Transport(_) => Self::Transport,
+            ConnectionLost::Closed { reason, .. } => Self::Closed(*reason),
+            ConnectionLost::CertificateRefused(_) => Self::CertificateRefused,
+            ConnectionLost::TimedOut => Self::TimedOut,
+            ConnectionLost::Forgotten => Self::Forgotten,
+            ConnectionLost::ClosedHere => Self::ClosedHere,
+            ConnectionLost::Transport(_) => Self::Transport,
         }
     }
 }

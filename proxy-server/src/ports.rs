@@ -25,7 +25,7 @@ use crate::{
     config::Config,
     inherited::Inherited,
     layout::Layout,
-    succession::{LOOK, Sign},
+    succession::{Flag, LOOK},
 };
 
 /// How long a hub that has let go of its state folder keeps its ports, at most: it writes its audit record.
@@ -77,11 +77,11 @@ impl Ports {
     /// connections come here.
     pub(crate) async fn bind(config: &Config, workers: &[Handle]) -> Result<(Self, Bound), ListenError> {
         // One that has begun to close its ports ends first: what it still has would not be where this one takes it to be.
-        let closing = Sign::Closing.raise_within(&config.state, config.drain_timeout + ENDING).await;
+        let closing = Flag::Closing.raise_within(&config.state, config.drain_timeout + ENDING).await;
         if !matches!(closing, Ok(Some(_))) {
             tracing::warn!(?closing, "the hub before this one may close ports that are being shared with it");
         }
-        let layout = if Sign::Former.stands(&config.state) { Layout::read(&config.state) } else { None };
+        let layout = if Flag::Former.stands(&config.state) { Layout::read(&config.state) } else { None };
         let layout = layout.as_ref();
         let patience = if layout.is_some() { config.drain_timeout + ENDING } else { ENDING };
         let room = layout.filter(|layout| layout.share.has_room_for(u8::try_from(workers.len()).unwrap_or(u8::MAX)));
@@ -90,7 +90,7 @@ impl Ports {
             tracing::info!(
                 "the hub before this one followed too many others to be followed at once; waiting for its end"
             );
-            let _ = timeout(patience, Sign::Former.lowered(&config.state)).await;
+            let _ = timeout(patience, Flag::Former.lowered(&config.state)).await;
         }
         let layout = room;
         let here: &[Option<&Handle>] = &[None];

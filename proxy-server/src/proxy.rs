@@ -5,11 +5,11 @@ use std::{sync::Arc, time::Duration};
 use certs::ClusterName;
 use jiff::Timestamp;
 use registry::{
-    Presence, Registry, Standing, User,
+    AcceptanceStatus, Presence, Registry, User,
     kube::rbac::{Denied, Grant},
 };
 use tokio_util::task::TaskTracker;
-use tunnel::{Dial, DialError, Dialed, Loss, Reason, SIGN_OF_LIFE, Stream, TargetKind, Traffic};
+use tunnel::{ConnectionLost, Dial, DialError, Dialed, Reason, SIGN_OF_LIFE, Stream, TargetKind, Traffic};
 
 use crate::{
     authorities::Authorities,
@@ -22,7 +22,7 @@ use crate::{
     record::{Record, Recorder},
     refusal::OpenError,
     route::{Naming, Route, Target, route},
-    tunnels::{Counted, Tunnels},
+    tunnels::{StreamGuard, Tunnels},
 };
 
 /// How long after a hub's start a dial waits for agents that the hub before it had. They come back within 2 s of a restart.
@@ -57,7 +57,7 @@ pub(crate) struct Proxy {
 
 /// What a client asks for.
 #[derive(Debug)]
-pub(crate) struct Ask {
+pub(crate) struct OpenRequest {
     pub(crate) proxy_user: Option<String>,
     /// The cluster that the listener means.
     pub(crate) listener: Option<ClusterName>,
@@ -72,12 +72,12 @@ pub(crate) struct Proxied {
     traffic: Arc<Traffic>,
     entry: Entry,
     tasks: TaskTracker,
-    counted: Counted,
+    stream_guard: StreamGuard,
     _permit: Permit,
 }
 
 /// What an open connection is made of.
-type Open = (Stream, Arc<Traffic>, Entry, Permit, Counted);
+type Open = (Stream, Arc<Traffic>, Entry, Permit, StreamGuard);
 
 impl Proxy {
     /// Opens what `caller` asks for. Dropping the future cancels the dial. `record` tells what became of it, in any case.
@@ -85,14 +85,15 @@ impl Proxy {
         &self,
         mut record: Record,
         caller: Result<Caller, CallerError>,
-        ask: Ask,
+        request: OpenRequest,
     ) -> Result<(Stream, Proxied), OpenError> {
-        record.target(format!("{}:{}", ask.host, ask.port));
+        record.target(format!("{}:{}", request.host, request.port));
         let opened = async {
             let caller = caller.map_err(OpenError::Caller)?;
             record.by(&caller);
-            let proxy_user = caller.cluster_named(ask.proxy_user.as_deref());
-            let naming = Naming { proxy_user, listener: ask.listener.as_ref(), host: &ask.host, port: ask.port };
+            let proxy_user = caller.cluster_named(request.proxy_user.as_deref());
+            let naming =
+                Naming { proxy_user, listener: request.listener.as_ref(), host: &request.host, port: request.port };
             let route = route(naming, &self.domain).map_err(OpenError::Route)?;
             self.try_open(caller, route, &mut record).await
         };
@@ -113,9 +114,10 @@ impl Proxy {
 
     fn opened(&self, opened: Result<Open, OpenError>, mut record: Record) -> Result<(Stream, Proxied), OpenError> {
         match opened {
-            Ok((stream, traffic, entry, permit, counted)) => {
+            Ok((stream, traffic, entry, permit, stream_guard)) => {
                 record.open();
-                let proxied = Proxied { record, traffic, entry, tasks: self.tasks.clone(), counted, _permit: permit };
+                let proxied =
+                    Proxied { record, traffic, entry, tasks: self.tasks.clone(), stream_guard, _permit: permit };
                 Ok((stream, proxied))
             }
             Err(error) => {
@@ -136,14 +138,14 @@ impl Proxy {
         let entry = self.connections.enter(caller.clone(), route.cluster.clone());
         let dial = self.message(&caller, route.target, record.trace_id());
         let dialling = self.dial(&route.cluster, &dial);
-        let (stream, dialed, counted) = tokio::select! {
+        let (stream, dialed, stream_guard) = tokio::select! {
             dialled = dialling => dialled?,
             cut = entry.cut() => return Err(OpenError::Cut(cut)),
         };
         permit.dialled();
         record.address(dialed.address);
         let traffic = Arc::new(Traffic::child(self.tunnels.traffic(&route.cluster)));
-        Ok((stream, traffic, entry, permit, counted))
+        Ok((stream, traffic, entry, permit, stream_guard))
     }
 
     /// The rule that lets `caller` reach `cluster`.
@@ -178,10 +180,10 @@ impl Proxy {
         let Some(cluster) = self.registry.cluster(name) else {
             return Err(OpenError::UnknownCluster { cluster: name.clone(), reachable: self.reachable(caller) });
         };
-        match cluster.standing() {
-            Standing::Accepted => Ok(()),
-            Standing::Pending => Err(OpenError::NotAccepted(name.clone())),
-            Standing::Denied => Err(OpenError::ClusterDenied(name.clone())),
+        match cluster.acceptance() {
+            AcceptanceStatus::Accepted => Ok(()),
+            AcceptanceStatus::Pending => Err(OpenError::NotAccepted(name.clone())),
+            AcceptanceStatus::Denied => Err(OpenError::ClusterDenied(name.clone())),
         }
     }
 
@@ -207,7 +209,7 @@ impl Proxy {
     }
 
     /// Dials on the best tunnel, and once more on another when the first goes away, is about to, or is silent.
-    async fn dial(&self, cluster: &ClusterName, dial: &Dial) -> Result<(Stream, Dialed, Counted), OpenError> {
+    async fn dial(&self, cluster: &ClusterName, dial: &Dial) -> Result<(Stream, Dialed, StreamGuard), OpenError> {
         let mut dialling = self.metrics.dialling(cluster);
         let deadline = tokio::time::Instant::now() + self.dial_timeout;
         let mut tried = Vec::new();
@@ -216,34 +218,34 @@ impl Proxy {
             // Within the dial's deadline; whether it has come is seen below.
             let _ = tokio::time::timeout_at(deadline.min(returning), self.tunnels.arrival(cluster)).await;
         }
-        while let Some(member) = self.tunnels.pick(cluster, &tried) {
-            let counted = member.count();
-            tried.push(member.id());
+        while let Some(live) = self.tunnels.pick(cluster, &tried) {
+            let stream_guard = live.count();
+            tried.push(live.id());
             let patience = if self.tunnels.pick(cluster, &tried).is_some() { FAILOVER } else { SIGN_OF_LIFE };
             let asked = tokio::time::Instant::now();
             let opened = tokio::select! {
-                opened = member.tunnel.open(dial, deadline, patience) => opened,
-                () = member.superseded() => Err(DialError::Lost(Loss::Forgotten)),
+                opened = live.tunnel.open(dial, deadline, patience) => opened,
+                () = live.superseded() => Err(DialError::Lost(ConnectionLost::Forgotten)),
             };
             let error = match opened {
                 Ok((stream, dialed)) => {
-                    member.answered(true);
+                    live.answered(true);
                     dialling.answered(Outcome::Ok);
-                    return Ok((stream, dialed, counted));
+                    return Ok((stream, dialed, stream_guard));
                 }
                 Err(error) => error,
             };
             match &error {
-                DialError::Silent => member.answered(false),
+                DialError::Silent => live.answered(false),
                 // One that was asked at the end of another's time is not to blame.
                 DialError::TimedOut if asked.elapsed() < self.dial_timeout / 2 => {}
-                DialError::TimedOut => member.answered(false),
+                DialError::TimedOut => live.answered(false),
                 DialError::Lost(_) | DialError::Refused(_) | DialError::NoMoreStreams | DialError::Protocol(_) => {
-                    member.answered(true);
+                    live.answered(true);
                 }
             }
             if matches!(&error, DialError::Refused(refusal) if refusal.reason() == Reason::Draining) {
-                member.drain();
+                live.drain();
             }
             let leaving = match &error {
                 DialError::Lost(_) | DialError::Silent => true,
@@ -283,9 +285,11 @@ impl Proxy {
             if !concerned(caller, cluster) {
                 return true;
             }
-            let registered =
-                self.registry.cluster(cluster).is_some_and(|cluster| cluster.standing() == Standing::Accepted);
-            registered && self.still_allowed(caller, cluster)
+            let guard = self
+                .registry
+                .cluster(cluster)
+                .is_some_and(|cluster| cluster.acceptance() == AcceptanceStatus::Accepted);
+            guard && self.still_allowed(caller, cluster)
         })
     }
 
@@ -317,7 +321,7 @@ impl Proxied {
 
     /// Relays `client` until it is done or cut, in a task of the tunnel's worker: the bytes then never cross threads.
     pub(crate) fn relay(self, client: Client, stream: Stream) {
-        let worker = self.counted.worker().clone();
+        let worker = self.stream_guard.worker().clone();
         let tasks = self.tasks.clone();
         tasks.spawn_on(self.relay_here(client, stream), &worker);
     }
@@ -335,16 +339,16 @@ impl Proxied {
 
     /// Records how it ended.
     pub(crate) fn close(mut self, outcome: Outcome) {
-        self.tell(outcome);
+        self.close_record(outcome);
     }
 
-    fn tell(&mut self, outcome: Outcome) {
+    fn close_record(&mut self, outcome: Outcome) {
         self.record.tell(outcome, self.traffic.into_tunnel(), self.traffic.out_of_tunnel());
     }
 }
 
 impl Drop for Proxied {
     fn drop(&mut self) {
-        self.tell(Outcome::Abandoned);
+        self.close_record(Outcome::Abandoned);
     }
 }

@@ -32,14 +32,14 @@ pub(crate) struct Recorder {
 #[derive(Debug)]
 pub(crate) struct Record {
     /// Taken when it is told.
-    asked: Option<Box<Asked<Connection>>>,
+    asked: Option<Box<Pending<Connection>>>,
     frontend: Frontend,
     opened: bool,
 }
 
 /// The record of a request on the registry.
 #[derive(Debug)]
-pub(crate) struct RequestRecord(Option<Box<Asked<Request>>>);
+pub(crate) struct RequestRecord(Option<Box<Pending<Request>>>);
 
 /// The record of a TLS handshake, which leaves none when it succeeds.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub(crate) struct HandshakeRecord {
 }
 
 #[derive(Debug)]
-struct Asked<T> {
+struct Pending<T> {
     recorder: Recorder,
     peer: Peer,
     started: Instant,
@@ -77,8 +77,8 @@ impl Recorder {
         self.audit.record(event);
     }
 
-    fn asked<T>(&self, peer: Peer, told: T) -> Box<Asked<T>> {
-        Box::new(Asked { recorder: self.clone(), peer, started: Instant::now(), told })
+    fn asked<T>(&self, peer: Peer, told: T) -> Box<Pending<T>> {
+        Box::new(Pending { recorder: self.clone(), peer, started: Instant::now(), told })
     }
 
     /// A client asks for a target.
@@ -171,7 +171,7 @@ impl Record {
     /// It is over, with so many bytes to and from the target.
     pub(crate) fn tell(&mut self, outcome: Outcome, bytes_to_target: u64, bytes_from_target: u64) {
         let Some(asked) = self.asked.take() else { return };
-        let Asked { recorder, peer, started, told } = *asked;
+        let Pending { recorder, peer, started, told } = *asked;
         if self.opened {
             recorder.metrics.closed(self.frontend, outcome);
         } else {
@@ -230,7 +230,7 @@ impl Drop for HandshakeRecord {
     }
 }
 
-impl Asked<Request> {
+impl Pending<Request> {
     fn tell(self, outcome: Outcome, code: u16) {
         let duration_ms = milliseconds(self.started);
         self.recorder.record(self.peer, Event::Request(Request { outcome, code, duration_ms, ..self.told }));

@@ -124,7 +124,7 @@ fn dial_outcome(error: &DialError) -> Outcome {
 
 fn dial_sentence(error: &DialError) -> String {
     match error {
-        DialError::Refused(refusal) => told(refusal),
+        DialError::Refused(refusal) => message(refusal),
         DialError::NoMoreStreams => {
             "the agent has as many streams open as it allows; try again, or add an agent".into()
         }
@@ -146,7 +146,7 @@ fn dial_sentence(error: &DialError) -> String {
 
 /// What the agent says, and what to do about it where that is not said.
 #[expect(clippy::wildcard_enum_match_arm, reason = "the agent's other sentences say it themselves")]
-fn told(refusal: &Refusal) -> String {
+fn message(refusal: &Refusal) -> String {
     // It ends on somebody's terminal.
     let said = Escaped(&refusal.message).to_string();
     let said = said.chars().take(LONGEST).collect::<String>();

@@ -73,7 +73,7 @@ impl Rotation {
     }
 
     /// Takes a step. What was refused has changed nothing; `force` takes it whoever is lost.
-    pub(crate) async fn take(&self, step: Step, force: bool) -> Result<StepTaken, TakeError> {
+    pub(crate) async fn apply(&self, step: Step, force: bool) -> Result<StepTaken, TakeError> {
         let this = self.clone();
         // It goes on when its client leaves, and waits for the disk.
         let taking = spawn_blocking(move || this.take_now(step, force));

@@ -6,12 +6,12 @@ use bytes::Buf;
 use tunnel::{DialError, Reason};
 
 use crate::{
-    caller::{Caller, CallerError, Credentials, Shown},
+    caller::{Caller, CallerError, Credentials, PresentedCredentials},
     client::{Client, Peer},
     connections::Cut,
     metrics::Frontend,
     outcome::Outcome,
-    proxy::{Ask, Proxy},
+    proxy::{OpenRequest, Proxy},
     refusal::OpenError,
 };
 
@@ -44,7 +44,7 @@ enum Reply {
 
 /// Why the conversation broke off.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Broken {
+pub(crate) enum Socks5Error {
     /// The client is gone.
     Left,
     /// What it says is no SOCKS5.
@@ -55,7 +55,7 @@ pub(crate) enum Broken {
     Unsupported,
 }
 
-impl Broken {
+impl Socks5Error {
     fn outcome(self) -> Outcome {
         match self {
             Self::Left => Outcome::ClientLeft,
@@ -67,17 +67,23 @@ impl Broken {
 }
 
 /// Serves one SOCKS5 connection to its end. `limit` bounds the conversation before the dial.
-pub(crate) async fn serve(proxy: &Proxy, mut client: Client, peer: Peer, mut shown: Shown, limit: std::time::Duration) {
-    let conversation = tokio::time::timeout(limit, converse(&mut client, &mut shown));
+pub(crate) async fn serve(
+    proxy: &Proxy,
+    mut client: Client,
+    peer: Peer,
+    mut presented: PresentedCredentials,
+    limit: std::time::Duration,
+) {
+    let conversation = tokio::time::timeout(limit, negotiate(&mut client, &mut presented));
     let mut record = proxy.recorder.connection(Frontend::Socks5, peer);
     let (host, port) = match conversation.await {
         Ok(Ok(asked)) => asked,
         Ok(Err(broken)) => return record.refuse(broken.outcome()),
         Err(_) => return record.refuse(Outcome::TimedOut),
     };
-    let caller = Caller::authenticate(&shown, &proxy.registry, &proxy.authorities);
-    let proxy_user = shown.credentials.name.take();
-    let ask = Ask { proxy_user, listener: shown.cluster, host, port };
+    let caller = Caller::authenticate(&presented, &proxy.registry, &proxy.authorities);
+    let proxy_user = presented.credentials.name.take();
+    let ask = OpenRequest { proxy_user, listener: presented.cluster, host, port };
     let opened = tokio::select! {
         // What needs no dial is answered even if the client has half-closed already.
         biased;
@@ -87,7 +93,7 @@ pub(crate) async fn serve(proxy: &Proxy, mut client: Client, peer: Peer, mut sho
     match opened {
         Ok((stream, proxied)) => match client.answer(&reply(Reply::Succeeded)).await {
             Ok(()) => {
-                client.hold(shown.guest);
+                client.hold_guest(presented.guest);
                 proxied.relay(client, stream);
             }
             Err(_) => proxied.close(Outcome::ClientReset),
@@ -97,76 +103,79 @@ pub(crate) async fn serve(proxy: &Proxy, mut client: Client, peer: Peer, mut sho
 }
 
 /// Method, password and request; the host and port asked for.
-pub(crate) async fn converse(client: &mut Client, shown: &mut Shown) -> Result<(String, u16), Broken> {
+pub(crate) async fn negotiate(
+    client: &mut Client,
+    presented: &mut PresentedCredentials,
+) -> Result<(String, u16), Socks5Error> {
     // Version, number of methods, methods.
-    let count = usize::from(take(client, 2).await?[1]);
-    let methods = take(client, count).await?;
+    let count = usize::from(read(client, 2).await?[1]);
+    let methods = read(client, count).await?;
     // Whoever has shown who it is by certificate or socket needs no password.
-    let known = shown.certificate.is_some() || shown.uid.is_some();
+    let known = presented.certificate.is_some() || presented.uid.is_some();
     if methods.contains(&PASSWORD) {
-        say(client, &[VERSION, PASSWORD]).await?;
-        shown.credentials = password(client).await?;
+        write(client, &[VERSION, PASSWORD]).await?;
+        presented.credentials = password(client).await?;
         // A wrong token is answered by the request's reply, which the audit event can tell the target of.
-        say(client, &[PASSWORD_VERSION, 0]).await?;
+        write(client, &[PASSWORD_VERSION, 0]).await?;
     } else if known && methods.contains(&NO_AUTHENTICATION) {
-        say(client, &[VERSION, NO_AUTHENTICATION]).await?;
+        write(client, &[VERSION, NO_AUTHENTICATION]).await?;
     } else {
         client.conclude(&NO_METHOD).await;
-        return Err(Broken::NoMethod);
+        return Err(Socks5Error::NoMethod);
     }
     request(client).await
 }
 
 /// RFC 1929: version, user name, password, each with its length in front.
-async fn password(client: &mut Client) -> Result<Credentials, Broken> {
-    let head = take(client, 2).await?;
+async fn password(client: &mut Client) -> Result<Credentials, Socks5Error> {
+    let head = read(client, 2).await?;
     if head[0] != PASSWORD_VERSION {
-        return Err(Broken::Malformed);
+        return Err(Socks5Error::Malformed);
     }
-    let name = take(client, head[1].into()).await?;
-    let length = take(client, 1).await?[0];
-    let token = take(client, length.into()).await?;
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| Broken::Malformed);
+    let name = read(client, head[1].into()).await?;
+    let length = read(client, 1).await?[0];
+    let token = read(client, length.into()).await?;
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| Socks5Error::Malformed);
     Ok(Credentials::of(&text(name)?, &text(token)?))
 }
 
 /// Version, command, reserved, address type, address, port.
-async fn request(client: &mut Client) -> Result<(String, u16), Broken> {
-    let head = take(client, 4).await?;
+async fn request(client: &mut Client) -> Result<(String, u16), Socks5Error> {
+    let head = read(client, 4).await?;
     if head[0] != VERSION {
-        return Err(Broken::Malformed);
+        return Err(Socks5Error::Malformed);
     }
     let host = match head[3] {
         1 => {
-            let octets: [u8; 4] = array(&take(client, 4).await?)?;
+            let octets: [u8; 4] = array(&read(client, 4).await?)?;
             Ipv4Addr::from(octets).to_string()
         }
         3 => {
-            let length = take(client, 1).await?[0];
+            let length = read(client, 1).await?[0];
             // Bytes that are no host name are refused by routing, with a sentence.
-            String::from_utf8_lossy(&take(client, length.into()).await?).into_owned()
+            String::from_utf8_lossy(&read(client, length.into()).await?).into_owned()
         }
         4 => {
-            let octets: [u8; 16] = array(&take(client, 16).await?)?;
+            let octets: [u8; 16] = array(&read(client, 16).await?)?;
             Ipv6Addr::from(octets).to_string()
         }
         _ => {
             client.conclude(&reply(Reply::AddressTypeNotSupported)).await;
-            return Err(Broken::Unsupported);
+            return Err(Socks5Error::Unsupported);
         }
     };
-    let port = u16::from_be_bytes(array(&take(client, 2).await?)?);
+    let port = u16::from_be_bytes(array(&read(client, 2).await?)?);
     if head[1] != CONNECT {
         client.conclude(&reply(Reply::CommandNotSupported)).await;
-        return Err(Broken::Unsupported);
+        return Err(Socks5Error::Unsupported);
     }
     Ok((host, port))
 }
 
-async fn take(client: &mut Client, count: usize) -> Result<Vec<u8>, Broken> {
+async fn read(client: &mut Client, count: usize) -> Result<Vec<u8>, Socks5Error> {
     while client.ahead().len() < count {
         if !matches!(client.read_ahead().await, Ok(1..)) {
-            return Err(Broken::Left);
+            return Err(Socks5Error::Left);
         }
     }
     let bytes = client.ahead()[..count].to_vec();
@@ -174,12 +183,12 @@ async fn take(client: &mut Client, count: usize) -> Result<Vec<u8>, Broken> {
     Ok(bytes)
 }
 
-fn array<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Broken> {
-    bytes.try_into().map_err(|_| Broken::Malformed)
+fn array<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Socks5Error> {
+    bytes.try_into().map_err(|_| Socks5Error::Malformed)
 }
 
-async fn say(client: &mut Client, bytes: &[u8]) -> Result<(), Broken> {
-    client.say(bytes).await.map_err(|_| Broken::Left)
+async fn write(client: &mut Client, bytes: &[u8]) -> Result<(), Socks5Error> {
+    client.write(bytes).await.map_err(|_| Socks5Error::Left)
 }
 
 /// A reply; the bound address is not told, as nobody uses it.

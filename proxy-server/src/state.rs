@@ -7,7 +7,7 @@
 //! | `begin-empty` | made by who wants it: an empty registry beside a CA is no loss, once |
 //! | `in-use` | keeps other hubs out of the folder when it has no `registry.redb` |
 //! | `reset.key` | lets a restarted hub tell old tunnels that they are gone |
-//! | `tunnels` | which tunnels were up, so that a hub that starts after a crash resets them ([`crate::roster`]) |
+//! | `tunnels` | which tunnels were up, so that a hub that starts after a crash resets them ([`crate::reset_hints`]) |
 //! | `successor`, `former`, `closing`, `feed`, `ports` | what a hub and the one after it tell each other ([`crate::succession`], [`crate::feed`], [`crate::layout`]) |
 //! | `admin/` | credentials of the user `admin`, for this machine's `cluster-proxy` |
 
@@ -22,7 +22,7 @@ use std::{
 use certs::{Authority, AuthorityError, Credentials, CredentialsError, HubEntry, IssueError, PrivateKey, UserName};
 use jiff::Timestamp;
 use registry::{
-    MAX_USER_VALIDITY, NewUser, NewUserError, Reach, Registry, Role, User, UserError,
+    ClusterScope, MAX_USER_VALIDITY, NewUser, NewUserError, Registry, Role, User, UserError,
     kube::rbac::MASTERS,
     new_uid,
     store::{Backend, CommitError, Etcd, OpenError},
@@ -143,8 +143,8 @@ impl State {
     }
 
     /// Makes what every registry has, where it is missing.
-    pub(crate) async fn begin(&self) -> Result<(), StateError> {
-        self.registry.begin(Timestamp::now()).await.map_err(StateError::Begin)
+    pub(crate) async fn bootstrap(&self) -> Result<(), StateError> {
+        self.registry.bootstrap(Timestamp::now()).await.map_err(StateError::Begin)
     }
 
     /// Writes the administrator's credentials for a hub at these addresses. A user or a token that is there is kept.
@@ -225,7 +225,7 @@ impl State {
         }
         let groups = vec![MASTERS.to_owned()];
         let (uid, validity) = (new_uid(), ADMIN_VALIDITY);
-        let new = NewUser { name: user.clone(), role: Role::Admin, groups, clusters: Reach::All, uid, validity };
+        let new = NewUser { name: user.clone(), role: Role::Admin, groups, clusters: ClusterScope::All, uid, validity };
         let (_, token) = self.registry.create_user(new, now).await.map_err(StateError::Create)?;
         Ok(token)
     }

@@ -36,7 +36,7 @@ const BEYOND_DRAIN: Duration = Duration::from_secs(15);
 
 /// What one hub tells the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sign {
+pub(crate) enum Flag {
     Successor,
     Former,
     Closing,
@@ -44,16 +44,16 @@ pub(crate) enum Sign {
 
 /// A sign that stands until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Raised(#[expect(dead_code, reason = "held for its lock")] File);
+pub(crate) struct RaisedFlag(#[expect(dead_code, reason = "held for its lock")] File);
 
-impl Raised {
+impl RaisedFlag {
     /// Has it stand until the process has ended.
     pub(crate) fn keep_to_the_end(self) {
         std::mem::forget(self);
     }
 }
 
-impl Sign {
+impl Flag {
     fn path(self, folder: &Path) -> PathBuf {
         folder.join(match self {
             Self::Successor => "successor",
@@ -63,19 +63,19 @@ impl Sign {
     }
 
     /// Raises it, unless another process has, or looks right now.
-    pub(crate) fn raise(self, folder: &Path) -> io::Result<Option<Raised>> {
+    pub(crate) fn raise(self, folder: &Path) -> io::Result<Option<RaisedFlag>> {
         let path = self.path(folder);
         let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(path)?;
         certs::give_to_owner(&file, folder)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Raised(file))),
+            Ok(()) => Ok(Some(RaisedFlag(file))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
     }
 
     /// As [`Self::raise`], once no other process has, or looks; `None` where that lasts for `patience`.
-    pub(crate) async fn raise_within(self, folder: &Path, patience: Duration) -> io::Result<Option<Raised>> {
+    pub(crate) async fn raise_within(self, folder: &Path, patience: Duration) -> io::Result<Option<RaisedFlag>> {
         let begun = Instant::now();
         loop {
             match self.raise(folder)? {
@@ -116,7 +116,7 @@ impl Sign {
 
 /// Opens the state folder, as soon as the hub before this one has let go of it. What comes with it is to be kept until the
 /// hub serves.
-pub(crate) async fn open(config: &Config) -> Result<(State, Option<Raised>), StateError> {
+pub(crate) async fn open(config: &Config) -> Result<(State, Option<RaisedFlag>), StateError> {
     let (begun, patience) = (Instant::now(), config.drain_timeout + BEYOND_DRAIN);
     let (mut raised, mut told) = (None, None::<Instant>);
     loop {
@@ -126,8 +126,8 @@ pub(crate) async fn open(config: &Config) -> Result<(State, Option<Raised>), Sta
             opened => return opened.map(|state| (state, raised)),
         }
         if raised.is_none() {
-            let file = |source| StateError::File { path: Sign::Successor.path(&config.state), source };
-            raised = Sign::Successor.raise(&config.state).map_err(file)?;
+            let file = |source| StateError::File { path: Flag::Successor.path(&config.state), source };
+            raised = Flag::Successor.raise(&config.state).map_err(file)?;
         }
         if told.is_none_or(|told| told.elapsed() >= TELL) {
             told = Some(Instant::now());
@@ -150,13 +150,13 @@ mod tests {
     #[test]
     fn a_sign_stands_for_others_until_it_is_dropped() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(!Sign::Successor.stands(folder.path()));
-        let raised = Sign::Successor.raise(folder.path()).unwrap().unwrap();
-        assert!(Sign::Successor.stands(folder.path()));
-        assert!(!Sign::Former.stands(folder.path()));
-        assert!(Sign::Successor.raise(folder.path()).unwrap().is_none());
+        assert!(!Flag::Successor.stands(folder.path()));
+        let raised = Flag::Successor.raise(folder.path()).unwrap().unwrap();
+        assert!(Flag::Successor.stands(folder.path()));
+        assert!(!Flag::Former.stands(folder.path()));
+        assert!(Flag::Successor.raise(folder.path()).unwrap().is_none());
         drop(raised);
-        assert!(!Sign::Successor.stands(folder.path()));
-        assert!(Sign::Successor.raise(folder.path()).unwrap().is_some());
+        assert!(!Flag::Successor.stands(folder.path()));
+        assert!(Flag::Successor.raise(folder.path()).unwrap().is_some());
     }
 }

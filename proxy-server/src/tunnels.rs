@@ -19,7 +19,9 @@ use tokio::{
     runtime::Handle,
     sync::{Notify, broadcast, watch},
 };
-use tunnel::{CloseReason, HubTunnel, Look, Loss, OVERDUE, Resettable, SILENCE, Silence, Traffic};
+use tunnel::{
+    CloseReason, ConnectionLost, HubTunnel, Liveness, LivenessCheck, OVERDUE, Resettable, SILENCE_TIMEOUT, Traffic,
+};
 
 /// Arrivals that the hub before this one may be behind by: then it hears of all that are there.
 const ARRIVALS: usize = 1024;
@@ -34,13 +36,13 @@ pub(crate) struct Tunnels {
     /// For the hub before this one.
     arrivals: broadcast::Sender<Arrival>,
     /// Tunnels whose agent may be gone: each is in here once at most, until the watchdog takes it.
-    doubted: Mutex<Vec<Arc<Member>>>,
+    doubted: Mutex<Vec<Arc<LiveTunnel>>>,
     doubts: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Cluster {
-    members: Vec<Arc<Member>>,
+    tunnels: Vec<Arc<LiveTunnel>>,
     /// Survives the tunnels: a cluster's bytes are counted from the hub's start.
     traffic: Arc<Traffic>,
     /// Not registered any more: goes with its last tunnel.
@@ -59,7 +61,7 @@ pub(crate) struct Arrival {
 
 /// One tunnel and what is known of it.
 #[derive(Debug)]
-pub(crate) struct Member {
+pub(crate) struct LiveTunnel {
     id: u64,
     pub(crate) agent: AgentName,
     pub(crate) key: KeyFingerprint,
@@ -76,7 +78,7 @@ pub(crate) struct Member {
     /// When a dial's deadline passed without an answer; cleared by the next answer. For as long as silence may last, the
     /// tunnel is passed over: one that is there after that has been heard of since.
     unanswered: Mutex<Option<Instant>>,
-    silence: Mutex<Silence>,
+    liveness: Mutex<Liveness>,
     /// It was closed because of its agent's silence.
     closed_silent: AtomicBool,
     /// It waits for the watchdog.
@@ -87,15 +89,15 @@ pub(crate) struct Member {
 
 /// A tunnel's place among the live ones; leaves when dropped.
 #[derive(Debug)]
-pub(crate) struct Registered {
+pub(crate) struct TunnelGuard {
     tunnels: Arc<Tunnels>,
     cluster: ClusterName,
-    pub(crate) member: Arc<Member>,
+    pub(crate) live: Arc<LiveTunnel>,
 }
 
 /// A stream's place in its tunnel's count; leaves when dropped.
 #[derive(Debug)]
-pub(crate) struct Counted(Arc<Member>);
+pub(crate) struct StreamGuard(Arc<LiveTunnel>);
 
 /// What a cluster's tunnels amount to.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -111,7 +113,7 @@ pub(crate) struct Summary {
 }
 
 /// What makes a tunnel a member.
-pub(crate) struct Joining {
+pub(crate) struct NewTunnel {
     pub(crate) cluster: ClusterName,
     pub(crate) agent: AgentName,
     pub(crate) key: KeyFingerprint,
@@ -131,9 +133,9 @@ impl Default for Tunnels {
 
 impl Tunnels {
     /// Adds a tunnel of the worker that calls, ready to take dials.
-    pub(crate) fn register(self: &Arc<Self>, joining: Joining) -> Registered {
-        let Joining { cluster, agent, key, version, instance, trust, tunnel } = joining;
-        let member = Arc::new(Member {
+    pub(crate) fn register(self: &Arc<Self>, new: NewTunnel) -> TunnelGuard {
+        let NewTunnel { cluster, agent, key, version, instance, trust, tunnel } = new;
+        let live = Arc::new(LiveTunnel {
             id: self.next.fetch_add(1, Ordering::Relaxed),
             agent,
             key,
@@ -145,33 +147,33 @@ impl Tunnels {
             streams: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             unanswered: Mutex::new(None),
-            silence: Mutex::new(Silence::new(Instant::now())),
+            liveness: Mutex::new(Liveness::new(Instant::now())),
             closed_silent: AtomicBool::new(false),
             is_doubted: AtomicBool::new(false),
             superseded: watch::Sender::new(false),
         });
-        let mut entry = self.by_cluster.entry(cluster.clone()).or_default();
-        entry.forgotten = false;
-        entry.members.push(member.clone());
-        entry.find_superseded();
-        entry.arrived.notify_waiters();
+        let mut cluster_tunnels = self.by_cluster.entry(cluster.clone()).or_default();
+        cluster_tunnels.forgotten = false;
+        cluster_tunnels.tunnels.push(live.clone());
+        cluster_tunnels.find_superseded();
+        cluster_tunnels.arrived.notify_waiters();
         // An agent that opens a tunnel has lost the last one, as a rule.
-        let others = entry.members.iter().filter(|other| other.agent == member.agent && other.id != member.id);
+        let others = cluster_tunnels.tunnels.iter().filter(|other| other.agent == live.agent && other.id != live.id);
         let others: Vec<_> = others.cloned().collect();
-        drop(entry);
-        others.into_iter().for_each(|member| self.doubt(member));
+        drop(cluster_tunnels);
+        others.into_iter().for_each(|live| self.doubt(live));
         // Mostly nobody listens.
-        let _ = self.arrivals.send(member.arrival(&cluster));
+        let _ = self.arrivals.send(live.arrival(&cluster));
         self.changed.notify_one();
-        Registered { tunnels: self.clone(), cluster, member }
+        TunnelGuard { tunnels: self.clone(), cluster, live }
     }
 
     /// The tunnel that the next dial takes: the ready one with the fewest streams, but none of `tried`. Tunnels that
     /// drain, do not answer or are superseded are taken only where there is no other.
-    pub(crate) fn pick(&self, cluster: &ClusterName, tried: &[u64]) -> Option<Arc<Member>> {
-        let entry = self.by_cluster.get(cluster)?;
-        let candidates = entry.members.iter().filter(|member| !tried.contains(&member.id));
-        candidates.min_by_key(|member| member.preference()).cloned()
+    pub(crate) fn pick(&self, cluster: &ClusterName, tried: &[u64]) -> Option<Arc<LiveTunnel>> {
+        let cluster_tunnels = self.by_cluster.get(cluster)?;
+        let candidates = cluster_tunnels.tunnels.iter().filter(|live| !tried.contains(&live.id));
+        candidates.min_by_key(|live| live.preference()).cloned()
     }
 
     /// Waits until `cluster`, which is registered, has a tunnel.
@@ -179,69 +181,69 @@ impl Tunnels {
         let arrived = self.by_cluster.entry(cluster.clone()).or_default().arrived.clone();
         let mut arrival = pin!(arrived.notified());
         arrival.as_mut().enable();
-        if self.members(cluster).is_empty() {
+        if self.of_cluster(cluster).is_empty() {
             arrival.await;
         }
     }
 
     /// The tunnels of `cluster`.
-    pub(crate) fn members(&self, cluster: &ClusterName) -> Vec<Arc<Member>> {
-        self.by_cluster.get(cluster).map(|entry| entry.members.clone()).unwrap_or_default()
+    pub(crate) fn of_cluster(&self, cluster: &ClusterName) -> Vec<Arc<LiveTunnel>> {
+        self.by_cluster.get(cluster).map(|cluster_tunnels| cluster_tunnels.tunnels.clone()).unwrap_or_default()
     }
 
     /// Every cluster that has a tunnel, or had one since the hub's start and is still registered.
     pub(crate) fn clusters(&self) -> Vec<ClusterName> {
-        self.by_cluster.iter().map(|entry| entry.key().clone()).collect()
+        self.by_cluster.iter().map(|cluster_tunnels| cluster_tunnels.key().clone()).collect()
     }
 
     /// Forgets a cluster that is not registered any more, with its last tunnel.
     pub(crate) fn forget(&self, cluster: &ClusterName) {
-        if let Some(mut entry) = self.by_cluster.get_mut(cluster) {
-            entry.forgotten = true;
+        if let Some(mut cluster_tunnels) = self.by_cluster.get_mut(cluster) {
+            cluster_tunnels.forgotten = true;
         }
         self.remove_forgotten(cluster);
     }
 
     fn remove_forgotten(&self, cluster: &ClusterName) {
-        self.by_cluster.remove_if(cluster, |_, entry| entry.forgotten && entry.members.is_empty());
+        self.by_cluster
+            .remove_if(cluster, |_, cluster_tunnels| cluster_tunnels.forgotten && cluster_tunnels.tunnels.is_empty());
     }
 
     /// Where the bytes of `cluster` are counted; nowhere, when it is forgotten.
     pub(crate) fn traffic(&self, cluster: &ClusterName) -> Arc<Traffic> {
-        self.by_cluster.get(cluster).map(|entry| entry.traffic.clone()).unwrap_or_default()
+        self.by_cluster.get(cluster).map(|cluster_tunnels| cluster_tunnels.traffic.clone()).unwrap_or_default()
     }
 
     /// The agents that have tunnels, and then those that come.
     pub(crate) fn arrivals(&self) -> (Vec<Arrival>, broadcast::Receiver<Arrival>) {
         let coming = self.arrivals.subscribe();
-        let present = self
-            .by_cluster
-            .iter()
-            .flat_map(|entry| entry.members.iter().map(|member| member.arrival(entry.key())).collect::<Vec<_>>());
+        let present = self.by_cluster.iter().flat_map(|cluster_tunnels| {
+            cluster_tunnels.tunnels.iter().map(|live| live.arrival(cluster_tunnels.key())).collect::<Vec<_>>()
+        });
         (present.collect(), coming)
     }
 
     /// Doubts the tunnels of an agent that has come to another hub as another process.
     pub(crate) fn came_elsewhere(&self, Arrival { cluster, agent, instance }: &Arrival) {
-        let members = self.members(cluster).into_iter();
-        let others = members.filter(|member| member.agent == *agent && member.instance != *instance);
-        others.for_each(|member| self.doubt(member));
+        let tunnels = self.of_cluster(cluster).into_iter();
+        let others = tunnels.filter(|live| live.agent == *agent && live.instance != *instance);
+        others.for_each(|live| self.doubt(live));
     }
 
     /// Has the watchdog ask whether the tunnel's agent is still there.
-    pub(crate) fn doubt(&self, member: Arc<Member>) {
-        if !member.is_doubted.swap(true, Ordering::Relaxed) {
-            self.doubted.lock().push(member);
+    pub(crate) fn doubt(&self, live: Arc<LiveTunnel>) {
+        if !live.is_doubted.swap(true, Ordering::Relaxed) {
+            self.doubted.lock().push(live);
             self.doubts.notify_one();
         }
     }
 
     /// Waits for tunnels whose agent may be gone. For one waiter.
-    pub(crate) async fn doubted(&self) -> Vec<Arc<Member>> {
+    pub(crate) async fn doubted(&self) -> Vec<Arc<LiveTunnel>> {
         loop {
             let doubted = std::mem::take(&mut *self.doubted.lock());
             if !doubted.is_empty() {
-                doubted.iter().for_each(|member| member.is_doubted.store(false, Ordering::Relaxed));
+                doubted.iter().for_each(|live| live.is_doubted.store(false, Ordering::Relaxed));
                 return doubted;
             }
             self.doubts.notified().await;
@@ -249,15 +251,15 @@ impl Tunnels {
     }
 
     /// Looks at every tunnel.
-    pub(crate) fn for_each(&self, mut look: impl FnMut(&Arc<Member>)) {
+    pub(crate) fn for_each(&self, mut look: impl FnMut(&Arc<LiveTunnel>)) {
         for cluster in &self.by_cluster {
-            cluster.members.iter().for_each(&mut look);
+            cluster.tunnels.iter().for_each(&mut look);
         }
     }
 
     /// How many tunnels there are.
     pub(crate) fn count(&self) -> usize {
-        self.by_cluster.iter().map(|entry| entry.members.len()).sum()
+        self.by_cluster.iter().map(|cluster_tunnels| cluster_tunnels.tunnels.len()).sum()
     }
 
     /// Waits until a tunnel has come or gone since the last call. For one waiter.
@@ -267,44 +269,43 @@ impl Tunnels {
 
     /// What a later process needs to reset the tunnels.
     pub(crate) fn resettable(&self) -> Vec<Resettable> {
-        let members =
-            |cluster: &Cluster| cluster.members.iter().filter_map(|member| member.tunnel.resettable()).collect();
-        self.by_cluster.iter().flat_map(|entry| -> Vec<_> { members(&entry) }).collect()
+        let tunnels = |cluster: &Cluster| cluster.tunnels.iter().filter_map(|live| live.tunnel.resettable()).collect();
+        self.by_cluster.iter().flat_map(|cluster_tunnels| -> Vec<_> { tunnels(&cluster_tunnels) }).collect()
     }
 
     /// What the tunnels of `cluster` amount to.
     pub(crate) fn summary(&self, cluster: &ClusterName) -> Summary {
-        let Some(entry) = self.by_cluster.get(cluster) else { return Summary::default() };
+        let Some(cluster_tunnels) = self.by_cluster.get(cluster) else { return Summary::default() };
         let mut agents = BTreeMap::new();
-        for member in &entry.members {
-            let unheard = member.unheard();
-            let least: &mut Duration = agents.entry(member.agent.clone()).or_insert(unheard);
+        for live in &cluster_tunnels.tunnels {
+            let unheard = live.unheard();
+            let least: &mut Duration = agents.entry(live.agent.clone()).or_insert(unheard);
             *least = unheard.min(*least);
         }
         Summary {
-            tunnels: entry.members.len(),
+            tunnels: cluster_tunnels.tunnels.len(),
             agents,
-            rtt: entry.members.iter().map(|member| member.tunnel.rtt()).min(),
-            path_mtu: entry.members.iter().map(|member| member.tunnel.path_mtu()).min(),
-            streams: entry.members.iter().map(|member| member.streams.load(Ordering::Relaxed)).sum(),
-            bytes_to_cluster: entry.traffic.into_tunnel(),
-            bytes_from_cluster: entry.traffic.out_of_tunnel(),
+            rtt: cluster_tunnels.tunnels.iter().map(|live| live.tunnel.rtt()).min(),
+            path_mtu: cluster_tunnels.tunnels.iter().map(|live| live.tunnel.path_mtu()).min(),
+            streams: cluster_tunnels.tunnels.iter().map(|live| live.streams.load(Ordering::Relaxed)).sum(),
+            bytes_to_cluster: cluster_tunnels.traffic.into_tunnel(),
+            bytes_from_cluster: cluster_tunnels.traffic.out_of_tunnel(),
         }
     }
 }
 
 impl Cluster {
     fn find_superseded(&self) {
-        for member in &self.members {
-            let later = |other: &&Arc<Member>| {
-                other.id > member.id && other.agent == member.agent && other.instance != member.instance
+        for live in &self.tunnels {
+            let later = |other: &&Arc<LiveTunnel>| {
+                other.id > live.id && other.agent == live.agent && other.instance != live.instance
             };
-            member.superseded.send_replace(self.members.iter().any(|other| later(&other)));
+            live.superseded.send_replace(self.tunnels.iter().any(|other| later(&other)));
         }
     }
 }
 
-impl Member {
+impl LiveTunnel {
     fn arrival(&self, cluster: &ClusterName) -> Arrival {
         Arrival { cluster: cluster.clone(), agent: self.agent.clone(), instance: self.instance.clone() }
     }
@@ -319,9 +320,9 @@ impl Member {
     }
 
     /// Takes part in the count of streams.
-    pub(crate) fn count(self: &Arc<Self>) -> Counted {
+    pub(crate) fn count(self: &Arc<Self>) -> StreamGuard {
         self.streams.fetch_add(1, Ordering::Relaxed);
-        Counted(self.clone())
+        StreamGuard(self.clone())
     }
 
     /// Resolves when a later instance of the same agent has a tunnel: this one will hardly answer.
@@ -346,18 +347,18 @@ impl Member {
     }
 
     /// Whether the agent is still heard of.
-    pub(crate) fn look(&self, now: Instant) -> Look {
-        self.tunnel.look(&mut self.silence.lock(), self.is_in_use(), now)
+    pub(crate) fn check_liveness(&self, now: Instant) -> LivenessCheck {
+        self.tunnel.check_liveness(&mut self.liveness.lock(), self.is_in_use(), now)
     }
 
     /// When to look next.
-    pub(crate) fn next_look(&self) -> Instant {
-        self.silence.lock().next(self.is_in_use())
+    pub(crate) fn next_check(&self) -> Instant {
+        self.liveness.lock().next_check(self.is_in_use())
     }
 
     /// How long the agent has not been heard of.
     fn unheard(&self) -> Duration {
-        self.silence.lock().since().elapsed()
+        self.liveness.lock().since().elapsed()
     }
 
     /// How long ago the agent was there for the last time, once the tunnel has ended: one that has said how it ends was until then.
@@ -372,10 +373,10 @@ impl Member {
     }
 
     /// Waits until the tunnel is gone.
-    pub(crate) async fn closed(&self) -> Loss {
+    pub(crate) async fn closed(&self) -> ConnectionLost {
         let loss = self.tunnel.closed().await;
-        let silent = loss == Loss::ClosedHere && self.closed_silent.load(Ordering::Relaxed);
-        if silent { Loss::TimedOut } else { loss }
+        let silent = loss == ConnectionLost::ClosedHere && self.closed_silent.load(Ordering::Relaxed);
+        if silent { ConnectionLost::TimedOut } else { loss }
     }
 
     /// Closes the tunnel.
@@ -385,31 +386,31 @@ impl Member {
 
     fn preference(&self) -> (bool, bool, bool, usize) {
         let flag = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
-        let unanswered = self.unanswered.lock().is_some_and(|since| since.elapsed() < SILENCE);
-        let silent = self.silence.lock().lasts() >= OVERDUE;
+        let unanswered = self.unanswered.lock().is_some_and(|since| since.elapsed() < SILENCE_TIMEOUT);
+        let silent = self.liveness.lock().silent_for() >= OVERDUE;
         (*self.superseded.borrow(), unanswered || silent, flag(&self.draining), self.streams.load(Ordering::Relaxed))
     }
 }
 
-impl Drop for Registered {
+impl Drop for TunnelGuard {
     fn drop(&mut self) {
-        if let Some(mut entry) = self.tunnels.by_cluster.get_mut(&self.cluster) {
-            entry.members.retain(|member| member.id != self.member.id);
-            entry.find_superseded();
+        if let Some(mut cluster_tunnels) = self.tunnels.by_cluster.get_mut(&self.cluster) {
+            cluster_tunnels.tunnels.retain(|live| live.id != self.live.id);
+            cluster_tunnels.find_superseded();
         }
         self.tunnels.remove_forgotten(&self.cluster);
         self.tunnels.changed.notify_one();
     }
 }
 
-impl Counted {
+impl StreamGuard {
     /// The worker on which the stream's tunnel lives.
     pub(crate) fn worker(&self) -> &Handle {
         &self.0.worker
     }
 }
 
-impl Drop for Counted {
+impl Drop for StreamGuard {
     fn drop(&mut self) {
         self.0.streams.fetch_sub(1, Ordering::Relaxed);
     }

@@ -7,9 +7,9 @@ use std::{
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{MissedTickBehavior, interval, sleep};
-use tunnel::{LOOK, Look, REST};
+use tunnel::{LOOK, LivenessCheck, REST};
 
-use crate::tunnels::{Member, Tunnels};
+use crate::tunnels::{LiveTunnel, Tunnels};
 
 /// How long an agent that seems to be gone may take for a sign of life: three round trips, for one that is lost, and this.
 const SIGN: Duration = Duration::from_millis(300);
@@ -28,38 +28,38 @@ pub(crate) async fn watch(tunnels: Arc<Tunnels>) {
                 let now = Instant::now();
                 if now + LOOK / 2 >= all {
                     (all, busy) = (now + REST, Vec::new());
-                    tunnels.for_each(|member| {
-                        look(member, now);
-                        if member.next_look() + LOOK / 2 < all {
-                            busy.push(Arc::downgrade(member));
+                    tunnels.for_each(|live| {
+                        look(live, now);
+                        if live.next_check() + LOOK / 2 < all {
+                            busy.push(Arc::downgrade(live));
                         }
                     });
                 } else {
-                    busy.iter().filter_map(Weak::upgrade).for_each(|member| look(&member, now));
+                    busy.iter().filter_map(Weak::upgrade).for_each(|live| look(&live, now));
                 }
             }
-            members = tunnels.doubted() => doubted.extend(members.into_iter().map(ask)),
+            members = tunnels.doubted() => doubted.extend(members.into_iter().map(probe)),
             Some(()) = doubted.next() => {}
         }
     }
 }
 
-fn look(member: &Member, now: Instant) {
-    match member.look(now) {
-        Look::Well => {}
-        Look::Ask => member.tunnel.nudge(),
-        Look::Insist => member.tunnel.insist(),
-        Look::Narrow => member.tunnel.begin_anew(),
-        Look::Gone => member.close_silent("the agent has not been heard of for 15 s"),
+fn look(live: &LiveTunnel, now: Instant) {
+    match live.check_liveness(now) {
+        LivenessCheck::Well => {}
+        LivenessCheck::Ask => live.tunnel.nudge(),
+        LivenessCheck::Insist => live.tunnel.insist(),
+        LivenessCheck::Narrow => live.tunnel.begin_anew(),
+        LivenessCheck::Gone => live.close_silent("the agent has not been heard of for 15 s"),
     }
 }
 
 /// Ends the tunnel unless its agent gives a sign of life: replicas may share an identity, and hints may be forged.
-async fn ask(member: Arc<Member>) {
-    let before = member.tunnel.heard();
-    member.tunnel.nudge();
-    sleep((3 * member.tunnel.rtt() + SIGN).min(LONGEST_SIGN)).await;
-    if member.tunnel.heard() == before {
-        member.close_silent("the agent does not answer any more, and seems to have ended");
+async fn probe(live: Arc<LiveTunnel>) {
+    let before = live.tunnel.heard();
+    live.tunnel.nudge();
+    sleep((3 * live.tunnel.rtt() + SIGN).min(LONGEST_SIGN)).await;
+    if live.tunnel.heard() == before {
+        live.close_silent("the agent does not answer any more, and seems to have ended");
     }
 }

@@ -3,7 +3,7 @@
 use certs::{AgentName, ClusterName, KeyFingerprint};
 use thiserror::Error;
 
-use crate::cluster::{AgentPhase, ManagedCluster, Standing};
+use crate::cluster::{AcceptanceStatus, AgentPhase, ManagedCluster};
 
 /// Why an agent may not serve, although the hub's CA once signed its certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -58,8 +58,8 @@ pub(crate) fn admit(
     let Some(cluster) = cluster else {
         return Err(AgentRefusal::UnknownCluster { cluster: name });
     };
-    let standing = cluster.standing();
-    if standing == Standing::Denied {
+    let standing = cluster.acceptance();
+    if standing == AcceptanceStatus::Denied {
         return Err(AgentRefusal::Denied { cluster: name });
     }
     // Before the cluster's acceptance is looked at: one who was sent away waits for nothing.
@@ -70,7 +70,7 @@ pub(crate) fn admit(
     };
     match known.phase {
         AgentPhase::Denied => Err(AgentRefusal::AgentDenied { cluster: name, agent }),
-        _ if standing == Standing::Pending => Err(AgentRefusal::NotAccepted { cluster: name }),
+        _ if standing == AcceptanceStatus::Pending => Err(AgentRefusal::NotAccepted { cluster: name }),
         AgentPhase::Accepted => Ok(()),
         AgentPhase::Pending => Err(AgentRefusal::AgentNotAccepted { cluster: name, agent }),
     }

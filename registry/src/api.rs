@@ -34,7 +34,7 @@ use serde_json::{Map, Value};
 use crate::cluster::{ManagedCluster, ShownAgent};
 use crate::kube::sets::Rule;
 use crate::token::{JoinToken, TokenUse};
-use crate::user::{Reach, Role, User, UserToken};
+use crate::user::{ClusterScope, Role, User, UserToken};
 
 pub use ca::{CaAgent, CaPhase, CaRoot, CaRoots, CaStatus, CaUser, StepTaken, TakeStep};
 
@@ -153,7 +153,7 @@ pub struct NewUser {
     #[serde(default)]
     pub groups: Vec<GroupName>,
     /// `"*"`, or a list of names.
-    pub clusters: Reach,
+    pub clusters: ClusterScope,
     /// A PKCS#10 request in DER, base64 in JSON: the user's key stays where it was made.
     #[serde(with = "base64_bytes")]
     pub csr: Vec<u8>,
@@ -190,7 +190,7 @@ pub struct UserView {
     pub name: UserName,
     pub admin: bool,
     pub groups: Vec<String>,
-    pub clusters: Reach,
+    pub clusters: ClusterScope,
     pub created_at: Timestamp,
 }
 
@@ -339,7 +339,7 @@ impl From<&UserToken> for UserTokenView {
 
 impl UserView {
     /// A user with what it was given.
-    pub fn new(user: &User, (role, clusters): (Role, Reach)) -> Self {
+    pub fn new(user: &User, (role, clusters): (Role, ClusterScope)) -> Self {
         Self {
             name: user.name.clone(),
             admin: role == Role::Admin,

@@ -187,7 +187,7 @@ mod tests {
     async fn backup() -> (Backup, Vec<(Arc<str>, Versioned<Arc<[u8]>>)>) {
         let folder = tempfile::tempdir().unwrap();
         let registry = Registry::open(folder.path().join("registry.redb")).unwrap();
-        registry.begin(Timestamp::UNIX_EPOCH).await.unwrap();
+        registry.bootstrap(Timestamp::UNIX_EPOCH).await.unwrap();
         registry.store().commit(Txn::new().put("/rights", Vec::new())).await.unwrap();
         let files = BTreeMap::from([("ca.crt".to_owned(), "certificate".to_owned())]);
         let backup = Backup::of(&registry, "1", files, Timestamp::UNIX_EPOCH);

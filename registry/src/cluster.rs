@@ -120,7 +120,7 @@ pub enum AgentPhase {
 
 /// What the hub's admin decided about a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum AcceptanceStatus {
     /// Nothing yet.
     Pending,
     Accepted,
@@ -179,13 +179,13 @@ impl ManagedCluster {
     }
 
     /// What the admin decided. `hubAcceptsClient` decides alone; the condition tells "denied" from "not yet".
-    pub fn standing(&self) -> Standing {
+    pub fn acceptance(&self) -> AcceptanceStatus {
         if self.spec.hub_accepts_client {
-            return Standing::Accepted;
+            return AcceptanceStatus::Accepted;
         }
         match condition::find(&self.status.conditions, condition::HUB_ACCEPTED) {
-            Some(condition) if condition.status == ConditionStatus::False => Standing::Denied,
-            _ => Standing::Pending,
+            Some(condition) if condition.status == ConditionStatus::False => AcceptanceStatus::Denied,
+            _ => AcceptanceStatus::Pending,
         }
     }
 
@@ -265,7 +265,7 @@ impl ManagedCluster {
     /// Notes whether the cluster can be reached. One that nobody accepted yet says nothing about that.
     pub(crate) fn record_available(&mut self, available: bool, at: Timestamp) {
         let known = condition::find(&self.status.conditions, condition::AVAILABLE).is_some();
-        if self.standing() == Standing::Accepted || known && !available {
+        if self.acceptance() == AcceptanceStatus::Accepted || known && !available {
             let fact = if available { Fact::Available } else { Fact::Unreachable };
             condition::set(&mut self.status.conditions, fact, whole_second(at));
         }
@@ -348,13 +348,13 @@ mod tests {
     #[test]
     fn standing_follows_accept_and_deny() {
         let mut cluster = cluster();
-        assert_eq!(cluster.standing(), Standing::Pending);
+        assert_eq!(cluster.acceptance(), AcceptanceStatus::Pending);
         cluster.accept(at(1));
-        assert_eq!(cluster.standing(), Standing::Accepted);
+        assert_eq!(cluster.acceptance(), AcceptanceStatus::Accepted);
         cluster.deny(at(2));
-        assert_eq!(cluster.standing(), Standing::Denied);
+        assert_eq!(cluster.acceptance(), AcceptanceStatus::Denied);
         cluster.accept(at(3));
-        assert_eq!(cluster.standing(), Standing::Accepted);
+        assert_eq!(cluster.acceptance(), AcceptanceStatus::Accepted);
         assert_eq!(cluster.status.conditions.len(), 1);
     }
 

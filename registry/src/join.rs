@@ -9,9 +9,11 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 use thiserror::Error;
 
-use crate::cluster::{AgentPhase, ClusterAgent, MAX_AGENTS, MAX_WAITING, ManagedCluster, Standing, whole_second};
+use crate::cluster::{
+    AcceptanceStatus, AgentPhase, ClusterAgent, MAX_AGENTS, MAX_WAITING, ManagedCluster, whole_second,
+};
+use crate::join_counts::JoinCounts;
 use crate::store::CommitError;
-use crate::tally::Tally;
 use crate::token::{JoinToken, TokenUse};
 
 /// What an agent says when it asks to join. It has proven to hold the key.
@@ -70,7 +72,7 @@ pub enum JoinRefusal {
     )]
     TooManyAgents { cluster: ClusterName },
     #[error("too many agents wait {already} already; an admin decides about them first: cluster-proxy accept, or deny")]
-    TooManyWaiting { already: Already },
+    TooManyWaiting { already: TooManyPending },
     #[error("this token has brought {CLUSTERS_OF_TOKEN} clusters already; make a new one: cluster-proxy token create")]
     TooManyClusters,
     #[error("the join could not be recorded; try again in a moment")]
@@ -79,7 +81,7 @@ pub enum JoinRefusal {
 
 /// Where there are too many that wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Already {
+pub enum TooManyPending {
     /// In the cluster asked for.
     Cluster(ClusterName),
     /// By the token, wherever they ask to join.
@@ -88,7 +90,7 @@ pub enum Already {
     Source,
 }
 
-impl fmt::Display for Already {
+impl fmt::Display for TooManyPending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cluster(cluster) => write!(f, "for cluster {cluster}"),
@@ -171,7 +173,7 @@ pub(crate) fn decide(
     if !comes_back {
         check_open(token, now)?;
     }
-    if cluster.is_some_and(|cluster| cluster.standing() == Standing::Denied) {
+    if cluster.is_some_and(|cluster| cluster.acceptance() == AcceptanceStatus::Denied) {
         return Err(JoinRefusal::DeniedCluster { cluster: name });
     }
     let vouched_for = token.auto_accept && (cluster.is_none() || token.cluster.is_some());
@@ -203,9 +205,9 @@ pub(crate) fn decide(
     })
 }
 
-/// Whether there is room for what the join adds to `before`, beside what `tally` has counted.
+/// Whether there is room for what the join adds to `before`, beside what `join_counts` has counted.
 pub(crate) fn check_room(
-    tally: &Tally,
+    join_counts: &JoinCounts,
     token: &JoinToken,
     before: Option<&ManagedCluster>,
     after: &ManagedCluster,
@@ -215,16 +217,16 @@ pub(crate) fn check_room(
     if waits(after) && !before.is_some_and(waits) {
         let full = |already| Err(JoinRefusal::TooManyWaiting { already });
         if after.waiting().count() > MAX_WAITING {
-            return full(Already::Cluster(after.name().clone()));
+            return full(TooManyPending::Cluster(after.name().clone()));
         }
-        if tally.waiting_by(&token.id) >= WAITING_OF_ONE {
-            return full(Already::Token);
+        if join_counts.waiting_by(&token.id) >= WAITING_OF_ONE {
+            return full(TooManyPending::Token);
         }
-        if ask.address.is_some_and(|address| tally.waiting_from(address) >= WAITING_OF_ONE) {
-            return full(Already::Source);
+        if ask.address.is_some_and(|address| join_counts.waiting_from(address) >= WAITING_OF_ONE) {
+            return full(TooManyPending::Source);
         }
     }
-    if before.is_none() && tally.clusters_of(&token.id) >= CLUSTERS_OF_TOKEN {
+    if before.is_none() && join_counts.clusters_of(&token.id) >= CLUSTERS_OF_TOKEN {
         return Err(JoinRefusal::TooManyClusters);
     }
     Ok(())
@@ -297,7 +299,7 @@ fn pem_in_base64(der: &[u8]) -> String {
 fn joined(cluster: &ManagedCluster, agent: &AgentName) -> Joined {
     let let_in = cluster.agent(agent).is_some_and(|agent| agent.phase == AgentPhase::Accepted);
     let name = cluster.name().clone();
-    if cluster.standing() == Standing::Accepted && let_in {
+    if cluster.acceptance() == AcceptanceStatus::Accepted && let_in {
         Joined::Accepted { cluster: name }
     } else {
         Joined::Pending { cluster: name }

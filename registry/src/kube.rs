@@ -4,7 +4,6 @@
 //! `write` for writes. The rest is pure: it knows no clock, socket or task.
 
 pub mod accept;
-mod access;
 mod admission;
 pub mod age;
 pub mod apply;
@@ -15,7 +14,6 @@ pub mod column;
 pub mod controller;
 pub mod discovery;
 pub mod document;
-mod hindsight;
 pub mod label;
 mod list;
 pub mod metadata;
@@ -24,9 +22,11 @@ pub(crate) mod object;
 pub mod openapi;
 pub mod options;
 pub mod patch;
+mod policy_at;
 mod projection;
 pub mod protobuf;
 pub mod rbac;
+mod request_info;
 pub mod resource;
 pub mod schema;
 mod selection;

@@ -11,30 +11,30 @@ pub mod backup;
 mod cluster;
 pub mod condition;
 mod join;
+mod join_counts;
 pub mod kube;
 mod registry;
+mod rights_queue;
 mod secret;
 pub mod store;
-mod tally;
 mod token;
 mod trust;
-mod turn;
 mod user;
 mod view;
 
 pub use admit::AgentRefusal;
 pub use cluster::{
-    AgentPhase, ClusterAgent, ClusterSpec, ClusterStatus, MAX_AGENTS, MAX_WAITING, ManagedCluster, Metadata,
-    ShownAgent, Standing,
+    AcceptanceStatus, AgentPhase, ClusterAgent, ClusterSpec, ClusterStatus, MAX_AGENTS, MAX_WAITING, ManagedCluster,
+    Metadata, ShownAgent,
 };
-pub use join::{Already, CLUSTERS_OF_TOKEN, JoinAsk, JoinRefusal, Joined};
+pub use join::{CLUSTERS_OF_TOKEN, JoinAsk, JoinRefusal, Joined, TooManyPending};
+pub use join_counts::source;
 pub use registry::{
     ClusterError, NewTokenError, NewUserError, Presence, Registry, Sighting, TokenError, TokenRefusal, UserError,
     new_uid,
 };
 pub use secret::{SecretHash, is_user_token, join_token_id};
-pub use tally::source;
 pub use token::{JoinToken, MAX_TIME_TO_LIVE, NewToken, TokenUse};
 pub use trust::AgentTrust;
-pub use user::{Login, MAX_USER_TOKENS, MAX_USER_VALIDITY, NewUser, Reach, Role, User, UserToken};
+pub use user::{ClusterScope, Login, MAX_USER_TOKENS, MAX_USER_VALIDITY, NewUser, Role, User, UserToken};
 pub use view::{Change, RightsKey};

@@ -1,6 +1,6 @@
 //! The registry as the hub uses it: questions answered from memory, changes decided by the rules and then stored.
 
-pub(crate) mod beginning;
+pub(crate) mod bootstrap;
 mod presence;
 mod users;
 
@@ -27,12 +27,12 @@ use crate::cluster::{AgentPhase, ManagedCluster, ShownAgent, whole_second};
 use crate::join::{self, JoinAsk, JoinRefusal, Joined};
 use crate::kube::rbac::{Attributes, Caller, Decision, Denial, Policy, REGISTER_GROUP};
 use crate::kube::sets::Rule;
+use crate::rights_queue::{RightsQueue, RightsTurn};
 use crate::secret::{DrawnToken, PresentedToken, TokenKind};
 #[cfg(test)]
 use crate::store::tests::faults::{self, Fault};
 use crate::store::{Backend, CommitError, Event, Observer, OpenError, Store, Txn, Versioned};
 use crate::token::{JoinToken, MAX_TIME_TO_LIVE, NewToken};
-use crate::turn::{Turn, Turns};
 use crate::view::{Change, View, is_set};
 
 /// Clusters, join tokens and users. Cheap to ask from any task; share it in an `Arc`.
@@ -45,7 +45,7 @@ pub struct Registry {
     view: Arc<RwLock<View>>,
     changes: broadcast::Sender<Change>,
     /// Held from the decision on what a write hands out until it is stored.
-    pub(crate) turns: Turns,
+    pub(crate) turns: RightsQueue,
 }
 
 /// Why a cluster was not changed.
@@ -120,7 +120,7 @@ impl Registry {
                     .map_err(|source| OpenError::Damaged { path: place.clone(), source: source.into() })?;
             }
         }
-        Ok(Self { store, view, changes, turns: Turns::default() })
+        Ok(Self { store, view, changes, turns: RightsQueue::default() })
     }
 
     /// A registry in a file whose disk fails as it is told to.
@@ -131,8 +131,8 @@ impl Registry {
     }
 
     /// Finishes what is being written, and lets go of the file, for another process to open it. Changes end with an error then.
-    pub async fn let_go(&self) {
-        self.store.let_go().await;
+    pub async fn release(&self) {
+        self.store.release().await;
     }
 
     /// Finishes what is being written and closes the file. Questions are still answered; changes end with an error.
@@ -156,7 +156,7 @@ impl Registry {
     }
 
     /// The turn to decide on what a write of `user` hands out and to store it; `None` where it does not come soon.
-    pub(crate) async fn turn(&self, user: &str) -> Option<Turn<'_>> {
+    pub(crate) async fn turn(&self, user: &str) -> Option<RightsTurn<'_>> {
         self.turns.take(&self.store, user).await
     }
 
@@ -364,7 +364,7 @@ impl Registry {
             return Ok((None, decision.joined, None));
         }
         if let Some(new) = &decision.cluster {
-            join::check_room(&view.tally, &token.value, known, new, ask)?;
+            join::check_room(&view.join_counts, &token.value, known, new, ask)?;
         }
         let (token_key, cluster_key) = (Change::Token(token.value.id.clone()).key(), Change::Cluster(name).key());
         let mut txn = Txn::new().expect(&token_key, token.modified);

@@ -281,7 +281,7 @@ impl Store {
 
     /// Finishes the queued commits, and lets go of the file, which another process may open then. Commits end with `Closed`;
     /// reads and watches go on with what [`Self::follow`] takes over. A store in etcd has no file and goes on as it is.
-    pub async fn let_go(&self) {
+    pub async fn release(&self) {
         let (answer, done) = oneshot::channel();
         if self.request(Request::LetGo { answer }).await.is_ok() {
             // An error is a writer that has ended, and with it the file.

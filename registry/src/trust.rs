@@ -3,7 +3,7 @@
 use certs::{AgentName, KeyFingerprint, Pin};
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{AgentPhase, ClusterAgent, ManagedCluster, Standing};
+use crate::cluster::{AcceptanceStatus, AgentPhase, ClusterAgent, ManagedCluster};
 
 /// The CAs of an agent. Written down while the hub's CA is rotated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +36,7 @@ impl ManagedCluster {
 
     /// The agents that may connect.
     pub fn admitted(&self) -> impl Iterator<Item = &ClusterAgent> {
-        let accepted = self.standing() == Standing::Accepted;
+        let accepted = self.acceptance() == AcceptanceStatus::Accepted;
         self.status.agents.iter().filter(move |agent| accepted && agent.phase == AgentPhase::Accepted)
     }
 }

@@ -39,7 +39,7 @@ pub enum Role {
 
 /// Which clusters a user reaches. In JSON: `"*"`, or a list of names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reach {
+pub enum ClusterScope {
     /// Every cluster, also those that join later.
     All,
     Named(BTreeSet<ClusterName>),
@@ -77,7 +77,7 @@ pub struct NewUser {
     pub name: UserName,
     pub role: Role,
     pub groups: Vec<String>,
-    pub clusters: Reach,
+    pub clusters: ClusterScope,
     /// Drawn before, since its certificate has it too.
     pub uid: String,
     /// How long its token is good; at most [`MAX_USER_VALIDITY`].
@@ -117,7 +117,7 @@ impl Login {
     }
 
     /// Whether what was shown is still good for `current`, the user of that name.
-    pub fn holds(&self, current: &User, now: Timestamp) -> bool {
+    pub fn is_valid(&self, current: &User, now: Timestamp) -> bool {
         let good = |id: &String| current.token(id).is_some_and(|token| !token.expired(now));
         current.is_same(&self.user) && self.token.as_ref().is_none_or(good)
     }
@@ -149,7 +149,7 @@ impl User {
     }
 }
 
-impl Serialize for Reach {
+impl Serialize for ClusterScope {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::All => serializer.serialize_str("*"),
@@ -158,7 +158,7 @@ impl Serialize for Reach {
     }
 }
 
-impl<'de> Deserialize<'de> for Reach {
+impl<'de> Deserialize<'de> for ClusterScope {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged, expecting = "expected \"*\" or a list of cluster names")]
@@ -195,13 +195,13 @@ mod tests {
 
     #[test]
     fn a_reach_is_a_star_or_a_list() {
-        let named = Reach::Named(["c1".parse().unwrap(), "c2".parse().unwrap()].into());
-        assert_eq!(serde_json::to_string(&Reach::All).unwrap(), r#""*""#);
+        let named = ClusterScope::Named(["c1".parse().unwrap(), "c2".parse().unwrap()].into());
+        assert_eq!(serde_json::to_string(&ClusterScope::All).unwrap(), r#""*""#);
         assert_eq!(serde_json::to_string(&named).unwrap(), r#"["c1","c2"]"#);
-        assert_eq!(serde_json::from_str::<Reach>(r#""*""#).unwrap(), Reach::All);
-        assert_eq!(serde_json::from_str::<Reach>(r#"["c2","c1"]"#).unwrap(), named);
-        assert_eq!(serde_json::from_str::<Reach>("[]").unwrap(), Reach::Named(BTreeSet::new()));
-        assert!(serde_json::from_str::<Reach>(r#""c1""#).unwrap_err().to_string().contains('*'));
-        assert!(serde_json::from_str::<Reach>("3").is_err());
+        assert_eq!(serde_json::from_str::<ClusterScope>(r#""*""#).unwrap(), ClusterScope::All);
+        assert_eq!(serde_json::from_str::<ClusterScope>(r#"["c2","c1"]"#).unwrap(), named);
+        assert_eq!(serde_json::from_str::<ClusterScope>("[]").unwrap(), ClusterScope::Named(BTreeSet::new()));
+        assert!(serde_json::from_str::<ClusterScope>(r#""c1""#).unwrap_err().to_string().contains('*'));
+        assert!(serde_json::from_str::<ClusterScope>("3").is_err());
     }
 }

@@ -11,10 +11,10 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use crate::cluster::ManagedCluster;
+use crate::join_counts::JoinCounts;
 use crate::kube::rbac::{self, Kind, Policy};
 use crate::kube::sets::Rule;
 use crate::store::{Event, Versioned};
-use crate::tally::Tally;
 use crate::token::JoinToken;
 use crate::user::User;
 
@@ -51,7 +51,7 @@ pub(crate) struct View {
     /// Which clusters each set holds.
     sets: BTreeMap<Arc<str>, Rule>,
     /// How many there are of what whoever has a token may make.
-    pub(crate) tally: Tally,
+    pub(crate) join_counts: JoinCounts,
     /// Who may do what, with the sets' members.
     pub(crate) policy: Policy,
 }
@@ -149,7 +149,7 @@ impl View {
                 let before = self.clusters.get(name).map(|cluster| Arc::clone(&cluster.value));
                 let replaced = replace(&mut self.clusters, name, key, after);
                 let now = self.clusters.get(name).map(|cluster| &*cluster.value);
-                self.tally.replace(before.as_deref(), now);
+                self.join_counts.replace(before.as_deref(), now);
                 let sets = self.clusters.get(name).map(|cluster| self.sets_of(Some(&labels(&cluster.value))));
                 self.policy.place_cluster(name.as_ref(), sets.unwrap_or_default());
                 replaced?;

@@ -13,8 +13,8 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::time::timeout;
 use tunnel::{
-    ALPN_TUNNEL, AgentControl, AgentMessage, AgentTunnel, CloseReason, ConnectError, Connection, ControlError,
-    DialRequest, EstablishError, Hello, HubMessage, Loss, Stream, TunnelMemory,
+    ALPN_TUNNEL, AgentControl, AgentMessage, AgentTunnel, CloseReason, ConnectError, Connection, ConnectionLost,
+    ControlError, DialRequest, EstablishError, Hello, HubMessage, Stream, TunnelMemory,
 };
 
 use crate::{Client, Hub, client};
@@ -79,7 +79,7 @@ impl RawAgent {
     }
 
     /// Tries to open a tunnel with `credentials`, or with no certificate, and tells how the hub refused.
-    pub async fn refused(hub: &Hub, credentials: Option<&AgentCredentials>) -> Result<Loss> {
+    pub async fn refused(hub: &Hub, credentials: Option<&AgentCredentials>) -> Result<ConnectionLost> {
         let tls = match credentials {
             Some(credentials) => credentials.tls(hub, &[ALPN_TUNNEL])?,
             None => ClientTls::new(authority_of(hub)?, None)?.config(&[ALPN_TUNNEL])?,
@@ -87,7 +87,7 @@ impl RawAgent {
         Self::try_open(hub, tls).await?.err().context("the hub opened a tunnel")
     }
 
-    async fn try_open(hub: &Hub, tls: Arc<ClientConfig>) -> Result<Result<Self, Loss>> {
+    async fn try_open(hub: &Hub, tls: Arc<ClientConfig>) -> Result<Result<Self, ConnectionLost>> {
         let connection =
             match tunnel::connect(hub.addresses().tunnel, tls, HUB_SERVER_NAME, tunnel::Settings::default(), BOUND)
                 .await
@@ -136,7 +136,7 @@ impl RawAgent {
     }
 
     /// Waits until the tunnel is gone, and tells why.
-    pub async fn lost(&self) -> Result<Loss> {
+    pub async fn lost(&self) -> Result<ConnectionLost> {
         timeout(BOUND, self.tunnel.closed()).await.context("the tunnel is still there")
     }
 

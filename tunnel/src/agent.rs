@@ -6,15 +6,15 @@ use tokio::time::Instant;
 
 use crate::{
     code::{CloseReason, ResetReason},
-    connection::{Connection, Loss, PathState},
+    connection::{Connection, ConnectionLost, PathState},
     control::{Control, ControlError},
     credit::TunnelMemory,
     hub::{EstablishError, Greeting},
+    liveness::{Liveness, LivenessCheck},
     message::{
         AgentMessage, Dial, DialOutcome, DialReply, Dialed, FromAgent, FromHub, Hello, HubMessage, Refusal, Welcome,
     },
     mtu::Mtu,
-    silence::{Look, Silence},
     socket::Offload,
     stream::Stream,
     transport::{AGENT_STREAMS, FIRST_AGENT_STREAMS},
@@ -91,7 +91,7 @@ impl AgentTunnel {
     }
 
     /// The next dial. Read it in a task of its own: the hub may be slow to say what it wants.
-    pub async fn accept(&self) -> Result<PendingDial, Loss> {
+    pub async fn accept(&self) -> Result<PendingDial, ConnectionLost> {
         let (send, receive) = self.connection.quic.accept_bi().await?;
         if send.id().index() == u64::from(FIRST_AGENT_STREAMS / 2) {
             self.connection.quic.set_max_concurrent_bi_streams(AGENT_STREAMS.into());
@@ -125,8 +125,8 @@ impl AgentTunnel {
     }
 
     /// Looks after the hub.
-    pub fn look(&self, silence: &mut Silence, now: std::time::Instant) -> Look {
-        self.connection.look(silence, self.is_in_use(), now)
+    pub fn check_liveness(&self, liveness: &mut Liveness, now: std::time::Instant) -> LivenessCheck {
+        self.connection.look(liveness, self.is_in_use(), now)
     }
 
     /// Has the hub give a sign of life: what it is sent it acknowledges.
@@ -148,7 +148,7 @@ impl AgentTunnel {
     }
 
     /// Waits until the tunnel is gone.
-    pub async fn closed(&self) -> Loss {
+    pub async fn closed(&self) -> ConnectionLost {
         self.connection.closed().await
     }
 }

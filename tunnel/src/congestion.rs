@@ -51,7 +51,7 @@ use std::{
 use quinn_proto::congestion::{Controller, ControllerFactory};
 
 use self::model::Model;
-use crate::silence::{LOOK, PAUSE};
+use crate::liveness::{LOOK, PAUSE};
 
 /// Time between two looks at the min RTT.
 const DIP_INTERVAL: Duration = Duration::from_secs(10);

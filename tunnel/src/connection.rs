@@ -38,7 +38,7 @@ pub enum Protocol {
 
 /// Why a connection is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Loss {
+pub enum ConnectionLost {
     /// The peer closed it and said why.
     Closed { reason: CloseReason, text: String },
     /// The peer's TLS refused our certificate, by this alert (RFC 8446 section 6).
@@ -129,7 +129,7 @@ impl Connection {
     }
 
     /// Waits until the connection is gone.
-    pub async fn closed(&self) -> Loss {
+    pub async fn closed(&self) -> ConnectionLost {
         self.quic.closed().await.into()
     }
 
@@ -156,7 +156,7 @@ pub struct PathState {
     pub lost: u64,
 }
 
-impl From<quinn::ConnectionError> for Loss {
+impl From<quinn::ConnectionError> for ConnectionLost {
     fn from(error: quinn::ConnectionError) -> Self {
         use quinn::ConnectionError as E;
         match error {
@@ -192,7 +192,7 @@ fn alert(code: u64) -> Option<&'static str> {
     }
 }
 
-impl fmt::Display for Loss {
+impl fmt::Display for ConnectionLost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Closed { reason, text } if text.is_empty() => write!(f, "closed by the peer: {reason}"),
@@ -206,4 +206,4 @@ impl fmt::Display for Loss {
     }
 }
 
-impl std::error::Error for Loss {}
+impl std::error::Error for ConnectionLost {}

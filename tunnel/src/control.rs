@@ -22,7 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     code::ResetReason,
-    connection::Loss,
+    connection::ConnectionLost,
     message::Notes,
     windows::Windows,
     wire::{self, Frames, WireError},
@@ -35,7 +35,7 @@ const QUEUE: usize = 64;
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     #[error("the tunnel is lost")]
-    Lost(#[source] Loss),
+    Lost(#[source] ConnectionLost),
     #[error("the peer broke the protocol on the control stream")]
     Protocol(#[source] WireError),
     /// One of the queues is full.
@@ -228,7 +228,7 @@ impl<I: Envelope, O: Envelope> Drop for Driver<I, O> {
 }
 
 fn lost(connection: &quinn::Connection) -> ControlError {
-    ControlError::Lost(connection.close_reason().map_or(Loss::ClosedHere, Into::into))
+    ControlError::Lost(connection.close_reason().map_or(ConnectionLost::ClosedHere, Into::into))
 }
 
 fn wake(waker: Option<Waker>) {

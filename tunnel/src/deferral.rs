@@ -35,16 +35,16 @@ const FIRST_WORDS: usize = 1200;
 
 /// What came back on the socket of a connection that is dialled.
 #[derive(Debug)]
-pub(crate) struct Answers {
+pub(crate) struct FirstAnswers {
     /// Where the first packet went.
     id: OnceLock<ConnectionId>,
-    asked: Mutex<Asked>,
-    heard: watch::Sender<Heard>,
+    asked: Mutex<Unanswered>,
+    heard: watch::Sender<PeerSaid>,
 }
 
 /// What a peer was asked that has not answered yet.
 #[derive(Debug)]
-struct Asked {
+struct Unanswered {
     /// What was not asked again yet.
     newest: VecDeque<Vec<u8>>,
     last: Instant,
@@ -52,7 +52,7 @@ struct Asked {
 
 /// What a peer that is dialled has said.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Heard {
+pub(crate) struct PeerSaid {
     /// When it said something, from its answer on; at first, when it was dialled.
     pub(crate) last: Instant,
     /// It has answered.
@@ -67,19 +67,19 @@ pub(crate) fn datagram(id: &ConnectionId, wait: Duration) -> Vec<u8> {
     [MAGIC, &milliseconds.to_be_bytes(), id].concat()
 }
 
-impl Answers {
+impl FirstAnswers {
     pub(crate) fn new() -> Self {
         let now = Instant::now();
-        let asked = Mutex::new(Asked { newest: VecDeque::new(), last: now });
+        let asked = Mutex::new(Unanswered { newest: VecDeque::new(), last: now });
         Self {
             id: OnceLock::new(),
             asked,
-            heard: watch::Sender::new(Heard { last: now, answered: false, later: None }),
+            heard: watch::Sender::new(PeerSaid { last: now, answered: false, later: None }),
         }
     }
 
     /// Follows what the peer says.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Heard> {
+    pub(crate) fn subscribe(&self) -> watch::Receiver<PeerSaid> {
         self.heard.subscribe()
     }
 
@@ -163,13 +163,13 @@ mod tests {
 
     const INITIAL: [u8; 14] = [0xc0, 0, 0, 0, 1, 8, 1, 2, 3, 4, 5, 6, 7, 8];
 
-    fn told(answers: &Answers) -> Option<Duration> {
+    fn told(answers: &FirstAnswers) -> Option<Duration> {
         answers.heard.borrow().later
     }
 
     #[test]
     fn who_has_asked_hears_when_to_come() {
-        let answers = Answers::new();
+        let answers = FirstAnswers::new();
         // What quinn answers to a stranger is not what is asked.
         for other in
             [&[0x40; 80][..], &[0xc0, 0, 0, 0, 1, 64], &[0xc0; 80], &[0xe0, 0, 0, 0, 1, 8, 9, 9, 9, 9, 9, 9, 9, 9], &[]]
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn nobody_is_put_off_by_who_has_not_seen_its_packet_and_nobody_for_long() {
-        let answers = Answers::new();
+        let answers = FirstAnswers::new();
         let (own, other) = (ConnectionId::new(&INITIAL[6..]), ConnectionId::new(&[1, 2, 3, 4, 5, 6, 7, 9]));
         answers.heard(&datagram(&own, Duration::from_secs(9)));
         answers.asked(&INITIAL);
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn what_was_asked_last_is_asked_again_once_until_there_is_an_answer() {
         const NOTHING: [Vec<u8>; 0] = [];
-        let (answers, start) = (Answers::new(), Instant::now());
+        let (answers, start) = (FirstAnswers::new(), Instant::now());
         let datagram = |number| [&INITIAL[..], &[number]].concat();
         let ask = |number| answers.asked(&datagram(number));
         let again = |after: u32| Vec::from(answers.ask_again(start + after * AGAIN).0);
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn an_answer_of_any_kind_is_heard() {
-        let answers = Answers::new();
+        let answers = FirstAnswers::new();
         let heard = answers.subscribe();
         assert!(answers.are_awaited() && !heard.has_changed().unwrap());
         answers.heard(&[0xf0, 0, 0, 0, 1]);
@@ -273,7 +273,7 @@ mod tests {
     #[tokio::test]
     async fn a_hub_that_answers_and_then_says_nothing_is_given_up_and_one_that_goes_on_is_not() {
         let patience = Duration::from_millis(500);
-        let answers = Answers::new();
+        let answers = FirstAnswers::new();
         let mut heard = answers.subscribe();
         let start = Instant::now();
         let speaking = async {

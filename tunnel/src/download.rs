@@ -12,10 +12,10 @@ use tokio::io::AsyncWrite;
 
 use crate::{
     relay::{ROUNDS, RelayEnd, local},
-    rest::Rest,
-    scratch::{self, CHUNKS},
     stream::ReceiveHalf,
+    thread_buffers::{self, CHUNKS},
     traffic::Traffic,
+    write_pacing::WritePacing,
 };
 
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(crate) struct Download<W> {
     receive: ReceiveHalf,
     writer: W,
     state: State,
-    rest: Rest,
+    rest: WritePacing,
 }
 
 #[derive(Debug)]
@@ -39,7 +39,7 @@ enum State {
 
 impl<W: AsyncWrite + Unpin> Download<W> {
     pub(crate) fn new(receive: ReceiveHalf, writer: W) -> Self {
-        Self { receive, writer, state: State::Reading, rest: Rest::default() }
+        Self { receive, writer, state: State::Reading, rest: WritePacing::default() }
     }
 
     /// Copies; ready when the writer has everything up to the stream's end, and from the moment on when it breaks off.
@@ -58,7 +58,7 @@ impl<W: AsyncWrite + Unpin> Download<W> {
                     ready!(self.rest.poll(cx));
                     let before = traffic.out_of_tunnel();
                     self.state = ready!(self.poll_copy(cx, traffic))?;
-                    self.rest.begin(traffic, before);
+                    self.rest.after_write(traffic, before);
                 }
                 State::Writing(chunks) => {
                     let Self { receive, writer, .. } = self;
@@ -85,7 +85,7 @@ impl<W: AsyncWrite + Unpin> Download<W> {
     /// Reads what has arrived and writes it at once; keeps only what the writer does not take.
     fn poll_copy(&mut self, cx: &mut Context<'_>, traffic: &Traffic) -> Poll<Result<State, RelayEnd>> {
         let Self { receive, writer, .. } = self;
-        let mut slots = scratch::chunks();
+        let mut slots = thread_buffers::chunks();
         let read = receive.poll_read(cx, &mut slots);
         let next = match read {
             Poll::Ready(Ok(0)) => Poll::Ready(Ok(State::ShuttingDown)),
@@ -105,7 +105,7 @@ impl<W: AsyncWrite + Unpin> Download<W> {
             Poll::Ready(Err(broken)) => Poll::Ready(Err(broken.into())),
             Poll::Pending => Poll::Pending,
         };
-        scratch::give_back(slots);
+        thread_buffers::give_back(slots);
         next
     }
 

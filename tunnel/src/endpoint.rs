@@ -13,9 +13,9 @@ use tokio::sync::watch;
 
 use crate::{
     code::CloseReason,
-    connection::{Connection, Loss, Origin},
+    connection::{Connection, ConnectionLost, Origin},
     credit::TunnelMemory,
-    deferral::{self, Heard},
+    deferral::{self, PeerSaid},
     discovery,
     id::{self, IdKey},
     mtu::{self, Mtu},
@@ -80,7 +80,7 @@ pub enum HandshakeError {
     #[error("the handshake was not complete within its deadline")]
     TimedOut,
     #[error("the handshake failed")]
-    Failed(#[source] Loss),
+    Failed(#[source] ConnectionLost),
 }
 
 /// Why dialling a hub failed.
@@ -95,7 +95,7 @@ pub enum ConnectError {
     #[error("{address} has no room now, and asks to come again in {wait:.1?}")]
     Later { address: SocketAddr, wait: Duration },
     #[error("the handshake with {address} failed")]
-    Handshake { address: SocketAddr, source: Loss },
+    Handshake { address: SocketAddr, source: ConnectionLost },
 }
 
 impl Listener {
@@ -248,11 +248,11 @@ pub async fn connect(
 }
 
 /// Resolves when there is nothing to wait for: with the time after which to come again, where the hub has told one.
-pub(crate) async fn put_off(answers: &mut watch::Receiver<Heard>, patience: Duration) -> Option<Duration> {
-    let until = |heard: &Heard| tokio::time::Instant::from_std(heard.last + patience);
+pub(crate) async fn put_off(answers: &mut watch::Receiver<PeerSaid>, patience: Duration) -> Option<Duration> {
+    let until = |heard: &PeerSaid| tokio::time::Instant::from_std(heard.last + patience);
     let all = tokio::time::Instant::now() + HANDSHAKE.max(patience);
     loop {
-        let Heard { later, .. } = *answers.borrow_and_update();
+        let PeerSaid { later, .. } = *answers.borrow_and_update();
         if later.is_some() {
             return later;
         }

@@ -6,12 +6,12 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::{
     code::{CloseReason, ResetReason},
-    connection::{Connection, Loss, Origin},
+    connection::{Connection, ConnectionLost, Origin},
     control::{Control, ControlError},
     credit::TunnelMemory,
+    liveness::{Liveness, LivenessCheck},
     message::{AgentMessage, Dial, DialOutcome, DialReply, Dialed, FromAgent, FromHub, Hello, HubMessage, Refusal},
     reset::Resettable,
-    silence::{Look, Silence},
     stream::Stream,
     transport::KEEP_ALIVE,
     windows::Windows,
@@ -39,7 +39,7 @@ pub enum EstablishError {
     #[error("the control stream failed")]
     Control(#[source] ControlError),
     #[error("the connection was lost")]
-    Lost(#[source] Loss),
+    Lost(#[source] ConnectionLost),
 }
 
 /// What an end says first on the control stream.
@@ -68,7 +68,7 @@ pub enum DialError {
     Silent,
     /// The tunnel was lost before the agent answered.
     #[error("the tunnel was lost before the agent answered")]
-    Lost(#[source] Loss),
+    Lost(#[source] ConnectionLost),
     /// The agent answered something that is no answer.
     #[error("the agent broke the protocol")]
     Protocol(#[source] WireError),
@@ -184,14 +184,14 @@ impl HubTunnel {
         self.connection.path_mtu()
     }
 
-    /// See [`Connection::heard`].
+    /// See [`Connection::received_frames`].
     pub fn heard(&self) -> u64 {
-        self.connection.heard()
+        self.connection.received_frames()
     }
 
     /// Looks after the agent, which is in use or not.
-    pub fn look(&self, silence: &mut Silence, in_use: bool, now: std::time::Instant) -> Look {
-        self.connection.look(silence, in_use, now)
+    pub fn check_liveness(&self, liveness: &mut Liveness, in_use: bool, now: std::time::Instant) -> LivenessCheck {
+        self.connection.look(liveness, in_use, now)
     }
 
     /// Has the agent give a sign of life: what it is sent it acknowledges.
@@ -217,7 +217,7 @@ impl HubTunnel {
     }
 
     /// Waits until the tunnel is gone.
-    pub async fn closed(&self) -> Loss {
+    pub async fn closed(&self) -> ConnectionLost {
         self.connection.closed().await
     }
 }

@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 
 use crate::{
     code::CloseReason,
-    connection::{Connection, Loss},
+    connection::{Connection, ConnectionLost},
     message::{FromJoin, JoinReply, JoinRequest},
     stream::Stream,
     wire::{self, Frames, WireError},
@@ -34,7 +34,7 @@ pub enum JoinError {
     #[error("the peer was silent for too long")]
     TimedOut,
     #[error("the connection was lost")]
-    Lost(#[source] Loss),
+    Lost(#[source] ConnectionLost),
     #[error("the peer broke the protocol")]
     Protocol(#[source] WireError),
 }
@@ -70,7 +70,7 @@ impl JoinSession {
     }
 
     /// Resolves when the agent has gone.
-    pub async fn gone(&self) -> Loss {
+    pub async fn gone(&self) -> ConnectionLost {
         self.connection.closed().await
     }
 }

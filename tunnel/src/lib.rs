@@ -60,6 +60,7 @@ pub mod hop;
 mod hub;
 mod id;
 mod join;
+mod liveness;
 mod message;
 mod metered;
 mod mtu;
@@ -67,25 +68,24 @@ mod port;
 mod relay;
 mod renaming;
 mod reset;
-mod rest;
 mod runtime;
-mod scratch;
-mod silence;
 mod socket;
 mod steering;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod thread_buffers;
 mod traffic;
 mod transport;
 mod upgraded;
 mod upload;
 mod windows;
 mod wire;
+mod write_pacing;
 
 pub use agent::{AcceptError, AgentControl, AgentTunnel, DialRequest, PendingDial};
 pub use code::{CloseReason, ResetReason};
-pub use connection::{Connection, Loss, PathState, Protocol};
+pub use connection::{Connection, ConnectionLost, PathState, Protocol};
 pub use control::ControlError;
 pub use credit::TunnelMemory;
 pub use delivery::Delivery;
@@ -96,6 +96,7 @@ pub use endpoint::{
 pub use export::{Export, ExportError, Exports, MAX_EXPORTS, within_limits};
 pub use hub::{DialError, EstablishError, Greeting, HubControl, HubTunnel, SIGN_OF_LIFE};
 pub use join::{JoinAnswers, JoinError, JoinSession};
+pub use liveness::{LOOK, Liveness, LivenessCheck, OVERDUE, REST, SILENCE_TIMEOUT};
 pub use message::{
     AgentMessage, Dial, Dialed, Drain, Extra, Hello, HubMessage, Identity, Issued, JoinReply, JoinRequest, Pending,
     Reason, Refusal, Renew, Renewed, Roots, TargetKind, Trusts, Welcome,
@@ -105,7 +106,6 @@ pub use mtu::{Mtu, MtuError};
 pub use port::PortSocket;
 pub use relay::{RelayEnd, relay};
 pub use reset::{Resettable, ResettableError};
-pub use silence::{LOOK, Look, OVERDUE, REST, SILENCE, Silence};
 pub use socket::Offload;
 pub use steering::{Share, Steering, steer_connections};
 pub use stream::{ReceiveHalf, SendHalf, Stream};

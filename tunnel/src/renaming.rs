@@ -1,7 +1,7 @@
 //! Peers that quinn is to take for peers at another address, of a path of which it knows nothing yet.
 //!
 //! What quinn knows of a path it forgets when the peer moves to another address (RFC 9000 section 9.4), and not otherwise: a path that
-//! has become narrow under it eats packet after packet, see [`crate::silence`]. So a peer's address is shown in another form, as one
+//! has become narrow under it eats packet after packet, see [`crate::liveness`]. So a peer's address is shown in another form, as one
 //! of IPv6 (RFC 4291 section 2.5.5.2) or with another flow label, and taken for what it is where something is sent to it.
 
 use std::{

@@ -29,7 +29,7 @@ use socket2::{Domain, Type};
 use tokio::{io::Interest, sync::watch};
 
 use crate::{
-    deferral::{Answers, Heard},
+    deferral::{FirstAnswers, PeerSaid},
     mtu::LARGEST_DATAGRAM,
     renaming::{self, Renaming},
     runtime,
@@ -73,7 +73,7 @@ pub(crate) struct Socket {
     /// The kernel's buffer was full; whoever sends must wait for room first.
     full: AtomicBool,
     /// What is said to who dials with this socket.
-    answers: Option<(SocketAddr, Answers)>,
+    answers: Option<(SocketAddr, FirstAnswers)>,
     /// Nothing is sent any more.
     mute: AtomicBool,
     renaming: Renaming,
@@ -131,7 +131,7 @@ impl Socket {
 
     /// As [`Self::new`], for one connection that is dialled.
     pub(crate) fn dialling(socket: std::net::UdpSocket, peer: SocketAddr) -> io::Result<Self> {
-        Ok(Self { answers: Some((peer, Answers::new())), ..Self::new(socket)? })
+        Ok(Self { answers: Some((peer, FirstAnswers::new())), ..Self::new(socket)? })
     }
 
     /// Sends nothing any more, be it a goodbye.
@@ -150,12 +150,12 @@ impl Socket {
     }
 
     /// What is said to who dials, until it is connected.
-    fn awaited(&self) -> Option<&(SocketAddr, Answers)> {
+    fn awaited(&self) -> Option<&(SocketAddr, FirstAnswers)> {
         self.answers.as_ref().filter(|(_, answers)| answers.are_awaited())
     }
 
     /// Follows what is said to who dials.
-    pub(crate) fn answers(&self) -> Option<watch::Receiver<Heard>> {
+    pub(crate) fn answers(&self) -> Option<watch::Receiver<PeerSaid>> {
         self.answers.as_ref().map(|(_, answers)| answers.subscribe())
     }
 

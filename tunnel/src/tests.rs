@@ -172,7 +172,10 @@ async fn losing_the_tunnel_ends_a_relay_as_lost() {
     while let Some(end) = timeout(SOON, relays.join_next()).await.unwrap() {
         assert_eq!(end.unwrap(), RelayEnd::TunnelLost);
     }
-    assert_eq!(pair.hub.closed().await, Loss::Closed { reason: CloseReason::AgentStopping, text: "bye".into() });
+    assert_eq!(
+        pair.hub.closed().await,
+        ConnectionLost::Closed { reason: CloseReason::AgentStopping, text: "bye".into() }
+    );
 }
 
 #[tokio::test]
@@ -216,7 +219,10 @@ async fn messages_cross_the_control_stream_both_ways_and_unknown_ones_are_skippe
     assert_eq!(agent_control.receive().await.unwrap(), HubMessage::Drain(Drain {}));
     listener.close(CloseReason::HubStopping, "stop", SOON).await;
     let error = agent_control.receive().await.unwrap_err();
-    assert!(matches!(&error, ControlError::Lost(Loss::Closed { reason: CloseReason::HubStopping, .. })), "{error:?}");
+    assert!(
+        matches!(&error, ControlError::Lost(ConnectionLost::Closed { reason: CloseReason::HubStopping, .. })),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]
@@ -266,11 +272,11 @@ async fn a_peer_whose_messages_nobody_takes_fills_no_memory() {
 async fn a_nudge_is_heard_and_says_nothing() {
     let Pair { hub, mut hub_control, agent, agent_control, listener: _listener } = pair().await;
     for _ in 0..3 {
-        let (of_agent, of_hub) = (hub.heard(), agent.connection.heard());
+        let (of_agent, of_hub) = (hub.heard(), agent.connection.received_frames());
         hub.nudge();
         agent.nudge();
         let heard = timeout(SOON, async {
-            while hub.heard() == of_agent || agent.connection.heard() == of_hub {
+            while hub.heard() == of_agent || agent.connection.received_frames() == of_hub {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         });
@@ -483,7 +489,7 @@ async fn a_restarted_hub_answers_packets_of_old_tunnels_with_a_reset() {
     };
     let (mut send, _receive) = connection.quic.open_bi().await.unwrap();
     send.write_all(b"are you there?").await.unwrap();
-    assert_eq!(timeout(SOON, connection.closed()).await.unwrap(), Loss::Forgotten);
+    assert_eq!(timeout(SOON, connection.closed()).await.unwrap(), ConnectionLost::Forgotten);
 }
 
 #[tokio::test]
@@ -494,5 +500,5 @@ async fn what_was_kept_of_a_tunnel_resets_it_and_no_other() {
     pair.agent_control.send(AgentMessage::Drain(Drain {})).unwrap();
     assert_eq!(pair.hub_control.receive().await.unwrap(), AgentMessage::Drain(Drain {}));
     pair.listener.reset(&tunnel).unwrap();
-    assert_eq!(timeout(SOON, pair.agent.closed()).await.unwrap(), Loss::Forgotten);
+    assert_eq!(timeout(SOON, pair.agent.closed()).await.unwrap(), ConnectionLost::Forgotten);
 }

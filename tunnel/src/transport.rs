@@ -6,7 +6,7 @@ use quinn::{IdleTimeout, TransportConfig, VarInt};
 
 use crate::{congestion::ModelFactory, credit::TunnelMemory, discovery, mtu::Mtu};
 
-/// A peer that has not been heard of for this long is gone. Tunnels are watched (`silence.rs`) and end before; this is for
+/// A peer that has not been heard of for this long is gone. Tunnels are watched (`liveness.rs`) and end before; this is for
 /// joins, whose end is nobody's loss.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 

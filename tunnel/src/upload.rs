@@ -7,8 +7,8 @@ use tokio::io::AsyncRead;
 
 use crate::{
     relay::{ROUNDS, RelayEnd, local},
-    scratch,
     stream::SendHalf,
+    thread_buffers,
     traffic::Traffic,
 };
 
@@ -56,7 +56,7 @@ impl<R: AsyncRead + Unpin> Upload<R> {
             match &mut self.state {
                 State::Reading => {
                     let room = ready!(self.send.poll_room(cx))?;
-                    match (scratch::poll_read(&mut self.reader, cx, room), self.concluded) {
+                    match (thread_buffers::poll_read(&mut self.reader, cx, room), self.concluded) {
                         (Poll::Ready(Ok(bytes)), _) if !bytes.is_empty() => self.state = State::Writing(bytes),
                         // After a break the kernel shows an end.
                         (_, Some(end)) => return Poll::Ready(Err(end)),

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use prost::Message;
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 
-use crate::connection::Loss;
+use crate::connection::ConnectionLost;
 
 /// Longest message, in bytes. The longest legitimate one carries a certificate chain, about 4 KiB.
 pub const MESSAGE_LIMIT: usize = 64 * 1024;
@@ -31,7 +31,7 @@ pub enum WireError {
     #[error("the peer reset the stream")]
     Reset,
     #[error("the tunnel is lost")]
-    Lost(#[source] Loss),
+    Lost(#[source] ConnectionLost),
 }
 
 /// Reads messages from `stream` to its end.

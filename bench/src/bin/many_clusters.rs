@@ -8,15 +8,15 @@ use bench::arguments::Arguments;
 use bench::cpu;
 use bench::program;
 use bench::report::{self, Figure, Report, Target};
-use bench::roster::Roster;
+use bench::seeded_registry::SeededRegistry;
 use bench::watchers::{CLUSTERS, Latencies, Watchers};
 use serde_json::{Value, json};
 use tests::Hub;
 
 /// What the issue asks for.
-const ROSTER: Roster = Roster { clusters: 10_000, sets: 98, users: 100 };
+const ROSTER: SeededRegistry = SeededRegistry { clusters: 10_000, sets: 98, users: 100 };
 /// What a hub is filled with whose memory is subtracted.
-const EMPTY: Roster = Roster { clusters: 0, ..ROSTER };
+const EMPTY: SeededRegistry = SeededRegistry { clusters: 0, ..ROSTER };
 /// Of one page, as kubectl asks.
 const PAGE: usize = 500;
 /// How long memory takes to settle.
@@ -55,12 +55,12 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
     Ok(report)
 }
 
-/// A hub that runs and knows a roster, and the tokens of its users.
-async fn filled(roster: Roster) -> Result<(Hub, Vec<String>)> {
+/// A running hub with a seeded registry, and the tokens of its users.
+async fn filled(seeded: SeededRegistry) -> Result<(Hub, Vec<String>)> {
     let hub = Hub::builder().after_shell(&report::log_to("hub")?).quiet();
     let mut hub = hub.start().await?;
     hub.stop().await?;
-    let tokens = roster.write(hub.state()).await?;
+    let tokens = seeded.write(hub.state()).await?;
     hub.start_again().await?;
     Ok((hub, tokens))
 }

@@ -20,7 +20,7 @@ const MESSAGE: usize = 64;
 /// Between two requests. They are sent in time also where earlier ones are not answered.
 const PACE: Duration = Duration::from_millis(20);
 /// How long answers may take beyond the span. A request without one counts as this late.
-const PATIENCE: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the requests and the downloads beside them had.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -94,7 +94,7 @@ pub(super) async fn run(load: &Load, downloads: usize) -> Result<Beside> {
         .await?;
     let mut times = times.borrow_mut();
     let unanswered = notes.unanswered();
-    times.saturating_record_n(u64::try_from(PATIENCE.as_nanos())?, unanswered);
+    times.saturating_record_n(u64::try_from(ANSWER_TIMEOUT.as_nanos())?, unanswered);
     let milliseconds = |quantile| times.value_at_quantile(quantile) as f64 / 1e6;
     let (requests, bytes) = (times.len(), ended - begun);
     Ok(Beside { spent, requests, unanswered, p50: milliseconds(0.5), p99: milliseconds(0.99), bytes })
@@ -127,7 +127,7 @@ async fn hear(mut reader: ReadHalf<Connection>, notes: Rc<Notes>, times: Rc<RefC
 impl Notes {
     /// Waits until all requests that count are answered, or for as long as anybody would.
     async fn answers(&self) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + ANSWER_TIMEOUT;
         let mut looks = interval(PACE);
         while self.unanswered() > 0 && timeout_at(deadline, looks.tick()).await.is_ok() {}
     }

@@ -9,7 +9,7 @@ use std::{
 use certs::{AgentName, ClusterName, Credentials};
 use proxy_server::{Config, RunError};
 use registry::{
-    ClusterAgent, Reach,
+    ClusterAgent, ClusterScope,
     api::{ClusterView, HubStatus, NewToken, ShownAgents, TokenCreated},
 };
 use tokio::{
@@ -91,7 +91,7 @@ impl Hub {
             name,
             admin: false,
             groups: Vec::new(),
-            clusters: Reach::All,
+            clusters: ClusterScope::All,
             validity: Duration::from_secs(86_400),
         };
         user::create(&self.api, &self.admin, new, folder).await.map_err(DemoError::User)

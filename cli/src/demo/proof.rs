@@ -14,7 +14,7 @@ use super::{
 use crate::{
     failure::{Exit, Failure},
     output,
-    port_forward::{Address, Entry, Pair, Service, Teller, bind, serve},
+    port_forward::{Address, Entry, Pair, Reporter, Service, bind, serve},
     table::{Cell, Table},
 };
 
@@ -63,7 +63,7 @@ async fn forwarded(user: &Credentials, spoke: &Spoke) -> Result<(SocketAddr, Res
     let locals = bind(&[Address::Localhost], Pair { local: 0, remote: spoke.service.port() })?;
     let local = locals[0].address;
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    let service = Service { entry, target, teller: Teller::Failures, traffic: Arc::default() };
+    let service = Service { entry, target, reporter: Reporter::Failures, traffic: Arc::default() };
     let answer = tokio::select! {
         () = serve(locals, service, &tasks, &stop) => Err(ClientError::TimedOut),
         answer = direct(local) => answer,

@@ -7,7 +7,7 @@ use tokio::{io::Interest, net::TcpStream, sync::Semaphore, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Target, Teller,
+    Reporter, Target,
     entry::Entry,
     listen::Local,
     relay::{Broken, relay, reset_when_dropped},
@@ -25,7 +25,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 pub(crate) struct Service {
     pub(crate) entry: Arc<Entry>,
     pub(crate) target: Target,
-    pub(crate) teller: Teller,
+    pub(crate) reporter: Reporter,
     pub(crate) traffic: Arc<Traffic>,
 }
 
@@ -74,9 +74,9 @@ impl Port {
         // Until there is a target, whatever ends this resets the client; then the relay decides. The socket may be
         // gone already, which `left` sees.
         let _ = reset_when_dropped(&local);
-        let Service { entry, target, teller, traffic } = &self.service;
+        let Service { entry, target, reporter, traffic } = &self.service;
         let _connection = traffic.connection();
-        teller.accepted(self.address);
+        reporter.accepted(self.address);
         let opened = tokio::select! {
             opened = entry.open(target, self.remote) => opened,
             // Nobody is left to be served; dropping the attempt cancels the hub's dial.
@@ -88,10 +88,10 @@ impl Port {
                 let _ = local.set_nodelay(true);
                 // Both ends are reset; who has looked away is told why.
                 if relay(local, opened, traffic).await == Err(Broken::Behind) {
-                    teller.broken(self.address);
+                    reporter.broken(self.address);
                 }
             }
-            Err(error) => teller.failed(self.address, &error.into()),
+            Err(error) => reporter.failed(self.address, &error.into()),
         }
     }
 }

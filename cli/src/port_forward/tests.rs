@@ -15,7 +15,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Address, Entry, Found, Lookup, Pair, Place, Service, Target, Teller, bind, entry::OpenError, serve,
+    Address, Entry, Found, Lookup, Pair, Place, Reporter, Service, Target, bind, entry::OpenError, serve,
     traffic::Traffic,
 };
 use crate::{api::Api, failure::Failure};
@@ -115,7 +115,7 @@ impl Forward {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let (entry, connections, stopped) = (hub.entry.clone(), tasks.clone(), stop.clone());
         let (target, traffic) = ("web".parse().unwrap(), Arc::new(Traffic::default()));
-        let service = Service { entry, target, teller: Teller::Failures, traffic: traffic.clone() };
+        let service = Service { entry, target, reporter: Reporter::Failures, traffic: traffic.clone() };
         tasks.spawn(async move { serve(locals, service, &connections, &stopped).await });
         Self { address, tasks, stop, traffic }
     }

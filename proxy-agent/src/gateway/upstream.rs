@@ -47,7 +47,7 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 32 * 1024 * 1024;
 
 /// A connection that is silent for so long is asked whether anybody is there, and given up when nobody is.
-const SILENCE: Duration = Duration::from_secs(15);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// The kube-apiserver and the connections to it.
 #[derive(Debug)]
@@ -145,7 +145,7 @@ impl Upstream {
         }
         let broken = |error| UpstreamError::Broken(self.target.clone(), error);
         let mut http = http2::Builder::new(Tracked(self.tasks.clone()));
-        http.timer(TokioTimer::new()).keep_alive_interval(SILENCE).keep_alive_timeout(CONNECT_TIMEOUT);
+        http.timer(TokioTimer::new()).keep_alive_interval(KEEP_ALIVE_INTERVAL).keep_alive_timeout(CONNECT_TIMEOUT);
         http.initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
         let (sender, connection) = http.handshake(TokioIo::new(stream)).await.map_err(broken)?;
         self.drive(connection);

@@ -9,7 +9,7 @@ use tokio::{
     net::TcpListener,
     time::{Instant, timeout},
 };
-use tunnel::{AgentMessage, CloseReason, Dial, Drain, HubMessage, Loss, Renewed, Stream};
+use tunnel::{AgentMessage, CloseReason, ConnectionLost, Dial, Drain, HubMessage, Renewed, Stream};
 
 use crate::{
     hub::{Hub, HubEnd, SOON},
@@ -59,7 +59,7 @@ async fn an_agent_keeps_one_tunnel_to_a_hub_of_two_addresses() {
         tokio::select! { loss = first.tunnel.closed() => (loss, &second), loss = second.tunnel.closed() => (loss, &first) }
     });
     let (loss, kept) = ended.await.expect("both tunnels stay");
-    assert!(matches!(loss, Loss::Closed { reason: CloseReason::Done, .. }), "{loss:?}");
+    assert!(matches!(loss, ConnectionLost::Closed { reason: CloseReason::Done, .. }), "{loss:?}");
     spoke.shows("/readyz", "200 OK").await;
     // The other address takes over when the tunnel ends.
     kept.tunnel.close(CloseReason::HubStopping, "");
@@ -159,7 +159,7 @@ async fn a_drain_lets_open_connections_end_and_serves_new_ones() {
     assert_eq!(timeout(SOON, stream.read(&mut [0; 1])).await.unwrap().unwrap(), 0);
     spoke.ended().await;
     let loss = timeout(SOON, end.tunnel.closed()).await.unwrap();
-    assert_eq!(loss, Loss::Closed { reason: CloseReason::AgentStopping, text: String::new() });
+    assert_eq!(loss, ConnectionLost::Closed { reason: CloseReason::AgentStopping, text: String::new() });
 }
 
 #[tokio::test]

@@ -6,8 +6,8 @@ use certs::{Phase, Pin};
 use registry::AgentTrust;
 use tunnel::{CloseReason, HubControl, HubMessage, Roots, Trusts};
 
-use super::{Agents, Known};
-use crate::tunnels::Member;
+use super::{AgentIdentity, Agents};
+use crate::tunnels::LiveTunnel;
 
 /// Agents that are to renew their certificates at the same time do so over a while: each costs a signature and the agent a
 /// write. At this many a second, 10,000 are done in less than two minutes.
@@ -23,10 +23,10 @@ pub(super) fn trust_of(issuer: Option<Pin>, trusts: &[String]) -> AgentTrust {
 
 impl Agents {
     /// Tells the agent the roots where it does not have them, or its certificate is another CA's than the one that signs.
-    pub(super) fn tell_roots(&self, known: &Known, member: &Member, control: &HubControl) {
+    pub(super) fn tell_roots(&self, identity: &AgentIdentity, live: &LiveTunnel, control: &HubControl) {
         let authority = self.authorities.current();
-        let trust = member.trust.lock().clone();
-        self.note_trust(known, &trust);
+        let trust = live.trust.lock().clone();
+        self.note_trust(identity, &trust);
         // It takes none.
         if trust.trusts.is_empty() {
             return;
@@ -45,10 +45,10 @@ impl Agents {
     }
 
     /// Takes what the agent says that it has kept.
-    pub(super) fn trusts(&self, known: &Known, member: &Member, said: &Trusts) {
+    pub(super) fn trusts(&self, identity: &AgentIdentity, live: &LiveTunnel, said: &Trusts) {
         let trust = AgentTrust::new(said.issuer.parse().ok(), pins(&said.pins));
-        *member.trust.lock() = trust.clone();
-        self.note_trust(known, &trust);
+        *live.trust.lock() = trust.clone();
+        self.note_trust(identity, &trust);
     }
 
     /// Closes the tunnels of agents whose certificates no trusted CA has issued; says how many. An agent's word for it is good
@@ -56,13 +56,13 @@ impl Agents {
     pub(crate) fn cut_strangers(&self) -> usize {
         let authority = self.authorities.current();
         let trusted = |issuer: Pin| authority.pins().any(|(pin, _)| pin == issuer);
-        let members = self.tunnels.clusters().into_iter().flat_map(|cluster| self.tunnels.members(&cluster));
-        let strangers = members.filter(|member| !member.trust.lock().issuer.is_some_and(trusted));
-        strangers.map(|member| member.close(CloseReason::Done, "the CA of the agent's certificate was revoked")).count()
+        let tunnels = self.tunnels.clusters().into_iter().flat_map(|cluster| self.tunnels.of_cluster(&cluster));
+        let strangers = tunnels.filter(|live| !live.trust.lock().issuer.is_some_and(trusted));
+        strangers.map(|live| live.close(CloseReason::Done, "the CA of the agent's certificate was revoked")).count()
     }
 
     /// Only while it matters: a fleet would be written down at every restart of the hub. And of the hub's own roots only.
-    fn note_trust(&self, known: &Known, trust: &AgentTrust) {
+    fn note_trust(&self, identity: &AgentIdentity, trust: &AgentTrust) {
         let authority = self.authorities.current();
         if authority.phase() == Phase::Settled {
             return;
@@ -70,16 +70,16 @@ impl Agents {
         let own: Vec<_> = authority.pins().map(|(pin, _)| pin).filter(|pin| trust.trusts.contains(pin)).collect();
         let mut foreign =
             trust.trusts.iter().filter(|pin| !own.contains(pin) && authority.retired().all(|over| over != **pin));
-        let (cluster, agent) = (&known.cluster, &known.agent);
+        let (cluster, agent) = (&identity.cluster, &identity.agent);
         if let Some(root) = foreign.next()
-            && let Some(left_out) = self.habits.agents.next(&known.named())
+            && let Some(left_out) = self.rates.agents.next(&identity.named())
         {
             tracing::warn!(%cluster, %agent, %root, left_out, "an agent trusts a CA that this hub does not know; have it join again if no hub does");
         }
         // Whatever it makes up is one thing to write down.
         let issuer =
             trust.issuer.filter(|issuer| own.contains(issuer) || authority.retired().any(|over| over == *issuer));
-        self.presence.trusts(cluster, agent, known.key, AgentTrust::new(issuer, own));
+        self.presence.trusts(cluster, agent, identity.key, AgentTrust::new(issuer, own));
     }
 }
 

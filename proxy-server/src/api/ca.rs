@@ -50,7 +50,7 @@ impl Api {
         };
         let TakeStep { force } = self.permitted_body(asker, origin, request, ("rotate", RESOURCE, "")).await?;
         tracing::warn!(administrator = asker.user, ?step, force, "a step of the CA's rotation was asked for");
-        Ok(json(StatusCode::OK, &self.rotation.take(step, force).await?))
+        Ok(json(StatusCode::OK, &self.rotation.apply(step, force).await?))
     }
 
     /// A certificate of the CA that signs now in the place of the one that was shown: for the same user and the same key, and

@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 use http::StatusCode;
 use jiff::Timestamp;
 use registry::{
-    ManagedCluster, Standing,
+    AcceptanceStatus, ManagedCluster,
     api::{ClusterCounts, ClusterList, ClusterView, HubStatus, TunnelView},
-    kube::rbac::{self, Asked, CLUSTER_GROUP, ReadVerb, Scope, Visible},
+    kube::rbac::{self, CLUSTER_GROUP, ReadVerb, Scope, Visibility, VisibilityQuery},
 };
 
 use super::{Answered, Api, cluster_name, failure::failure, json};
@@ -17,12 +17,12 @@ impl Api {
         let mut counts = ClusterCounts::default();
         for cluster in self.registry.clusters() {
             counts.total += 1;
-            match cluster.standing() {
-                Standing::Accepted => counts.accepted += 1,
-                Standing::Pending => counts.pending += 1,
-                Standing::Denied => counts.denied += 1,
+            match cluster.acceptance() {
+                AcceptanceStatus::Accepted => counts.accepted += 1,
+                AcceptanceStatus::Pending => counts.pending += 1,
+                AcceptanceStatus::Denied => counts.denied += 1,
             }
-            if cluster.standing() != Standing::Denied {
+            if cluster.acceptance() != AcceptanceStatus::Denied {
                 counts.waiting_agents += cluster.waiting().count() as u64;
             }
             if self.tunnels.summary(cluster.name()).tunnels > 0 {
@@ -44,15 +44,15 @@ impl Api {
     }
 
     /// The clusters that somebody's rights show.
-    pub(super) fn visible_clusters(&self, asker: &rbac::Caller) -> Visible {
+    pub(super) fn visible_clusters(&self, asker: &rbac::Caller) -> Visibility {
         let (api_group, resource) = (CLUSTER_GROUP, "managedclusters");
-        let asked = Asked { verb: ReadVerb::List, api_group, resource, scope: Scope::Cluster };
+        let asked = VisibilityQuery { verb: ReadVerb::List, api_group, resource, scope: Scope::Cluster };
         self.registry.with_policy(|policy| policy.visible(&asker.user, &asker.groups, &asked))
     }
 
-    pub(super) fn clusters(&self, sight: &Visible) -> ClusterList {
+    pub(super) fn clusters(&self, visible: &Visibility) -> ClusterList {
         let clusters = self.registry.clusters();
-        let seen = clusters.iter().filter(|cluster| sight.contains("", cluster.name().as_ref()));
+        let seen = clusters.iter().filter(|cluster| visible.contains("", cluster.name().as_ref()));
         ClusterList { items: seen.map(|cluster| self.view(cluster)).collect() }
     }
 

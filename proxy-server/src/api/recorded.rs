@@ -10,7 +10,7 @@ use registry::{
     Login,
     api::ApiError,
     kube::{
-        server::Told,
+        server::WriteSummary,
         target::{Target, Verb},
     },
 };
@@ -38,7 +38,7 @@ pub(crate) struct Recorded {
 
 /// What a request asks for.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Asked<'a> {
+struct RequestInfo<'a> {
     verb: &'a str,
     resource: String,
     namespace: &'a str,
@@ -48,7 +48,7 @@ struct Asked<'a> {
 
 /// Beside an answer, among its extensions: who has asked.
 #[derive(Clone, Debug)]
-pub(super) enum Known {
+pub(super) enum AuthenticatedAs {
     Somebody {
         user: Text,
         groups: Vec<Text>,
@@ -57,7 +57,7 @@ pub(super) enum Known {
     Nobody(Outcome),
 }
 
-impl Known {
+impl AuthenticatedAs {
     pub(super) fn of(login: &Result<Login, CallerError>) -> Self {
         match login {
             Ok(login) => Self::Somebody { user: Text::of(&login.name), groups: Text::some_of(&login.groups) },
@@ -87,7 +87,7 @@ impl Recorded {
         let answering = async move {
             let response = if refuses { unrecorded() } else { api.answer(request, origin).await };
             match record {
-                Some(record) if changes || is_refusal(response.status()) => tell(record, &response),
+                Some(record) if changes || is_refusal(response.status()) => finish(record, &response),
                 Some(record) => record.dismiss(),
                 None => {}
             }
@@ -111,7 +111,7 @@ impl Recorded {
 /// What is told of a request that has come, and whether it would change something.
 fn asked(request: &Request<Incoming>) -> (audit::Request, bool) {
     let path = percent_encoding::percent_decode_str(request.uri().path()).decode_utf8_lossy();
-    let Asked { verb, resource, namespace, name, changes } = Asked::of(request.method(), &path);
+    let RequestInfo { verb, resource, namespace, name, changes } = RequestInfo::of(request.method(), &path);
     let (impersonated_user, impersonated_groups) = impersonated(request.headers());
     let told = audit::Request {
         who: Who { impersonated_user, impersonated_groups, ..Who::default() },
@@ -137,19 +137,19 @@ fn is_refusal(status: StatusCode) -> bool {
     )
 }
 
-fn tell(record: RequestRecord, response: &Response<Body>) {
-    let (status, known) = (response.status(), response.extensions().get::<Known>());
+fn finish(record: RequestRecord, response: &Response<Body>) {
+    let (status, known) = (response.status(), response.extensions().get::<AuthenticatedAs>());
     let outcome = match (status, known) {
         (status, _) if status.is_success() => Outcome::Ok,
-        (_, Some(Known::Nobody(outcome))) => *outcome,
+        (_, Some(AuthenticatedAs::Nobody(outcome))) => *outcome,
         (status, _) if is_refusal(status) => Outcome::Refused,
         _ => Outcome::Failed,
     };
     record.tell(outcome, status.as_u16(), |told| {
-        if let Some(Known::Somebody { user, groups }) = known {
+        if let Some(AuthenticatedAs::Somebody { user, groups }) = known {
             (told.who.user, told.who.groups) = (user.clone(), groups.clone());
         }
-        let Some(Told { names, dry_run }) = response.extensions().get() else { return };
+        let Some(WriteSummary { names, dry_run }) = response.extensions().get() else { return };
         told.dry_run |= dry_run;
         if told.name.is_empty() {
             told.name = Text::some_of(names).iter().map(Text::as_str).collect::<Vec<_>>().join(",").into();
@@ -178,7 +178,7 @@ fn unrecorded() -> Response<Body> {
     response
 }
 
-impl<'a> Asked<'a> {
+impl<'a> RequestInfo<'a> {
     fn of(method: &'a Method, path: &'a str) -> Self {
         let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
         let verb = match *method {
@@ -258,7 +258,7 @@ mod tests {
             (Method::PUT, approval, ["update", "certificatesigningrequests.certificates.k8s.io/approval", "", "c1.a1"]),
             (Method::POST, "/api/v1/namespaces", ["create", "namespaces", "", ""]),
         ] {
-            let Asked { verb, resource, namespace, name, changes } = Asked::of(&method, path);
+            let RequestInfo { verb, resource, namespace, name, changes } = RequestInfo::of(&method, path);
             assert_eq!([verb, &resource, namespace, &name], expected, "{method} {path}");
             assert!(changes, "{method} {path}");
         }
@@ -275,7 +275,7 @@ mod tests {
             (Method::POST, "/version"),
             (Method::TRACE, "/"),
         ] {
-            assert!(!Asked::of(&method, path).changes, "{method} {path}");
+            assert!(!RequestInfo::of(&method, path).changes, "{method} {path}");
         }
     }
 }

@@ -18,7 +18,7 @@ use nix::{
 };
 
 /// How long the reader of a pipe may keep it full before that is told as a failure, in milliseconds.
-const PIPE_PATIENCE: u16 = 500;
+const PIPE_TIMEOUT_MS: u16 = 500;
 
 /// What is written to.
 #[derive(Debug)]
@@ -147,7 +147,7 @@ fn open(path: &Path) -> io::Result<File> {
 /// Whether a pipe whose reader is behind has room again in time.
 fn has_room_soon(file: &File) -> bool {
     let mut waiting = [PollFd::new(file.as_fd(), PollFlags::POLLOUT)];
-    poll(&mut waiting, PIPE_PATIENCE).is_ok_and(|ready| ready > 0)
+    poll(&mut waiting, PIPE_TIMEOUT_MS).is_ok_and(|ready| ready > 0)
 }
 
 /// Whether the file ends within a line, as a killed process may leave it. Who may append and not read takes it at its word.

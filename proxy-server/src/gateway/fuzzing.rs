@@ -1,6 +1,6 @@
 //! The fuzz targets' door to the gateway's paths.
 
-use super::path::{self, To};
+use super::path::{self, PathTarget};
 
 /// What a path means.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,8 +16,8 @@ pub struct Way {
 pub fn gateway_path(path: &str) -> Option<Result<Way, String>> {
     Some(path::parse(path)?.map_err(|error| error.to_string()).map(|way| {
         let service = match way.to {
-            To::KubeApi => None,
-            To::Service(service) => Some((service.namespace, service.name, service.port, service.tls)),
+            PathTarget::KubeApi => None,
+            PathTarget::Service(service) => Some((service.namespace, service.name, service.port, service.tls)),
         };
         Way { cluster: way.cluster.to_string(), service, rest: way.rest, prefix: way.prefix }
     }))

@@ -4,9 +4,9 @@ use certs::ClusterName;
 
 /// What a path means.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Way {
+pub(super) struct ParsedPath {
     pub(super) cluster: ClusterName,
-    pub(super) to: To,
+    pub(super) to: PathTarget,
     /// Path and query as the target is to see them: what the client sent, percent-escapes and all.
     pub(super) rest: String,
     /// The part of the path that the target does not see.
@@ -15,7 +15,7 @@ pub(super) struct Way {
 
 /// What is meant inside the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum To {
+pub(super) enum PathTarget {
     KubeApi,
     Service(Service),
 }
@@ -51,7 +51,7 @@ const OWN: [&str; 11] =
 /// | `/clusters/<c>/<path>`, `/<c>/<path>` (OCM's user-server) | the cluster's Kubernetes API |
 /// | `/clusters/<c>/services/<ns>/[http:\|https:]<svc>:<port>/<path>` | a service |
 /// | `…/api/v1/namespaces/<ns>/services/[http:\|https:]<svc>:<port>/proxy-service/<path>` | the same in OCM's form, where `https` is the default |
-pub(super) fn parse(path: &str) -> Option<Result<Way, PathError>> {
+pub(super) fn parse(path: &str) -> Option<Result<ParsedPath, PathError>> {
     let (first, after) = segment(path.strip_prefix('/')?);
     if first == "clusters" {
         let (name, after) = segment(after.strip_prefix('/')?);
@@ -66,15 +66,15 @@ pub(super) fn parse(path: &str) -> Option<Result<Way, PathError>> {
 }
 
 /// What `after`, the rest of `path` behind the cluster's name, means.
-fn within(cluster: ClusterName, path: &str, after: &str) -> Result<Way, PathError> {
+fn within(cluster: ClusterName, path: &str, after: &str) -> Result<ParsedPath, PathError> {
     let way = |to, rest: &str| {
         let prefix = path[..path.len() - rest.len()].to_owned();
         let rest = if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") };
-        Ok(Way { cluster, to, rest, prefix })
+        Ok(ParsedPath { cluster, to, rest, prefix })
     };
     match service(after) {
-        Some((service, rest)) => way(To::Service(service?), rest),
-        None => way(To::KubeApi, after),
+        Some((service, rest)) => way(PathTarget::Service(service?), rest),
+        None => way(PathTarget::KubeApi, after),
     }
 }
 
@@ -111,7 +111,7 @@ fn named(namespace: &str, text: &str, tls: bool) -> Result<Service, PathError> {
     Ok(Service { namespace: namespace.to_owned(), name: name.to_owned(), port, tls })
 }
 
-impl Way {
+impl ParsedPath {
     /// Whether it is in Open Cluster Management's form for a service.
     pub(super) fn is_ocms(&self) -> bool {
         self.prefix.ends_with("/proxy-service")
@@ -144,13 +144,13 @@ mod tests {
 
     fn kube(path: &str) -> (String, String) {
         let way = parse(path).unwrap().unwrap();
-        assert_eq!(way.to, To::KubeApi, "{path}");
+        assert_eq!(way.to, PathTarget::KubeApi, "{path}");
         (way.cluster.to_string(), way.rest)
     }
 
     fn service(path: &str) -> (String, u16, bool, String) {
         let way = parse(path).unwrap().unwrap();
-        let To::Service(service) = way.to else { panic!("{path}") };
+        let PathTarget::Service(service) = way.to else { panic!("{path}") };
         (service.host(), service.port, service.tls, way.rest)
     }
 

@@ -8,7 +8,7 @@ use http::{
 
 use super::{
     cookie,
-    path::{self, To, Way},
+    path::{self, ParsedPath, PathTarget},
 };
 
 /// What holds for an origin, and longer than for the page that said it; and what lets other origins in.
@@ -106,7 +106,7 @@ impl Place<'_> {
     fn below(&self, reference: &str) -> Option<String> {
         let path = self.own_path(reference)?;
         // One who knows of the prefix has said it, or means another service.
-        if matches!(path::parse(path), Some(Ok(Way { to: To::Service(_), .. }))) {
+        if matches!(path::parse(path), Some(Ok(ParsedPath { to: PathTarget::Service(_), .. }))) {
             return Some(path.to_owned());
         }
         Some(format!("{}{}{path}", self.prefix, if path.starts_with('/') { "" } else { "/" }))

@@ -14,7 +14,7 @@ use crate::{
     feed,
     layout::Layout,
     ports::ENDING,
-    succession::{LOOK, Raised, Sign},
+    succession::{Flag, LOOK, RaisedFlag},
 };
 
 /// How long clients that came at the very end may take to be answered.
@@ -31,7 +31,7 @@ impl Hub {
         self.phases.others.spawn(async move {
             if let Some(before) = before {
                 tokio::select! {
-                    () = feed::tell(&registry, &tunnels, &revoked, &folder) => {}
+                    () = feed::publish(&registry, &tunnels, &revoked, &folder) => {}
                     () = end.cancelled() => return,
                 }
                 if let Err(error) = steering.settle() {
@@ -75,8 +75,8 @@ impl Hub {
             tracing::warn!(cut, "cut the connections that were left");
         }
         // A hub that binds its ports beside this one's counts on where these are.
-        match Sign::Closing.raise_within(&self.config.state, ENDING).await {
-            Ok(closing) => closing.into_iter().for_each(Raised::keep_to_the_end),
+        match Flag::Closing.raise_within(&self.config.state, ENDING).await {
+            Ok(closing) => closing.into_iter().for_each(RaisedFlag::keep_to_the_end),
             Err(error) => tracing::warn!(%error, "a hub that starts now may take this one's ports for open"),
         }
         drain.cancel();
@@ -95,17 +95,17 @@ impl Hub {
         let mut failing = None;
         loop {
             let nobody = async {
-                while self.proxy.connections.count() > 0 || Sign::Successor.stands(&folder) {
+                while self.proxy.connections.count() > 0 || Flag::Successor.stands(&folder) {
                     sleep(LOOK).await;
                 }
             };
             tokio::select! {
                 biased;
-                () = Sign::Successor.raised(&folder) => {}
+                () = Flag::Successor.raised(&folder) => {}
                 () = nobody => return,
             }
             self.turn().await;
-            if !Sign::Successor.stands(&folder) {
+            if !Flag::Successor.stands(&folder) {
                 continue;
             }
             let Err(error) = self.hand_over(abort).await else { break };
@@ -131,7 +131,7 @@ impl Hub {
     /// Waits until the hub before this one has ended.
     async fn turn(&self) {
         // One at a time: a third process could not tell the sockets of the first from those of this one.
-        Sign::Former.lowered(&self.config.state).await;
+        Flag::Former.lowered(&self.config.state).await;
         if let Some(before) = &self.before {
             // Raised before, this one's sign would be taken for that of the other one.
             before.cancelled().await;
@@ -143,16 +143,16 @@ impl Hub {
     async fn hand_over(&mut self, abort: &CancellationToken) -> io::Result<()> {
         let folder = &self.config.state;
         // The next hub takes this one for ended where the sign does not stand.
-        let handed_over = Sign::Former.raise_within(folder, 10 * LOOK).await?.ok_or(io::ErrorKind::WouldBlock)?;
+        let handed_over = Flag::Former.raise_within(folder, 10 * LOOK).await?.ok_or(io::ErrorKind::WouldBlock)?;
         if let Some(layout) = &self.layout {
             layout.write(folder)?;
         }
         self.phases.handover.cancel();
         self.handed_over = Some(handed_over);
         // The tunnels here live on: the next hub must not reset them.
-        self.roster().clear();
+        self.hints().clear();
         record(&self.presence).await;
-        self.registry.let_go().await;
+        self.registry.release().await;
         let (registry, tunnels) = (self.registry.clone(), self.proxy.tunnels.clone());
         let following = feed::follow(registry, tunnels, folder.clone(), abort.clone());
         let end = self.phases.end.clone();
@@ -164,7 +164,7 @@ impl Hub {
 
     /// Ends clients by `deadline`, and then everything else.
     async fn finish(self, deadline: Instant, abort: CancellationToken) {
-        let (roster, audit) = (self.roster(), self.audit());
+        let (hints, audit) = (self.hints(), self.audit());
         let Self { config, registry, presence, proxy, listeners, workers, phases, handed_over, .. } = self;
         let Phases { leave, end, clients, others, .. } = phases;
         leave.cancel();
@@ -185,7 +185,7 @@ impl Hub {
             .map(|listener| listener.close(CloseReason::HubStopping, "the hub is stopping", CUT_TIMEOUT));
         join_all(closing).await;
         if handed_over.is_none() {
-            roster.clear();
+            hints.clear();
         }
         others.close();
         if timeout(CUT_TIMEOUT, others.wait()).await.is_err() {

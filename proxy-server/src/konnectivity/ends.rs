@@ -16,10 +16,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    answers::Answers,
-    hearing::{Fault, Heard, Hearing},
     packet::{PREFIX, Packet, PacketType},
     packets::PacketError,
+    protocol::Event,
+    request_stream::{RequestError, RequestStream},
+    responses::Responses,
 };
 
 /// Most bytes of a DATA packet. Go's client holds ten packets, and gives up a tunnel whose application takes none for ten
@@ -39,7 +40,7 @@ const LAST_BYTES: Duration = Duration::from_secs(2);
 
 /// What the client sends.
 pub(crate) struct FromClient<B> {
-    hearing: Hearing<B>,
+    requests: RequestStream<B>,
     bytes: Bytes,
     /// Cancelled when either side has ended.
     closing: CancellationToken,
@@ -47,13 +48,13 @@ pub(crate) struct FromClient<B> {
     over: Pin<Box<dyn Future<Output = ()> + Send>>,
     ended: bool,
     /// Why the client broke off.
-    fault: Option<Fault>,
+    fault: Option<RequestError>,
 }
 
 /// What the target sends.
 #[derive(Debug)]
 pub(crate) struct ToClient {
-    answers: Answers,
+    responses: Responses,
     connect_id: i64,
     /// Cancelled when either side has ended.
     closing: CancellationToken,
@@ -65,17 +66,17 @@ pub(crate) struct ToClient {
 }
 
 impl<B> FromClient<B> {
-    pub(crate) fn new(hearing: Hearing<B>, closing: &CancellationToken) -> Self {
+    pub(crate) fn new(requests: RequestStream<B>, closing: &CancellationToken) -> Self {
         let ended = closing.clone();
         let over = Box::pin(async move {
             ended.cancelled().await;
             tokio::time::sleep(LAST_BYTES).await;
         });
-        Self { hearing, bytes: Bytes::new(), closing: closing.clone(), over, ended: false, fault: None }
+        Self { requests, bytes: Bytes::new(), closing: closing.clone(), over, ended: false, fault: None }
     }
 
     /// Why the client broke off, if it did.
-    pub(crate) fn fault(&self) -> Option<Fault> {
+    pub(crate) fn fault(&self) -> Option<RequestError> {
         self.fault
     }
 }
@@ -84,15 +85,15 @@ impl<B: Body<Data = Bytes> + Unpin> AsyncRead for FromClient<B> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let client = self.get_mut();
         while client.bytes.is_empty() && !client.ended {
-            match client.hearing.poll_next(cx) {
-                Poll::Ready(Ok(Heard::Data(bytes))) => client.bytes = bytes,
+            match client.requests.poll_next(cx) {
+                Poll::Ready(Ok(Some(Event::Data(bytes)))) => client.bytes = bytes,
                 // A connection that is open hears of no dials.
-                Poll::Ready(Ok(Heard::Close(_) | Heard::End | Heard::Dial(_) | Heard::CancelDial)) => {
+                Poll::Ready(Ok(None | Some(Event::Close(_) | Event::Dial(_) | Event::CancelDial))) => {
                     client.ended = true;
                     client.closing.cancel();
                 }
                 // Go's client leaves as soon as it hears that the target has ended.
-                Poll::Ready(Err(Fault::Packet(PacketError::Reset))) if client.closing.is_cancelled() => {
+                Poll::Ready(Err(RequestError::Packet(PacketError::Reset))) if client.closing.is_cancelled() => {
                     client.ended = true;
                 }
                 Poll::Ready(Err(fault)) => {
@@ -119,14 +120,14 @@ impl<B> fmt::Debug for FromClient<B> {
 }
 
 impl ToClient {
-    pub(crate) fn new(answers: Answers, connect_id: i64, closing: &CancellationToken) -> Self {
+    pub(crate) fn new(responses: Responses, connect_id: i64, closing: &CancellationToken) -> Self {
         let closing = closing.clone();
-        Self { answers, connect_id, closing, packets_after_close: 0, dropped: 0, closed: false }
+        Self { responses, connect_id, closing, packets_after_close: 0, dropped: 0, closed: false }
     }
 
-    /// The answers, and whether CLOSE_RSP is among them.
-    pub(crate) fn into_answers(self) -> (Answers, bool) {
-        (self.answers, self.closed)
+    /// The responses, and whether CLOSE_RSP is among them.
+    pub(crate) fn into_responses(self) -> (Responses, bool) {
+        (self.responses, self.closed)
     }
 }
 
@@ -155,13 +156,13 @@ impl AsyncWrite for ToClient {
                 client.dropped += length;
                 return Poll::Ready(Ok(length));
             }
-            ready!(client.answers.poll_ready(cx)).map_err(gone)?;
+            ready!(client.responses.poll_ready(cx)).map_err(gone)?;
             client.packets_after_close += 1;
         } else {
-            ready!(client.answers.poll_ready(cx)).map_err(gone)?;
+            ready!(client.responses.poll_ready(cx)).map_err(gone)?;
         }
         let length = length.min(MESSAGE);
-        client.answers.send(data(client.connect_id, slices, length)).map_err(gone)?;
+        client.responses.send_reserved(data(client.connect_id, slices, length)).map_err(gone)?;
         Poll::Ready(Ok(length))
     }
 
@@ -176,16 +177,16 @@ impl AsyncWrite for ToClient {
     /// The target has ended: that is the end of the connection.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let client = self.get_mut();
-        ready!(client.answers.poll_ready(cx)).map_err(gone)?;
+        ready!(client.responses.poll_ready(cx)).map_err(gone)?;
         let error = if client.dropped > 0 { "closed while the target still sent; the rest was dropped" } else { "" };
-        client.answers.send(Packet::closed(client.connect_id, error.to_owned()).framed()).map_err(gone)?;
+        client.responses.send_reserved(Packet::closed(client.connect_id, error.to_owned()).framed()).map_err(gone)?;
         client.closed = true;
         client.closing.cancel();
         Poll::Ready(Ok(()))
     }
 }
 
-fn gone(_: super::answers::Gone) -> io::Error {
+fn gone(_: super::responses::Gone) -> io::Error {
     io::ErrorKind::ConnectionReset.into()
 }
 

@@ -10,20 +10,15 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use hyper::body::{Body, Frame};
 
-use super::{
-    authority::Filter,
-    hearing::{self, Hearing},
-    hpack,
-    packet::Packet,
-};
+use super::{authority::Filter, hpack, packet::Packet, protocol::Event, request_stream::RequestStream};
 
-/// Hears a client whose request's body is in these frames.
+/// Reads a client's packets from these frames of a request's body.
 #[derive(Debug)]
-pub struct Ear(Hearing<Frames>);
+pub struct FuzzedStream(RequestStream<Frames>);
 
-/// What the client says.
+/// What the client asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum FuzzedEvent {
     Dial {
         protocol: String,
         address: String,
@@ -33,35 +28,35 @@ pub enum Heard {
     Data(Bytes),
     Close(i64),
     End,
-    /// It can be heard no further, and is told this in packets of gRPC.
-    Fault(Vec<Bytes>),
+    /// No more can be read; the client is told this in packets of gRPC.
+    Error(Vec<Bytes>),
 }
 
 #[derive(Debug)]
 struct Frames(VecDeque<Bytes>);
 
-impl Ear {
+impl FuzzedStream {
     pub fn new(frames: impl IntoIterator<Item = Bytes>) -> Self {
-        Self(Hearing::new(Frames(frames.into_iter().collect())))
+        Self(RequestStream::new(Frames(frames.into_iter().collect())))
     }
 
-    /// The dial has been answered.
+    /// The dial succeeded.
     pub fn opened(&mut self, connect_id: i64) {
         self.0.opened(connect_id);
     }
 
-    /// The next that matters; `None` would be a wait, which this body has none of.
-    pub fn hear(&mut self) -> Option<Heard> {
-        let Poll::Ready(heard) = self.0.poll_next(&mut Context::from_waker(Waker::noop())) else { return None };
-        Some(match heard {
-            Ok(hearing::Heard::Dial(request)) => {
-                Heard::Dial { protocol: request.protocol, address: request.address, random: request.random }
+    /// The next event; `None` would be a wait, which this body has none of.
+    pub fn poll_event(&mut self) -> Option<FuzzedEvent> {
+        let Poll::Ready(next) = self.0.poll_next(&mut Context::from_waker(Waker::noop())) else { return None };
+        Some(match next {
+            Ok(Some(Event::Dial(request))) => {
+                FuzzedEvent::Dial { protocol: request.protocol, address: request.address, random: request.random }
             }
-            Ok(hearing::Heard::CancelDial) => Heard::CancelDial,
-            Ok(hearing::Heard::Data(bytes)) => Heard::Data(bytes),
-            Ok(hearing::Heard::Close(connect_id)) => Heard::Close(connect_id),
-            Ok(hearing::Heard::End) => Heard::End,
-            Err(fault) => Heard::Fault(fault.answers().iter().map(Packet::framed).collect()),
+            Ok(Some(Event::CancelDial)) => FuzzedEvent::CancelDial,
+            Ok(Some(Event::Data(bytes))) => FuzzedEvent::Data(bytes),
+            Ok(Some(Event::Close(connect_id))) => FuzzedEvent::Close(connect_id),
+            Ok(None) => FuzzedEvent::End,
+            Err(error) => FuzzedEvent::Error(error.responses().iter().map(Packet::framed).collect()),
         })
     }
 }

@@ -14,30 +14,31 @@ use crate::{
     connections::Cut,
     head::host_and_port,
     outcome::Outcome,
-    proxy::{Ask, Proxied, Proxy},
+    proxy::{OpenRequest, Proxied, Proxy},
     record::Record,
 };
 
 use super::{
-    answers::{Answers, Code, Gone, Status},
     ends::{FromClient, ToClient},
-    hearing::{Fault, Heard, Hearing},
     packet::{DialRequest, Packet},
     packets::PacketError,
+    protocol::Event,
+    request_stream::{RequestError, RequestStream},
+    responses::{Code, Gone, Responses, Status},
 };
 
 /// How long the other side may take when one has ended: CLOSE_REQ must have its answer within ten seconds, and a client
-/// may take [`Answers`] four more to be told.
+/// may take [`Responses`] four more to be told.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One stream, about to be served.
 #[derive(Debug)]
 pub(crate) struct ProxyStream<B> {
     pub(crate) proxy: Arc<Proxy>,
-    pub(crate) asker: Asker,
+    pub(crate) asker: RequestContext,
     pub(crate) record: Record,
-    pub(crate) hearing: Hearing<B>,
-    pub(crate) answers: Answers,
+    pub(crate) requests: RequestStream<B>,
+    pub(crate) responses: Responses,
     /// The connection's number on this stream, never 0.
     pub(crate) connect_id: i64,
     /// How long the client may take to ask.
@@ -46,7 +47,7 @@ pub(crate) struct ProxyStream<B> {
 
 /// Who asks, and what was said beside the packets.
 #[derive(Debug)]
-pub(crate) struct Asker {
+pub(crate) struct RequestContext {
     pub(crate) caller: Result<Caller, CallerError>,
     pub(crate) proxy_user: Option<String>,
     pub(crate) listener: Option<ClusterName>,
@@ -72,20 +73,20 @@ enum End {
 impl<B: Body<Data = Bytes> + Unpin> ProxyStream<B> {
     /// Serves it to its end.
     pub(crate) async fn serve(mut self) {
-        let asked = tokio::time::timeout(self.head_timeout, self.hearing.next()).await;
-        match asked {
-            Ok(Ok(Heard::Dial(request))) => self.dial(request).await,
-            Ok(Ok(Heard::End | Heard::CancelDial | Heard::Data(_) | Heard::Close(_))) => {
+        let first = tokio::time::timeout(self.head_timeout, self.requests.next()).await;
+        match first {
+            Ok(Ok(Some(Event::Dial(request)))) => self.dial(request).await,
+            Ok(Ok(None | Some(Event::CancelDial | Event::Data(_) | Event::Close(_)))) => {
                 self.record.refuse(Outcome::NoDial);
-                self.answers.end(Status::ok()).await;
+                self.responses.end(Status::ok()).await;
             }
             Ok(Err(fault)) => {
                 self.record.refuse(fault.outcome());
-                refuse(self.answers, fault).await;
+                refuse(self.responses, fault).await;
             }
             Err(_) => {
                 self.record.refuse(Outcome::TimedOut);
-                self.answers.end(Status::of(Code::DeadlineExceeded, &DialRequestError::Late)).await;
+                self.responses.end(Status::of(Code::DeadlineExceeded, &DialRequestError::Late)).await;
             }
         }
     }
@@ -96,28 +97,28 @@ impl<B: Body<Data = Bytes> + Unpin> ProxyStream<B> {
             self.record.target(address);
             self.record.refuse(Outcome::NotSupported);
             let error = DialRequestError::Protocol(protocol.chars().take(16).collect());
-            return conclude(self.answers, [Packet::not_dialled(random, error.to_string())]).await;
+            return conclude(self.responses, [Packet::not_dialled(random, error.to_string())]).await;
         }
         let (host, port) = host_and_port(&address).unwrap_or((&address, 0));
-        let Asker { caller, proxy_user, listener } = self.asker;
-        let ask = Ask { proxy_user, listener, host: host.to_owned(), port };
+        let RequestContext { caller, proxy_user, listener } = self.asker;
+        let request = OpenRequest { proxy_user, listener, host: host.to_owned(), port };
         let opened = tokio::select! {
             biased;
-            opened = self.proxy.open(self.record, caller, ask) => opened,
+            opened = self.proxy.open(self.record, caller, request) => opened,
             // Dropping the dial cancels it at the agent.
-            heard = self.hearing.next() => return leave(self.answers, heard).await,
+            event = self.requests.next() => return leave(self.responses, event).await,
         };
         let (stream, proxied) = match opened {
             Ok(opened) => opened,
-            Err(error) => return conclude(self.answers, [Packet::not_dialled(random, error.to_string())]).await,
+            Err(error) => return conclude(self.responses, [Packet::not_dialled(random, error.to_string())]).await,
         };
-        self.hearing.opened(self.connect_id);
-        if let Err(Gone) = self.answers.say(&Packet::dialled(random, self.connect_id)).await {
+        self.requests.opened(self.connect_id);
+        if let Err(Gone) = self.responses.send(&Packet::dialled(random, self.connect_id)).await {
             return proxied.close(Outcome::ClientReset);
         }
         // Go's client drops bytes that arrive together with the answer. Either it speaks first, or it has a head start.
-        let _ = tokio::time::timeout(ANSWER_ALONE, self.hearing.listen()).await;
-        connection(proxied, stream, self.hearing, self.answers, self.connect_id).await;
+        let _ = tokio::time::timeout(ANSWER_ALONE, self.requests.peek()).await;
+        connection(proxied, stream, self.requests, self.responses, self.connect_id).await;
     }
 }
 
@@ -125,13 +126,13 @@ impl<B: Body<Data = Bytes> + Unpin> ProxyStream<B> {
 async fn connection<B: Body<Data = Bytes> + Unpin>(
     proxied: Proxied,
     stream: Stream,
-    hearing: Hearing<B>,
-    answers: Answers,
+    requests: RequestStream<B>,
+    responses: Responses,
     connect_id: i64,
 ) {
     let closing = CancellationToken::new();
-    let mut from_client = FromClient::new(hearing, &closing);
-    let mut to_client = ToClient::new(answers, connect_id, &closing);
+    let mut from_client = FromClient::new(requests, &closing);
+    let mut to_client = ToClient::new(responses, connect_id, &closing);
     let late = async {
         closing.cancelled().await;
         tokio::time::sleep(CLOSE_TIMEOUT).await;
@@ -144,19 +145,20 @@ async fn connection<B: Body<Data = Bytes> + Unpin>(
     };
     let fault = from_client.fault();
     proxied.close(outcome(&end, fault));
-    let (mut answers, closed) = to_client.into_answers();
+    let (mut responses, closed) = to_client.into_responses();
     match (fault, sentence(&end)) {
-        (Some(Fault::Packet(PacketError::Reset)), _) => {}
+        (Some(RequestError::Packet(PacketError::Reset)), _) => {}
         (Some(fault), _) => {
             // A fault that has no packet of its own ends the connection, too.
-            if fault.answers().is_empty() && answers.say(&Packet::closed(connect_id, fault.to_string())).await.is_err()
+            if fault.responses().is_empty()
+                && responses.send(&Packet::closed(connect_id, fault.to_string())).await.is_err()
             {
                 return;
             }
-            refuse(answers, fault).await;
+            refuse(responses, fault).await;
         }
-        (None, Some(sentence)) if !closed => conclude(answers, [Packet::closed(connect_id, sentence)]).await,
-        (None, _) => answers.end(Status::ok()).await,
+        (None, Some(sentence)) if !closed => conclude(responses, [Packet::closed(connect_id, sentence)]).await,
+        (None, _) => responses.end(Status::ok()).await,
     }
 }
 
@@ -176,7 +178,7 @@ fn sentence(end: &End) -> Option<String> {
     })
 }
 
-fn outcome(end: &End, fault: Option<Fault>) -> Outcome {
+fn outcome(end: &End, fault: Option<RequestError>) -> Outcome {
     match (end, fault) {
         (_, Some(fault)) => fault.outcome(),
         (End::Relay(end), None) => (*end).into(),
@@ -186,28 +188,28 @@ fn outcome(end: &End, fault: Option<Fault>) -> Outcome {
 }
 
 /// The client has left, or said what it may not, before its dial was answered.
-async fn leave(answers: Answers, heard: Result<Heard, Fault>) {
-    match heard {
-        Ok(Heard::Close(connect_id)) => conclude(answers, [Packet::closed(connect_id, String::new())]).await,
-        Ok(Heard::CancelDial | Heard::End | Heard::Dial(_) | Heard::Data(_)) => answers.end(Status::ok()).await,
-        Err(fault) => refuse(answers, fault).await,
+async fn leave(responses: Responses, event: Result<Option<Event>, RequestError>) {
+    match event {
+        Ok(Some(Event::Close(connect_id))) => conclude(responses, [Packet::closed(connect_id, String::new())]).await,
+        Ok(None | Some(Event::CancelDial | Event::Dial(_) | Event::Data(_))) => responses.end(Status::ok()).await,
+        Err(fault) => refuse(responses, fault).await,
     }
 }
 
-async fn refuse(mut answers: Answers, fault: Fault) {
-    for packet in fault.answers() {
-        if answers.say(&packet).await.is_err() {
+async fn refuse(mut responses: Responses, fault: RequestError) {
+    for packet in fault.responses() {
+        if responses.send(&packet).await.is_err() {
             return;
         }
     }
-    answers.end(fault.status()).await;
+    responses.end(fault.status()).await;
 }
 
-async fn conclude(mut answers: Answers, packets: impl IntoIterator<Item = Packet>) {
+async fn conclude(mut responses: Responses, packets: impl IntoIterator<Item = Packet>) {
     for packet in packets {
-        if answers.say(&packet).await.is_err() {
+        if responses.send(&packet).await.is_err() {
             return;
         }
     }
-    answers.end(Status::ok()).await;
+    responses.end(Status::ok()).await;
 }

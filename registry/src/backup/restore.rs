@@ -163,7 +163,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         Authority::load_or_create(folder.path()).unwrap();
         let registry = Registry::open(folder.path().join(REGISTRY)).unwrap();
-        registry.begin(Timestamp::UNIX_EPOCH).await.unwrap();
+        registry.bootstrap(Timestamp::UNIX_EPOCH).await.unwrap();
         let sealed = Backup::of(&registry, "1", files(folder.path()).unwrap(), Timestamp::UNIX_EPOCH).seal();
         (folder, sealed)
     }

@@ -234,7 +234,7 @@ proptest! {
         let s = Situation { auto_accept: false, ..s };
         let Ok(Decision { cluster: Some(new), .. }) = decided(s) else { return Ok(()) };
         let old = cluster(s).filter(|old| old.name() == new.name());
-        prop_assert_eq!(new.standing(), old.as_ref().map_or(Standing::Pending, ManagedCluster::standing));
+        prop_assert_eq!(new.acceptance(), old.as_ref().map_or(AcceptanceStatus::Pending, ManagedCluster::acceptance));
         let phase = |cluster: &ManagedCluster| cluster.agent(&name("a1")).map(|agent| agent.phase);
         // The name of one that was denied is free.
         let before = old.as_ref().and_then(phase).filter(|phase| *phase != AgentPhase::Denied);

@@ -8,13 +8,13 @@ mod sets;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::{access::Access, object, rbac::Gain, resource::Resource, status::Status, strategy};
+use super::{object, rbac::Gain, request_info::RequestInfo, resource::Resource, status::Status, strategy};
 use crate::condition::{self, Condition, Fact};
 
 /// A write that is about to be stored.
 pub(crate) struct Admission<'a> {
     pub(crate) resource: &'static Resource,
-    pub(crate) access: Access<'a>,
+    pub(crate) info: RequestInfo<'a>,
     pub(crate) now: Timestamp,
 }
 
@@ -58,7 +58,7 @@ impl Admission<'_> {
 
     /// Refuses a write by which somebody could do what its author may not.
     fn hand_out(&self, name: &str, gains: &[Gain<'_>]) -> Result<(), Status> {
-        let granted = self.access.registry.with_policy(|policy| policy.may_hand_out(self.access.caller, gains));
+        let granted = self.info.registry.with_policy(|policy| policy.may_hand_out(self.info.caller, gains));
         granted.map_err(|lacking| {
             self.forbidden(name, &format!("{lacking}\nask for these rights, or somebody who has them"))
         })
@@ -70,7 +70,7 @@ impl Admission<'_> {
 }
 
 /// Writes a condition into an object's status.
-pub(crate) fn note(object: &mut Value, fact: Fact, now: Timestamp) {
+pub(crate) fn set_condition(object: &mut Value, fact: Fact, now: Timestamp) {
     // What is not a condition was not written by us, and nothing can be said about it.
     let mut conditions: Vec<Condition> =
         serde_json::from_value(object["status"]["conditions"].take()).unwrap_or_default();

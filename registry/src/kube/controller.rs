@@ -1,7 +1,7 @@
 //! The controller: keeps what follows from the clusters and sets: conditions of sets and bindings, roles of sets, namespaces,
 //! events.
 
-mod chronicle;
+mod event_recorder;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use serde_json::Value;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, interval, sleep_until};
 
-use self::chronicle::{Chronicle, News};
+use self::event_recorder::{EventRecorder, PendingEvents};
 use super::{admission, object, projection::CLUSTER_LABEL, rbac::builtin, sets::CLUSTER_SET_LABEL};
 use crate::backoff::Backoff;
-use crate::cluster::Standing;
+use crate::cluster::AcceptanceStatus;
 use crate::condition::Fact;
-use crate::registry::{Registry, beginning};
+use crate::registry::{Registry, bootstrap};
 use crate::store::{CommitError, Txn};
 use crate::view::Change;
 
@@ -35,13 +35,13 @@ const ATTEMPTS: usize = 10;
 #[derive(Debug)]
 pub struct Controller {
     registry: Arc<Registry>,
-    chronicle: Chronicle,
-    concerned: Concerned,
+    events: EventRecorder,
+    queue: WorkQueue,
 }
 
 /// What is to be looked at: what was heard of stays until it has been seen to.
 #[derive(Debug, Default)]
-struct Concerned {
+struct WorkQueue {
     clusters: BTreeSet<ClusterName>,
     /// How many clusters the sets hold.
     sets: bool,
@@ -52,8 +52,8 @@ struct Concerned {
 
 impl Controller {
     pub fn new(registry: Arc<Registry>) -> Self {
-        let chronicle = Chronicle::new(&registry);
-        Self { registry, chronicle, concerned: Concerned::default() }
+        let events = EventRecorder::new(&registry);
+        Self { registry, events, queue: WorkQueue::default() }
     }
 
     /// Runs until the registry is closed.
@@ -68,14 +68,14 @@ impl Controller {
             tokio::select! {
                 change = changes.recv() => {
                     match change {
-                        Ok(change) => self.concerned.add(change),
+                        Ok(change) => self.queue.add(change),
                         Err(RecvError::Lagged(_)) => self.hear_of_everything(),
                         Err(RecvError::Closed) => return,
                     }
                     due.get_or_insert_with(|| Instant::now() + GATHERED);
                 }
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                    due = match self.settle(Timestamp::now()).await {
+                    due = match self.reconcile(Timestamp::now()).await {
                         Ok(()) => {
                             backoff = Backoff::default();
                             if std::mem::take(&mut behind) {
@@ -93,7 +93,7 @@ impl Controller {
                 }
                 _ = pruning.tick() => {
                     // What is left is as old a minute later.
-                    if let Err(error) = chronicle::prune(&self.registry, Timestamp::now()).await {
+                    if let Err(error) = event_recorder::prune(&self.registry, Timestamp::now()).await {
                         tracing::warn!(%error, "old events could not be deleted");
                     }
                 }
@@ -105,54 +105,54 @@ impl Controller {
     #[cfg(test)]
     pub(crate) async fn look_at_everything(&mut self) {
         self.hear_of_everything();
-        self.settle(Timestamp::now()).await.expect("the store of a test takes writes");
+        self.reconcile(Timestamp::now()).await.expect("the store of a test takes writes");
     }
 
     fn hear_of_everything(&mut self) {
         // Those that were told of and are there no more have their end told.
-        self.concerned.clusters.extend(self.chronicle.known().cloned());
-        self.concerned.clusters.extend(self.registry.clusters().iter().map(|cluster| cluster.name().clone()));
-        (self.concerned.sets, self.concerned.roles, self.concerned.bindings) = (true, true, true);
+        self.queue.clusters.extend(self.events.known().cloned());
+        self.queue.clusters.extend(self.registry.clusters().iter().map(|cluster| cluster.name().clone()));
+        (self.queue.sets, self.queue.roles, self.queue.bindings) = (true, true, true);
     }
 
     /// Sees to what was heard of. What failed, and what comes after it, is still to be seen to.
-    async fn settle(&mut self, now: Timestamp) -> Result<(), CommitError> {
-        while !self.concerned.clusters.is_empty() {
+    async fn reconcile(&mut self, now: Timestamp) -> Result<(), CommitError> {
+        while !self.queue.clusters.is_empty() {
             self.settle_clusters(now).await?;
         }
-        if self.concerned.sets {
+        if self.queue.sets {
             possible(self.settle_sets(now).await)?;
-            self.concerned.sets = false;
+            self.queue.sets = false;
         }
-        if self.concerned.roles {
+        if self.queue.roles {
             possible(self.settle_roles(now).await)?;
-            self.concerned.roles = false;
+            self.queue.roles = false;
         }
-        if self.concerned.bindings {
+        if self.queue.bindings {
             possible(self.settle_bindings(now).await)?;
-            self.concerned.bindings = false;
+            self.queue.bindings = false;
         }
         Ok(())
     }
 
     /// A namespace for each accepted cluster, and events of what has happened: of as many clusters as fit into one commit.
     async fn settle_clusters(&mut self, now: Timestamp) -> Result<(), CommitError> {
-        let mut news = News::default();
-        for name in &self.concerned.clusters {
+        let mut pending = PendingEvents::default();
+        for name in &self.queue.clusters {
             let cluster = self.registry.cluster(name);
-            if cluster.as_ref().is_some_and(|cluster| cluster.standing() == Standing::Accepted) {
-                let mut namespace = beginning::namespace(name.as_ref());
+            if cluster.as_ref().is_some_and(|cluster| cluster.acceptance() == AcceptanceStatus::Accepted) {
+                let mut namespace = bootstrap::namespace(name.as_ref());
                 namespace["metadata"]["labels"][CLUSTER_LABEL] = name.as_ref().into();
                 self.registry.make_if_missing(namespace, now).await?;
             }
-            self.chronicle.look(&self.registry, name, cluster.as_deref(), now, &mut news);
-            if news.is_full() {
+            self.events.look(&self.registry, name, cluster.as_deref(), now, &mut pending);
+            if pending.is_full() {
                 break;
             }
         }
-        possible(self.registry.store().commit(news.events()).await.map(drop))?;
-        for name in self.chronicle.told(news) {
-            self.concerned.clusters.remove(&name);
+        possible(self.registry.store().commit(pending.events()).await.map(drop))?;
+        for name in self.events.told(pending) {
+            self.queue.clusters.remove(&name);
         }
         Ok(())
     }
@@ -201,7 +201,7 @@ impl Controller {
             while let Some(stored) = self.registry.store().get(&key) {
                 let Some(before) = object::read(&stored) else { break };
                 let mut after = before.clone();
-                admission::note(&mut after, fact(&before), now);
+                admission::set_condition(&mut after, fact(&before), now);
                 if after == before {
                     break;
                 }
@@ -218,7 +218,7 @@ impl Controller {
     }
 }
 
-impl Concerned {
+impl WorkQueue {
     fn add(&mut self, change: Change) {
         match change {
             Change::Cluster(name) => {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{
     object,
     options::{ReadOptions, RevisionMatch},
-    rbac::Visible,
+    rbac::Visibility,
     selection::Selection,
     source::{Entries, Source},
     status::Status,
@@ -46,9 +46,9 @@ pub(super) fn list(
     options: &ReadOptions,
 ) -> Result<Page, Status> {
     let (entries, revision, after) = entries(registry.store(), source, options)?;
-    let sight = selection.sight(registry);
-    let wanted = |object: &Value| selection.wants(object, &sight);
-    let may = |key: &str| source.place(key).is_none_or(|place| selection.may_want(place, &sight));
+    let visible = selection.visible(registry);
+    let wanted = |object: &Value| selection.wants(object, &visible);
+    let may = |key: &str| source.place(key).is_none_or(|place| selection.may_want(place, &visible));
     let limit = options.limit.unwrap_or(usize::MAX);
     let after = after.unwrap_or_default();
     let mut items = Vec::new();
@@ -57,7 +57,7 @@ pub(super) fn list(
     // One more than the limit tells whether there is a next page.
     for (key, object) in rest.by_ref().filter(|(_, object)| wanted(object)) {
         if items.len() == limit {
-            let countable = selection.is_everything() && sight == Visible::All && !source.is_projected();
+            let countable = selection.is_everything() && visible == Visibility::All && !source.is_projected();
             let left = entries.len() - entries.partition_point(|(known, _)| **known < *key);
             let token = Continue { revision, after: last };
             let remaining = countable.then_some(left as u64);

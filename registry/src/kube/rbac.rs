@@ -23,7 +23,7 @@ mod rule;
 mod sets;
 #[cfg(test)]
 mod tests;
-mod visible;
+mod visibility;
 
 pub use attributes::{Attributes, Decision, Denial};
 pub use escalation::{BindError, Escalation, GrantError, RoleWrite, everything};
@@ -38,7 +38,7 @@ pub use proxy::Denied;
 pub use review::Caller;
 pub use rule::PolicyRule;
 pub use sets::Members;
-pub use visible::{Asked, ReadVerb, Scope, Sight, Visible, Within};
+pub use visibility::{ReadVerb, Scope, Visibility, VisibilityQuery, VisibleInNamespace, VisibleObjects};
 
 /// Who is in this group may do everything, whatever the roles say.
 pub const MASTERS: &str = "system:masters";

@@ -3,9 +3,10 @@
 use serde_json::Value;
 
 use super::{
-    hindsight, object,
+    object,
     options::ReadOptions,
-    rbac::{Asked, Policy, ReadVerb, Scope, Visible, review::Caller},
+    policy_at,
+    rbac::{Policy, ReadVerb, Scope, Visibility, VisibilityQuery, review::Caller},
     resource::Resource,
     selector::{FieldSelector, LabelSelector},
     status::Status,
@@ -51,36 +52,36 @@ impl Selection {
     }
 
     /// What the user may see now.
-    pub(crate) fn sight(&self, registry: &Registry) -> Visible {
+    pub(crate) fn visible(&self, registry: &Registry) -> Visibility {
         registry.with_policy(|policy| self.sight_by(policy))
     }
 
     /// What the user may see by a policy.
-    pub(crate) fn sight_by(&self, policy: &Policy) -> Visible {
+    pub(crate) fn sight_by(&self, policy: &Policy) -> Visibility {
         policy.visible(&self.caller.user, &self.caller.groups, &self.asked())
     }
 
-    fn asked(&self) -> Asked<'_> {
+    fn asked(&self) -> VisibilityQuery<'_> {
         let scope = match (&self.namespace, self.resource.namespaced) {
             (Some(namespace), _) => Scope::Namespace(namespace),
             (None, true) => Scope::AllNamespaces,
             (None, false) => Scope::Cluster,
         };
-        Asked { verb: self.verb, api_group: self.resource.group, resource: self.resource.plural, scope }
+        VisibilityQuery { verb: self.verb, api_group: self.resource.group, resource: self.resource.plural, scope }
     }
 
     /// What the user may see after a commit; `None` if it changed nobody's rights.
-    pub(crate) fn sight_after(&self, commit: &Commit, registry: &Registry) -> Option<Visible> {
-        commit.events.iter().any(|event| hindsight::decides(&event.key)).then(|| self.sight(registry))
+    pub(crate) fn sight_after(&self, commit: &Commit, registry: &Registry) -> Option<Visibility> {
+        commit.events.iter().any(|event| policy_at::affects_policy(&event.key)).then(|| self.visible(registry))
     }
 
     /// Whether what is in this place can be wanted, which is cheaper to tell than to read it.
-    pub(crate) fn may_want(&self, (namespace, name): (&str, &str), sight: &Visible) -> bool {
-        self.name().is_none_or(|wanted| wanted == name) && sight.contains(namespace, name)
+    pub(crate) fn may_want(&self, (namespace, name): (&str, &str), visible: &Visibility) -> bool {
+        self.name().is_none_or(|wanted| wanted == name) && visible.contains(namespace, name)
     }
 
-    pub(crate) fn wants(&self, object: &Value, sight: &Visible) -> bool {
-        sight.contains(object::metadata(object, "namespace"), object::name(object))
+    pub(crate) fn wants(&self, object: &Value, visible: &Visibility) -> bool {
+        visible.contains(object::metadata(object, "namespace"), object::name(object))
             && self.labels.matches(object::labels(object))
             && self.fields.matches(object)
     }

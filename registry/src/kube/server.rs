@@ -14,11 +14,10 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use self::answer::Shape;
-pub use self::answer::{Answer, Frames, Told};
-pub use super::access::Still;
+pub use self::answer::{Answer, Frames, WriteSummary};
+pub use super::request_info::StillValid;
 use super::{
     accept,
-    access::{Access, On},
     body::{self, Body, Origin},
     cause::Cause,
     changes::Changes,
@@ -28,6 +27,7 @@ use super::{
     options::{Propagation, ReadOptions, WriteOptions},
     patch,
     rbac::review::Caller,
+    request_info::{RequestInfo, ResourceRef},
     resource::{self, Resource},
     selection::Selection,
     source::Source,
@@ -51,8 +51,8 @@ pub struct Server {
 
 /// A request on a resource, after its rights were looked at.
 #[derive(Clone, Copy, Debug)]
-struct Asked<'a> {
-    access: Access<'a>,
+struct ResourceRequest<'a> {
+    info: RequestInfo<'a>,
     request: &'a Request<Bytes>,
     resource: &'static Resource,
     target: &'a Target<'a>,
@@ -71,9 +71,17 @@ impl Server {
 
     /// Answers a request of `caller`, whose groups include `system:authenticated`.
     /// `still` says whether that is who asks.
-    pub async fn answer(&self, request: &Request<Bytes>, caller: &Caller, still: Still<'_>, now: Timestamp) -> Answer {
+    pub async fn answer(
+        &self,
+        request: &Request<Bytes>,
+        caller: &Caller,
+        still: StillValid<'_>,
+        now: Timestamp,
+    ) -> Answer {
         let answered = match impersonation::caller(&self.registry, request.headers(), caller) {
-            Ok(caller) => self.route(request, Access { registry: &self.registry, caller: &caller, still }, now).await,
+            Ok(caller) => {
+                self.route(request, RequestInfo { registry: &self.registry, caller: &caller, still }, now).await
+            }
             Err(status) => Err(status),
         };
         answered.unwrap_or_else(|status| Answer::status(&status))
@@ -83,26 +91,26 @@ impl Server {
     /// while it comes are noticed by [`Self::answer`].
     pub fn takes_body(&self, request: &Request<()>, caller: &Caller) -> Result<bool, Status> {
         let caller = impersonation::caller(&self.registry, request.headers(), caller)?;
-        let access = Access { registry: &self.registry, caller: &caller, still: Still(&|| true) };
+        let info = RequestInfo { registry: &self.registry, caller: &caller, still: StillValid(&|| true) };
         let path = path(request.uri())?;
         // Documents take none.
         let Some(target) = Target::parse(&path) else { return Ok(false) };
-        let (resource, verb) = resolve(request.method(), request.uri(), &path, &target, access)?;
+        let (resource, verb) = resolve(request.method(), request.uri(), &path, &target, info)?;
         let Target { namespace, subresource, .. } = target;
         let name = target.name.unwrap_or_default();
         match verb {
             Verb::Get | Verb::List | Verb::Watch => Ok(false),
             Verb::Create | Verb::Update | Verb::Patch | Verb::Delete | Verb::DeleteCollection => {
-                access.require(verb.as_str(), &On { resource, subresource, namespace, name }).map(|()| true)
+                info.require(verb.as_str(), &ResourceRef { resource, subresource, namespace, name }).map(|()| true)
             }
         }
     }
 
-    async fn route(&self, request: &Request<Bytes>, access: Access<'_>, now: Timestamp) -> Result<Answer, Status> {
+    async fn route(&self, request: &Request<Bytes>, info: RequestInfo<'_>, now: Timestamp) -> Result<Answer, Status> {
         let path = path(request.uri())?;
-        let Some(target) = Target::parse(&path) else { return self.document(request, &path, access) };
-        let (resource, verb) = resolve(request.method(), request.uri(), &path, &target, access)?;
-        let asked = Asked { access, request, resource, target: &target, now };
+        let Some(target) = Target::parse(&path) else { return self.document(request, &path, info) };
+        let (resource, verb) = resolve(request.method(), request.uri(), &path, &target, info)?;
+        let asked = ResourceRequest { info, request, resource, target: &target, now };
         let query = request.uri().query().unwrap_or_default();
         match verb {
             Verb::Get => asked.get(query),
@@ -118,8 +126,8 @@ impl Server {
     }
 
     /// What is no resource: health, version, discovery and OpenAPI.
-    fn document(&self, request: &Request<Bytes>, path: &str, access: Access<'_>) -> Result<Answer, Status> {
-        access.require_path(&request.method().as_str().to_lowercase(), path)?;
+    fn document(&self, request: &Request<Bytes>, path: &str, info: RequestInfo<'_>) -> Result<Answer, Status> {
+        info.require_path(&request.method().as_str().to_lowercase(), path)?;
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return Err(Status::method_not_allowed());
         }
@@ -137,14 +145,14 @@ impl Server {
     }
 }
 
-impl Asked<'_> {
+impl ResourceRequest<'_> {
     fn name(&self) -> &str {
         self.target.name.unwrap_or_default()
     }
 
-    fn on<'a>(&'a self, name: &'a str) -> On<'a> {
+    fn on<'a>(&'a self, name: &'a str) -> ResourceRef<'a> {
         let Target { namespace, subresource, .. } = *self.target;
-        On { resource: self.resource, subresource, namespace, name }
+        ResourceRef { resource: self.resource, subresource, namespace, name }
     }
 
     /// How the answer will look. To be asked for before anything is written: a 406 means that nothing was.
@@ -155,9 +163,9 @@ impl Asked<'_> {
     }
 
     fn get(&self, query: &str) -> Result<Answer, Status> {
-        self.access.require("get", &self.on(self.name()))?;
+        self.info.require("get", &self.on(self.name()))?;
         let source = Source::new(self.resource, self.target.namespace);
-        let found = source.get(self.access.registry.store(), self.name());
+        let found = source.get(self.info.registry.store(), self.name());
         let (mut found, _) = found.ok_or_else(|| Status::not_found(self.resource, self.name()))?;
         self.show(&mut found);
         let include = ReadOptions::parse(query)?.include_object;
@@ -167,7 +175,7 @@ impl Asked<'_> {
     /// A ClusterRole that is put together from others shows what it holds now.
     fn show(&self, object: &mut Value) {
         if self.resource.plural == "clusterroles" {
-            let rules = self.access.registry.with_policy(|policy| {
+            let rules = self.info.registry.with_policy(|policy| {
                 policy.aggregated_rules(object::name(object)).map(|rules| serde_json::json!(rules))
             });
             if let Some(rules) = rules {
@@ -180,7 +188,7 @@ impl Asked<'_> {
         let options = ReadOptions::parse(query)?;
         let selection = self.selection("list", &options)?;
         let source = Source::new(self.resource, self.target.namespace);
-        let mut page = list(self.access.registry, &source, &selection, &options)?;
+        let mut page = list(self.info.registry, &source, &selection, &options)?;
         page.items.iter_mut().for_each(|item| self.show(item));
         Ok(self.shape(options.include_object)?.list(&page))
     }
@@ -197,10 +205,10 @@ impl Asked<'_> {
 
     /// A list is refused only to those who may see nothing of it, whatever there will be.
     fn selection(&self, verb: &str, options: &ReadOptions) -> Result<Selection, Status> {
-        let selection = Selection::new(self.resource, self.target.namespace, options, self.access.caller)?;
+        let selection = Selection::new(self.resource, self.target.namespace, options, self.info.caller)?;
         // `kubectl get NAME --watch` and `wait` select by name: for them the name is part of the right.
-        if selection.sight(self.access.registry).is_empty() {
-            self.access.require(verb, &self.on(selection.name().unwrap_or_default()))?;
+        if selection.visible(self.info.registry).is_empty() {
+            self.info.require(verb, &self.on(selection.name().unwrap_or_default()))?;
         }
         Ok(selection)
     }
@@ -209,7 +217,7 @@ impl Asked<'_> {
         if self.target.name.is_some() || self.resource.namespaced && self.target.namespace.is_none() {
             return Err(Status::method_not_allowed());
         }
-        self.access.require("create", &self.on(""))?;
+        self.info.require("create", &self.on(""))?;
         let (shape, body, options) =
             (self.shape(IncludeObject::default())?, self.body()?, WriteOptions::parse(query, "CreateOptions")?);
         let written = self.write(&options, |write| async move { write.create(body).await }).await?;
@@ -218,7 +226,7 @@ impl Asked<'_> {
     }
 
     async fn update(&self, query: &str) -> Result<Answer, Status> {
-        self.access.require("update", &self.on(self.name()))?;
+        self.info.require("update", &self.on(self.name()))?;
         let (shape, body, options) =
             (self.shape(IncludeObject::default())?, self.body()?, WriteOptions::parse(query, "UpdateOptions")?);
         let name = self.name();
@@ -228,7 +236,7 @@ impl Asked<'_> {
     }
 
     async fn patch(&self, query: &str) -> Result<Answer, Status> {
-        self.access.require("patch", &self.on(self.name()))?;
+        self.info.require("patch", &self.on(self.name()))?;
         let (shape, options) = (self.shape(IncludeObject::default())?, WriteOptions::parse(query, "PatchOptions")?);
         let (name, kind) = (self.name(), self.resource.kind);
         let written = match patch::decode(self.content_type(), self.request.body(), kind, self.origin())? {
@@ -253,7 +261,7 @@ impl Asked<'_> {
     }
 
     async fn delete(&self, query: &str) -> Result<Answer, Status> {
-        self.access.require("delete", &self.on(self.name()))?;
+        self.info.require("delete", &self.on(self.name()))?;
         let (shape, (options, deletion)) = (self.shape(IncludeObject::default())?, self.deletion(query)?);
         let name = self.name();
         let deletion = &deletion;
@@ -266,12 +274,12 @@ impl Asked<'_> {
     }
 
     async fn delete_collection(&self, query: &str) -> Result<Answer, Status> {
-        self.access.require("deletecollection", &self.on(""))?;
+        self.info.require("deletecollection", &self.on(""))?;
         let (shape, read) = (self.shape(IncludeObject::default())?, ReadOptions::parse(query)?);
         let (options, deletion) = self.deletion(query)?;
-        let selection = Selection::new(self.resource, self.target.namespace, &read, self.access.caller)?;
+        let selection = Selection::new(self.resource, self.target.namespace, &read, self.info.caller)?;
         let source = Source::new(self.resource, self.target.namespace);
-        let mut page = list(self.access.registry, &source, &selection, &read)?;
+        let mut page = list(self.info.registry, &source, &selection, &read)?;
         for item in &mut page.items {
             let (name, namespace) = (object::name(item).to_owned(), object::metadata(item, "namespace").to_owned());
             let namespace = self.resource.namespaced.then_some(namespace.as_str());
@@ -330,7 +338,7 @@ impl Asked<'_> {
         let agent = agent.unwrap_or_default().split('/').next().unwrap_or_default();
         let Target { namespace, subresource, .. } = *self.target;
         write(Write {
-            access: self.access,
+            info: self.info,
             resource: self.resource,
             namespace,
             subresource,
@@ -352,10 +360,10 @@ fn resolve(
     uri: &Uri,
     path: &str,
     target: &Target<'_>,
-    access: Access<'_>,
+    info: RequestInfo<'_>,
 ) -> Result<(&'static Resource, Verb), Status> {
     let Some(resource) = resource::find(target.group, target.version, target.resource) else {
-        access.require_path(&method.as_str().to_lowercase(), path)?;
+        info.require_path(&method.as_str().to_lowercase(), path)?;
         return Err(Status::no_such_path());
     };
     let scoped = resource.namespaced || target.namespace.is_none();

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{
     object,
     projection::{self, Projection},
-    rbac::Visible,
+    rbac::Visibility,
     resource::Resource,
     selection::Selection,
 };
@@ -88,11 +88,16 @@ impl Source {
     }
 
     /// The objects of several stored values that are wanted, by key.
-    pub(crate) fn all(&self, entries: &[Entry], selection: &Selection, sight: &Visible) -> BTreeMap<String, Value> {
-        let may = |key: &str| self.place(key).is_none_or(|place| selection.may_want(place, sight));
+    pub(crate) fn all(
+        &self,
+        entries: &[Entry],
+        selection: &Selection,
+        visible: &Visibility,
+    ) -> BTreeMap<String, Value> {
+        let may = |key: &str| self.place(key).is_none_or(|place| selection.may_want(place, visible));
         let objects = entries.iter().filter(|(key, _)| may(key));
         let objects = objects.flat_map(|(key, stored)| self.objects(key, stored, stored.modified));
-        objects.filter(|(_, object)| selection.wants(object, sight)).collect()
+        objects.filter(|(_, object)| selection.wants(object, visible)).collect()
     }
 
     /// One object, and the revision at which it was last changed.

@@ -21,7 +21,7 @@ const OURS: [&str; 6] =
     ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink"];
 
 /// A new object from what a client sent.
-pub(crate) fn begin(resource: &Resource, object: &mut Value, uid: String, now: Timestamp) {
+pub(crate) fn prepare_for_create(resource: &Resource, object: &mut Value, uid: String, now: Timestamp) {
     if resource.has_status() {
         remove(object, "status");
     }
@@ -37,7 +37,7 @@ pub(crate) fn begin(resource: &Resource, object: &mut Value, uid: String, now: T
 }
 
 /// `sent` with everything that this request may not change as it was before. `subresource` is `None` for the object itself.
-pub(crate) fn keep(resource: &Resource, subresource: Option<&str>, before: &Value, sent: Value) -> Value {
+pub(crate) fn prepare_for_update(resource: &Resource, subresource: Option<&str>, before: &Value, sent: Value) -> Value {
     let mut after = match subresource {
         None => sent,
         Some(_) => {
@@ -127,7 +127,7 @@ pub(crate) fn drop_empty(object: &mut Value) {
 }
 
 /// Whether, and how, `after` is stored in the place of `before`.
-pub(crate) fn settle(resource: &Resource, before: &Value, mut after: Value) -> Outcome {
+pub(crate) fn finish_update(resource: &Resource, before: &Value, mut after: Value) -> Outcome {
     if is_same(before, &after) {
         return Outcome::Same;
     }

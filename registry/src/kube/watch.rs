@@ -12,9 +12,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     changes::{Changes, Object},
-    hindsight,
     options::ReadOptions,
-    rbac::Visible,
+    policy_at,
+    rbac::Visibility,
     selection::Selection,
     source::{Entry, Source},
     status::Status,
@@ -55,7 +55,7 @@ pub(super) struct Watcher {
     watch: Watch,
     source: Source,
     selection: Selection,
-    sight: Visible,
+    visible: Visibility,
     /// What there was at the beginning and is still to be told. Not read before its turn comes: a watcher that reads slowly
     /// would hold all of it as objects, many times as large.
     initial: std::vec::IntoIter<Entry>,
@@ -88,19 +88,20 @@ impl Watcher {
         let initial = options.send_initial_events.unwrap_or(asked == 0);
         let start = if initial || asked == 0 { newest } else { Revision(asked) };
         let (watch, now) = (store.watch(start), Instant::now());
-        let now_seen = selection.sight(&registry);
+        let now_seen = selection.visible(&registry);
         // A client that goes on from a revision has seen what its user might see then.
-        let past = if start < newest { hindsight::view_at(store, start, now_seen == Visible::All) } else { Ok(None) };
+        let past =
+            if start < newest { policy_at::view_at(store, start, now_seen == Visibility::All) } else { Ok(None) };
         // Told in the watch and not instead of it: there are clients that only list anew after that.
         let (past, gone) = past.map_or_else(|end| (None, Some(end)), |past| (past, None));
-        let sight = past.as_ref().map_or(now_seen, |past| selection.sight_by(&past.policy));
+        let visible = past.as_ref().map_or(now_seen, |past| selection.sight_by(&past.policy));
         let mut watcher = Self {
             registry,
             changes,
             watch,
             source,
             selection,
-            sight,
+            visible,
             initial: Vec::new().into_iter(),
             mark: None,
             queue: VecDeque::new(),
@@ -134,7 +135,7 @@ impl Watcher {
             // Reading what was there takes its time; others have their turn, too.
             tokio::task::consume_budget().await;
             if let Some(entry) = self.initial.next() {
-                let found = self.source.all(&[entry], &self.selection, &self.sight).into_values();
+                let found = self.source.all(&[entry], &self.selection, &self.visible).into_values();
                 self.queue.extend(found.map(|object| WatchEvent::Added(Object::new(object))));
                 continue;
             }
@@ -178,7 +179,7 @@ impl Watcher {
                 // What cannot be read gave nobody a right.
                 drop(past.apply(event));
             }
-            let decides = commit.events.iter().any(|event| hindsight::decides(&event.key));
+            let decides = commit.events.iter().any(|event| policy_at::affects_policy(&event.key));
             self.follow_by(&commit, decides.then(|| self.selection.sight_by(&past.policy)))?;
         }
         Ok(())
@@ -196,16 +197,16 @@ impl Watcher {
         self.follow_by(commit, self.selection.sight_after(commit, &self.registry))
     }
 
-    /// Tells a commit; `sight` is what is seen after it, if that may have changed.
-    fn follow_by(&mut self, commit: &Commit, sight: Option<Visible>) -> Result<(), WatchEnd> {
-        let sight = sight.filter(|sight| *sight != self.sight);
-        let is_new = sight.is_some();
-        let (before, after) = match sight {
-            Some(sight) => {
-                let old = std::mem::replace(&mut self.sight, sight);
+    /// Tells a commit; `visible` is what is seen after it, if that may have changed.
+    fn follow_by(&mut self, commit: &Commit, visible: Option<Visibility>) -> Result<(), WatchEnd> {
+        let visible = visible.filter(|visible| *visible != self.visible);
+        let is_new = visible.is_some();
+        let (before, after) = match visible {
+            Some(visible) => {
+                let old = std::mem::replace(&mut self.visible, visible);
                 self.look_anew(commit, &old)?
             }
-            None => self.changed(commit, &self.sight),
+            None => self.changed(commit, &self.visible),
         };
         self.tell_difference(before, after);
         if is_new && self.bookmarks {
@@ -217,12 +218,12 @@ impl Watcher {
     }
 
     /// What the commit changed, as it was seen before and as it is seen now.
-    fn changed(&self, commit: &Commit, old: &Visible) -> (Seen, Seen) {
+    fn changed(&self, commit: &Commit, old: &Visibility) -> (Seen, Seen) {
         let (mut before, mut after) = (Seen::new(), Seen::new());
         self.changes.each(&self.source, commit, |change| {
-            let sides = [(&mut before, &change.before, old), (&mut after, &change.after, &self.sight)];
-            for (seen, object, sight) in sides {
-                let wanted = object.iter().filter(|object| self.selection.wants(object, sight));
+            let sides = [(&mut before, &change.before, old), (&mut after, &change.after, &self.visible)];
+            for (seen, object, visible) in sides {
+                let wanted = object.iter().filter(|object| self.selection.wants(object, visible));
                 seen.extend(wanted.map(|object| (change.key.clone(), object.clone())));
             }
         });
@@ -230,8 +231,8 @@ impl Watcher {
     }
 
     /// The same when the rights have changed with the commit, and with them what is seen of all the rest.
-    fn look_anew(&self, commit: &Commit, old: &Visible) -> Result<(Seen, Seen), WatchEnd> {
-        let names = old.difference(&self.sight);
+    fn look_anew(&self, commit: &Commit, old: &Visibility) -> Result<(Seen, Seen), WatchEnd> {
+        let names = old.difference(&self.visible);
         let keys = names.and_then(|names| names.iter().map(|name| self.source.key(name)).collect::<Option<Vec<_>>>());
         let (mut before, after) = match keys {
             Some(keys) => {
@@ -240,11 +241,11 @@ impl Watcher {
                     let mut found = self.registry.store().list_at(key, commit.revision)?;
                     found.retain(|(found, _)| **found == **key);
                     before.extend(self.seen_of(&found, old));
-                    after.extend(self.seen_of(&found, &self.sight));
+                    after.extend(self.seen_of(&found, &self.visible));
                 }
                 (before, after)
             }
-            None => (self.seen_at(self.seen, old)?, self.seen_at(commit.revision, &self.sight)?),
+            None => (self.seen_at(self.seen, old)?, self.seen_at(commit.revision, &self.visible)?),
         };
         for (_, last) in before.iter_mut().filter(|(key, _)| !after.contains_key(*key)) {
             let mut deleted = Value::clone(last);
@@ -268,13 +269,13 @@ impl Watcher {
         self.queue.extend(before.into_values().map(WatchEvent::Deleted));
     }
 
-    fn seen_at(&self, revision: Revision, sight: &Visible) -> Result<Seen, WatchEnd> {
+    fn seen_at(&self, revision: Revision, visible: &Visibility) -> Result<Seen, WatchEnd> {
         let entries = self.registry.store().list_at(self.source.prefix(), revision)?;
-        Ok(self.seen_of(&entries, sight))
+        Ok(self.seen_of(&entries, visible))
     }
 
-    fn seen_of(&self, entries: &[Entry], sight: &Visible) -> Seen {
-        let found = self.source.all(entries, &self.selection, sight);
+    fn seen_of(&self, entries: &[Entry], visible: &Visibility) -> Seen {
+        let found = self.source.all(entries, &self.selection, visible);
         found.into_iter().map(|(key, object)| (key, Object::new(object))).collect()
     }
 }

@@ -9,7 +9,6 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
 use super::{
-    access::{Access, On},
     admission::Admission,
     apply,
     body::Body,
@@ -17,6 +16,7 @@ use super::{
     metadata, object,
     options::{FieldValidation, Propagation, WriteOptions},
     patch::Patch,
+    request_info::{RequestInfo, ResourceRef},
     resource::Resource,
     schema,
     source::Source,
@@ -24,13 +24,13 @@ use super::{
     strategy::{self, Outcome},
 };
 use crate::registry::random_uuid;
+use crate::rights_queue::{Rights, RightsTurn, mark};
 use crate::store::{CommitError, Revision, Txn};
-use crate::turn::{Rights, Turn, mark};
 
 /// One write request on objects of one resource.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Write<'a> {
-    pub(crate) access: Access<'a>,
+    pub(crate) info: RequestInfo<'a>,
     pub(crate) resource: &'static Resource,
     pub(crate) namespace: Option<&'a str>,
     pub(crate) subresource: Option<&'a str>,
@@ -67,7 +67,7 @@ pub(crate) struct Deletion {
 
 /// How an object came to be what is about to be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum By {
+enum FieldOwnership {
     /// Its fields are the manager's from now on.
     Update,
     /// Who owns what is noted already.
@@ -99,16 +99,16 @@ impl Write<'_> {
         }
         let prefix = object::metadata(&object, "generateName").to_owned();
         let drawn = object::name(&object).is_empty() && !prefix.is_empty();
-        strategy::begin(self.resource, &mut object, random_uuid(), self.now);
+        strategy::prepare_for_create(self.resource, &mut object, random_uuid(), self.now);
         let mut draws = if drawn { DRAWS } else { 1 };
         for _ in 0..ATTEMPTS {
-            let rights = turn.as_ref().map(Turn::rights);
-            self.access.require_still("create", &self.on(""))?;
+            let rights = turn.as_ref().map(RightsTurn::rights);
+            self.info.require_still("create", &self.resource_ref(""))?;
             let mut object = object.clone();
             if drawn {
                 strategy::metadata_mut(&mut object).insert("name".to_owned(), strategy::drawn_name(&prefix).into());
             }
-            match self.store_new(rights, self.settled(None, object, By::Update)?).await {
+            match self.store_new(rights, self.settled(None, object, FieldOwnership::Update)?).await {
                 Err(taken) if draws > 1 && taken.reason == "AlreadyExists" => draws -= 1,
                 Ok(None) => {}
                 Ok(Some(object)) => return Ok(Written { object, effect: Effect::Created, warnings }),
@@ -131,7 +131,8 @@ impl Write<'_> {
             };
             return Err(Status::invalid(self.resource, name, vec![cause]));
         }
-        let (object, effect) = self.change(turn.as_ref(), "update", name, By::Update, |_| Ok(sent.clone())).await?;
+        let (object, effect) =
+            self.change(turn.as_ref(), "update", name, FieldOwnership::Update, |_| Ok(sent.clone())).await?;
         Ok(Written { object, effect, warnings })
     }
 
@@ -146,7 +147,7 @@ impl Write<'_> {
             *warned.lock() = warnings;
             Ok(object)
         };
-        let (object, effect) = self.change(turn.as_ref(), "patch", name, By::Update, patched).await?;
+        let (object, effect) = self.change(turn.as_ref(), "patch", name, FieldOwnership::Update, patched).await?;
         Ok(Written { object, effect, warnings: warned.into_inner() })
     }
 
@@ -163,15 +164,15 @@ impl Write<'_> {
             Ok(object)
         };
         for _ in 0..ATTEMPTS {
-            match self.change(turn.as_ref(), "patch", name, By::Apply, |live| merged(Some(live))).await {
+            match self.change(turn.as_ref(), "patch", name, FieldOwnership::Apply, |live| merged(Some(live))).await {
                 Err(missing) if missing.code == 404 && self.subresource.is_none() => {}
                 applied => return applied.map(|(object, effect)| Written { object, effect, warnings }),
             }
-            let rights = turn.as_ref().map(Turn::rights);
-            self.access.require_still("create", &self.on(""))?;
+            let rights = turn.as_ref().map(RightsTurn::rights);
+            self.info.require_still("create", &self.resource_ref(""))?;
             let mut object = merged(None)?;
-            strategy::begin(self.resource, &mut object, random_uuid(), self.now);
-            match self.store_new(rights, self.settled(None, object, By::Apply)?).await {
+            strategy::prepare_for_create(self.resource, &mut object, random_uuid(), self.now);
+            match self.store_new(rights, self.settled(None, object, FieldOwnership::Apply)?).await {
                 Err(taken) if taken.reason == "AlreadyExists" => {}
                 Ok(None) => {}
                 Ok(Some(object)) => return Ok(Written { object, effect: Effect::Created, warnings }),
@@ -191,7 +192,7 @@ impl Write<'_> {
                 return self.remove_agent(name, before).await;
             }
             let outcome = match self.resource.plural {
-                "namespaces" => namespace::delete(self.access.registry, &before, self.now),
+                "namespaces" => namespace::delete(self.info.registry, &before, self.now),
                 _ => {
                     let foreground = deletion.propagation == Some(Propagation::Foreground);
                     strategy::delete(self.resource, &before, foreground, self.now)
@@ -205,11 +206,11 @@ impl Write<'_> {
     }
 
     /// What two writes hand out together nobody would have been asked for, were both decided before either is stored.
-    async fn turn(&self) -> Result<Option<Turn<'_>>, Status> {
+    async fn turn(&self) -> Result<Option<RightsTurn<'_>>, Status> {
         if !self.hands_out() || self.options.dry_run {
             return Ok(None);
         }
-        match self.access.registry.turn(self.access.user()).await {
+        match self.info.registry.turn(self.info.user()).await {
             Some(turn) => Ok(Some(turn)),
             None => Err(Status::too_many_requests(
                 "too many changes of rights wait to be stored; try again in a moment, and with fewer at once"
@@ -289,7 +290,7 @@ impl Write<'_> {
     }
 
     /// The object as it is stored if nothing speaks against it.
-    fn settled(&self, before: Option<&Value>, mut after: Value, by: By) -> Result<Value, Status> {
+    fn settled(&self, before: Option<&Value>, mut after: Value, by: FieldOwnership) -> Result<Value, Status> {
         strategy::drop_empty(&mut after);
         let mut causes = metadata::validate(&after["metadata"], self.resource.namespaced, self.resource.names);
         if let Some(before) = before {
@@ -302,7 +303,7 @@ impl Write<'_> {
         if self.subresource.is_none() {
             self.admission().admit(before, &mut after)?;
         }
-        if by == By::Update {
+        if by == FieldOwnership::Update {
             apply::record_update(&self.ownership(&self.resource.api_version()), before, &mut after);
         }
         Ok(after)
@@ -311,26 +312,26 @@ impl Write<'_> {
     /// Decides on what is stored and stores the decision, again until nobody came first.
     async fn change(
         &self,
-        turn: Option<&Turn<'_>>,
+        turn: Option<&RightsTurn<'_>>,
         verb: &str,
         name: &str,
-        by: By,
+        by: FieldOwnership,
         decide: impl Fn(&Value) -> Result<Value, Status>,
     ) -> Result<(Value, Effect), Status> {
         for _ in 0..ATTEMPTS {
-            let rights = turn.map(Turn::rights);
-            self.access.require_still(verb, &self.on(name))?;
+            let rights = turn.map(RightsTurn::rights);
+            self.info.require_still(verb, &self.resource_ref(name))?;
             let (before, revision) = self.stored(name)?;
             let sent = decide(&before)?;
             strategy::check(self.resource, name, &before, &sent)?;
             if self.subresource == Some("approval") {
                 return self.approve(name, &before, &sent).await;
             }
-            let after = strategy::keep(self.resource, self.subresource, &before, sent);
+            let after = strategy::prepare_for_update(self.resource, self.subresource, &before, sent);
             let after = self.settled(Some(&before), after, by)?;
             let outcome = match (self.resource.plural, self.subresource) {
-                ("namespaces", Some("finalize")) => namespace::settle(self.access.registry, &before, after),
-                _ => strategy::settle(self.resource, &before, after),
+                ("namespaces", Some("finalize")) => namespace::finalize(self.info.registry, &before, after),
+                _ => strategy::finish_update(self.resource, &before, after),
             };
             if let Some(stored) = self.store(rights, name, revision, before, outcome).await? {
                 return Ok(stored);
@@ -340,7 +341,7 @@ impl Write<'_> {
     }
 
     fn stored(&self, name: &str) -> Result<(Value, Revision), Status> {
-        let found = Source::new(self.resource, self.namespace).get(self.access.registry.store(), name);
+        let found = Source::new(self.resource, self.namespace).get(self.info.registry.store(), name);
         found.ok_or_else(|| Status::not_found(self.resource, name))
     }
 
@@ -350,14 +351,14 @@ impl Write<'_> {
         let key = object::key(self.resource, self.namespace, &name);
         let mut txn = Txn::new().expect_absent(&key).put(&key, object::write(&object));
         if let Some(namespace) = self.namespace {
-            txn = namespace::expect_open(self.access.registry, self.resource, &name, namespace, txn)?;
+            txn = namespace::expect_open(self.info.registry, self.resource, &name, namespace, txn)?;
         }
         if self.options.dry_run {
-            let taken = self.access.registry.store().get(&key).is_some();
+            let taken = self.info.registry.store().get(&key).is_some();
             return if taken { Err(Status::already_exists(self.resource, &name)) } else { Ok(Some(object)) };
         }
         let txn = held(rights, txn);
-        match self.access.registry.store().commit(txn).await {
+        match self.info.registry.store().commit(txn).await {
             Ok(revision) => {
                 set_revision(&mut object, revision);
                 Ok(Some(object))
@@ -381,7 +382,7 @@ impl Write<'_> {
         outcome: Outcome,
     ) -> Result<Option<(Value, Effect)>, Status> {
         let key = object::key(self.resource, self.namespace, name);
-        let registry = self.access.registry;
+        let registry = self.info.registry;
         let txn = Txn::new().expect(&key, revision);
         let (txn, mut object, effect) = match outcome {
             Outcome::Same => return Ok(Some((before, Effect::Changed))),
@@ -407,11 +408,11 @@ impl Write<'_> {
     }
 
     fn admission(&self) -> Admission<'_> {
-        Admission { resource: self.resource, access: self.access, now: self.now }
+        Admission { resource: self.resource, info: self.info, now: self.now }
     }
 
-    pub(crate) fn on<'a>(&'a self, name: &'a str) -> On<'a> {
-        On { resource: self.resource, subresource: self.subresource, namespace: self.namespace, name }
+    pub(crate) fn resource_ref<'a>(&'a self, name: &'a str) -> ResourceRef<'a> {
+        ResourceRef { resource: self.resource, subresource: self.subresource, namespace: self.namespace, name }
     }
 
     fn ownership<'a>(&'a self, api_version: &'a str) -> apply::Write<'a> {
@@ -466,7 +467,7 @@ fn check_name(name: &str, sent: &Value) -> Result<(), Status> {
 
 fn held(rights: Option<Rights>, txn: Txn) -> Txn {
     match rights {
-        Some(rights) => rights.hold(txn),
+        Some(rights) => rights.guard(txn),
         None => txn,
     }
 }

@@ -1,7 +1,7 @@
-//! Presence: when agents were last seen, whether their clusters can be reached, and which CAs they have: noted at once and written
+//! Presence: when agents were last seen, whether their clusters can be reached, and which CAs they have: queued at once and written
 //! down behind.
 //!
-//! Who notes never waits for the store. What was noted of a cluster is one note, in which the newest wins, until a commit that
+//! Who reports never waits for the store. What was queued of a cluster is one status, in which the newest wins, until a commit that
 //! says so has succeeded: a store that is away costs memory for the agents that are registered, and no truth.
 
 use std::collections::BTreeMap;
@@ -23,15 +23,15 @@ use crate::store::{CommitError, Txn};
 use crate::trust::AgentTrust;
 use crate::view::Change;
 
-/// What is noted and not yet written.
+/// What is queued and not yet written.
 pub struct Presence {
     registry: Arc<Registry>,
     /// Until when the process before this one was there: clusters that are recorded as available had agents until then.
     until: Option<Timestamp>,
     /// Whether a cluster has a tunnel. Asked when that is written, and again whenever another change came first.
     available: Box<dyn Fn(&ClusterName) -> bool + Send + Sync>,
-    notes: Mutex<BTreeMap<ClusterName, Note>>,
-    noted: Notify,
+    pending: Mutex<BTreeMap<ClusterName, PendingStatus>>,
+    queued: Notify,
 }
 
 /// An agent that came or went.
@@ -46,7 +46,7 @@ pub struct Sighting {
 
 /// What is to be written of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Note {
+struct PendingStatus {
     agents: BTreeMap<AgentName, Sighting>,
     /// What agents with these keys have to do with the hub's CA, while that is rotated.
     trusts: BTreeMap<AgentName, (KeyFingerprint, AgentTrust)>,
@@ -54,7 +54,7 @@ struct Note {
     at: Option<Timestamp>,
 }
 
-/// How long notes gather, so that a fleet that comes back is written in few commits: after a commit of many for longer.
+/// How long changes gather, so that a fleet that comes back is written in few commits: after a commit of many for longer.
 const GATHERED: Duration = Duration::from_millis(100);
 const GATHERED_OF_MANY: Duration = Duration::from_secs(1);
 const MANY: usize = 8;
@@ -68,43 +68,43 @@ impl Presence {
         until: Option<Timestamp>,
         available: impl Fn(&ClusterName) -> bool + Send + Sync + 'static,
     ) -> Self {
-        Self { registry, until, available: Box::new(available), notes: Mutex::default(), noted: Notify::new() }
+        Self { registry, until, available: Box::new(available), pending: Mutex::default(), queued: Notify::new() }
     }
 
     /// Notes that an agent came or went, and that its cluster's tunnels are others since.
     pub fn saw(&self, cluster: &ClusterName, agent: &AgentName, sighting: Sighting) {
-        self.note(cluster, |note| match note.agents.get_mut(agent) {
+        self.queue(cluster, |status| match status.agents.get_mut(agent) {
             Some(known) if known.key == sighting.key => known.take_over(sighting),
-            _ => drop(note.agents.insert(agent.clone(), sighting)),
+            _ => drop(status.agents.insert(agent.clone(), sighting)),
         });
     }
 
     /// Notes what an agent with this key has to do with the hub's CA, whether it has ever come or not.
     pub fn trusts(&self, cluster: &ClusterName, agent: &AgentName, key: KeyFingerprint, trust: AgentTrust) {
-        self.note(cluster, |note| drop(note.trusts.insert(agent.clone(), (key, trust))));
+        self.queue(cluster, |status| drop(status.trusts.insert(agent.clone(), (key, trust))));
     }
 
     /// Notes that no agent of the cluster has come back since the process before this one.
     pub fn did_not_come_back(&self, cluster: &ClusterName) {
-        self.note(cluster, |note| note.at = note.at.max(self.until));
+        self.queue(cluster, |status| status.at = status.at.max(self.until));
     }
 
     /// When an agent of the cluster last came or went, whether that is written or not.
     pub fn last_seen(&self, cluster: &ManagedCluster) -> Option<Timestamp> {
-        let notes = self.notes.lock();
-        let noted = notes.get(cluster.name()).and_then(|note| note.last(cluster));
+        let pending = self.pending.lock();
+        let queued = pending.get(cluster.name()).and_then(|status| status.last(cluster));
         let until = self.until.filter(|_| cluster.is_available());
-        cluster.status.last_seen.max(noted).max(until)
+        cluster.status.last_seen.max(queued).max(until)
     }
 
-    /// Writes what is noted for as long as it runs.
+    /// Writes what is queued for as long as it runs.
     pub async fn run(&self) {
         let mut backoff = Backoff::default();
         let (mut behind, mut gather) = (false, GATHERED);
         loop {
-            self.noted.notified().await;
+            self.queued.notified().await;
             sleep(gather).await;
-            gather = if self.notes.lock().len() < MANY { GATHERED } else { GATHERED_OF_MANY };
+            gather = if self.pending.lock().len() < MANY { GATHERED } else { GATHERED_OF_MANY };
             while let Err(error) = self.write().await {
                 if !behind {
                     tracing::warn!(error = &error as &dyn Error, "when agents were seen cannot be written; it is kept");
@@ -119,19 +119,19 @@ impl Presence {
         }
     }
 
-    /// Writes what is noted; what fails stays noted.
+    /// Writes what is queued; what fails stays queued.
     pub async fn write(&self) -> Result<(), CommitError> {
         loop {
-            let some: Vec<_> = self.notes.lock().iter().take(CLUSTERS).map(cloned).collect();
+            let some: Vec<_> = self.pending.lock().iter().take(CLUSTERS).map(cloned).collect();
             if some.is_empty() {
                 return Ok(());
             }
             self.record(&some).await?;
-            let mut notes = self.notes.lock();
+            let mut pending = self.pending.lock();
             for (cluster, written) in &some {
-                // What was noted meanwhile is written next.
-                if notes.get(cluster) == Some(written) {
-                    notes.remove(cluster);
+                // What was queued meanwhile is written next.
+                if pending.get(cluster) == Some(written) {
+                    pending.remove(cluster);
                 }
             }
         }
@@ -139,12 +139,12 @@ impl Presence {
 
     #[cfg(test)]
     pub(crate) fn notes_left(&self) -> usize {
-        self.notes.lock().len()
+        self.pending.lock().len()
     }
 
-    /// Writes these notes in as few commits as they fit into.
-    async fn record(&self, notes: &[(ClusterName, Note)]) -> Result<(), CommitError> {
-        let mut parts = vec![notes];
+    /// Writes these in as few commits as they fit into.
+    async fn record(&self, pending: &[(ClusterName, PendingStatus)]) -> Result<(), CommitError> {
+        let mut parts = vec![pending];
         while let Some(part) = parts.pop() {
             match self.commit(part).await {
                 Err(CommitError::TooLarge { .. }) if part.len() > 1 => {
@@ -160,10 +160,10 @@ impl Presence {
         Ok(())
     }
 
-    async fn commit(&self, notes: &[(ClusterName, Note)]) -> Result<(), CommitError> {
+    async fn commit(&self, pending: &[(ClusterName, PendingStatus)]) -> Result<(), CommitError> {
         let mut attempts = ATTEMPTS;
         loop {
-            let txn = notes.iter().fold(Txn::new(), |txn, (cluster, note)| self.decide(txn, cluster, note));
+            let txn = pending.iter().fold(Txn::new(), |txn, (cluster, status)| self.decide(txn, cluster, status));
             if txn == Txn::new() {
                 return Ok(());
             }
@@ -175,11 +175,11 @@ impl Presence {
         }
     }
 
-    /// Adds what a note makes of its cluster as it is now. One that is not registered any more needs no record.
-    fn decide(&self, txn: Txn, cluster: &ClusterName, note: &Note) -> Txn {
+    /// Adds what this makes of its cluster as it is now. One that is not registered any more needs no record.
+    fn decide(&self, txn: Txn, cluster: &ClusterName, status: &PendingStatus) -> Txn {
         let Some(found) = self.registry.view.read().clusters.get(cluster).cloned() else { return txn };
         let mut new = ManagedCluster::clone(&found.value);
-        note.apply(&mut new, (self.available)(cluster), Timestamp::now());
+        status.apply(&mut new, (self.available)(cluster), Timestamp::now());
         if new == *found.value {
             return txn;
         }
@@ -190,9 +190,9 @@ impl Presence {
         txn.expect(&key, found.modified).put(&key, json(&new))
     }
 
-    fn note(&self, cluster: &ClusterName, add: impl FnOnce(&mut Note)) {
-        add(self.notes.lock().entry(cluster.clone()).or_default());
-        self.noted.notify_one();
+    fn queue(&self, cluster: &ClusterName, add: impl FnOnce(&mut PendingStatus)) {
+        add(self.pending.lock().entry(cluster.clone()).or_default());
+        self.queued.notify_one();
     }
 }
 
@@ -204,7 +204,7 @@ impl Sighting {
     }
 }
 
-impl Note {
+impl PendingStatus {
     fn apply(&self, cluster: &mut ManagedCluster, available: bool, now: Timestamp) {
         let newest = self.last(cluster);
         for (agent, (key, trust)) in &self.trusts {
@@ -236,10 +236,10 @@ impl Note {
 
 impl fmt::Debug for Presence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Presence").field("notes", &self.notes.lock().len()).finish_non_exhaustive()
+        f.debug_struct("Presence").field("pending", &self.pending.lock().len()).finish_non_exhaustive()
     }
 }
 
-fn cloned((cluster, note): (&ClusterName, &Note)) -> (ClusterName, Note) {
-    (cluster.clone(), note.clone())
+fn cloned((cluster, status): (&ClusterName, &PendingStatus)) -> (ClusterName, PendingStatus) {
+    (cluster.clone(), status.clone())
 }

@@ -12,9 +12,9 @@ use tokio::sync::broadcast::error::TryRecvError;
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::cluster::{ClusterAgent, Standing};
+use crate::cluster::{AcceptanceStatus, ClusterAgent};
 use crate::store::Revision;
-use crate::user::{Login, MAX_USER_VALIDITY, NewUser, Reach, Role};
+use crate::user::{ClusterScope, Login, MAX_USER_VALIDITY, NewUser, Role};
 
 struct Fixture {
     folder: TempDir,
@@ -52,8 +52,8 @@ impl Fixture {
         refusal.reason()
     }
 
-    fn standing(&self, cluster: &str) -> Option<Standing> {
-        self.registry.cluster(&name(cluster)).map(|cluster| cluster.standing())
+    fn standing(&self, cluster: &str) -> Option<AcceptanceStatus> {
+        self.registry.cluster(&name(cluster)).map(|cluster| cluster.acceptance())
     }
 
     /// Who waits, as an admin is shown it.
@@ -101,7 +101,7 @@ fn plain() -> NewToken {
     }
 }
 
-fn alice(clusters: Reach) -> NewUser {
+fn alice(clusters: ClusterScope) -> NewUser {
     let validity = Duration::from_secs(3600);
     NewUser {
         name: name("alice"),
@@ -119,7 +119,7 @@ async fn a_cluster_joins_when_both_sides_want_it() {
     let token = fixture.token(plain()).await;
     let pending = Joined::Pending { cluster: name("c1") };
     assert_eq!(fixture.join(&token, "c1", "a1", 1).await.unwrap(), pending);
-    assert_eq!(fixture.standing("c1"), Some(Standing::Pending));
+    assert_eq!(fixture.standing("c1"), Some(AcceptanceStatus::Pending));
     assert!(!fixture.admitted("c1", "a1", 1));
 
     fixture.registry.accept(&name("c1"), &fixture.waiting("c1"), at(20)).await.unwrap();
@@ -253,7 +253,7 @@ async fn a_token_must_live_and_must_not_live_for_ever() {
 #[tokio::test]
 async fn a_user_is_known_by_its_token_until_it_is_deleted() {
     let fixture = Fixture::new();
-    let reach = Reach::Named([name("c1")].into());
+    let reach = ClusterScope::Named([name("c1")].into());
     let (user, token) = fixture.registry.create_user(alice(reach.clone()), at(0)).await.unwrap();
     let again = fixture.registry.create_user(alice(reach), at(1)).await;
     assert!(matches!(again, Err(NewUserError::Exists { .. })));
@@ -273,20 +273,20 @@ async fn a_user_is_known_by_its_token_until_it_is_deleted() {
         let caller = user.caller();
         registry.with_policy(|policy| policy.may_proxy(&caller.user, &caller.groups, cluster)).is_ok()
     };
-    registry.begin(at(2)).await.unwrap();
+    registry.bootstrap(at(2)).await.unwrap();
     assert!(reaches("c1") && !reaches("c2"));
-    assert_eq!(registry.role_of(&user.name), (Role::User, Reach::Named([name("c1")].into())));
-    registry.set_reach(&user.name, &Reach::All, at(3)).await.unwrap();
+    assert_eq!(registry.role_of(&user.name), (Role::User, ClusterScope::Named([name("c1")].into())));
+    registry.set_reach(&user.name, &ClusterScope::All, at(3)).await.unwrap();
     assert!(reaches("c1") && reaches("c2"));
-    assert_eq!(registry.role_of(&user.name), (Role::User, Reach::All));
-    registry.set_reach(&user.name, &Reach::Named([].into()), at(4)).await.unwrap();
+    assert_eq!(registry.role_of(&user.name), (Role::User, ClusterScope::All));
+    registry.set_reach(&user.name, &ClusterScope::Named([].into()), at(4)).await.unwrap();
     assert!(!reaches("c1"));
     assert_eq!(*registry.authenticate(text, at(1)).unwrap(), user);
 
     registry.delete_user(&user.name).await.unwrap();
     assert!(registry.authenticate(text, at(1)).is_err() && registry.user(&user.name).is_none());
     assert!(matches!(registry.delete_user(&user.name).await, Err(UserError::Unknown { .. })));
-    assert!(matches!(registry.set_reach(&user.name, &Reach::All, at(5)).await, Err(UserError::Unknown { .. })));
+    assert!(matches!(registry.set_reach(&user.name, &ClusterScope::All, at(5)).await, Err(UserError::Unknown { .. })));
 }
 
 #[tokio::test]
@@ -312,7 +312,7 @@ async fn every_change_is_announced_once_it_can_be_seen() {
     fixture.registry.delete_cluster(&name("c1")).await.unwrap();
     assert_eq!(changes.recv().await.unwrap(), Change::Cluster(name("c1")));
     assert_eq!(changes.recv().await.unwrap(), Change::Cluster(name("c1")));
-    fixture.registry.create_user(alice(Reach::All), at(0)).await.unwrap();
+    fixture.registry.create_user(alice(ClusterScope::All), at(0)).await.unwrap();
     let both = [changes.recv().await.unwrap(), changes.recv().await.unwrap()];
     assert!(matches!(&both[0], Change::Rights(binding) if binding.to_string().ends_with("cluster-proxy:user:alice")));
     assert_eq!(both[1], Change::User(name("alice")));
@@ -332,7 +332,7 @@ async fn keys_of_other_kinds_are_left_alone() {
 #[tokio::test]
 async fn a_resource_that_cannot_be_read_gives_no_rights_and_is_damage_at_the_next_start() {
     let fixture = Fixture::new();
-    let (_, token) = fixture.registry.create_user(alice(Reach::All), at(0)).await.unwrap();
+    let (_, token) = fixture.registry.create_user(alice(ClusterScope::All), at(0)).await.unwrap();
     fixture.registry.store().commit(Txn::new().put("/users/alice", b"{\"name\":".to_vec())).await.unwrap();
     assert!(fixture.registry.authenticate(token.expose_secret(), at(1)).is_err());
     assert!(fixture.registry.user(&name("alice")).is_none());

@@ -15,10 +15,10 @@ use crate::kube::{
     object,
     rbac::{CLUSTER_GROUP, Caller, Escalation, Gain, PolicyRule, RBAC_GROUP, builtin, everything},
 };
+use crate::rights_queue::mark;
 use crate::secret::{DrawnToken, PresentedToken, TokenKind};
 use crate::store::{CommitError, Txn};
-use crate::turn::mark;
-use crate::user::{Login, MAX_USER_TOKENS, MAX_USER_VALIDITY, NewUser, Reach, Role, User, UserToken};
+use crate::user::{ClusterScope, Login, MAX_USER_TOKENS, MAX_USER_VALIDITY, NewUser, Role, User, UserToken};
 use crate::view::Change;
 
 /// Why a user was not made.
@@ -94,7 +94,7 @@ impl Registry {
 
     /// The user of now that a login is of, as long as what was shown is good.
     pub fn current(&self, login: &Login, now: Timestamp) -> Option<Arc<User>> {
-        self.user(&login.name).filter(|current| login.holds(current, now))
+        self.user(&login.name).filter(|current| login.is_valid(current, now))
     }
 
     /// Whether the asker holds all that a new user could do: what it is made with, and what is bound to its name.
@@ -102,8 +102,8 @@ impl Registry {
         let own = own_rules(&new.clusters);
         let role = match (new.role, &new.clusters) {
             (Role::Admin, _) => Gain::Bound { role: builtin::ADMIN },
-            (Role::User, Reach::All) => Gain::Bound { role: builtin::USER },
-            (Role::User, Reach::Named(_)) => Gain::Rules { namespace: "", rules: own.as_slice() },
+            (Role::User, ClusterScope::All) => Gain::Bound { role: builtin::USER },
+            (Role::User, ClusterScope::Named(_)) => Gain::Rules { namespace: "", rules: own.as_slice() },
         };
         self.may_be(asker, &[role], new.name.as_ref(), &new.groups)
     }
@@ -212,7 +212,7 @@ impl Registry {
     }
 
     /// Sets which clusters a user reaches by its own role, taking the place of what it was made with.
-    pub async fn set_reach(&self, name: &UserName, clusters: &Reach, now: Timestamp) -> Result<(), UserError> {
+    pub async fn set_reach(&self, name: &UserName, clusters: &ClusterScope, now: Timestamp) -> Result<(), UserError> {
         let key = Change::User(name.clone()).key();
         for _ in 0..ATTEMPTS {
             let found = self.view.read().users.get(name).cloned();
@@ -228,16 +228,16 @@ impl Registry {
     }
 
     /// What a user was given when it was made, or since; other bindings may give it more.
-    pub fn role_of(&self, name: &UserName) -> (Role, Reach) {
+    pub fn role_of(&self, name: &UserName) -> (Role, ClusterScope) {
         let (role, binding) = keys(name);
         let stored = |key: &str| self.store.get(key).and_then(|stored| object::read(&stored));
         let named = stored(&binding).map(|binding| binding["roleRef"]["name"].as_str().unwrap_or_default().to_owned());
         match named.as_deref() {
-            Some(builtin::ADMIN) => (Role::Admin, Reach::All),
-            Some(builtin::USER) => (Role::User, Reach::All),
+            Some(builtin::ADMIN) => (Role::Admin, ClusterScope::All),
+            Some(builtin::USER) => (Role::User, ClusterScope::All),
             _ => {
                 let names = stored(&role).map(|role| role["rules"][0]["resourceNames"].clone()).unwrap_or_default();
-                (Role::User, Reach::Named(serde_json::from_value(names).unwrap_or_default()))
+                (Role::User, ClusterScope::Named(serde_json::from_value(names).unwrap_or_default()))
             }
         }
     }
@@ -265,13 +265,15 @@ fn own_role(name: &UserName) -> String {
 }
 
 /// Binds the user to a role: one of the two that every hub has, or its own with the names of clusters.
-fn grant(txn: Txn, name: &UserName, role: Role, clusters: &Reach, now: Timestamp) -> Txn {
+fn grant(txn: Txn, name: &UserName, role: Role, clusters: &ClusterScope, now: Timestamp) -> Txn {
     let (role_key, binding_key) = keys(name);
     let (bound, rules) = match (role, clusters) {
         (Role::Admin, _) => (builtin::ADMIN.to_owned(), None),
-        (Role::User, Reach::All) => (builtin::USER.to_owned(), None),
-        (Role::User, Reach::Named(names)) if names.is_empty() => return txn.delete(role_key).delete(binding_key),
-        (Role::User, Reach::Named(_)) => (own_role(name), Some(json!(own_rules(clusters)))),
+        (Role::User, ClusterScope::All) => (builtin::USER.to_owned(), None),
+        (Role::User, ClusterScope::Named(names)) if names.is_empty() => {
+            return txn.delete(role_key).delete(binding_key);
+        }
+        (Role::User, ClusterScope::Named(_)) => (own_role(name), Some(json!(own_rules(clusters)))),
     };
     let txn = match rules {
         Some(rules) => txn.put(role_key, object("ClusterRole", name, now, json!({"rules": rules}))),
@@ -284,17 +286,17 @@ fn grant(txn: Txn, name: &UserName, role: Role, clusters: &Reach, now: Timestamp
 }
 
 /// The rules of the role of a user's own.
-fn own_rules(clusters: &Reach) -> Vec<PolicyRule> {
+fn own_rules(clusters: &ClusterScope) -> Vec<PolicyRule> {
     let strings = |all: &[&str]| all.iter().map(|&one| one.to_owned()).collect();
     match clusters {
-        Reach::Named(names) if !names.is_empty() => vec![PolicyRule {
+        ClusterScope::Named(names) if !names.is_empty() => vec![PolicyRule {
             api_groups: strings(&[CLUSTER_GROUP]),
             resources: strings(&["managedclusters"]),
             verbs: strings(&["get", "list", "watch", "proxy"]),
             resource_names: names.iter().map(ToString::to_string).collect(),
             ..PolicyRule::default()
         }],
-        Reach::Named(_) | Reach::All => Vec::new(),
+        ClusterScope::Named(_) | ClusterScope::All => Vec::new(),
     }
 }
 

@@ -147,7 +147,7 @@ async fn what_the_next_process_commits_is_followed_in_memory() {
     }
     let before = fixture.store;
     let mut watch = before.watch(before.revision());
-    before.let_go().await;
+    before.release().await;
     assert!(matches!(before.commit(put("/own", "1")).await, Err(CommitError::Closed)));
 
     let next = open(&fixture.folder.path().join("registry.redb")).unwrap();

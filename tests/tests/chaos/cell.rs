@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Streams of every cell: four that move, two that do not, and a download.
 const STREAMS: usize = 7;
 /// How long a hang is watched, so that the table can say how long it was.
-const PATIENCE: Duration = Duration::from_secs(45);
+const HANG_TIMEOUT: Duration = Duration::from_secs(45);
 /// A process that ended so shortly before the end of the faults is first to begin anew.
 const RESTARTED: Duration = Duration::from_secs(6);
 
@@ -144,7 +144,7 @@ async fn recover(site: &mut Site, traffic: &[Traffic]) -> Result<Vec<Marks>> {
         vec![Marks { begun: over, success: None, every_way: false, true_again: None, moved: None }; traffic.len()];
     // An end that was asked for may be yet to come, and whoever has ended is first to begin anew.
     let mut settled = false;
-    while over.elapsed() < PATIENCE {
+    while over.elapsed() < HANG_TIMEOUT {
         site.supervise().await?;
         if !settled && site.is_settled() && site.has_begun().await {
             settled = true;

@@ -9,7 +9,7 @@ use tests::hub::JoinTerms;
 use tests::metrics::Metrics;
 use tests::raw_agent::{AgentCredentials, RawAgent, RawJoin, join_request};
 use tests::{Fetch, Hub, Kubectl, tool, wait_for};
-use tunnel::{CloseReason, JoinReply, Loss, Reason};
+use tunnel::{CloseReason, ConnectionLost, JoinReply, Reason};
 
 /// How long anything may take on a loaded machine.
 const BOUND: Duration = Duration::from_secs(30);
@@ -37,9 +37,9 @@ async fn in_phase(hub: &Hub, cluster: &str, phase: &str) -> Result<Vec<String>> 
     Ok(named.map(|name| name.trim_matches('"').to_owned()).collect())
 }
 
-fn closed_as(loss: &Loss, expected: CloseReason) -> Result<&str> {
+fn closed_as(loss: &ConnectionLost, expected: CloseReason) -> Result<&str> {
     match loss {
-        Loss::Closed { reason, text } if *reason == expected => Ok(text),
+        ConnectionLost::Closed { reason, text } if *reason == expected => Ok(text),
         other => anyhow::bail!("{other:?}"),
     }
 }

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use futures_util::future::join_all;
 use tests::raw_agent::{AgentCredentials, RawAgent};
 use tests::{Hub, wait_for};
-use tunnel::{AgentMessage, CloseReason, Export, Exports, HubMessage, Loss, Renew};
+use tunnel::{AgentMessage, CloseReason, ConnectionLost, Export, Exports, HubMessage, Renew};
 
 /// How long anything may take on a loaded machine.
 const BOUND: Duration = Duration::from_secs(60);
@@ -32,7 +32,7 @@ async fn an_agent_has_a_handful_of_tunnels_and_the_newest_stay() -> Result<()> {
     ensure!(refused.contains("this agent opens too many tunnels"), "{refused}");
     has_tunnels(&hub, 8.0).await?;
     match opened[0].lost().await? {
-        Loss::Closed { reason: CloseReason::Overloaded, .. } => {}
+        ConnectionLost::Closed { reason: CloseReason::Overloaded, .. } => {}
         other => anyhow::bail!("{other}"),
     }
     // The newest serves, and so does the neighbour.
@@ -105,7 +105,9 @@ async fn a_flood_of_messages_ends_the_tunnel_and_fills_no_log() -> Result<()> {
         }
     }
     match agent.lost().await? {
-        Loss::Closed { reason: CloseReason::ProtocolError, text } => ensure!(text.contains("more messages"), "{text}"),
+        ConnectionLost::Closed { reason: CloseReason::ProtocolError, text } => {
+            ensure!(text.contains("more messages"), "{text}")
+        }
         other => anyhow::bail!("{other}"),
     }
     // And refused handshakes cause a line now and then.

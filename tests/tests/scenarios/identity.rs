@@ -19,7 +19,7 @@ use tests::raw_agent::{AgentCredentials, RawAgent, RawJoin, join_request};
 use tests::{Client, Fetch, HUB_NAME, Hub, Spoke, wait_for};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout};
-use tunnel::{AgentMessage, CloseReason, Drain, Hello, HubMessage, JoinRequest, Loss, Reason, Renew, Stream};
+use tunnel::{AgentMessage, CloseReason, ConnectionLost, Drain, Hello, HubMessage, JoinRequest, Reason, Renew, Stream};
 
 /// How long anything may take on a loaded machine.
 const BOUND: Duration = Duration::from_secs(20);
@@ -132,7 +132,7 @@ async fn an_expired_a_foreign_a_forged_and_a_self_signed_certificate_are_refused
     let expired = AgentCredentials::issued_by(hub.state(), "a", "agent", Duration::ZERO)?;
     // A certificate's end has whole seconds.
     wait_for(BOUND, "the certificate to expire", async || match RawAgent::refused(&hub, Some(&expired)).await {
-        Ok(Loss::CertificateRefused("certificate expired")) => Ok(()),
+        Ok(ConnectionLost::CertificateRefused("certificate expired")) => Ok(()),
         other => bail!("{other:?}"),
     })
     .await?;
@@ -147,7 +147,7 @@ async fn an_expired_a_foreign_a_forged_and_a_self_signed_certificate_are_refused
     ];
     for (credentials, alert) in alerts {
         let loss = RawAgent::refused(&hub, Some(&credentials)).await?;
-        assert_eq!(loss, Loss::CertificateRefused(alert));
+        assert_eq!(loss, ConnectionLost::CertificateRefused(alert));
     }
     RawAgent::open(&hub, &known).await?;
     Ok(())
@@ -180,7 +180,7 @@ async fn an_ended_certificate_of_an_accepted_agent_is_renewed_and_no_other_opens
     let foreign = AgentCredentials::issued_by(elsewhere.path(), "a", "agent", Duration::ZERO)?;
     assert_eq!(
         RawAgent::refused(&hub, Some(&foreign)).await?,
-        Loss::CertificateRefused("unknown certificate authority")
+        ConnectionLost::CertificateRefused("unknown certificate authority")
     );
     hub.deny("a").await?;
     closed_as(&RawAgent::refused(&hub, Some(&ended)).await?, CloseReason::Denied)?;
@@ -461,8 +461,8 @@ async fn refused_with(client: &Client, expected: u16, sentence: &str) -> Result<
 }
 
 /// The text of a close for `reason`.
-fn closed_as(loss: &Loss, expected: CloseReason) -> Result<&str> {
-    let Loss::Closed { reason, text } = loss else { bail!("not closed as {expected}: {loss:?}") };
+fn closed_as(loss: &ConnectionLost, expected: CloseReason) -> Result<&str> {
+    let ConnectionLost::Closed { reason, text } = loss else { bail!("not closed as {expected}: {loss:?}") };
     ensure!(*reason == expected, "not closed as {expected}: {loss:?}");
     Ok(text)
 }

@@ -15,7 +15,7 @@ use tests::hub::JoinTerms;
 use tests::raw_agent::{AgentCredentials, RawAgent, RawJoin, join_request};
 use tests::{Fetch, Hub, Program, Spoke, wait_for};
 use tokio::time::timeout;
-use tunnel::{ALPN_JOIN, CloseReason, ConnectError, JoinReply, JoinRequest, Loss, Reason};
+use tunnel::{ALPN_JOIN, CloseReason, ConnectError, ConnectionLost, JoinReply, JoinRequest, Reason};
 
 /// How long anything may take on a loaded machine.
 const BOUND: Duration = Duration::from_secs(30);
@@ -28,7 +28,7 @@ async fn a_wrong_pin_is_refused_by_the_agent_before_it_says_anything() -> Result
     let pin: Pin = PrivateKey::generate().fingerprint().to_string().parse()?;
     let tls = pinned_tls(&pin, &[ALPN_JOIN]).config();
     match tunnel::connect(hub.addresses().tunnel, tls, HUB_SERVER_NAME, tunnel::Settings::default(), BOUND).await {
-        Err(ConnectError::Handshake { source: Loss::Transport(text), .. }) => {
+        Err(ConnectError::Handshake { source: ConnectionLost::Transport(text), .. }) => {
             assert!(text.contains(&hub.addresses().pin) && text.contains(&pin.to_string()), "{text}");
         }
         other => bail!("{other:?}"),
@@ -194,7 +194,7 @@ async fn an_unbound_token_puts_no_agent_into_a_cluster_that_exists() -> Result<(
     let early = AgentCredentials::new(&early.chain_pem, PrivateKey::from_pem(&intruder.to_pem())?)?;
     let loss = RawAgent::refused(&hub, Some(&early)).await?;
     let not_accepted =
-        matches!(&loss, Loss::Closed { reason: CloseReason::NotAccepted, text } if text.contains("intruder"));
+        matches!(&loss, ConnectionLost::Closed { reason: CloseReason::NotAccepted, text } if text.contains("intruder"));
     assert!(not_accepted, "{loss:?}");
     hub.accept("old").await?;
     join.issued().await?;

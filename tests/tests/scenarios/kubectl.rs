@@ -13,7 +13,7 @@ const BOUND: Duration = Duration::from_secs(60);
 /// The first minor version whose exec knows WebSockets.
 const WEBSOCKETS: u32 = 29;
 /// Longer than any time-out for what is idle: that of the tunnel, of request heads, and of TCP's keep-alive.
-const SILENCE: Duration = Duration::from_secs(65);
+const IDLE_TIME: Duration = Duration::from_secs(65);
 /// The name in an API server's certificate that clients use when they call it by another.
 const KUBERNETES: &str = "kubernetes.default.svc";
 
@@ -121,7 +121,7 @@ async fn a_watch_outlives_long_silences_without_being_opened_anew() -> Result<()
     }
     let opened = site.server.service().accepted();
     for pod in ["second", "third"] {
-        tokio::time::sleep(SILENCE).await;
+        tokio::time::sleep(IDLE_TIME).await;
         site.server.add_pod(pod);
         for (watch, _) in &watches {
             event(watch, "ADDED", pod).await?;

@@ -16,7 +16,7 @@ use super::{
     pass::Pass,
     round::Round,
 };
-use crate::silence::LOOK;
+use crate::liveness::LOOK;
 
 /// Bytes in flight before anything is known of the path: 32 packets of 1200 bytes, as the large content networks do.
 pub(super) const INITIAL_WINDOW: u64 = 32 * 1200;

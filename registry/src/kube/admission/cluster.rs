@@ -6,7 +6,7 @@ use http::uri::Scheme;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{Admission, labels_mut, note};
+use super::{Admission, labels_mut, set_condition};
 use crate::cluster;
 use crate::condition::Fact;
 use crate::kube::{
@@ -34,17 +34,17 @@ impl Admission<'_> {
             self.check_accept(&name)?;
         }
         if is != was {
-            note(after, if is { Fact::Accepted } else { Fact::Denied }, self.now);
+            set_condition(after, if is { Fact::Accepted } else { Fact::Denied }, self.now);
         }
         Ok(())
     }
 
     fn check_accept(&self, name: &str) -> Result<(), Status> {
-        if !self.access.may("update", REGISTER_GROUP, "managedclusters/accept", name) {
-            let why = format!("user {:?} cannot update the HubAcceptsClient field", self.access.user());
+        if !self.info.may("update", REGISTER_GROUP, "managedclusters/accept", name) {
+            let why = format!("user {:?} cannot update the HubAcceptsClient field", self.info.user());
             return Err(self.forbidden(name, &why));
         }
-        let namespace = self.access.registry.store().get(&format!("/namespaces/{name}"));
+        let namespace = self.info.registry.store().get(&format!("/namespaces/{name}"));
         if namespace.and_then(|stored| object::read(&stored)).is_some_and(|namespace| strategy::is_deleted(&namespace))
         {
             return Err(self.forbidden(name, &format!("cluster namespace {name:?} is terminating")));
@@ -54,7 +54,7 @@ impl Admission<'_> {
 
     /// Who moves a cluster from set to set needs the right on both, whichever label does it.
     fn check_sets(&self, name: &str, before: Option<&Value>, after: &Value) -> Result<(), Status> {
-        let holding = |cluster: &Value| self.access.registry.sets_of(object::labels(cluster));
+        let holding = |cluster: &Value| self.info.registry.sets_of(object::labels(cluster));
         let (was, is) = (before.map(holding).unwrap_or_default(), holding(after));
         let mut touched: BTreeSet<&str> = was.symmetric_difference(&is).map(|set| &**set).collect();
         let labels = [before, Some(after)].map(|cluster| sets::set_label(cluster.and_then(object::labels)));
@@ -64,8 +64,8 @@ impl Admission<'_> {
         }
         touched.retain(|set| *set != GLOBAL_SET && !(before.is_none() && *set == DEFAULT_SET));
         for set in &touched {
-            if !self.access.may("create", sets::GROUP, "managedclustersets/join", set) {
-                let user = self.access.user();
+            if !self.info.may("create", sets::GROUP, "managedclustersets/join", set) {
+                let user = self.info.user();
                 let why = format!("user {user:?} cannot add/remove a ManagedCluster to/from ManagedClusterSet {set:?}");
                 return Err(self.forbidden(name, &why));
             }

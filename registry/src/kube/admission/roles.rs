@@ -27,22 +27,22 @@ impl Admission<'_> {
             rules: &role.rules,
             aggregates: aggregates(after) || before.is_some_and(aggregates),
         };
-        let caller = self.access.caller;
-        let granted = self.access.registry.with_policy(|policy| policy.may_grant(&caller.user, &caller.groups, &write));
+        let caller = self.info.caller;
+        let granted = self.info.registry.with_policy(|policy| policy.may_grant(&caller.user, &caller.groups, &write));
         granted.map_err(|error| self.forbidden(name, &error.to_string()))?;
         if self.resource.namespaced {
             return Ok(());
         }
         self.check_the_hubs(name)?;
-        let gathered = self.access.registry.with_policy(|policy| policy.may_gather(caller, &role));
+        let gathered = self.info.registry.with_policy(|policy| policy.may_gather(caller, &role));
         gathered.map_err(|escalation| self.forbidden(name, &escalation.to_string()))
     }
 
     /// A ClusterRole that the hub makes by itself is changed and deleted only by who holds all that it could be made with.
     pub(super) fn check_the_hubs(&self, role: &str) -> Result<(), Status> {
-        let caller = self.access.caller;
+        let caller = self.info.caller;
         let holds_all = |policy: &Policy| policy.covers(&caller.user, &caller.groups, "", &rbac::everything()).is_ok();
-        if !builtin::is_the_hubs(role) || self.access.registry.with_policy(holds_all) {
+        if !builtin::is_the_hubs(role) || self.info.registry.with_policy(holds_all) {
             return Ok(());
         }
         let why = "the hub makes this role by itself, and who may do everything alone changes it; use another name";
@@ -65,9 +65,9 @@ impl Admission<'_> {
             return Ok(());
         };
         let role = binding.role_ref;
-        let (caller, namespace) = (self.access.caller, object::metadata(after, "namespace"));
+        let (caller, namespace) = (self.info.caller, object::metadata(after, "namespace"));
         let bound =
-            self.access.registry.with_policy(|policy| policy.may_bind(&caller.user, &caller.groups, namespace, &role));
+            self.info.registry.with_policy(|policy| policy.may_bind(&caller.user, &caller.groups, namespace, &role));
         bound.map_err(|error| match error {
             BindError::Escalation(escalation) => self.forbidden(name, &escalation.to_string()),
             BindError::NoRole(role) => Status::role_not_found(&role),

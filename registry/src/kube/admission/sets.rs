@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Admission, note};
+use super::{Admission, set_condition};
 use crate::condition::Fact;
 use crate::kube::{
     object,
@@ -27,7 +27,7 @@ impl Admission<'_> {
         }
         if before.is_none() {
             self.check_roles(&name)?;
-            note(after, Fact::SetHolds(self.access.registry.held_by(after)), self.now);
+            set_condition(after, Fact::SetHolds(self.info.registry.held_by(after)), self.now);
         }
         Ok(())
     }
@@ -36,11 +36,11 @@ impl Admission<'_> {
     fn check_members(&self, name: &str, before: Option<&Value>, after: &Value) -> Result<(), Status> {
         let exclusive = |set: &Value| matches!(Rule::of(set), Rule::Named(_));
         if before.is_none_or(exclusive) && exclusive(after)
-            || self.access.may("create", sets::GROUP, "managedclustersets/join", name)
+            || self.info.may("create", sets::GROUP, "managedclustersets/join", name)
         {
             return Ok(());
         }
-        let user = self.access.user();
+        let user = self.info.user();
         Err(self.forbidden(
             name,
             &format!("user {user:?} cannot add/remove a ManagedCluster to/from ManagedClusterSet {name:?}"),
@@ -53,7 +53,7 @@ impl Admission<'_> {
         if is.widens(was.as_ref()) {
             return self.hand_out(name, &[Gain::EveryCluster]);
         }
-        let gained = self.access.registry.gained_by(&is, was.as_ref());
+        let gained = self.info.registry.gained_by(&is, was.as_ref());
         let gains: Vec<_> = gained.iter().map(|cluster| Gain::Cluster(cluster.as_ref())).collect();
         self.hand_out(name, &gains)
     }
@@ -84,14 +84,14 @@ impl Admission<'_> {
             ));
         }
         if before.is_none() {
-            if !self.access.may("create", sets::GROUP, "managedclustersets/bind", set) {
-                let why = format!("user {:?} is not allowed to bind cluster set {set:?}", self.access.user());
+            if !self.info.may("create", sets::GROUP, "managedclustersets/bind", set) {
+                let why = format!("user {:?} is not allowed to bind cluster set {set:?}", self.info.user());
                 return Err(self.forbidden(name, &why));
             }
             let namespace = object::metadata(after, "namespace");
             self.hand_out(name, &[Gain::Set { namespace, set }])?;
-            let bound = self.access.registry.has_set(set);
-            note(after, Fact::Bound(bound), self.now);
+            let bound = self.info.registry.has_set(set);
+            set_condition(after, Fact::Bound(bound), self.now);
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use super::object::{Role, RoleKind, RoleRef};
 use super::policy::{Policy, is_master};
 use super::review::Caller;
 use super::rule::{PolicyRule, compact};
-use super::visible::{ReadVerb, Sight, Visible};
+use super::visibility::{ReadVerb, Visibility, VisibleObjects};
 use super::{CLUSTER_GROUP, CLUSTERS, PROXY, SETS};
 use crate::kube::sets::GLOBAL_SET;
 
@@ -145,23 +145,23 @@ impl Policy {
     }
 
     /// The sets on all of whose clusters, whichever will come, the user has the verb.
-    fn over(&self, user: &str, groups: &[String], verb: &str) -> Visible {
+    fn over(&self, user: &str, groups: &[String], verb: &str) -> Visibility {
         if is_master(groups) {
-            return Visible::All;
+            return Visibility::All;
         }
-        let mut sets = Sight::default();
+        let mut sets = VisibleObjects::default();
         for held in self.held(user, groups) {
             for (rule, verb) in held.rules().iter().flat_map(|rule| [(rule, verb), (rule, PROXY)]) {
                 match (self.clusters(held.binding, rule, verb, None), self.shown_sets(held.binding, rule, PROXY)) {
-                    (Visible::Only(clusters), Visible::Only(proxied)) => {
+                    (Visibility::Only(clusters), Visibility::Only(proxied)) => {
                         sets.names.extend(clusters.members.into_keys());
                         sets.names.extend(proxied.names);
                     }
-                    (Visible::All, _) | (_, Visible::All) => return Visible::All,
+                    (Visibility::All, _) | (_, Visibility::All) => return Visibility::All,
                 }
             }
         }
-        Visible::Only(sets)
+        Visibility::Only(sets)
     }
 
     /// Whether which clusters are in which sets is the asker's to say.

@@ -6,7 +6,7 @@ use super::grant::Grant;
 use super::policy::{Held, Policy};
 use super::quote::Quoted;
 use super::rule::PolicyRule;
-use super::visible::Target;
+use super::visibility::Target;
 use super::{CLUSTER_GROUP, CLUSTERS, PROXY};
 
 /// The user may not reach the cluster. The text is the same whether the cluster exists or not, and names no set.

@@ -193,8 +193,9 @@ fn masters_may_do_everything_without_any_role() {
     let all = Attributes { groups: groups.clone(), ..request("u", "escalate", "x", "y", "z", "") };
     assert_eq!(said(policy.authorize(&all)), "Group \"system:masters\"");
     assert_eq!(policy.may_proxy("u", &groups, "c1").unwrap().source, Source::Masters);
-    let asked = Asked { verb: ReadVerb::List, api_group: "", resource: "secrets", scope: Scope::AllNamespaces };
-    assert_eq!(policy.visible("u", &groups, &asked), Visible::All);
+    let asked =
+        VisibilityQuery { verb: ReadVerb::List, api_group: "", resource: "secrets", scope: Scope::AllNamespaces };
+    assert_eq!(policy.visible("u", &groups, &asked), Visibility::All);
     assert_eq!(policy.covers("u", &groups, "", &[PolicyRule::default()]), Ok(()));
 }
 

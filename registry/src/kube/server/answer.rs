@@ -29,7 +29,7 @@ pub enum Answer {
 
 /// Beside an answer, among its extensions: what was written, for those who keep a record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Told {
+pub struct WriteSummary {
     pub names: Vec<String>,
     /// Nothing was stored.
     pub dry_run: bool,
@@ -121,7 +121,7 @@ impl Answer {
     pub(super) fn telling(mut self, objects: &[&Value], dry_run: bool) -> Self {
         if let Self::Whole(response) = &mut self {
             let names = objects.iter().map(|object| object::name(object).to_owned()).collect();
-            response.extensions_mut().insert(Told { names, dry_run });
+            response.extensions_mut().insert(WriteSummary { names, dry_run });
         }
         self
     }

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{Answer, Asked};
+use super::{Answer, ResourceRequest};
 use crate::kube::{
     cause::Cause,
     rbac::review::{self, Review, ReviewError},
@@ -11,14 +11,14 @@ use crate::kube::{
     table::IncludeObject,
 };
 
-impl Asked<'_> {
+impl ResourceRequest<'_> {
     pub(super) fn review(&self) -> Result<Answer, Status> {
-        self.access.require("create", &self.on(""))?;
+        self.info.require("create", &self.on(""))?;
         let body = Value::Object(self.body()?.object);
         let answer = match Review::parse(self.resource.kind) {
             Some(review) => {
-                let (caller, namespace) = (self.access.caller, self.target.namespace.unwrap_or_default());
-                let registry = self.access.registry;
+                let (caller, namespace) = (self.info.caller, self.target.namespace.unwrap_or_default());
+                let registry = self.info.registry;
                 let answered = registry.with_policy(|policy| review::answer(policy, caller, review, namespace, &body));
                 answered.map_err(|error| self.refused(error))?
             }
@@ -32,7 +32,7 @@ impl Asked<'_> {
         if token.is_empty() {
             return Err(Status::bad_request("token is required for TokenReview in authentication"));
         }
-        let status = match self.access.registry.authenticate(token, self.now) {
+        let status = match self.info.registry.authenticate(token, self.now) {
             Ok(login) => json!({"authenticated": true, "user": login.caller()}),
             Err(refusal) => json!({"user": {}, "error": refusal.to_string()}),
         };

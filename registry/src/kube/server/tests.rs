@@ -9,9 +9,9 @@ mod membership;
 mod reads;
 mod rights;
 mod scale;
-mod sight;
 mod truth;
 mod turns;
+mod visibility;
 mod watches;
 mod writes;
 
@@ -64,7 +64,7 @@ impl Hub {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let registry = Arc::new(Registry::open(folder.path().join("registry.redb")).unwrap());
-        registry.begin(now()).await.unwrap();
+        registry.bootstrap(now()).await.unwrap();
         let server = Server::new(Arc::clone(&registry), "1.2.3");
         Self { _folder: folder, registry, server }
     }
@@ -127,7 +127,7 @@ impl Client<'_> {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let still = Still(&|| true);
+        let still = StillValid(&|| true);
         self.hub.server.answer(&request.body(body.into()).unwrap(), &self.caller, still, now()).await
     }
 

@@ -33,13 +33,12 @@ impl Write<'_> {
         if was == wanted || self.options.dry_run {
             return Ok((before.clone(), Effect::Changed));
         }
-        let (registry, access) = (self.access.registry, self.access);
-        if wanted == Some("Approved")
-            && !access.may("update", REGISTER_GROUP, "managedclusters/accept", cluster.as_ref())
+        let (registry, info) = (self.info.registry, self.info);
+        if wanted == Some("Approved") && !info.may("update", REGISTER_GROUP, "managedclusters/accept", cluster.as_ref())
         {
             let why = format!(
                 "user {:?} cannot let agents into cluster {cluster} (update managedclusters/accept)",
-                access.user()
+                info.user()
             );
             return Err(Status::forbidden(self.resource, name, &why));
         }
@@ -57,7 +56,7 @@ impl Write<'_> {
             return Err(unknown());
         };
         if !self.options.dry_run {
-            let removed = self.access.registry.remove_agent(&cluster, &agent).await;
+            let removed = self.info.registry.remove_agent(&cluster, &agent).await;
             removed.map_err(|error| self.undecided(name, error))?;
         }
         Ok(Written { object: before, effect: Effect::Gone, warnings: Vec::new() })

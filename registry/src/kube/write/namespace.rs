@@ -47,13 +47,13 @@ pub(super) fn delete(registry: &Registry, before: &Value, now: Timestamp) -> Out
     metadata.insert("deletionTimestamp".to_owned(), strategy::seconds(now).into());
     after["status"]["phase"] = "Terminating".into();
     if contents(registry, object::name(before)).is_empty() {
-        return settle(registry, before, without_kubernetes(after));
+        return finalize(registry, before, without_kubernetes(after));
     }
     Outcome::Put(after)
 }
 
 /// Whether a namespace that is going is gone.
-pub(super) fn settle(registry: &Registry, before: &Value, after: Value) -> Outcome {
+pub(super) fn finalize(registry: &Registry, before: &Value, after: Value) -> Outcome {
     let empty = |list: &Value| list.as_array().is_none_or(Vec::is_empty);
     if strategy::is_deleted(&after)
         && empty(&after["spec"]["finalizers"])

@@ -5,7 +5,7 @@ use super::*;
 #[tokio::test]
 async fn a_token_of_a_user_ends_and_others_go_on() {
     let fixture = Fixture::new();
-    let (user, first) = fixture.registry.create_user(alice(Reach::All), at(0)).await.unwrap();
+    let (user, first) = fixture.registry.create_user(alice(ClusterScope::All), at(0)).await.unwrap();
     let fixture = fixture.reopened().await;
     let registry = &fixture.registry;
     let day = Duration::from_secs(86_400);
@@ -36,6 +36,6 @@ async fn a_token_of_a_user_ends_and_others_go_on() {
 
     // The heir of the name, in the same second, is somebody else.
     registry.delete_user(&user.name).await.unwrap();
-    registry.create_user(alice(Reach::All), at(0)).await.unwrap();
+    registry.create_user(alice(ClusterScope::All), at(0)).await.unwrap();
     assert!(registry.current(&by_certificate, at(12)).is_none());
 }

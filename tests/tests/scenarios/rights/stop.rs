@@ -8,7 +8,7 @@ use tests::client::Connection;
 use tests::{Fetch, Hub, wait_for};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
-use tunnel::{CloseReason, Loss};
+use tunnel::{CloseReason, ConnectionLost};
 
 use super::{BOUND, agent_of, carries};
 
@@ -40,7 +40,7 @@ async fn a_live_connection_may_finish_while_new_ones_are_served() -> Result<()> 
     assert_eq!(last, "last words");
     drop(connection);
     let loss = agent.lost().await?;
-    assert!(matches!(loss, Loss::Closed { reason: CloseReason::HubStopping, .. }), "{loss:?}");
+    assert!(matches!(loss, ConnectionLost::Closed { reason: CloseReason::HubStopping, .. }), "{loss:?}");
     hub.stopped().await
 }
 

@@ -13,7 +13,7 @@ use tests::service::echo;
 use tests::{Fetch, HUB_NAME, Hub, Spoke, wait_for};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout};
-use tunnel::Loss;
+use tunnel::ConnectionLost;
 
 use super::{BOUND, Traffic, administrator, changed_over, refused, step};
 
@@ -66,7 +66,7 @@ async fn after_a_leak_the_old_ca_counts_for_nothing_and_who_follows_goes_on() ->
     })
     .await?;
     let loss = RawAgent::refused(&hub, Some(&stubborn)).await?;
-    ensure!(matches!(loss, Loss::CertificateRefused(_)), "{loss}");
+    ensure!(matches!(loss, ConnectionLost::CertificateRefused(_)), "{loss}");
     let key = PrivateKey::generate();
     let forged = thief.issue_user(&key.csr_der()?, &"admin".parse()?, None, Duration::from_secs(3600))?;
     let forged = AgentCredentials::new(&forged.chain_pem, key)?.tls(&hub, &[b"http/1.1"])?;

@@ -75,7 +75,7 @@ proptest! {
         let (policy, oracle) = (world.policy(), Oracle::new(&world));
         let asker = oracle.ask(&user, &groups);
         let check = |api_group, resource, scope, namespace, name, expected: bool| {
-            let asked = Asked { verb, api_group, resource, scope };
+            let asked = VisibilityQuery { verb, api_group, resource, scope };
             let shown = policy.visible(&user, &groups, &asked).contains(namespace, name);
             prop_assert_eq!(shown, expected, "{:?} {} {}", asked, namespace, name);
             if scope != Scope::AllNamespaces {

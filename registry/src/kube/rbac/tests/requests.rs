@@ -12,7 +12,7 @@ use serde_json::json;
 use super::super::{review::Caller, *};
 use super::oracle::{Asker, Oracle};
 use super::world::{MEMBERS, NAMES, NAMESPACES, RESOURCES, SET_NAMES, World, somebody, world};
-use crate::kube::server::{Answer, Server, Still};
+use crate::kube::server::{Answer, Server, StillValid};
 use crate::registry::Registry;
 use crate::store::Txn;
 
@@ -135,7 +135,7 @@ fn requests_are_refused_exactly_when_the_oracle_denies_them() {
         for asked in requests {
             let Some((method, uri)) = asked.request() else { continue };
             let request = Request::builder().method(method).uri(&uri).body(Bytes::new()).unwrap();
-            let code = match runtime.block_on(server.answer(&request, &caller, Still(&|| true), Timestamp::UNIX_EPOCH)) {
+            let code = match runtime.block_on(server.answer(&request, &caller, StillValid(&|| true), Timestamp::UNIX_EPOCH)) {
                 Answer::Whole(response) => response.status().as_u16(),
                 Answer::Watch(response, _) => response.status().as_u16(),
             };

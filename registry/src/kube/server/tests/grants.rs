@@ -1,7 +1,7 @@
 //! Attacks on rights: every write that would let somebody do what its author may not is refused, whichever way it goes.
 
 use super::*;
-use crate::user::{NewUser, Reach, Role};
+use crate::user::{ClusterScope, NewUser, Role};
 
 pub(super) const GROUP: &str = "cluster.open-cluster-management.io";
 const REGISTER: &str = "register.open-cluster-management.io";
@@ -317,7 +317,7 @@ async fn the_admin_of_the_hub_makes_nobody_more_by_a_label_of_a_role() {
 async fn a_user_is_made_only_by_who_holds_all_that_is_bound_to_the_name_and_the_groups() {
     let hub = Hub::new().await;
     let mallory = admin_of_the_hub(&hub).await;
-    let new = |name: &str, role: Role, groups: &[&str], clusters: Reach| NewUser {
+    let new = |name: &str, role: Role, groups: &[&str], clusters: ClusterScope| NewUser {
         name: name.parse().unwrap(),
         role,
         groups: groups.iter().map(|&group| group.to_owned()).collect(),
@@ -325,7 +325,7 @@ async fn a_user_is_made_only_by_who_holds_all_that_is_bound_to_the_name_and_the_
         uid: crate::new_uid(),
         validity: Duration::from_secs(60),
     };
-    let nothing = || Reach::Named([].into());
+    let nothing = || ClusterScope::Named([].into());
     let makes =
         |caller: &Caller, new: &NewUser| hub.registry.may_create_user(caller, new).map_err(|error| error.to_string());
     bind(&hub, "old", "cluster-admin", "bob").await;
@@ -340,13 +340,15 @@ async fn a_user_is_made_only_by_who_holds_all_that_is_bound_to_the_name_and_the_
     }
     makes(&mallory.caller, &new("carol", Role::User, &[MASTERS], nothing())).unwrap_err();
     makes(&mallory.caller, &new("carol", Role::User, &["anything"], nothing())).unwrap_err();
-    makes(&mallory.caller, &new("carol", Role::User, &[], Reach::All)).unwrap();
-    makes(&mallory.caller, &new("carol", Role::Admin, &[], Reach::All)).unwrap();
-    makes(&hub.admin().caller, &new("bob", Role::Admin, &[MASTERS], Reach::All)).unwrap();
+    makes(&mallory.caller, &new("carol", Role::User, &[], ClusterScope::All)).unwrap();
+    makes(&mallory.caller, &new("carol", Role::Admin, &[], ClusterScope::All)).unwrap();
+    makes(&hub.admin().caller, &new("bob", Role::Admin, &[MASTERS], ClusterScope::All)).unwrap();
     // Who makes a token or a certificate of somebody who is there has their rights, too.
     let made = |user: NewUser| async { hub.registry.create_user(user, now()).await.unwrap().0 };
-    let (lord, plain) =
-        (made(new("bob", Role::User, &[], nothing())).await, made(new("carl", Role::User, &[], Reach::All)).await);
+    let (lord, plain) = (
+        made(new("bob", Role::User, &[], nothing())).await,
+        made(new("carl", Role::User, &[], ClusterScope::All)).await,
+    );
     let grouped = made(new("dora", Role::User, &["anything"], nothing())).await;
     for beyond in [&lord, &grouped] {
         hub.registry.may_speak_for(&mallory.caller, beyond).unwrap_err();
@@ -356,13 +358,13 @@ async fn a_user_is_made_only_by_who_holds_all_that_is_bound_to_the_name_and_the_
     // The right to make users is no right to reach clusters.
     hub.grant("eve", "", json!([rule(REGISTER, &["users"], &["create"], &[])])).await;
     let eve = hub.user("eve").caller;
-    makes(&eve, &new("carol", Role::User, &[], Reach::All)).unwrap_err();
-    makes(&eve, &new("carol", Role::User, &[], Reach::Named(["c1".parse().unwrap()].into()))).unwrap_err();
+    makes(&eve, &new("carol", Role::User, &[], ClusterScope::All)).unwrap_err();
+    makes(&eve, &new("carol", Role::User, &[], ClusterScope::Named(["c1".parse().unwrap()].into()))).unwrap_err();
     makes(&eve, &new("carol", Role::Admin, &[], nothing())).unwrap_err();
     makes(&eve, &new("carol", Role::User, &[], nothing())).unwrap();
     hub.registry.may_speak_for(&eve, &plain).unwrap_err();
     hub.grant("eve", "", json!([rule(GROUP, &["managedclusters"], &["get", "list", "watch", "proxy"], &["c1"])])).await;
-    makes(&eve, &new("carol", Role::User, &[], Reach::Named(["c1".parse().unwrap()].into()))).unwrap();
+    makes(&eve, &new("carol", Role::User, &[], ClusterScope::Named(["c1".parse().unwrap()].into()))).unwrap();
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
-use crate::kube::rbac::{Asked, ReadVerb, Scope};
+use crate::kube::rbac::{ReadVerb, Scope, VisibilityQuery};
 
 const LABEL: &str = "cluster.open-cluster-management.io/clusterset";
 const CLUSTER_NAMES: [&str; 4] = ["c0", "c1", "c2", "c3"];
@@ -157,14 +157,14 @@ async fn send(hub: &Hub, step: &Step) -> Reply {
 
 /// The clusters that the rights on a set show.
 fn shown(hub: &Hub, set: &str) -> BTreeSet<&'static str> {
-    let asked = Asked {
+    let asked = VisibilityQuery {
         verb: ReadVerb::List,
         api_group: "cluster.open-cluster-management.io",
         resource: "managedclusters",
         scope: Scope::Cluster,
     };
-    let sight = hub.registry.with_policy(|policy| policy.visible(&format!("of-{set}"), &[], &asked));
-    CLUSTER_NAMES.into_iter().filter(|name| sight.contains("", name)).collect()
+    let visible = hub.registry.with_policy(|policy| policy.visible(&format!("of-{set}"), &[], &asked));
+    CLUSTER_NAMES.into_iter().filter(|name| visible.contains("", name)).collect()
 }
 
 fn selects() -> impl Strategy<Value = Selects> {

@@ -63,7 +63,7 @@ async fn a_right_or_a_user_that_goes_while_a_write_waits_for_its_turn_takes_the_
         let request = request.body(Bytes::from(label.clone())).unwrap();
         let (mallory, gone) = (hub.user("mallory"), AtomicBool::new(false));
         let is_still = || !gone.load(Ordering::Relaxed);
-        let writing = hub.server.answer(&request, &mallory.caller, Still(&is_still), now());
+        let writing = hub.server.answer(&request, &mallory.caller, StillValid(&is_still), now());
         let taking = async {
             // The write is in its turn's queue by now.
             tokio::task::yield_now().await;

@@ -5,7 +5,7 @@ use super::Dice;
 use super::world::{ACCOUNTS, CLUSTER_NAMES};
 use crate::kube::sets::CLUSTER_SET_LABEL;
 use crate::token;
-use crate::user::{NewUser, Reach, Role};
+use crate::user::{ClusterScope, NewUser, Role};
 
 const GROUP: &str = "cluster.open-cluster-management.io";
 const REGISTER: &str = "register.open-cluster-management.io";
@@ -59,7 +59,7 @@ impl Step {
             8..11 => a_role(dice),
             11..14 => a_binding(dice),
             14 => {
-                let clusters = if dice.chance(3) { Reach::All } else { Reach::Named(names(dice)) };
+                let clusters = if dice.chance(3) { ClusterScope::All } else { ClusterScope::Named(names(dice)) };
                 let role = if dice.chance(4) { Role::Admin } else { Role::User };
                 let groups = if dice.chance(4) { vec![dice.one(&["g0", MASTERS]).to_owned()] } else { Vec::new() };
                 let (uid, validity) = (crate::new_uid(), Duration::from_secs(60));

@@ -82,7 +82,7 @@ impl World {
         let memory = Path::new("/dev/shm");
         let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
         let registry = Arc::new(Registry::open(folder.path().join("registry.redb")).unwrap());
-        registry.begin(now()).await.unwrap();
+        registry.bootstrap(now()).await.unwrap();
         let server = Server::new(Arc::clone(&registry), "1.2.3");
         let controller = Controller::new(Arc::clone(&registry));
         let hub = Hub { _folder: folder, registry, server };

@@ -1,4 +1,4 @@
-//! What a client is told on one stream: packets, and how the call ends, as the body of its response.
+//! The response side of one stream: packets and the call's status, as the body of the HTTP response.
 
 use std::{
     pin::Pin,
@@ -15,7 +15,7 @@ use tokio_util::sync::PollSender;
 use super::packet::Packet;
 
 /// How long a client may take to let the end be sent.
-const PATIENCE: Duration = Duration::from_secs(4);
+const END_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// How a call ends (gRPC's status codes).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,23 +35,23 @@ pub(crate) enum Code {
     Unauthenticated = 16,
 }
 
-/// Where a stream's answers go. Dropped before the end was said, the stream is reset: nobody takes that for an end.
+/// Where a stream's packets go. Dropped before its end was sent, it resets the stream: nobody takes that for an end.
 #[derive(Debug)]
-pub(crate) struct Answers {
-    sender: PollSender<Answer>,
+pub(crate) struct Responses {
+    sender: PollSender<Response>,
 }
 
 #[derive(Debug)]
-pub(crate) enum Answer {
+pub(crate) enum Response {
     Message(Bytes),
     End(Status),
 }
 
 /// The response's body. It holds one message, besides what HTTP/2 has taken.
 #[derive(Debug)]
-pub(crate) enum AnswerBody {
+pub(crate) enum ResponseBody {
     /// What a stream's task says.
-    Stream(mpsc::Receiver<Answer>),
+    Stream(mpsc::Receiver<Response>),
     /// A sentence for people who do not speak gRPC.
     Text(&'static str),
     /// All is said.
@@ -69,9 +69,9 @@ pub(crate) struct Gone;
 pub(crate) struct BrokenOff;
 
 /// Answers, and the body that they come out of.
-pub(crate) fn answers() -> (Answers, AnswerBody) {
+pub(crate) fn pair() -> (Responses, ResponseBody) {
     let (sender, receiver) = mpsc::channel(1);
-    (Answers { sender: PollSender::new(sender) }, AnswerBody::Stream(receiver))
+    (Responses { sender: PollSender::new(sender) }, ResponseBody::Stream(receiver))
 }
 
 impl Status {
@@ -106,36 +106,36 @@ fn escaped(message: &str) -> String {
     message.bytes().map(escape).collect()
 }
 
-impl Answers {
+impl Responses {
     /// Ready when there is room for one answer, which is there until it is used.
     pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
         self.sender.poll_reserve(cx).map_err(|_| Gone)
     }
 
     /// Sends one message of gRPC into the room there is.
-    pub(crate) fn send(&mut self, message: Bytes) -> Result<(), Gone> {
-        self.sender.send_item(Answer::Message(message)).map_err(|_| Gone)
+    pub(crate) fn send_reserved(&mut self, message: Bytes) -> Result<(), Gone> {
+        self.sender.send_item(Response::Message(message)).map_err(|_| Gone)
     }
 
-    /// Says `packet`, if the client takes it soon.
-    pub(crate) async fn say(&mut self, packet: &Packet) -> Result<(), Gone> {
-        self.put(Answer::Message(packet.framed())).await
+    /// Sends `packet`, if the client takes it soon.
+    pub(crate) async fn send(&mut self, packet: &Packet) -> Result<(), Gone> {
+        self.put(Response::Message(packet.framed())).await
     }
 
     /// The last word.
     pub(crate) async fn end(mut self, status: Status) {
         // A client that does not listen sees a reset.
-        let _ = self.put(Answer::End(status)).await;
+        let _ = self.put(Response::End(status)).await;
     }
 
-    async fn put(&mut self, answer: Answer) -> Result<(), Gone> {
+    async fn put(&mut self, answer: Response) -> Result<(), Gone> {
         let room = std::future::poll_fn(|cx| self.sender.poll_reserve(cx));
-        tokio::time::timeout(PATIENCE, room).await.map_err(|_| Gone)?.map_err(|_| Gone)?;
+        tokio::time::timeout(END_TIMEOUT, room).await.map_err(|_| Gone)?.map_err(|_| Gone)?;
         self.sender.send_item(answer).map_err(|_| Gone)
     }
 }
 
-impl Body for AnswerBody {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = BrokenOff;
 
@@ -143,8 +143,8 @@ impl Body for AnswerBody {
         let body = self.get_mut();
         let frame = match body {
             Self::Stream(receiver) => match ready!(receiver.poll_recv(cx)) {
-                Some(Answer::Message(message)) => return Poll::Ready(Some(Ok(Frame::data(message)))),
-                Some(Answer::End(status)) => Ok(Frame::trailers(status.fields())),
+                Some(Response::Message(message)) => return Poll::Ready(Some(Ok(Frame::data(message)))),
+                Some(Response::End(status)) => Ok(Frame::trailers(status.fields())),
                 None => Err(BrokenOff),
             },
             Self::Text(text) => Ok(Frame::data(Bytes::from_static(text.as_bytes()))),
@@ -174,20 +174,20 @@ mod tests {
 
     #[tokio::test]
     async fn answers_that_are_dropped_break_the_body_off() {
-        let (answers, mut body) = answers();
-        drop(answers);
+        let (responses, mut body) = pair();
+        drop(responses);
         assert!(body.frame().await.unwrap().is_err());
         assert!(body.is_end_stream());
     }
 
     #[tokio::test]
     async fn a_body_holds_one_message_and_ends_with_the_status() {
-        let (mut answers, mut body) = answers();
-        answers.say(&Packet::dialled(1, 2)).await.unwrap();
+        let (mut responses, mut body) = pair();
+        responses.send(&Packet::dialled(1, 2)).await.unwrap();
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        assert!(answers.poll_ready(&mut cx).is_pending());
+        assert!(responses.poll_ready(&mut cx).is_pending());
         assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), Packet::dialled(1, 2).framed());
-        answers.end(Status::ok()).await;
+        responses.end(Status::ok()).await;
         assert_eq!(body.frame().await.unwrap().unwrap().into_trailers().unwrap()["grpc-status"], "0");
         assert!(body.frame().await.is_none());
     }

@@ -1,4 +1,4 @@
-//! The pace of a queue: how fast it moves, as measured, and when who finds no room in it should come again.
+//! The measured rate of handshakes: how long the queue may be, and when a peer that finds no room in it should come again.
 
 use std::{
     collections::VecDeque,
@@ -17,7 +17,7 @@ pub(crate) const LONGEST: Duration = Duration::from_secs(60);
 
 /// How a queue moves.
 #[derive(Debug, Default)]
-pub(crate) struct Pace {
+pub(crate) struct HandshakeRate {
     /// The newest turns of those who had to wait.
     turns: VecDeque<Instant>,
     /// The shortest time between two turns that was measured since somebody waits.
@@ -38,7 +38,7 @@ pub(crate) struct Away {
     expected: VecDeque<u32>,
 }
 
-impl Pace {
+impl HandshakeRate {
     /// Somebody has had its turn, and others wait.
     pub(crate) fn turn(&mut self, now: Instant) {
         if self.turns.len() == TURNS {
@@ -135,8 +135,8 @@ mod tests {
     const INTERVAL: Duration = Duration::from_millis(4);
 
     /// One that has measured `interval`, and when.
-    fn measured(interval: Duration) -> (Pace, Instant) {
-        let (mut pace, mut now) = (Pace::default(), Instant::now());
+    fn measured(interval: Duration) -> (HandshakeRate, Instant) {
+        let (mut pace, mut now) = (HandshakeRate::default(), Instant::now());
         for _ in 0..2 * TURNS {
             now += interval;
             pace.turn(now);
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn what_fits_into_a_time_is_guessed_first_and_measured_then() {
-        assert_eq!(Pace::default().within(Duration::from_secs(2)), 2000);
+        assert_eq!(HandshakeRate::default().within(Duration::from_secs(2)), 2000);
         let (mut pace, _) = measured(INTERVAL);
         assert_eq!(pace.within(Duration::from_secs(2)), 500);
         pace.rests();

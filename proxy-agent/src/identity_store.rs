@@ -1,4 +1,5 @@
-//! The identity in use: reloaded when its files change, renewed before its certificate ends. The last good one stays.
+//! The store of the agent's identity: reloads it when its files change, renews it before its certificate expires, and keeps
+//! the last good one.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -24,7 +25,7 @@ pub(crate) const RENEWAL_PAUSE: Duration = Duration::from_secs(60);
 
 /// The identity in use.
 #[derive(Debug)]
-pub(crate) struct CurrentIdentity {
+pub(crate) struct IdentityStore {
     state: StateFolder,
     identity: watch::Sender<Arc<Identity>>,
     /// When a new certificate was last asked for.
@@ -56,7 +57,7 @@ pub(crate) enum TrustError {
     Keep(#[source] StateError),
 }
 
-impl CurrentIdentity {
+impl IdentityStore {
     /// The identity in `state`, as it is now.
     pub(crate) fn load(state: StateFolder, metrics: Arc<Metrics>) -> Result<Self, IdentityError> {
         let identity = Identity::load(&state)?;
@@ -211,7 +212,7 @@ mod tests {
         state: StateFolder,
         authority: Authority,
         key: PrivateKey,
-        current: CurrentIdentity,
+        current: IdentityStore,
     }
 
     impl Fixture {
@@ -229,7 +230,7 @@ mod tests {
             let issued = authority.issue_agent(&csr, &membership.cluster, &membership.agent, DAY).unwrap();
             state.save_join(&membership, authority.certificate_pem(), &issued.chain_pem).unwrap();
             let metrics = Arc::new(Metrics::register(&prometheus::Registry::new()).unwrap());
-            let current = CurrentIdentity::load(state.clone(), metrics).unwrap();
+            let current = IdentityStore::load(state.clone(), metrics).unwrap();
             Self { _folder: folder, state, authority, key, current }
         }
 

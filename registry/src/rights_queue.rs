@@ -1,4 +1,4 @@
-//! The turn to change rights: what a write hands out is decided on the very rights beside which it is stored.
+//! The queue of writes that change rights: what a write grants is decided on the very rights beside which it is stored.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::store::{CommitError, Revision, Store, Txn};
 /// Where each change of rights leaves its mark, so that hubs that share an etcd see each other's.
 const MARK: &str = "/rights";
 /// How long a write waits for those before it.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TURN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Writes of one user that are in the order at a time: others are behind so many, and no more.
 const OF_ONE: usize = 8;
 /// Writes of one user that wait to come into the order.
@@ -21,7 +21,7 @@ const WAITING_OF_ONE: usize = 512;
 
 /// The writes of one hub that change rights, which come one after the other.
 #[derive(Debug, Default)]
-pub(crate) struct Turns {
+pub(crate) struct RightsQueue {
     order: tokio::sync::Mutex<()>,
     users: Mutex<HashMap<String, User>>,
 }
@@ -35,17 +35,17 @@ struct User {
 
 /// Held from the decision until it is stored.
 #[derive(Debug)]
-pub(crate) struct Turn<'a> {
+pub(crate) struct RightsTurn<'a> {
     store: &'a Store,
     _order: MutexGuard<'a, ()>,
     _place: OwnedSemaphorePermit,
-    _wait: Wait<'a>,
+    _wait: Waiting<'a>,
 }
 
 /// One of its user's writes.
 #[derive(Debug)]
-struct Wait<'a> {
-    turns: &'a Turns,
+struct Waiting<'a> {
+    turns: &'a RightsQueue,
     user: String,
 }
 
@@ -53,27 +53,27 @@ struct Wait<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rights(Option<Revision>);
 
-impl Turns {
+impl RightsQueue {
     /// The next turn; `None` where it does not come in time, or too many writes of the user wait for theirs.
-    pub(crate) async fn take<'a>(&'a self, store: &'a Store, user: &str) -> Option<Turn<'a>> {
+    pub(crate) async fn take<'a>(&'a self, store: &'a Store, user: &str) -> Option<RightsTurn<'a>> {
         let (wait, places) = self.wait(user)?;
         let turn = async {
             // Never closed.
             let place = places.acquire_owned().await.ok()?;
             Some((self.order.lock().await, place))
         };
-        let (order, place) = timeout(PATIENCE, turn).await.ok()??;
-        Some(Turn { store, _order: order, _place: place, _wait: wait })
+        let (order, place) = timeout(TURN_TIMEOUT, turn).await.ok()??;
+        Some(RightsTurn { store, _order: order, _place: place, _wait: wait })
     }
 
-    fn wait(&self, user: &str) -> Option<(Wait<'_>, Arc<Semaphore>)> {
+    fn wait(&self, user: &str) -> Option<(Waiting<'_>, Arc<Semaphore>)> {
         let mut users = self.users.lock();
         let own = users.entry(user.to_owned()).or_insert_with(User::new);
         if own.waiting >= WAITING_OF_ONE {
             return None;
         }
         own.waiting += 1;
-        Some((Wait { turns: self, user: user.to_owned() }, own.places.clone()))
+        Some((Waiting { turns: self, user: user.to_owned() }, own.places.clone()))
     }
 }
 
@@ -83,7 +83,7 @@ impl User {
     }
 }
 
-impl Drop for Wait<'_> {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let mut users = self.turns.users.lock();
         if let Some(own) = users.get_mut(&self.user) {
@@ -100,7 +100,7 @@ pub(crate) fn mark(txn: Txn) -> Txn {
     txn.put(MARK, Vec::new())
 }
 
-impl Turn<'_> {
+impl RightsTurn<'_> {
     /// The rights as they are. Who reads them first and then decides has decided on these or on newer ones.
     pub(crate) fn rights(&self) -> Rights {
         Rights(self.store.get(MARK).map(|mark| mark.modified))
@@ -109,7 +109,7 @@ impl Turn<'_> {
 
 impl Rights {
     /// Has `txn` refused once the rights are others, and makes them others with it.
-    pub(crate) fn hold(self, txn: Txn) -> Txn {
+    pub(crate) fn guard(self, txn: Txn) -> Txn {
         let txn = match self.0 {
             Some(revision) => txn.expect(MARK, revision),
             None => txn.expect_absent(MARK),
@@ -138,8 +138,8 @@ mod tests {
         for first in ["/a", "/b"] {
             let turn = registry.turn("alice").await.unwrap();
             let (own, of_another_hub) = (turn.rights(), turn.rights());
-            registry.store().commit(of_another_hub.hold(Txn::new().put(first, Vec::new()))).await.unwrap();
-            let refused = registry.store().commit(own.hold(Txn::new().put("/late", Vec::new()))).await.unwrap_err();
+            registry.store().commit(of_another_hub.guard(Txn::new().put(first, Vec::new()))).await.unwrap();
+            let refused = registry.store().commit(own.guard(Txn::new().put("/late", Vec::new()))).await.unwrap_err();
             assert!(Rights::passed(&refused), "{refused}");
             assert!(registry.store().get("/late").is_none());
             assert_ne!(turn.rights(), own);

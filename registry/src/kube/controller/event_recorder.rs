@@ -1,4 +1,4 @@
-//! The chronicle: what happens to clusters, told as Kubernetes' Events for `kubectl events` and `describe`.
+//! The recorder of Events: what happens to clusters, for `kubectl events` and `describe`.
 
 use std::collections::HashMap;
 
@@ -23,9 +23,9 @@ const MANY: usize = 80;
 /// Deletions in one transaction.
 const AT_ONCE: usize = 100;
 
-/// What is told of, as it was when it was told.
+/// The clusters as they were when their last events were recorded.
 #[derive(Debug, Default)]
-pub(super) struct Chronicle {
+pub(super) struct EventRecorder {
     known: HashMap<ClusterName, State>,
 }
 
@@ -37,21 +37,21 @@ struct State {
     waiting: Vec<String>,
 }
 
-/// What is to be told, and what the clusters are by then; `None` if they have gone.
+/// Events to be written, and the clusters as they are after them; `None` if they are gone.
 #[derive(Debug, Default)]
-pub(super) struct News {
+pub(super) struct PendingEvents {
     told: Vec<(ClusterName, Option<State>)>,
     events: Vec<(String, Vec<u8>)>,
 }
 
-impl Chronicle {
-    /// Begins with what there is: that is no news.
+impl EventRecorder {
+    /// Begins with the clusters that there are: they cause no events.
     pub(super) fn new(registry: &Registry) -> Self {
         let known = registry.clusters().into_iter().map(|cluster| (cluster.name().clone(), State::of(&cluster)));
         Self { known: known.collect() }
     }
 
-    /// The clusters that were told of.
+    /// The clusters that have had events.
     pub(super) fn known(&self) -> impl Iterator<Item = &ClusterName> {
         self.known.keys()
     }
@@ -63,16 +63,16 @@ impl Chronicle {
         name: &ClusterName,
         cluster: Option<&ManagedCluster>,
         now: Timestamp,
-        news: &mut News,
+        pending: &mut PendingEvents,
     ) {
-        news.told.push((name.clone(), cluster.map(State::of)));
-        let (Some(cluster), Some((_, Some(new)))) = (cluster, news.told.last()) else { return };
+        pending.told.push((name.clone(), cluster.map(State::of)));
+        let (Some(cluster), Some((_, Some(new)))) = (cluster, pending.told.last()) else { return };
         let nothing = State::default();
         let old = self.known.get(name).unwrap_or(&nothing);
         let mut tell = |warns, reason: &str, message: &str| {
             let event = event(registry, cluster, warns, reason, message, now);
             let key = format!("{PREFIX}{}/{}", object::metadata(&event, "namespace"), object::name(&event));
-            news.events.push((key, object::write(&event)));
+            pending.events.push((key, object::write(&event)));
         };
         for condition in &new.conditions {
             if find(&old.conditions, &condition.type_).is_none_or(|old| old.status != condition.status) {
@@ -86,8 +86,8 @@ impl Chronicle {
     }
 
     /// Takes over what was told, and says of which clusters it was.
-    pub(super) fn told(&mut self, news: News) -> impl Iterator<Item = ClusterName> {
-        news.told.into_iter().map(|(name, state)| {
+    pub(super) fn told(&mut self, pending: PendingEvents) -> impl Iterator<Item = ClusterName> {
+        pending.told.into_iter().map(|(name, state)| {
             match state {
                 Some(state) => drop(self.known.insert(name.clone(), state)),
                 None => drop(self.known.remove(&name)),
@@ -97,7 +97,7 @@ impl Chronicle {
     }
 }
 
-impl News {
+impl PendingEvents {
     /// Whether the events of one more cluster might not fit into a commit.
     pub(super) fn is_full(&self) -> bool {
         self.events.len() >= MANY

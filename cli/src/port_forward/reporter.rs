@@ -1,4 +1,4 @@
-//! Who is told what happens to forwarded connections: nobody, a log on standard error, or lines on a terminal that move.
+//! The reporter of forwarded connections: failures only, a log on standard error, or moving lines on a terminal.
 
 use std::{
     io::{self, IsTerminal},
@@ -20,7 +20,7 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(250);
 
 #[derive(Clone, Debug)]
-pub(crate) enum Teller {
+pub(crate) enum Reporter {
     /// Failures alone, on standard error.
     Failures,
     /// kubectl's lines, on standard error.
@@ -31,13 +31,13 @@ pub(crate) enum Teller {
 
 /// A line of the display.
 #[derive(Debug)]
-pub(crate) struct Shown {
+pub(crate) struct PortLine {
     /// `edge-1 svc/grafana.monitoring 127.0.0.1:3000 -> 80`
     pub(crate) port: String,
     pub(crate) traffic: Arc<Traffic>,
 }
 
-impl Teller {
+impl Reporter {
     /// For a person, or for whatever reads the output.
     pub(crate) fn of_process() -> Self {
         let terminal = io::stdout().is_terminal() && io::stderr().is_terminal();
@@ -82,7 +82,7 @@ impl Teller {
     }
 
     /// Shows the traffic until it is dropped.
-    pub(crate) async fn show(&self, ports: Vec<Shown>) {
+    pub(crate) async fn show(&self, ports: Vec<PortLine>) {
         let Self::Terminal(display) = self else { return std::future::pending().await };
         let width = ports.iter().map(|shown| shown.port.chars().count()).max().unwrap_or_default();
         let bars: Vec<Bar> = ports.into_iter().map(|shown| Bar::new(display, shown, width)).collect();
@@ -97,13 +97,13 @@ impl Teller {
 /// A line on the terminal. It stays there with the last counts when the command ends.
 struct Bar {
     line: ProgressBar,
-    shown: Shown,
+    shown: PortLine,
     /// Of the longest port, so that the counts stand in a column.
     width: usize,
 }
 
 impl Bar {
-    fn new(display: &MultiProgress, shown: Shown, width: usize) -> Self {
+    fn new(display: &MultiProgress, shown: PortLine, width: usize) -> Self {
         let line = display.add(ProgressBar::new_spinner());
         if let Ok(style) = ProgressStyle::with_template("{msg}") {
             line.set_style(style);
@@ -112,7 +112,7 @@ impl Bar {
     }
 
     fn look(&self) {
-        let Self { line, shown: Shown { port, traffic }, width } = self;
+        let Self { line, shown: PortLine { port, traffic }, width } = self;
         line.set_message(format!("{port:width$}   {}", traffic.line()));
         line.tick();
     }

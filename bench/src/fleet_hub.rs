@@ -1,4 +1,4 @@
-//! A crowd: a hub and the fleet of agents that are registered at it.
+//! A fleet's hub: a real hub, and the agents that are registered at it.
 
 use std::fs;
 use std::time::Duration;
@@ -10,9 +10,9 @@ use tests::{Hub, Process, allow_open_files};
 
 use crate::cpu;
 use crate::fleet::Fleet;
+use crate::fleet_agents::{Connected, FleetAgents, OTHER_FILES};
 use crate::report;
 use crate::route::Route;
-use crate::swarm::{Connected, OTHER_FILES, Swarm};
 
 /// Connections that a hub allows to one user and to one cluster here.
 const CAP: &str = "20000";
@@ -22,13 +22,13 @@ const TUNNEL: u16 = 8091;
 
 /// A hub with a fleet.
 #[derive(Debug)]
-pub struct Crowd {
+pub struct FleetHub {
     /// The real `proxy-server`.
     pub hub: Hub,
     folder: TempDir,
 }
 
-impl Crowd {
+impl FleetHub {
     /// A hub that knows `clusters` clusters of one agent each, none of them connected, and has files for `connections`.
     pub async fn start(clusters: usize, connections: usize) -> Result<Self> {
         // The hub inherits it.
@@ -63,7 +63,7 @@ impl Crowd {
     /// The same, and how long it took them.
     pub async fn connect_timed(&self, first: usize, count: usize) -> Result<(Process, Connected)> {
         let hub = self.hub.addresses().tunnel;
-        Swarm { fleet: self.fleet(), hub, first, count }.start().await
+        FleetAgents { fleet: self.fleet(), hub, first, count }.start().await
     }
 
     /// The way to `target` through cluster `index`.

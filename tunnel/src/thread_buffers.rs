@@ -1,4 +1,4 @@
-//! What a thread's relays work with while they run and let go before they wait: an idle connection holds no buffer.
+//! The buffers of a thread, which its relays use while they run and give back before they wait: an idle connection holds none.
 
 use std::{
     cell::Cell,

@@ -1,11 +1,11 @@
-//! A roster: clusters, sets and users that a hub knows, written into its store while it does not run.
+//! A seeded registry: clusters, sets and users, written into a hub's store while it does not run.
 
 use std::path::Path;
 
 use anyhow::Result;
 use jiff::Timestamp;
 use registry::store::Txn;
-use registry::{MAX_USER_VALIDITY, NewUser, Reach, Registry, Role, new_uid};
+use registry::{ClusterScope, MAX_USER_VALIDITY, NewUser, Registry, Role, new_uid};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ const GROUP: &str = "cluster.open-cluster-management.io";
 
 /// How many there are of each.
 #[derive(Debug, Clone, Copy)]
-pub struct Roster {
+pub struct SeededRegistry {
     /// Clusters, as they are when their agent has connected once. The label `half` is `0` or `1`, in turns.
     pub clusters: usize,
     /// Sets of a team each, beside `half-0` and `half-1`.
@@ -27,7 +27,7 @@ pub struct Roster {
     pub users: usize,
 }
 
-impl Roster {
+impl SeededRegistry {
     /// Writes it into `hub`, the state folder of a hub that does not run. Gives the users' tokens.
     pub async fn write(&self, hub: &Path) -> Result<Vec<String>> {
         let registry = Registry::open(hub.join("registry.redb"))?;
@@ -43,7 +43,7 @@ impl Roster {
         }
         let mut tokens = Vec::new();
         for user in 0..self.users {
-            let clusters = Reach::Named(Default::default());
+            let clusters = ClusterScope::Named(Default::default());
             let name = name(user).parse()?;
             let (uid, validity) = (new_uid(), MAX_USER_VALIDITY);
             let new = NewUser { name, role: Role::User, groups: Vec::new(), clusters, uid, validity };

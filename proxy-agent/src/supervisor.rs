@@ -1,4 +1,4 @@
-//! Keeps one hub address connected: attempt, serve, wait, again; until the agent stops.
+//! The supervisor of one hub address: connects, serves, waits and connects again, until the agent stops.
 
 use std::{
     sync::Arc,
@@ -14,8 +14,8 @@ use tunnel::{AgentControl, AgentTunnel, CloseReason, Connection, Export, Hello};
 use crate::{
     backoff::{self, Backoff, attempt_limit},
     connect::{ConnectError, Refused, connect, establish},
-    current::CurrentIdentity,
     hub::HubAddress,
+    identity_store::IdentityStore,
     metrics::{CONNECTED, Metrics},
     path::Path,
     reached::{Reached, Sole},
@@ -31,11 +31,11 @@ const FAILURES_TOLD: usize = 8;
 /// How long the hub may take to hear that a tunnel is one too many.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What every hub's keeper uses.
+/// What the supervisors of all hubs share.
 #[derive(Clone, Debug)]
-pub(crate) struct Keeper {
+pub(crate) struct Supervisor {
     pub(crate) resolver: Resolver,
-    pub(crate) identity: Arc<CurrentIdentity>,
+    pub(crate) identity: Arc<IdentityStore>,
     pub(crate) streams: Arc<Streams>,
     pub(crate) status: Arc<Status>,
     pub(crate) metrics: Arc<Metrics>,
@@ -51,7 +51,7 @@ pub(crate) struct Keeper {
 
 /// What the log has said about the present outage.
 #[derive(Debug, Default)]
-struct Told(Vec<String>);
+struct LoggedErrors(Vec<String>);
 
 /// A tunnel that is up.
 struct Connected {
@@ -67,7 +67,7 @@ enum Wait {
     /// The usual back-off.
     Failed,
     /// The hub has said when to come again.
-    Told(Duration),
+    RetryAfter(Duration),
     /// The hub has said no.
     Refused(Refused),
     /// Nothing was wrong.
@@ -76,15 +76,15 @@ enum Wait {
     Stopped,
 }
 
-impl Keeper {
+impl Supervisor {
     /// Keeps `hub` connected until the agent drains, and then its tunnel until the agent ends.
-    pub(crate) async fn keep(self, hub: HubAddress) {
+    pub(crate) async fn run(self, hub: HubAddress) {
         let span = info_span!("hub", %hub);
         self.keep_connected(&hub).instrument(span).await;
     }
 
     async fn keep_connected(&self, hub: &HubAddress) {
-        let (mut backoff, mut told, mut path) = (Backoff::default(), Told::default(), None);
+        let (mut backoff, mut told, mut path) = (Backoff::default(), LoggedErrors::default(), None);
         let mut down_since = Instant::now();
         let mut identity = self.identity.subscribe();
         // Tunnels of hubs that drain: they serve what is open while another hub is looked for.
@@ -112,7 +112,7 @@ impl Keeper {
             let wait = match opened {
                 Ok(connected) => {
                     let Some(sole) = self.sole(hub, &connected).await else {
-                        (backoff, down_since, told) = (Backoff::default(), Instant::now(), Told::default());
+                        (backoff, down_since, told) = (Backoff::default(), Instant::now(), LoggedErrors::default());
                         continue;
                     };
                     let (up_since, tunnel) = (Instant::now(), connected.tunnel.clone());
@@ -129,7 +129,7 @@ impl Keeper {
                     let (up, now) = (up_since.into_std(), Instant::now().into_std());
                     path = Path::after(path, tunnel.remote_address(), tunnel.known_mtu(), up, now);
                     if backoff.ended(up_since.elapsed()) || end.is_none() {
-                        (backoff, down_since, told) = (Backoff::default(), Instant::now(), Told::default());
+                        (backoff, down_since, told) = (Backoff::default(), Instant::now(), LoggedErrors::default());
                     }
                     match end {
                         Some(end) => self.ended(hub, &end, &mut told),
@@ -148,7 +148,7 @@ impl Keeper {
             };
             let delay = match wait {
                 Wait::Failed => backoff.failed(down_since.elapsed(), rand::random()),
-                Wait::Told(wait) => backoff::told(wait, rand::random()),
+                Wait::RetryAfter(wait) => backoff::told(wait, rand::random()),
                 Wait::Refused(refused) => backoff.refused(refused.is_decided_at_the_hub(), rand::random()),
                 Wait::None => Duration::ZERO,
                 Wait::Stopped => break,
@@ -222,7 +222,7 @@ impl Keeper {
         }
     }
 
-    fn ended(&self, hub: &HubAddress, end: &SessionEnd, told: &mut Told) -> Wait {
+    fn ended(&self, hub: &HubAddress, end: &SessionEnd, told: &mut LoggedErrors) -> Wait {
         self.metrics.disconnected(hub);
         let loss = match end {
             SessionEnd::Stopped => return Wait::Stopped,
@@ -246,7 +246,7 @@ impl Keeper {
         }
     }
 
-    fn failed(&self, hub: &HubAddress, error: &ConnectError, told: &mut Told) -> Wait {
+    fn failed(&self, hub: &HubAddress, error: &ConnectError, told: &mut LoggedErrors) -> Wait {
         self.metrics.connect_ended(error.label());
         self.metrics.disconnected(hub);
         let chain = chain(error);
@@ -255,7 +255,7 @@ impl Keeper {
             if told.is_new("the hub has no room yet") {
                 tracing::info!(reason = chain, "the hub has many agents to let in");
             }
-            return Wait::Told(*wait);
+            return Wait::RetryAfter(*wait);
         }
         match error.refused() {
             Some(refused) => {
@@ -274,7 +274,7 @@ impl Keeper {
     }
 }
 
-impl Told {
+impl LoggedErrors {
     fn refused(&mut self, refused: &Refused) {
         let Refused { why, remedy, label } = refused;
         if self.is_new(why) {
@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_told_once_in_an_outage() {
-        let mut told = Told::default();
+        let mut told = LoggedErrors::default();
         assert!(told.is_new("silence"));
         assert!(!told.is_new("silence"));
         assert!(told.is_new("refused"));

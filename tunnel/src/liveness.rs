@@ -1,4 +1,4 @@
-//! How long a peer has not been heard of. QUIC's own time-out grows with the round-trip time that was seen last, to minutes
+//! Liveness of a peer: how long it has not been heard of. QUIC's own time-out grows with the round-trip time that was seen last, to minutes
 //! after a spike (RFC 9000 section 10.1: never below three probe time-outs), and is late by a pause of the process.
 
 use std::time::{Duration, Instant};
@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use crate::{congestion::Flight, connection::Connection};
 
 /// A peer that has not been heard of for this long is gone, unless the next look hears it: within 15 s of its last word.
-pub const SILENCE: Duration = Duration::from_millis(14_700);
+pub const SILENCE_TIMEOUT: Duration = Duration::from_millis(14_700);
 
 /// The same where nobody needs anything of it: how long before the look its last word came is known to [`REST`] only.
-const SILENCE_AT_REST: Duration = Duration::from_secs(14);
+const SILENCE_TIMEOUT_IDLE: Duration = Duration::from_secs(14);
 
 /// A peer that has acknowledged nothing for this long, and for a round trip, is gone although it is heard of, where streams are open.
 /// An answer may be older than a word by what lies between two questions, and the next one takes a round trip: an outage that both
@@ -58,7 +58,7 @@ const COUNTED: Duration = Duration::from_secs(1);
 
 /// Watches one connection.
 #[derive(Clone, Copy, Debug)]
-pub struct Silence {
+pub struct Liveness {
     heard: u64,
     /// When the peer acknowledged something last.
     acknowledged: Instant,
@@ -75,7 +75,7 @@ pub struct Silence {
 
 /// What a look has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
+pub enum LivenessCheck {
     /// The peer was heard of, or is not to be asked yet.
     Well,
     /// The peer is to be asked for a sign of life.
@@ -88,7 +88,7 @@ pub enum Look {
     Gone,
 }
 
-impl Silence {
+impl Liveness {
     /// A peer that has just been heard of.
     pub fn new(now: Instant) -> Self {
         let none = Duration::ZERO;
@@ -96,7 +96,7 @@ impl Silence {
     }
 
     /// How long there has been silence.
-    pub fn lasts(&self) -> Duration {
+    pub fn silent_for(&self) -> Duration {
         self.silent
     }
 
@@ -111,7 +111,7 @@ impl Silence {
     }
 
     /// When to look next, at a peer that is in use or not.
-    pub fn next(&self, in_use: bool) -> Instant {
+    pub fn next_check(&self, in_use: bool) -> Instant {
         self.looked
             + if in_use || self.lapse() >= CLOSE {
                 LOOK
@@ -122,8 +122,8 @@ impl Silence {
             }
     }
 
-    /// Looks. `heard` is [`Connection::heard`]; `flight` is what is under way in a tunnel that is in use.
-    fn look(&mut self, heard: u64, flight: Option<Flight>, now: Instant) -> Look {
+    /// Looks. `heard` is [`Connection::received_frames`]; `flight` is what is under way in a tunnel that is in use.
+    fn look(&mut self, heard: u64, flight: Option<Flight>, now: Instant) -> LivenessCheck {
         let passed = now.saturating_duration_since(self.looked).min(COUNTED);
         let was = *self;
         self.silent = if heard == self.heard { self.silent + passed } else { Duration::ZERO };
@@ -134,14 +134,14 @@ impl Silence {
         (self.heard, self.looked) = (heard, now);
         // Not at the first look: a process that was late has yet to read what came.
         let over = |was, is, limit| was >= limit && is > was;
-        let silence = if flight.is_some() { SILENCE } else { SILENCE_AT_REST };
+        let silence = if flight.is_some() { SILENCE_TIMEOUT } else { SILENCE_TIMEOUT_IDLE };
         let unanswered = UNANSWERED + flight.map_or(Duration::ZERO, |flight| flight.rtt.min(ROUND_TRIP));
         if over(was.silent, self.silent, silence) || over(was.unanswered, self.unanswered, unanswered) {
-            return Look::Gone;
+            return LivenessCheck::Gone;
         }
         if flight.is_some() && was.silent >= LONG && self.silent.is_zero() {
             self.asked = now;
-            return Look::Insist;
+            return LivenessCheck::Insist;
         }
         // quinn acknowledges nothing while it has something to send and no room for it: two such ends hear each other and wait.
         let stuck = flight.is_some_and(|flight| flight.stuck);
@@ -149,34 +149,34 @@ impl Silence {
         self.starved = if self.unanswered.is_zero() { Duration::ZERO } else { self.starved };
         self.starved += if hears && stuck { passed } else { Duration::ZERO };
         if over(was.starved, self.starved, STARVED) {
-            return Look::Narrow;
+            return LivenessCheck::Narrow;
         }
         let turn = self.starved.saturating_sub(NARROW).as_nanos() / PROBED.as_nanos();
         let probed = hears && self.starved >= NARROW && turn.is_multiple_of(2) && was.lapse() < CLOSE;
         let rested = was.lapse() >= CLOSE || now.saturating_duration_since(self.asked) >= PAUSE;
         if probed || !(rested || stuck && hears) {
-            return Look::Well;
+            return LivenessCheck::Well;
         }
         let overdue = self.lapse() >= if flight.is_some() { OVERDUE_IN_USE } else { OVERDUE };
         if overdue || stuck {
             self.asked = now;
-            return if was.lapse() >= CLOSE { Look::Insist } else { Look::Ask };
+            return if was.lapse() >= CLOSE { LivenessCheck::Insist } else { LivenessCheck::Ask };
         }
-        Look::Well
+        LivenessCheck::Well
     }
 }
 
 impl Connection {
     /// How often something was heard from the peer, of what only it can have sent.
-    pub fn heard(&self) -> u64 {
+    pub fn received_frames(&self) -> u64 {
         let frames = self.quic.stats().frame_rx;
         frames.acks + frames.ping + frames.stream
     }
 
     /// Looks after the peer, which is in use or not.
-    pub(crate) fn look(&self, silence: &mut Silence, in_use: bool, now: Instant) -> Look {
+    pub(crate) fn look(&self, liveness: &mut Liveness, in_use: bool, now: Instant) -> LivenessCheck {
         let flight = || Flight::of(self.quic.congestion_state(), self.quic.rtt(), now);
-        silence.look(self.heard(), in_use.then(flight).flatten(), now)
+        liveness.look(self.received_frames(), in_use.then(flight).flatten(), now)
     }
 }
 
@@ -197,17 +197,17 @@ mod tests {
     /// Looks when it is due, from the last word on, until the peer is gone: how often it was asked, when first, and when it was gone.
     fn watch(in_use: bool) -> (u32, Duration, Duration) {
         let start = Instant::now();
-        let (mut silence, mut asked, mut first) = (Silence::new(start), 0, Duration::ZERO);
+        let (mut silence, mut asked, mut first) = (Liveness::new(start), 0, Duration::ZERO);
         loop {
-            let now = silence.next(in_use);
+            let now = silence.next_check(in_use);
             let flight = in_use.then_some(flight(start, false));
             match silence.look(0, flight, now) {
-                Look::Well | Look::Narrow => {}
-                Look::Ask | Look::Insist => {
+                LivenessCheck::Well | LivenessCheck::Narrow => {}
+                LivenessCheck::Ask | LivenessCheck::Insist => {
                     first = if asked == 0 { now - start } else { first };
                     asked += 1;
                 }
-                Look::Gone => return (asked, first, now - start),
+                LivenessCheck::Gone => return (asked, first, now - start),
             }
         }
     }
@@ -215,24 +215,27 @@ mod tests {
     #[test]
     fn a_peer_is_asked_and_then_gone_within_15_seconds_of_its_last_word() {
         let (asked, first, gone) = watch(true);
-        assert!(first == OVERDUE_IN_USE && gone >= SILENCE && gone + LOOK <= 15 * SECOND, "{first:?}, {gone:?}");
+        assert!(
+            first == OVERDUE_IN_USE && gone >= SILENCE_TIMEOUT && gone + LOOK <= 15 * SECOND,
+            "{first:?}, {gone:?}"
+        );
         assert!((40..60).contains(&asked), "{asked}");
         let (asked, first, gone) = watch(false);
         assert!((OVERDUE..OVERDUE + REST).contains(&first), "{first:?}");
-        assert!(gone >= SILENCE_AT_REST && gone + REST <= 15 * SECOND, "{gone:?}");
+        assert!(gone >= SILENCE_TIMEOUT_IDLE && gone + REST <= 15 * SECOND, "{gone:?}");
         assert!((25..40).contains(&asked), "{asked}");
     }
 
     #[test]
     fn a_peer_that_is_heard_of_is_asked_where_this_end_is_stuck() {
         let start = Instant::now();
-        let mut silence = Silence::new(start);
+        let mut silence = Liveness::new(start);
         let mut look =
             |millis, stuck| silence.look(millis, Some(flight(start, stuck)), start + Duration::from_millis(millis));
-        assert_eq!(look(100, false), Look::Well);
-        assert_eq!(look(200, true), Look::Ask);
-        assert_eq!(look(300, true), Look::Ask);
-        assert_eq!(look(400, false), Look::Well);
+        assert_eq!(look(100, false), LivenessCheck::Well);
+        assert_eq!(look(200, true), LivenessCheck::Ask);
+        assert_eq!(look(300, true), LivenessCheck::Ask);
+        assert_eq!(look(400, false), LivenessCheck::Well);
     }
 
     #[test]
@@ -240,10 +243,10 @@ mod tests {
         // At what tenth of a second, where it is heard of until `silent`, and answers until `deaf`.
         let gone = |deaf: u64, silent: u64| {
             let (start, at) = (Instant::now(), |tenth| Duration::from_millis(100 * tenth));
-            let mut silence = Silence::new(start);
+            let mut silence = Liveness::new(start);
             (1..).find(|tenth| {
                 let flight = flight(start + at(deaf.min(*tenth)), false);
-                silence.look(silent.min(*tenth), Some(flight), start + at(*tenth)) == Look::Gone
+                silence.look(silent.min(*tenth), Some(flight), start + at(*tenth)) == LivenessCheck::Gone
             })
         };
         let silences = [20, 25, 100, 1000];
@@ -253,16 +256,16 @@ mod tests {
     #[test]
     fn a_path_that_is_begun_anew_is_no_answer() {
         let start = Instant::now();
-        let mut silence = Silence::new(start);
+        let mut silence = Liveness::new(start);
         let mut begun = None;
         let gone = (1..300_u64).find(|tenth| {
             let acknowledged = if begun.is_none() { Some(start) } else { None };
             let flight = Flight { acknowledged, stuck: true, rtt: RTT };
             let look = silence.look(*tenth, Some(flight), start + Duration::from_millis(100 * tenth));
-            if look == Look::Narrow {
+            if look == LivenessCheck::Narrow {
                 begun = Some(*tenth);
             }
-            look == Look::Gone
+            look == LivenessCheck::Gone
         });
         assert!(begun.is_some() && gone == Some(154), "{begun:?}, {gone:?}");
     }
@@ -270,29 +273,29 @@ mod tests {
     #[test]
     fn a_peer_that_is_heard_of_again_is_answered_at_once() {
         let start = Instant::now();
-        let mut silence = Silence::new(start);
+        let mut silence = Liveness::new(start);
         let mut look = |heard, tenth: u64| {
             let now = start + Duration::from_millis(100 * tenth);
             silence.look(heard, Some(flight(now, false)), now)
         };
-        assert!((1..=130).all(|tenth| look(0, tenth) != Look::Gone));
+        assert!((1..=130).all(|tenth| look(0, tenth) != LivenessCheck::Gone));
         assert_eq!(
             [(1, 131), (1, 132), (2, 133)].map(|(heard, tenth)| look(heard, tenth)),
-            [Look::Insist, Look::Well, Look::Well]
+            [LivenessCheck::Insist, LivenessCheck::Well, LivenessCheck::Well]
         );
     }
 
     #[test]
     fn a_pause_of_the_process_is_no_silence_of_the_peer() {
         let start = Instant::now();
-        let mut silence = Silence::new(start);
+        let mut silence = Liveness::new(start);
         let mut look = |heard, after| {
             let seen = silence.look(heard, None, start + after * SECOND);
-            (seen, silence.lasts())
+            (seen, silence.silent_for())
         };
         look(1, 1);
-        assert_eq!(look(1, 60), (Look::Well, COUNTED));
-        assert_eq!(look(2, 61), (Look::Well, Duration::ZERO));
+        assert_eq!(look(1, 60), (LivenessCheck::Well, COUNTED));
+        assert_eq!(look(2, 61), (LivenessCheck::Well, Duration::ZERO));
     }
 
     proptest! {
@@ -305,11 +308,11 @@ mod tests {
             let at = |millis: u64| Duration::from_millis(millis);
             let start = Instant::now();
             let (from, to) = (start + at(begins), start + at(begins) + 13 * SECOND);
-            let (mut silence, mut heard, mut answer, mut dice) = (Silence::new(start), 0, None, seed);
+            let (mut silence, mut heard, mut answer, mut dice) = (Liveness::new(start), 0, None, seed);
             let mut acknowledged = start;
             loop {
                 dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                let now = silence.next(true) + at((dice >> 33) % (late + 1));
+                let now = silence.next_check(true) + at((dice >> 33) % (late + 1));
                 let away = now > from && now < to + at(rtt / 2);
                 if answer.is_some_and(|due| due > from && due < to + at(rtt)) {
                     answer = None;
@@ -320,10 +323,10 @@ mod tests {
                 heard += u64::from(talks && !away);
                 let flight = Flight { acknowledged: Some(acknowledged), stuck: stuck && now > from && now < to + SECOND, rtt: at(rtt) };
                 match silence.look(heard, Some(flight), now) {
-                    Look::Well | Look::Narrow => {}
-                    Look::Ask | Look::Insist if now < from || now > to => answer = answer.or_else(|| Some(now + at(rtt))),
-                    Look::Ask | Look::Insist => {}
-                    Look::Gone => return Err(TestCaseError::fail(format!("gone at {:?}", now - start))),
+                    LivenessCheck::Well | LivenessCheck::Narrow => {}
+                    LivenessCheck::Ask | LivenessCheck::Insist if now < from || now > to => answer = answer.or_else(|| Some(now + at(rtt))),
+                    LivenessCheck::Ask | LivenessCheck::Insist => {}
+                    LivenessCheck::Gone => return Err(TestCaseError::fail(format!("gone at {:?}", now - start))),
                 }
                 if now > to + 2 * SECOND {
                     break;

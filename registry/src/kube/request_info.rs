@@ -1,4 +1,4 @@
-//! Access: who asks, and what they may do.
+//! A request's information: who makes it, on which resource, and whether they may.
 
 use std::fmt;
 
@@ -10,19 +10,19 @@ use super::{
 use crate::registry::Registry;
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Access<'a> {
+pub(crate) struct RequestInfo<'a> {
     pub(crate) registry: &'a Registry,
     pub(crate) caller: &'a Caller,
-    pub(crate) still: Still<'a>,
+    pub(crate) still: StillValid<'a>,
 }
 
 /// Says whether who asks may still be taken for that: to be asked again where a request had to wait.
 #[derive(Clone, Copy)]
-pub struct Still<'a>(pub &'a (dyn Fn() -> bool + Send + Sync));
+pub struct StillValid<'a>(pub &'a (dyn Fn() -> bool + Send + Sync));
 
 /// What is asked for: an object, a collection, or a part of an object.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct On<'a> {
+pub(crate) struct ResourceRef<'a> {
     pub(crate) resource: &'a Resource,
     pub(crate) subresource: Option<&'a str>,
     pub(crate) namespace: Option<&'a str>,
@@ -30,15 +30,15 @@ pub(crate) struct On<'a> {
     pub(crate) name: &'a str,
 }
 
-impl fmt::Debug for Still<'_> {
+impl fmt::Debug for StillValid<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Still(..)")
     }
 }
 
-impl Access<'_> {
+impl RequestInfo<'_> {
     /// Refuses what the user has no right to, or whom the credentials are no longer good for.
-    pub(crate) fn require_still(&self, verb: &str, on: &On<'_>) -> Result<(), Status> {
+    pub(crate) fn require_still(&self, verb: &str, on: &ResourceRef<'_>) -> Result<(), Status> {
         if !self.still.0() {
             return Err(Status::unauthorized("the credentials are not good any more; log in again"));
         }
@@ -50,7 +50,7 @@ impl Access<'_> {
     }
 
     /// Refuses what the user has no right to, naming the right.
-    pub(crate) fn require(&self, verb: &str, on: &On<'_>) -> Result<(), Status> {
+    pub(crate) fn require(&self, verb: &str, on: &ResourceRef<'_>) -> Result<(), Status> {
         let namespace = match (on.resource.plural, on.namespace) {
             // In Kubernetes a namespace is asked for within itself.
             ("namespaces", _) => on.name,

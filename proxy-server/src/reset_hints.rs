@@ -1,4 +1,4 @@
-//! The roster: which tunnels were up, in a file, so that a hub that starts after a crash resets them at once.
+//! Reset hints: a file that lists the live tunnels, so that a hub that starts after a crash resets them at once.
 //!
 //! Its agents would otherwise find out by their next keep-alive. The file is a hint and no more: it is not flushed to the
 //! disk, a line that cannot be read is passed over, and a reset of a tunnel that is gone is noise to whoever gets it.
@@ -39,12 +39,12 @@ const ROW_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The file in the hub's state folder.
 #[derive(Clone, Debug)]
-pub(crate) struct Roster {
+pub(crate) struct ResetHints {
     path: PathBuf,
 }
 
-impl Roster {
-    /// The roster in the state folder.
+impl ResetHints {
+    /// The file in this state folder.
     pub(crate) fn new(state: &Path) -> Self {
         Self { path: state.join("tunnels") }
     }
@@ -57,7 +57,7 @@ impl Roster {
 
     /// Resets the tunnels of the process before this one, and keeps the file for the one after it.
     pub(crate) async fn serve(self, agents: Arc<Agents>, listener: Arc<Listener>) {
-        tokio::join!(reset(self.read(), &listener, &agents.handshakes), self.keep(&agents.tunnels));
+        tokio::join!(reset(self.read(), &listener, &agents.handshakes), self.store(&agents.tunnels));
     }
 
     /// Forgets the tunnels, which have been told that the hub stops.
@@ -78,7 +78,7 @@ impl Roster {
     }
 
     /// Writes the file when a tunnel has come or gone, at once and then after a pause.
-    async fn keep(&self, tunnels: &Tunnels) {
+    async fn store(&self, tunnels: &Tunnels) {
         loop {
             while tokio::time::timeout(SIGN_OF_LIFE, tunnels.changed()).await.is_err() {
                 let path = self.path.clone();
@@ -88,8 +88,8 @@ impl Roster {
             }
             let up = tunnels.resettable();
             let pause = LEAST_PAUSE.max(PAUSE * u32::try_from(up.len()).unwrap_or(u32::MAX));
-            let roster = self.clone();
-            match tokio::task::spawn_blocking(move || roster.write(&up)).await {
+            let hints = self.clone();
+            match tokio::task::spawn_blocking(move || hints.write(&up)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "cannot write which tunnels are up"),
                 // The hub is ending.
@@ -141,18 +141,18 @@ mod tests {
     #[test]
     fn what_was_written_is_read_and_what_is_damaged_is_passed_over() {
         let folder = tempfile::tempdir().unwrap();
-        let roster = Roster::new(folder.path());
-        assert!(roster.read().is_empty());
+        let hints = ResetHints::new(folder.path());
+        assert!(hints.read().is_empty());
         let up = ["192.0.2.1:1 00000000000000ff", "[2001:db8::1]:2 0000000000000001"].map(|line| line.parse().unwrap());
-        roster.write(&up).unwrap();
-        assert_eq!(roster.read(), up);
-        let text = fs::read_to_string(&roster.path).unwrap();
-        fs::write(&roster.path, format!("{text}192.0.2.1:3 00")).unwrap();
-        assert_eq!(roster.read().len(), 3);
-        fs::write(&roster.path, format!("garbage\n{text}192.0.2")).unwrap();
-        assert_eq!(roster.read(), up);
-        assert_eq!(fs::metadata(&roster.path).unwrap().permissions().mode() & 0o777, 0o600);
-        roster.clear();
-        assert!(roster.read().is_empty());
+        hints.write(&up).unwrap();
+        assert_eq!(hints.read(), up);
+        let text = fs::read_to_string(&hints.path).unwrap();
+        fs::write(&hints.path, format!("{text}192.0.2.1:3 00")).unwrap();
+        assert_eq!(hints.read().len(), 3);
+        fs::write(&hints.path, format!("garbage\n{text}192.0.2")).unwrap();
+        assert_eq!(hints.read(), up);
+        assert_eq!(fs::metadata(&hints.path).unwrap().permissions().mode() & 0o777, 0o600);
+        hints.clear();
+        assert!(hints.read().is_empty());
     }
 }

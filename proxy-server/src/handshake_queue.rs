@@ -1,5 +1,5 @@
-//! The queue before a lobby: who finds no room in it waits for its turn, in the order of arrival. It is as long as what can be
-//! completed while who waits has patience; the others are told when to come again.
+//! The queue of handshakes that find no room in the lobby, in the order of arrival. It is as long as what can be completed
+//! before those who wait give up; the others are told when to come again.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -8,8 +8,8 @@ use std::{
 };
 
 use crate::{
+    handshake_rate::{Away, HandshakeRate, LONGEST},
     lobby::{Guest, Lobby},
-    pace::{Away, LONGEST, Pace},
     source::Source,
 };
 
@@ -17,19 +17,19 @@ use crate::{
 const MOST: usize = 4096;
 const LEAST: usize = 64;
 
-/// The longest that one is told to wait of whose source nobody waits: turns are told to a crowd that will not come, too, and each
+/// The longest that one is told to wait of whose source nobody waits: turns are given to many that will not come, too, and each
 /// puts off the next. A fleet of 5,000 sources takes as long.
 const STRANGERS: Duration = Duration::from_secs(10);
 
 /// What waits before a lobby.
 #[derive(Debug)]
-pub(crate) struct Queue<T> {
+pub(crate) struct HandshakeQueue<T> {
     lobby: Arc<Lobby>,
     /// After this long whoever waits has given up: to begin with it would be work for nothing.
     patience: Duration,
     waiting: VecDeque<Waiting<T>>,
     by_source: HashMap<Source, Share>,
-    pace: Pace,
+    pace: HandshakeRate,
     /// Of the sources of which nobody waits.
     strangers: Away,
     /// Somebody has waited for room since the queue was empty.
@@ -59,9 +59,9 @@ struct Share {
     away: Away,
 }
 
-impl<T> Queue<T> {
+impl<T> HandshakeQueue<T> {
     pub(crate) fn new(lobby: Arc<Lobby>, patience: Duration) -> Self {
-        let (waiting, by_source, pace) = (VecDeque::new(), HashMap::new(), Pace::default());
+        let (waiting, by_source, pace) = (VecDeque::new(), HashMap::new(), HandshakeRate::default());
         Self { lobby, patience, waiting, by_source, pace, strangers: Away::default(), full: false }
     }
 
@@ -185,8 +185,8 @@ mod tests {
         IpAddr::V4(Ipv4Addr::new(192, 0, 2, host)).into()
     }
 
-    fn queue(guests: usize, of_source: usize) -> Queue<u32> {
-        Queue::new(Lobby::new(Size { guests, of_source, grace: Duration::from_secs(60) }, 1), PATIENCE)
+    fn queue(guests: usize, of_source: usize) -> HandshakeQueue<u32> {
+        HandshakeQueue::new(Lobby::new(Size { guests, of_source, grace: Duration::from_secs(60) }, 1), PATIENCE)
     }
 
     #[test]
@@ -229,8 +229,9 @@ mod tests {
     #[test]
     fn what_waits_is_bounded_in_all_and_of_one_source() {
         let (mut queue, now) = (queue(1, 1), Instant::now());
-        let waits =
-            |queue: &mut Queue<u32>, host| (0..).take_while(|n| queue.push(*n, source(host), now).is_ok()).count();
+        let waits = |queue: &mut HandshakeQueue<u32>, host| {
+            (0..).take_while(|n| queue.push(*n, source(host), now).is_ok()).count()
+        };
         // A turn a millisecond is what a queue takes for its pace at first.
         let most = 2000;
         assert_eq!(waits(&mut queue, 1), most / 2);

@@ -1,4 +1,4 @@
-//! The joins under way: how many of one source and in all there may be, and that a key waits once.
+//! Pending joins: their limits, in all and for each source, and that each key waits once.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -20,10 +20,10 @@ const OF_ONE_SOURCE: usize = 128;
 
 /// The joins under way.
 #[derive(Debug, Default)]
-pub(crate) struct Waits(Mutex<Ways>);
+pub(crate) struct PendingJoins(Mutex<Counts>);
 
 #[derive(Debug, Default)]
-struct Ways {
+struct Counts {
     all: usize,
     by_source: HashMap<IpAddr, usize>,
     by_key: HashMap<KeyFingerprint, CancellationToken>,
@@ -31,22 +31,22 @@ struct Ways {
 
 /// One join's place; it is free again when dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
-    waits: Arc<Waits>,
+pub(crate) struct JoinSlot {
+    joins: Arc<PendingJoins>,
     source: IpAddr,
 }
 
 /// A key's one wait, until the next with the same key begins or it is dropped.
 #[derive(Debug)]
-pub(crate) struct Turn {
-    waits: Arc<Waits>,
+pub(crate) struct KeyGuard {
+    joins: Arc<PendingJoins>,
     key: KeyFingerprint,
     passed_on: CancellationToken,
 }
 
 /// Why a join has no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum WaitsFull {
+pub(crate) enum PendingJoinsFull {
     #[error("too many joins are under way; try again later")]
     All,
     #[error("too many joins from this address are under way; try again later")]
@@ -56,7 +56,7 @@ pub(crate) enum WaitsFull {
     Agents,
 }
 
-impl WaitsFull {
+impl PendingJoinsFull {
     /// What metrics and audit events call it.
     pub(crate) fn outcome(self) -> Outcome {
         match self {
@@ -67,45 +67,45 @@ impl WaitsFull {
     }
 }
 
-impl Waits {
+impl PendingJoins {
     /// A place for a join from `source`.
-    pub(crate) fn enter(self: &Arc<Self>, source: IpAddr) -> Result<Place, WaitsFull> {
+    pub(crate) fn enter(self: &Arc<Self>, source: IpAddr) -> Result<JoinSlot, PendingJoinsFull> {
         let source = registry::source(source);
-        let mut ways = self.0.lock();
-        if ways.all >= ALL {
-            return Err(WaitsFull::All);
+        let mut counts = self.0.lock();
+        if counts.all >= ALL {
+            return Err(PendingJoinsFull::All);
         }
-        let of_source = ways.by_source.entry(source).or_default();
+        let of_source = counts.by_source.entry(source).or_default();
         if *of_source >= OF_ONE_SOURCE {
-            return Err(WaitsFull::Source);
+            return Err(PendingJoinsFull::Source);
         }
         *of_source += 1;
-        ways.all += 1;
-        Ok(Place { waits: self.clone(), source })
+        counts.all += 1;
+        Ok(JoinSlot { joins: self.clone(), source })
     }
 
     /// Begins the one wait of `key`; the one before it ends.
-    pub(crate) fn take_turn(self: &Arc<Self>, key: KeyFingerprint) -> Turn {
+    pub(crate) fn take_turn(self: &Arc<Self>, key: KeyFingerprint) -> KeyGuard {
         let passed_on = CancellationToken::new();
         if let Some(earlier) = self.0.lock().by_key.insert(key, passed_on.clone()) {
             earlier.cancel();
         }
-        Turn { waits: self.clone(), key, passed_on }
+        KeyGuard { joins: self.clone(), key, passed_on }
     }
 }
 
-impl Turn {
+impl KeyGuard {
     /// Resolves when another join with this key has begun to wait.
     pub(crate) async fn passed_on(&self) {
         self.passed_on.cancelled().await;
     }
 }
 
-impl Drop for Place {
+impl Drop for JoinSlot {
     fn drop(&mut self) {
-        let mut ways = self.waits.0.lock();
-        ways.all -= 1;
-        if let Entry::Occupied(mut of_source) = ways.by_source.entry(self.source) {
+        let mut counts = self.joins.0.lock();
+        counts.all -= 1;
+        if let Entry::Occupied(mut of_source) = counts.by_source.entry(self.source) {
             *of_source.get_mut() -= 1;
             if *of_source.get() == 0 {
                 of_source.remove();
@@ -114,12 +114,12 @@ impl Drop for Place {
     }
 }
 
-impl Drop for Turn {
+impl Drop for KeyGuard {
     fn drop(&mut self) {
-        let mut ways = self.waits.0.lock();
+        let mut counts = self.joins.0.lock();
         // One that was passed on is another's by now.
         if !self.passed_on.is_cancelled() {
-            ways.by_key.remove(&self.key);
+            counts.by_key.remove(&self.key);
         }
     }
 }
@@ -130,26 +130,26 @@ mod tests {
 
     #[test]
     fn one_source_leaves_room_for_others_and_what_ends_makes_room() {
-        let waits = Arc::new(Waits::default());
+        let joins = Arc::new(PendingJoins::default());
         let source = |n: u8| IpAddr::from([192, 0, 2, n]);
-        let mut places: Vec<_> = (0..OF_ONE_SOURCE).map(|_| waits.enter(source(1)).unwrap()).collect();
-        assert_eq!(waits.enter(source(1)).unwrap_err(), WaitsFull::Source);
-        assert!(waits.enter(source(2)).is_ok());
+        let mut places: Vec<_> = (0..OF_ONE_SOURCE).map(|_| joins.enter(source(1)).unwrap()).collect();
+        assert_eq!(joins.enter(source(1)).unwrap_err(), PendingJoinsFull::Source);
+        assert!(joins.enter(source(2)).is_ok());
         places.pop();
-        assert!(waits.enter(source(1)).is_ok());
+        assert!(joins.enter(source(1)).is_ok());
         drop(places);
-        assert!(waits.0.lock().by_source.is_empty() && waits.0.lock().all == 0);
+        assert!(joins.0.lock().by_source.is_empty() && joins.0.lock().all == 0);
     }
 
     #[test]
     fn a_key_waits_once() {
-        let waits = Arc::new(Waits::default());
+        let joins = Arc::new(PendingJoins::default());
         let key = format!("sha256:{:064x}", 1).parse().unwrap();
-        let (first, second) = (waits.take_turn(key), waits.take_turn(key));
+        let (first, second) = (joins.take_turn(key), joins.take_turn(key));
         assert!(first.passed_on.is_cancelled() && !second.passed_on.is_cancelled());
         drop(first);
-        assert_eq!(waits.0.lock().by_key.len(), 1);
+        assert_eq!(joins.0.lock().by_key.len(), 1);
         drop(second);
-        assert!(waits.0.lock().by_key.is_empty());
+        assert!(joins.0.lock().by_key.is_empty());
     }
 }

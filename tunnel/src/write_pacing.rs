@@ -1,4 +1,4 @@
-//! The rest that a transfer takes between its writes, so that each of them is worth its system call.
+//! The pacing of a transfer's writes: a pause between small ones, so that each is worth its system call.
 //!
 //! quinn sends a packet of each stream in turn. With many streams, what has arrived of one is seldom more than a packet or two,
 //! and to write so little at a time costs more than all of QUIC: at 64 streams and an MTU of 1500, half of the CPU.
@@ -28,7 +28,7 @@ const GATHERED: u64 = 96 * 1024;
 const TRANSFER: u64 = 256 * 1024;
 
 #[derive(Debug, Default)]
-pub(crate) struct Rest {
+pub(crate) struct WritePacing {
     /// Of the last rest; kept for as long as the transfer lasts.
     timer: Option<Pin<Box<Sleep>>>,
     resting: bool,
@@ -39,9 +39,9 @@ pub(crate) struct Rest {
     out_of_tunnel: u64,
 }
 
-impl Rest {
+impl WritePacing {
     /// Rests if what came out of the tunnel beyond `before` was little, and is part of a transfer.
-    pub(crate) fn begin(&mut self, traffic: &Traffic, before: u64) {
+    pub(crate) fn after_write(&mut self, traffic: &Traffic, before: u64) {
         let (into_tunnel, out_of_tunnel) = (traffic.into_tunnel(), traffic.out_of_tunnel());
         if into_tunnel != self.into_tunnel {
             (self.into_tunnel, self.out_of_tunnel) = (into_tunnel, before);
@@ -84,12 +84,12 @@ mod tests {
 
     /// How long a stream rests after each of `writes`, which take `time` each and are answered by `answer` bytes.
     async fn rests(writes: &[u64], time: Duration, answer: u64) -> Vec<Duration> {
-        let (traffic, mut rest, mut rests) = (Traffic::default(), Rest::default(), Vec::new());
+        let (traffic, mut rest, mut rests) = (Traffic::default(), WritePacing::default(), Vec::new());
         for write in writes {
             advance(time).await;
             let before = traffic.out_of_tunnel();
             traffic.add_out_of_tunnel(*write);
-            rest.begin(&traffic, before);
+            rest.after_write(&traffic, before);
             let since = Instant::now();
             poll_fn(|cx| rest.poll(cx)).await;
             rests.push(since.elapsed());

@@ -15,7 +15,7 @@ use crate::store::{CommitError, Txn};
 
 impl Registry {
     /// Makes what is missing. What an admin has changed of it is kept; the permanent sets cannot be changed.
-    pub async fn begin(&self, now: Timestamp) -> Result<(), CommitError> {
+    pub async fn bootstrap(&self, now: Timestamp) -> Result<(), CommitError> {
         for object in objects() {
             self.make_if_missing(object, now).await?;
         }

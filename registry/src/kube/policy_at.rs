@@ -1,4 +1,4 @@
-//! Hindsight: the rights of a past moment, for watches that go on from there: only those of now are kept.
+//! The policy at a past revision, for watches that resume there: only the current one is kept in memory.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ const CLUSTERS: &str = "/managedclusters/";
 type Entry = (Arc<str>, Versioned<Arc<[u8]>>);
 
 /// Whether a change of this key may change what somebody sees.
-pub(super) fn decides(key: &str) -> bool {
+pub(super) fn affects_policy(key: &str) -> bool {
     ROLES.iter().chain(&MEMBERS).any(|prefix| key.starts_with(prefix))
 }
 

@@ -1,4 +1,4 @@
-//! What of a kind a user's rights show: the filter of lists and watches.
+//! Visibility: which objects of a kind a user's rights show; the filter of lists and watches.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::{CLUSTER_GROUP, CLUSTERS, PROXY, SETS};
 
 /// The kind that is looked at, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asked<'a> {
+pub struct VisibilityQuery<'a> {
     pub verb: ReadVerb,
     pub api_group: &'a str,
     /// The plural: `managedclusters`.
@@ -38,28 +38,28 @@ pub enum Scope<'a> {
     AllNamespaces,
 }
 
-/// What may be seen.
+/// Which objects may be seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Visible {
+pub enum Visibility {
     All,
-    Only(Sight),
+    Only(VisibleObjects),
 }
 
-/// Some objects of a kind; by default none. Members are shared with the policy: a sight is cheap however many clusters
-/// it shows, and keeps what it saw.
+/// Some objects of a kind; by default none. Members are shared with the policy: a value is cheap however many clusters
+/// it shows, and does not change with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sight {
+pub struct VisibleObjects {
     /// In whichever namespace.
     pub names: BTreeSet<Arc<str>>,
     /// Of managedclusters: the clusters of these sets.
     pub members: BTreeMap<Arc<str>, Arc<Members>>,
     /// When asked over all namespaces: what single namespaces add.
-    pub namespaces: BTreeMap<Arc<str>, Within>,
+    pub namespaces: BTreeMap<Arc<str>, VisibleInNamespace>,
 }
 
 /// What may be seen in one namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Within {
+pub enum VisibleInNamespace {
     All,
     Names(BTreeSet<Arc<str>>),
 }
@@ -74,24 +74,24 @@ pub(super) enum Target<'a> {
 
 impl Policy {
     /// Everything of a kind that the user may see; the rule is in the documentation of this module's parent.
-    pub fn visible(&self, user: &str, groups: &[String], asked: &Asked<'_>) -> Visible {
+    pub fn visible(&self, user: &str, groups: &[String], asked: &VisibilityQuery<'_>) -> Visibility {
         if is_master(groups) {
-            return Visible::All;
+            return Visibility::All;
         }
-        let mut seen = Sight::default();
+        let mut seen = VisibleObjects::default();
         for held in self.held(user, groups) {
             for rule in held.rules() {
                 match self.shown(held.binding, rule, asked, None) {
-                    Visible::All => return Visible::All,
-                    Visible::Only(sight) => seen.extend(sight),
+                    Visibility::All => return Visibility::All,
+                    Visibility::Only(visible) => seen.extend(visible),
                 }
             }
         }
-        Visible::Only(seen)
+        Visibility::Only(seen)
     }
 
     /// Whether the user may see one object, and why. Agrees with [`Self::visible`].
-    pub fn may_see(&self, user: &str, groups: &[String], asked: &Asked<'_>, name: &str) -> Option<Grant> {
+    pub fn may_see(&self, user: &str, groups: &[String], asked: &VisibilityQuery<'_>, name: &str) -> Option<Grant> {
         let namespace = match asked.scope {
             Scope::Namespace(namespace) => namespace,
             Scope::Cluster | Scope::AllNamespaces => "",
@@ -116,7 +116,9 @@ impl Policy {
             return decision;
         }
         let grant = match ReadVerb::parse(verb) {
-            Some(verb) => self.may_see(user, groups, &Asked { verb, api_group, resource, scope: Scope::Cluster }, name),
+            Some(verb) => {
+                self.may_see(user, groups, &VisibilityQuery { verb, api_group, resource, scope: Scope::Cluster }, name)
+            }
             None if verb == PROXY && resource == CLUSTERS => self.may_proxy(user, groups, name).ok(),
             None => None,
         };
@@ -130,7 +132,7 @@ impl Policy {
         groups: &[String],
         target: Target<'_>,
         name: &str,
-        shown: impl Fn(&Held<'_>, &PolicyRule) -> Visible,
+        shown: impl Fn(&Held<'_>, &PolicyRule) -> Visibility,
     ) -> Option<Grant> {
         let found = self.held(user, groups).find_map(|held| {
             held.rules().iter().find_map(|rule| {
@@ -142,8 +144,8 @@ impl Policy {
     }
 
     /// How what is shown leads to the object; none when it does not.
-    fn path(&self, binding: &Binding, shown: &Visible, target: Target<'_>, name: &str) -> Option<Path> {
-        let Visible::Only(sight) = shown else { return Some(Path::Direct) };
+    fn path(&self, binding: &Binding, shown: &Visibility, target: Target<'_>, name: &str) -> Option<Path> {
+        let Visibility::Only(visible) = shown else { return Some(Path::Direct) };
         let through = |set: &Arc<str>| match binding.namespace() {
             Some(_) => Path::Workspace { namespace: Arc::clone(&binding.metadata.namespace), set: Arc::clone(set) },
             None => Path::Set { set: Arc::clone(set) },
@@ -152,10 +154,10 @@ impl Policy {
             Target::Other { namespace } => namespace,
             Target::Cluster | Target::Set => "",
         };
-        if !sight.contains(namespace, name) {
+        if !visible.contains(namespace, name) {
             return None;
         }
-        let holder = sight.members.iter().find(|(_, members)| members.contains(name)).map(|(set, _)| set);
+        let holder = visible.members.iter().find(|(_, members)| members.contains(name)).map(|(set, _)| set);
         let bound = || binding.namespace().into_iter().flat_map(|own| self.sets.bound_in(own));
         let holds = |set: &&Arc<str>| self.sets.members(set).is_some_and(|members| members.contains(name));
         let set = match target {
@@ -168,7 +170,13 @@ impl Policy {
 
     /// What one rule shows, held through one binding. With a name, as far as it concerns that object: the rest may be
     /// left out, so that the answer about one cluster does not grow with the number of sets.
-    fn shown(&self, binding: &Binding, rule: &PolicyRule, asked: &Asked<'_>, one: Option<&str>) -> Visible {
+    fn shown(
+        &self,
+        binding: &Binding,
+        rule: &PolicyRule,
+        asked: &VisibilityQuery<'_>,
+        one: Option<&str>,
+    ) -> Visibility {
         let verb = asked.verb.as_str();
         match (asked.api_group, asked.resource) {
             (CLUSTER_GROUP, CLUSTERS) => {
@@ -180,18 +188,18 @@ impl Policy {
     }
 
     /// The clusters on which a rule gives the verb, by themselves and by their sets; `one` as in [`Self::shown`].
-    pub(super) fn clusters(&self, binding: &Binding, rule: &PolicyRule, verb: &str, one: Option<&str>) -> Visible {
-        let mut sight = Sight::default();
+    pub(super) fn clusters(&self, binding: &Binding, rule: &PolicyRule, verb: &str, one: Option<&str>) -> Visibility {
+        let mut visible = VisibleObjects::default();
         let named = !rule.resource_names.is_empty();
         let usable = || self.sets.within(binding.namespace(), one);
         if rule.grants(verb, CLUSTER_GROUP, CLUSTERS, "") {
             match (binding.namespace(), named) {
-                (None, false) => return Visible::All,
-                (None, true) => sight.names.extend(rule.resource_names.iter().map(|name| Arc::from(name.as_str()))),
-                (Some(_), false) => sight.members.extend(usable().map(owned)),
+                (None, false) => return Visibility::All,
+                (None, true) => visible.names.extend(rule.resource_names.iter().map(|name| Arc::from(name.as_str()))),
+                (Some(_), false) => visible.members.extend(usable().map(owned)),
                 (Some(_), true) => {
                     let held = |name: &&String| usable().any(|(_, members)| members.contains(name.as_str()));
-                    sight.names.extend(rule.resource_names.iter().filter(held).map(|name| Arc::from(name.as_str())));
+                    visible.names.extend(rule.resource_names.iter().filter(held).map(|name| Arc::from(name.as_str())));
                 }
             }
         }
@@ -199,75 +207,82 @@ impl Policy {
         if (named || verb == PROXY) && rule.grants(verb, CLUSTER_GROUP, SETS, "") {
             if binding.namespace().is_none() && one.is_none() {
                 // A set without clusters shows none, but it is no reason to refuse a list or to end a watch.
-                sight.members.extend(rule.resource_names.iter().map(|set| (Arc::from(set.as_str()), Arc::default())));
+                visible.members.extend(rule.resource_names.iter().map(|set| (Arc::from(set.as_str()), Arc::default())));
             }
-            sight.members.extend(usable().filter(|(set, _)| rule.names(set)).map(owned));
+            visible.members.extend(usable().filter(|(set, _)| rule.names(set)).map(owned));
         }
-        Visible::Only(sight)
+        Visibility::Only(visible)
     }
 
     /// The sets on which a rule gives the verb.
-    pub(super) fn shown_sets(&self, binding: &Binding, rule: &PolicyRule, verb: &str) -> Visible {
-        let mut sight = Sight::default();
+    pub(super) fn shown_sets(&self, binding: &Binding, rule: &PolicyRule, verb: &str) -> Visibility {
+        let mut visible = VisibleObjects::default();
         if rule.grants(verb, CLUSTER_GROUP, SETS, "") {
             match binding.namespace() {
-                None if rule.resource_names.is_empty() => return Visible::All,
-                None => sight.names.extend(rule.resource_names.iter().map(|name| Arc::from(name.as_str()))),
-                Some(own) => sight.names.extend(self.sets.bound_in(own).filter(|set| rule.names(set)).cloned()),
+                None if rule.resource_names.is_empty() => return Visibility::All,
+                None => visible.names.extend(rule.resource_names.iter().map(|name| Arc::from(name.as_str()))),
+                Some(own) => visible.names.extend(self.sets.bound_in(own).filter(|set| rule.names(set)).cloned()),
             }
         }
-        Visible::Only(sight)
+        Visibility::Only(visible)
     }
 }
 
 /// What a rule shows of any other kind: plain Kubernetes, object by object.
-fn objects(binding: &Binding, rule: &PolicyRule, verb: &str, group: &str, resource: &str, scope: Scope<'_>) -> Visible {
-    let mut sight = Sight::default();
+fn objects(
+    binding: &Binding,
+    rule: &PolicyRule,
+    verb: &str,
+    group: &str,
+    resource: &str,
+    scope: Scope<'_>,
+) -> Visibility {
+    let mut visible = VisibleObjects::default();
     if !rule.grants(verb, group, resource, "") {
-        return Visible::Only(sight);
+        return Visibility::Only(visible);
     }
     let all = rule.resource_names.is_empty();
     let names = || rule.resource_names.iter().map(|name| Arc::from(name.as_str()));
     match (binding.namespace(), scope) {
-        (None, _) if all => return Visible::All,
-        (None, _) => sight.names.extend(names()),
+        (None, _) if all => return Visibility::All,
+        (None, _) => visible.names.extend(names()),
         (Some(own), Scope::Namespace(asked)) if own == asked => {
             if all {
-                return Visible::All;
+                return Visibility::All;
             }
-            sight.names.extend(names());
+            visible.names.extend(names());
         }
         (Some(_), Scope::Namespace(_)) => {}
         (Some(_), Scope::AllNamespaces) => {
-            let within = if all { Within::All } else { Within::Names(names().collect()) };
-            sight.namespaces.insert(Arc::clone(&binding.metadata.namespace), within);
+            let within = if all { VisibleInNamespace::All } else { VisibleInNamespace::Names(names().collect()) };
+            visible.namespaces.insert(Arc::clone(&binding.metadata.namespace), within);
         }
         // In Kubernetes a namespace is asked for within itself.
         (Some(own), Scope::Cluster) => {
             if group.is_empty() && resource == "namespaces" && rule.names(own) {
-                sight.names.insert(Arc::clone(&binding.metadata.namespace));
+                visible.names.insert(Arc::clone(&binding.metadata.namespace));
             }
         }
     }
-    Visible::Only(sight)
+    Visibility::Only(visible)
 }
 
 fn owned((set, members): (&Arc<str>, &Arc<Members>)) -> (Arc<str>, Arc<Members>) {
     (Arc::clone(set), Arc::clone(members))
 }
 
-impl Visible {
+impl Visibility {
     /// Whether the object may be seen. The namespace counts only when it was asked over all namespaces.
     pub fn contains(&self, namespace: &str, name: &str) -> bool {
         match self {
             Self::All => true,
-            Self::Only(sight) => sight.contains(namespace, name),
+            Self::Only(visible) => visible.contains(namespace, name),
         }
     }
 
     /// Whether nothing can be seen, whatever there is.
     pub fn is_empty(&self) -> bool {
-        *self == Self::Only(Sight::default())
+        *self == Self::Only(VisibleObjects::default())
     }
 
     /// The names that one of the two shows and the other may not, where they can be told: neither shows everything, nor
@@ -280,7 +295,7 @@ impl Visible {
         let mut names: BTreeSet<_> = one.names.symmetric_difference(&two.names).cloned().collect();
         let nobody = Arc::default();
         for set in one.members.keys().chain(two.members.keys()) {
-            let [one, two] = [one, two].map(|sight| sight.members.get(set).unwrap_or(&nobody));
+            let [one, two] = [one, two].map(|visible| visible.members.get(set).unwrap_or(&nobody));
             if !Arc::ptr_eq(one, two) {
                 names.extend(one.symmetric_difference(two).cloned());
             }
@@ -289,24 +304,24 @@ impl Visible {
     }
 
     fn and(self, other: impl FnOnce() -> Self) -> Self {
-        let Self::Only(mut sight) = self else { return self };
+        let Self::Only(mut visible) = self else { return self };
         match other() {
             Self::All => Self::All,
             Self::Only(more) => {
-                sight.extend(more);
-                Self::Only(sight)
+                visible.extend(more);
+                Self::Only(visible)
             }
         }
     }
 }
 
-impl Sight {
+impl VisibleObjects {
     pub fn contains(&self, namespace: &str, name: &str) -> bool {
         self.names.contains(name)
             || self.members.values().any(|members| members.contains(name))
             || match self.namespaces.get(namespace) {
-                Some(Within::All) => true,
-                Some(Within::Names(names)) => names.contains(name),
+                Some(VisibleInNamespace::All) => true,
+                Some(VisibleInNamespace::Names(names)) => names.contains(name),
                 None => false,
             }
     }
@@ -315,10 +330,13 @@ impl Sight {
         self.names.extend(more.names);
         self.members.extend(more.members);
         for (namespace, within) in more.namespaces {
-            match (self.namespaces.entry(namespace).or_insert_with(|| Within::Names(BTreeSet::new())), within) {
-                (Within::Names(names), Within::Names(more)) => names.extend(more),
-                (whole, Within::All) => *whole = Within::All,
-                (Within::All, Within::Names(_)) => {}
+            match (
+                self.namespaces.entry(namespace).or_insert_with(|| VisibleInNamespace::Names(BTreeSet::new())),
+                within,
+            ) {
+                (VisibleInNamespace::Names(names), VisibleInNamespace::Names(more)) => names.extend(more),
+                (whole, VisibleInNamespace::All) => *whole = VisibleInNamespace::All,
+                (VisibleInNamespace::All, VisibleInNamespace::Names(_)) => {}
             }
         }
     }

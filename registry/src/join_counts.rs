@@ -1,20 +1,20 @@
-//! The tally: how many agents wait and how many clusters there are, by the token that they came with and by where they asked from.
+//! Counts of joins: pending agents and clusters, by the token that they used and by the address that they asked from.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 
-use crate::cluster::{ManagedCluster, Standing};
+use crate::cluster::{AcceptanceStatus, ManagedCluster};
 
 /// Kept up to date by the writer of the view.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct JoinCounts {
     waiting_by: HashMap<String, usize>,
     waiting_from: HashMap<IpAddr, usize>,
     clusters_of: HashMap<String, usize>,
 }
 
-impl Tally {
+impl JoinCounts {
     /// Counts a cluster, in the place of what it was.
     pub(crate) fn replace(&mut self, before: Option<&ManagedCluster>, after: Option<&ManagedCluster>) {
         if let Some(before) = before {
@@ -47,7 +47,7 @@ impl Tally {
         by_address: fn(&mut HashMap<IpAddr, usize>, IpAddr),
     ) {
         // Those of a cluster that was denied have had their answer.
-        for agent in cluster.waiting().filter(|_| cluster.standing() != Standing::Denied) {
+        for agent in cluster.waiting().filter(|_| cluster.acceptance() != AcceptanceStatus::Denied) {
             by_text(&mut self.waiting_by, agent.token.clone());
             if let Some(address) = agent.address {
                 by_address(&mut self.waiting_from, source(address));
@@ -109,16 +109,29 @@ mod tests {
 
     #[test]
     fn what_goes_is_counted_no_more() {
-        let mut tally = Tally::default();
+        let mut join_counts = JoinCounts::default();
         let [two, one] = [cluster(&[AgentPhase::Pending; 2]), cluster(&[AgentPhase::Pending, AgentPhase::Accepted])];
         let address = "192.0.2.1".parse().unwrap();
-        tally.replace(None, Some(&two));
-        assert_eq!((tally.waiting_by("t"), tally.waiting_from(address), tally.clusters_of("t")), (2, 2, 1));
-        tally.replace(Some(&two), Some(&one));
-        assert_eq!((tally.waiting_by("t"), tally.waiting_from(address), tally.clusters_of("t")), (1, 1, 1));
-        tally.replace(Some(&one), None);
-        assert_eq!((tally.waiting_by("t"), tally.waiting_from(address), tally.clusters_of("t")), (0, 0, 0));
-        assert!(tally.waiting_by.is_empty() && tally.waiting_from.is_empty() && tally.clusters_of.is_empty());
+        join_counts.replace(None, Some(&two));
+        assert_eq!(
+            (join_counts.waiting_by("t"), join_counts.waiting_from(address), join_counts.clusters_of("t")),
+            (2, 2, 1)
+        );
+        join_counts.replace(Some(&two), Some(&one));
+        assert_eq!(
+            (join_counts.waiting_by("t"), join_counts.waiting_from(address), join_counts.clusters_of("t")),
+            (1, 1, 1)
+        );
+        join_counts.replace(Some(&one), None);
+        assert_eq!(
+            (join_counts.waiting_by("t"), join_counts.waiting_from(address), join_counts.clusters_of("t")),
+            (0, 0, 0)
+        );
+        assert!(
+            join_counts.waiting_by.is_empty()
+                && join_counts.waiting_from.is_empty()
+                && join_counts.clusters_of.is_empty()
+        );
     }
 
     #[test]

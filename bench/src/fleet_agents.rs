@@ -1,4 +1,4 @@
-//! The role of the swarm: many real agents in one process, each with its own socket, back-off and state, as the library of
+//! The role of a fleet's agents: many real ones in one process, each with its own socket, back-off and state, as the library of
 //! `proxy-agent`. As many processes would not fit on one machine; at the hub there is no difference.
 
 use std::net::SocketAddr;
@@ -28,7 +28,7 @@ const CONNECTED: Duration = Duration::from_secs(180);
 
 /// The role: the agents of the clusters `first..first + count` of a fleet.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Swarm {
+pub struct FleetAgents {
     /// Where [`Fleet::prepare`] left the agents' state.
     pub fleet: PathBuf,
     /// The hub's tunnel port.
@@ -39,7 +39,7 @@ pub struct Swarm {
     pub count: usize,
 }
 
-/// What a swarm says when all its agents have had a tunnel.
+/// Printed when all agents have had a tunnel.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Connected {
     /// How many.
@@ -48,15 +48,19 @@ pub struct Connected {
     pub seconds: f64,
 }
 
-impl Swarm {
+impl FleetAgents {
     /// Starts one, and waits until all its agents are connected.
     pub async fn start(self) -> Result<(Process, Connected)> {
         // Each agent's socket has megabytes of buffers that stay untouched as long as they come fresh from the kernel
         // (mallopt(3), M_MMAP_THRESHOLD).
-        let program = Role::Swarm(self).program(&Place::loopback())?.env("MALLOC_MMAP_THRESHOLD_", "131072");
+        let program = Role::FleetAgents(self).program(&Place::loopback())?.env("MALLOC_MMAP_THRESHOLD_", "131072");
         let process = program.spawn()?;
-        let connected = process.stdout_json(CONNECTED).await.context("the swarm does not connect")?;
-        Ok((process, serde_json::from_value(connected).context("the swarm is connected in other words")?))
+        let connected = process.stdout_json(CONNECTED).await.context("the agents do not connect")?;
+        Ok((
+            process,
+            serde_json::from_value(connected)
+                .context("what the agents' process printed is no report of its connections")?,
+        ))
     }
 
     /// Plays the role until it is killed.
