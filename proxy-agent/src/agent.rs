@@ -8,18 +8,18 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::Config,
-    dial::Dialer,
     exports::{ExportConfig, Services},
     health::Health,
     hub::HubAddress,
+    hub::supervisor::Supervisor,
     identity::IdentityError,
-    identity_store::IdentityStore,
+    identity::store::IdentityStore,
     metrics::Metrics,
-    resolve::Resolver,
     state::StateFolder,
     status::{Readiness, Status},
-    streams::{SpokeConfig, Streams},
-    supervisor::Supervisor,
+    target::dial::Dialer,
+    target::resolve::Resolver,
+    target::streams::{SpokeConfig, Streams},
 };
 
 /// How long tasks may take to end once they are cut.

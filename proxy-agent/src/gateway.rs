@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tunnel::{Identity, Metered, Reason, Refusal, RelayEnd, Stream, Traffic, hop, relay_upgraded};
 
-use crate::{cause::with_cause, dial::Dialer, policy::Policy, target::Target};
+use crate::{cause::with_cause, policy::Policy, target::Target, target::dial::Dialer};
 
 use account::Account;
 pub use groups::{GroupPattern, GroupPatternError};

@@ -1,5 +1,12 @@
 //! A hub's address, as an operator writes it.
 
+pub(crate) mod backoff;
+pub(crate) mod connect;
+pub(crate) mod path;
+pub(crate) mod reached;
+pub(crate) mod session;
+pub(crate) mod supervisor;
+
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};

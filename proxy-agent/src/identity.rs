@@ -1,5 +1,7 @@
 //! Who this agent is: its key, its certificate, the hub's CA, and the TLS that they make.
 
+pub(crate) mod store;
+
 use std::time::{Duration, SystemTime};
 
 use certs::{CsrError, HubTls, KeyFingerprint, Pin, PrivateKey, TlsError};

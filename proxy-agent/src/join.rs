@@ -1,6 +1,8 @@
 //! Joining a hub: the key is made here and never leaves; its certificate comes back once the hub's administrator, or
 //! the token, says so.
 
+pub(crate) mod progress;
+
 use std::time::Duration;
 
 use certs::{
@@ -13,13 +15,13 @@ use tokio::time::{Instant, timeout_at};
 use tunnel::{ALPN_JOIN, Issued, JoinAnswers, JoinReply, JoinRequest, Reason, Refusal};
 
 use crate::{
-    backoff::{Backoff, attempt_limit},
     config::JoinConfig,
-    connect::{ConnectError, connect},
     hub::HubAddress,
+    hub::backoff::{Backoff, attempt_limit},
+    hub::connect::{ConnectError, connect},
     identity::{Identity, IdentityError},
-    resolve::Resolver,
     state::{Membership, StateError, StateFolder},
+    target::resolve::Resolver,
 };
 
 /// How long the hub may take to read the request.

@@ -1,39 +1,26 @@
 //! The spoke's agent: dials out to its hubs, and serves their dials under its own policy.
 
 mod agent;
-mod backoff;
 mod cause;
 pub mod config;
-mod connect;
-mod dial;
 mod exports;
 pub mod gateway;
 mod health;
 pub mod hub;
 mod identity;
-mod identity_store;
 mod join;
 mod metrics;
-mod path;
 pub mod policy;
-pub mod progress;
-mod race;
-mod reached;
-mod resolve;
-mod service_tls;
-mod session;
 mod settings;
 pub mod state;
 mod status;
-mod streams;
-mod supervisor;
 pub mod target;
 
 pub use agent::{Agent, RunError, StartError, run};
 pub use config::{Config, JoinConfig};
-pub use connect::ConnectError;
 pub use exports::ExportConfig;
+pub use hub::connect::ConnectError;
 pub use identity::IdentityError;
-pub use join::{JoinError, JoinProgress, join};
+pub use join::{JoinError, JoinProgress, join, progress::ProgressDisplay};
 pub use settings::ConfigErrors;
 pub use status::Readiness;

@@ -5,10 +5,9 @@ use std::{error::Error, process::ExitCode, time::Duration};
 use clap::Parser;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use proxy_agent::{
-    Agent, Config, JoinError, RunError,
+    Agent, Config, JoinError, ProgressDisplay, RunError,
     config::{Cli, Command, JoinConfig},
     join,
-    progress::ProgressDisplay,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;

@@ -1,5 +1,11 @@
 //! What a dial asks for: a host, by name or by address, and a port.
 
+pub(crate) mod dial;
+pub(crate) mod race;
+pub(crate) mod resolve;
+pub(crate) mod service_tls;
+pub(crate) mod streams;
+
 use std::{fmt, net::IpAddr};
 
 /// The longest host name (RFC 1035 section 2.3.4), without the trailing dot.

@@ -1,5 +1,16 @@
 //! The agents' port: handshakes, who an agent is, its tunnel's control stream, and joins.
 
+pub(crate) mod clock;
+pub(crate) mod closing;
+pub(crate) mod exports;
+pub(crate) mod handshake_queue;
+pub(crate) mod handshake_rate;
+pub(crate) mod joins;
+pub(crate) mod pending_joins;
+pub(crate) mod reset_hints;
+pub(crate) mod tunnels;
+pub(crate) mod watchdog;
+
 mod trust;
 
 use std::{
@@ -20,19 +31,18 @@ use tunnel::{
 };
 
 use crate::{
+    agents::closing::close_reason,
+    agents::exports::{Exporter, Exports},
+    agents::handshake_queue::{HandshakeQueue, Turn},
+    agents::joins::Joins,
+    agents::tunnels::{LiveTunnel, NewTunnel, TunnelGuard, Tunnels},
     authorities::Authorities,
-    client::Peer,
-    clock,
-    closing::close_reason,
-    exports::{Exporter, Exports},
-    handshake_queue::{HandshakeQueue, Turn},
-    joins::Joins,
-    lobby::{Guest, Lobby, Size},
+    frontend::client::Peer,
+    limits::lobby::{Guest, Lobby, Size},
+    limits::rates::{Lines, Rate, Rates},
     metrics::Metrics,
     outcome::Outcome,
-    rates::{Lines, Rate, Rates},
-    record::Recorder,
-    tunnels::{LiveTunnel, NewTunnel, TunnelGuard, Tunnels},
+    proxy::record::Recorder,
 };
 
 /// How long a peer may take to shake hands: two round trips of half a second and two lost packets, which are sent again after one
@@ -49,7 +59,7 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// silent or late: its agent is about to ask anew.
 pub(crate) const HANDSHAKES: Size = Size { guests: 192, of_source: 128, grace: Duration::from_secs(1) };
 
-/// How long an agent waits for the first answer (2.5 s, `proxy-agent/src/backoff.rs`), less what its question was under way: one that
+/// How long an agent waits for the first answer (2.5 s, `proxy-agent/src/hub/backoff.rs`), less what its question was under way: one that
 /// is let in later has given up.
 const AGENT_WAIT: Duration = Duration::from_secs(2);
 

@@ -1,5 +1,9 @@
 //! The hub's HTTPS API: what `cluster-proxy` asks of it below `/v1`, and the registry's Kubernetes-style API for the rest.
 
+pub(crate) mod discovery;
+pub(crate) mod http_port;
+pub(crate) mod rotation;
+
 mod backup;
 mod ca;
 mod credential;
@@ -31,16 +35,16 @@ use registry::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
+    agents::tunnels::Tunnels,
+    api::discovery::Discovery,
+    api::http_port::{Body, Origin, held, whole},
+    api::rotation::Rotation,
     authorities::Authorities,
-    bodies::{Bodies, BodyFault, BufferedBody},
-    caller::{Caller, CallerError, Credentials, PresentedCredentials},
-    connections::Connections,
-    discovery::{self, Discovery},
     gateway::{Gateway, check_own_word},
-    http_port::{Body, Origin, held, whole},
-    rotation::Rotation,
-    shares::Shares,
-    tunnels::Tunnels,
+    limits::bodies::{Bodies, BodyFault, BufferedBody},
+    limits::shares::Shares,
+    proxy::caller::{Caller, CallerError, Credentials, PresentedCredentials},
+    proxy::connections::Connections,
 };
 
 use failure::{Failure, bad_request, failure};

@@ -19,7 +19,7 @@ use registry::store::Etcd;
 use serde::{Deserialize, Deserializer, de};
 use tunnel::{Mtu, TunnelMemory};
 
-use crate::workers::default_count;
+use crate::hub::workers::default_count;
 
 mod caps;
 mod record;

@@ -1,5 +1,12 @@
 //! The clients' port: one listener on which TLS, SOCKS5, HTTP/1.1 and HTTP/2 are told apart by their first bytes.
 
+pub(crate) mod client;
+pub(crate) mod connect;
+pub(crate) mod forward;
+pub(crate) mod head;
+pub(crate) mod konnectivity;
+pub(crate) mod socks5;
+
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use certs::ClusterName;
@@ -14,19 +21,16 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, info_span};
 
 use crate::{
-    caller::PresentedCredentials,
-    client::{Client, Peer, Transport},
     config::Plaintext,
-    connect,
-    descriptors::{ACCEPT_PAUSE, Reserve, Spent, TELLING},
-    forward,
-    head::{self, Head},
-    konnectivity::Konnectivity,
-    lobby::{Guest, Lobby},
+    frontend::client::{Client, Peer, Transport},
+    frontend::head::Head,
+    frontend::konnectivity::Konnectivity,
+    limits::descriptors::{ACCEPT_PAUSE, Reserve, Spent, TELLING},
+    limits::lobby::{Guest, Lobby},
     metrics::Frontend,
     outcome::Outcome,
     proxy::Proxy,
-    socks5,
+    proxy::caller::PresentedCredentials,
 };
 
 /// First byte of a TLS handshake record (RFC 8446 section 5.1).

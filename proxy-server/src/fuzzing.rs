@@ -7,17 +7,17 @@ use http::{Request, StatusCode};
 use tokio::{net::UnixStream, sync::Semaphore};
 
 use crate::{
-    caller::{Credentials, PresentedCredentials},
-    client::{Client, Transport},
-    forward,
-    head::{self, Head},
-    route::{Naming, Target},
-    socks5,
+    frontend::client::{Client, Transport},
+    frontend::forward,
+    frontend::head::{self, Head},
+    frontend::socks5,
+    proxy::caller::{Credentials, PresentedCredentials},
+    proxy::route::{Naming, Target},
 };
 
 pub use crate::{
+    frontend::konnectivity::fuzzing::{FuzzedEvent, FuzzedStream, correct_authorities, with_authorities_corrected},
     gateway::fuzzing::{Way, gateway_path},
-    konnectivity::fuzzing::{FuzzedEvent, FuzzedStream, correct_authorities, with_authorities_corrected},
 };
 
 /// What the first head of a connection says.
@@ -72,7 +72,7 @@ pub fn route(
     port: u16,
     domain: &str,
 ) -> Option<(ClusterName, Option<(String, u16)>)> {
-    let route = crate::route::route(Naming { proxy_user, listener, host, port }, domain).ok()?;
+    let route = crate::proxy::route::route(Naming { proxy_user, listener, host, port }, domain).ok()?;
     let inside = match route.target {
         Target::Tcp { host, port } => Some((host, port)),
         Target::KubeApi | Target::KubeGateway(_) | Target::Tls { .. } => None,

@@ -1,5 +1,7 @@
 //! The gateway: HTTPS requests for a cluster's Kubernetes API or for a service in it, by their URL.
 
+pub(crate) mod browser;
+
 mod cookie;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
@@ -22,18 +24,18 @@ use registry::{
 use tunnel::{Extra, Identity, Stream, hop};
 
 use crate::{
-    browser::{self, Asked, Browsers, PageError},
-    caller::{Caller, CallerError, Credentials, PresentedCredentials},
-    client::Peer,
-    exchange::{Exchange, ExchangeError, Upgradable},
+    api::http_port::{Body, Origin},
     flushes::Held,
-    http_port::{Body, Origin},
+    frontend::client::Peer,
+    gateway::browser::{Asked, Browsers, PageError},
     metrics::Frontend,
     outcome::Outcome,
+    proxy::caller::{Caller, CallerError, Credentials, PresentedCredentials},
+    proxy::exchange::{Exchange, ExchangeError, Upgradable},
+    proxy::record::Record,
+    proxy::refusal::OpenError,
+    proxy::route::{Route, Target},
     proxy::{Proxied, Proxy},
-    record::Record,
-    refusal::OpenError,
-    route::{Route, Target},
 };
 
 use path::{ParsedPath, PathError, PathTarget, Service};

@@ -1,5 +1,15 @@
 //! The hub put together: bound first, served later, and stopped in a written order.
 
+pub(crate) mod feed;
+pub(crate) mod health;
+pub(crate) mod inherited;
+pub(crate) mod layout;
+pub(crate) mod ports;
+pub(crate) mod services;
+pub(crate) mod state;
+pub(crate) mod succession;
+pub(crate) mod workers;
+
 mod stop;
 
 use std::{
@@ -29,39 +39,39 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tunnel::{ALPN_JOIN, ALPN_TUNNEL, Listener, PortSocket, ServeError};
 
 use crate::{
+    agents::exports::Exports,
+    agents::joins::Joins,
+    agents::reset_hints::ResetHints,
+    agents::tunnels::Tunnels,
+    agents::watchdog,
     agents::{AgentRates, Agents, HANDSHAKES, TUNNELS},
+    api::discovery::Discovery,
+    api::http_port::{HttpPort, Origin},
+    api::rotation::Rotation,
     api::{About, Api, Recorded},
     audit::{Audit, AuditError},
     authorities::{Authorities, AuthoritiesError},
-    bodies::Bodies,
-    browser::Browsers,
     config::Config,
-    connections::Connections,
-    descriptors::{Descriptors, Reserve},
-    discovery::Discovery,
-    exports::Exports,
     frontend::{Frontends, Shutdown},
     gateway::Gateway,
-    health::Health,
-    http_port::{HttpPort, Origin},
-    joins::Joins,
-    layout::Layout,
+    gateway::browser::Browsers,
+    hub::health::Health,
+    hub::layout::Layout,
+    hub::ports::{Bound, ListenError, Ports},
+    hub::services::{RunError, Services},
+    hub::state::{State, StateError},
+    hub::succession::RaisedFlag,
+    hub::workers::Workers,
     limits::Limits,
-    lobby::{Lobby, Size},
+    limits::bodies::Bodies,
+    limits::descriptors::{Descriptors, Reserve},
+    limits::lobby::{Lobby, Size},
+    limits::shares::Shares,
     metrics::{LiveCollector, Metrics},
-    ports::{Bound, ListenError, Ports},
     proxy::Proxy,
-    record::Recorder,
-    reset_hints::ResetHints,
-    revocations,
-    rotation::Rotation,
-    services::{RunError, Services},
-    shares::Shares,
-    state::{State, StateError},
-    succession::{self, RaisedFlag},
-    tunnels::Tunnels,
-    watchdog,
-    workers::Workers,
+    proxy::connections::Connections,
+    proxy::record::Recorder,
+    proxy::revocations,
 };
 
 /// How long cut connections and closing tunnels may take once their time is up.

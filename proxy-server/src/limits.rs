@@ -1,5 +1,12 @@
 //! Caps on connections, per cluster and per user: how many may be open, and how many of them may still be dialling.
 
+pub(crate) mod bodies;
+pub(crate) mod descriptors;
+pub(crate) mod lobby;
+pub(crate) mod rates;
+pub(crate) mod shares;
+pub(crate) mod source;
+
 use std::{
     fmt,
     sync::{
@@ -10,7 +17,7 @@ use std::{
 
 use dashmap::DashMap;
 
-use crate::caller::Caller;
+use crate::proxy::caller::Caller;
 
 /// The caps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use prometheus::{
 
 use tunnel::Listener;
 
-use crate::{connections::Connections, lobby::Parting, outcome::Outcome, tunnels::Tunnels};
+use crate::{agents::tunnels::Tunnels, limits::lobby::Parting, outcome::Outcome, proxy::connections::Connections};
 
 /// Where a client came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -2,7 +2,7 @@
 
 use tunnel::{CloseReason, ConnectionLost, Reason, RelayEnd};
 
-use crate::closing::close_label;
+use crate::agents::closing::close_label;
 
 /// One for each label. What an enum of the protocol says already has that enum's label.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,5 +1,13 @@
 //! From an ask to a proxied connection: route, authorize, admit, dial; and the record that each leaves.
 
+pub(crate) mod caller;
+pub(crate) mod connections;
+pub(crate) mod exchange;
+pub(crate) mod record;
+pub(crate) mod refusal;
+pub(crate) mod revocations;
+pub(crate) mod route;
+
 use std::{sync::Arc, time::Duration};
 
 use certs::ClusterName;
@@ -12,17 +20,17 @@ use tokio_util::task::TaskTracker;
 use tunnel::{ConnectionLost, Dial, DialError, Dialed, Reason, SIGN_OF_LIFE, Stream, TargetKind, Traffic};
 
 use crate::{
+    agents::tunnels::{StreamGuard, Tunnels},
     authorities::Authorities,
-    caller::{Caller, CallerError},
-    client::Client,
-    connections::{Connections, Cut, Entry},
+    frontend::client::Client,
     limits::{Limits, Permit},
     metrics::Metrics,
     outcome::Outcome,
-    record::{Record, Recorder},
-    refusal::OpenError,
-    route::{Naming, Route, Target, route},
-    tunnels::{StreamGuard, Tunnels},
+    proxy::caller::{Caller, CallerError},
+    proxy::connections::{Connections, Cut, Entry},
+    proxy::record::{Record, Recorder},
+    proxy::refusal::OpenError,
+    proxy::route::{Naming, Route, Target, route},
 };
 
 /// How long after a hub's start a dial waits for agents that the hub before it had. They come back within 2 s of a restart.

@@ -5,20 +5,20 @@ use std::{mem, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
-    code::{CloseReason, ResetReason},
     connection::{Connection, ConnectionLost, PathState},
-    control::{Control, ControlError},
-    credit::TunnelMemory,
     hub::{EstablishError, Greeting},
     liveness::{Liveness, LivenessCheck},
-    message::{
+    socket::Offload,
+    socket::mtu::Mtu,
+    stream::Stream,
+    stream::credit::TunnelMemory,
+    stream::windows::Windows,
+    transport::{AGENT_STREAMS, FIRST_AGENT_STREAMS},
+    wire::code::{CloseReason, ResetReason},
+    wire::control::{Control, ControlError},
+    wire::message::{
         AgentMessage, Dial, DialOutcome, DialReply, Dialed, FromAgent, FromHub, Hello, HubMessage, Refusal, Welcome,
     },
-    mtu::Mtu,
-    socket::Offload,
-    stream::Stream,
-    transport::{AGENT_STREAMS, FIRST_AGENT_STREAMS},
-    windows::Windows,
     wire::{self, WireError},
 };
 

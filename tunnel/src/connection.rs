@@ -5,11 +5,10 @@ use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 use rustls::pki_types::CertificateDer;
 
 use crate::{
-    ALPN_JOIN, ALPN_TUNNEL,
-    code::CloseReason,
-    congestion,
-    mtu::{self, Mtu},
+    ALPN_JOIN, ALPN_TUNNEL, congestion,
+    socket::mtu::{self, Mtu},
     socket::{Offload, Socket},
+    wire::code::CloseReason,
 };
 
 /// A connection whose handshake is done. Turn it into an [`AgentTunnel`](crate::AgentTunnel), a

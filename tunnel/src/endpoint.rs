@@ -12,18 +12,18 @@ use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use tokio::sync::watch;
 
 use crate::{
-    code::CloseReason,
     connection::{Connection, ConnectionLost, Origin},
-    credit::TunnelMemory,
-    deferral::{self, PeerSaid},
-    discovery,
-    id::{self, IdKey},
-    mtu::{self, Mtu},
-    port::{self, PortSocket, Worker},
-    reset::{Resets, Resettable},
-    runtime::Runtime,
+    socket::deferral::{self, PeerSaid},
+    socket::discovery,
+    socket::id::{self, IdKey},
+    socket::mtu::{self, Mtu},
+    socket::port::{self, PortSocket, Worker},
+    socket::reset::{Resets, Resettable},
+    socket::runtime::Runtime,
     socket::{Offload, Socket},
+    stream::credit::TunnelMemory,
     transport,
+    wire::code::CloseReason,
 };
 
 /// Length of the hub's reset key, in bytes.

@@ -5,8 +5,8 @@ use prost::Message;
 use tokio_util::codec::Decoder;
 
 use crate::{
-    message::{AgentMessage, Dial, DialReply, FromAgent, FromHub, FromJoin, JoinRequest},
     wire,
+    wire::message::{AgentMessage, Dial, DialReply, FromAgent, FromHub, FromJoin, JoinRequest},
 };
 
 /// The messages that either end decodes.

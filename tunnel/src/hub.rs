@@ -5,16 +5,18 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::{
-    code::{CloseReason, ResetReason},
     connection::{Connection, ConnectionLost, Origin},
-    control::{Control, ControlError},
-    credit::TunnelMemory,
     liveness::{Liveness, LivenessCheck},
-    message::{AgentMessage, Dial, DialOutcome, DialReply, Dialed, FromAgent, FromHub, Hello, HubMessage, Refusal},
-    reset::Resettable,
+    socket::reset::Resettable,
     stream::Stream,
+    stream::credit::TunnelMemory,
+    stream::windows::Windows,
     transport::KEEP_ALIVE,
-    windows::Windows,
+    wire::code::{CloseReason, ResetReason},
+    wire::control::{Control, ControlError},
+    wire::message::{
+        AgentMessage, Dial, DialOutcome, DialReply, Dialed, FromAgent, FromHub, Hello, HubMessage, Refusal,
+    },
     wire::{self, WireError},
 };
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 use futures_util::StreamExt;
 
 use crate::{
-    code::CloseReason,
     connection::{Connection, ConnectionLost},
-    message::{FromJoin, JoinReply, JoinRequest},
     stream::Stream,
+    wire::code::CloseReason,
+    wire::message::{FromJoin, JoinReply, JoinRequest},
     wire::{self, Frames, WireError},
 };
 

@@ -42,75 +42,50 @@
 //! variants are skipped, so either end may be newer. Field numbers and enum values are never reused.
 
 mod agent;
-mod code;
 mod congestion;
 mod connection;
-mod control;
-mod credit;
-mod deferral;
-mod delivery;
-mod discovery;
-mod download;
-mod ending;
 mod endpoint;
-mod export;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod hop;
 mod hub;
-mod id;
 mod join;
 mod liveness;
-mod message;
-mod metered;
-mod mtu;
-mod port;
-mod relay;
-mod renaming;
-mod reset;
-mod runtime;
 mod socket;
-mod steering;
 mod stream;
 #[cfg(test)]
 mod tests;
-mod thread_buffers;
-mod traffic;
 mod transport;
-mod upgraded;
-mod upload;
-mod windows;
 mod wire;
-mod write_pacing;
 
 pub use agent::{AcceptError, AgentControl, AgentTunnel, DialRequest, PendingDial};
-pub use code::{CloseReason, ResetReason};
 pub use connection::{Connection, ConnectionLost, PathState, Protocol};
-pub use control::ControlError;
-pub use credit::TunnelMemory;
-pub use delivery::Delivery;
-pub use ending::PARTING;
 pub use endpoint::{
     ConnectError, HANDSHAKE, HandshakeError, Incoming, Listener, RESET_KEY_LENGTH, ServeError, Settings, connect,
 };
-pub use export::{Export, ExportError, Exports, MAX_EXPORTS, within_limits};
 pub use hub::{DialError, EstablishError, Greeting, HubControl, HubTunnel, SIGN_OF_LIFE};
 pub use join::{JoinAnswers, JoinError, JoinSession};
 pub use liveness::{LOOK, Liveness, LivenessCheck, OVERDUE, REST, SILENCE_TIMEOUT};
-pub use message::{
+pub use socket::Offload;
+pub use socket::mtu::{Mtu, MtuError};
+pub use socket::port::PortSocket;
+pub use socket::reset::{Resettable, ResettableError};
+pub use socket::steering::{Share, Steering, steer_connections};
+pub use stream::credit::TunnelMemory;
+pub use stream::delivery::Delivery;
+pub use stream::ending::PARTING;
+pub use stream::metered::Metered;
+pub use stream::relay::{RelayEnd, relay};
+pub use stream::traffic::Traffic;
+pub use stream::upgraded::relay_upgraded;
+pub use stream::{ReceiveHalf, SendHalf, Stream};
+pub use wire::code::{CloseReason, ResetReason};
+pub use wire::control::ControlError;
+pub use wire::export::{Export, ExportError, Exports, MAX_EXPORTS, within_limits};
+pub use wire::message::{
     AgentMessage, Dial, Dialed, Drain, Extra, Hello, HubMessage, Identity, Issued, JoinReply, JoinRequest, Pending,
     Reason, Refusal, Renew, Renewed, Roots, TargetKind, Trusts, Welcome,
 };
-pub use metered::Metered;
-pub use mtu::{Mtu, MtuError};
-pub use port::PortSocket;
-pub use relay::{RelayEnd, relay};
-pub use reset::{Resettable, ResettableError};
-pub use socket::Offload;
-pub use steering::{Share, Steering, steer_connections};
-pub use stream::{ReceiveHalf, SendHalf, Stream};
-pub use traffic::Traffic;
-pub use upgraded::relay_upgraded;
 pub use wire::{MESSAGE_LIMIT, WireError};
 
 /// ALPN of a tunnel (RFC 7301).

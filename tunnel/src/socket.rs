@@ -4,6 +4,16 @@
 //! Sending is a third of what a byte costs, so full batches are joined until the call is full. A batch that is not full
 //! is the end of what the connection has to say: it leaves at once, and nothing waits for it.
 
+pub(crate) mod deferral;
+pub(crate) mod discovery;
+pub(crate) mod id;
+pub(crate) mod mtu;
+pub(crate) mod port;
+pub(crate) mod renaming;
+pub(crate) mod reset;
+pub(crate) mod runtime;
+pub(crate) mod steering;
+
 use std::{
     convert::Infallible,
     fmt,
@@ -29,10 +39,9 @@ use socket2::{Domain, Type};
 use tokio::{io::Interest, sync::watch};
 
 use crate::{
-    deferral::{FirstAnswers, PeerSaid},
-    mtu::LARGEST_DATAGRAM,
-    renaming::{self, Renaming},
-    runtime,
+    socket::deferral::{FirstAnswers, PeerSaid},
+    socket::mtu::LARGEST_DATAGRAM,
+    socket::renaming::Renaming,
 };
 
 /// What one call can carry: the largest payload of a UDP datagram over IPv4.

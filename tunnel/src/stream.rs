@@ -1,5 +1,18 @@
 //! One proxied connection's stream: two halves whose drop is a reset, never a clean end.
 
+pub(crate) mod credit;
+pub(crate) mod delivery;
+pub(crate) mod download;
+pub(crate) mod ending;
+pub(crate) mod metered;
+pub(crate) mod relay;
+pub(crate) mod thread_buffers;
+pub(crate) mod traffic;
+pub(crate) mod upgraded;
+pub(crate) mod upload;
+pub(crate) mod windows;
+pub(crate) mod write_pacing;
+
 use std::{
     fmt,
     future::{Future, poll_fn},
@@ -14,9 +27,9 @@ use futures_util::future::OptionFuture;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
-    code::ResetReason,
-    ending::is_stopped,
-    windows::{Receiving, Sending, Windows},
+    stream::ending::is_stopped,
+    stream::windows::{Receiving, Sending, Windows},
+    wire::code::ResetReason,
 };
 
 /// Both halves of a stream. A stream dropped before both directions have ended is reset: the peer sees an error, not

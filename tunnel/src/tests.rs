@@ -14,9 +14,9 @@ use tokio::{
 };
 
 use crate::{
-    control::Envelope,
     hub::SIGN_OF_LIFE,
-    message::{Break, DialOutcome, DialReply, FromAgent, FromHub, FromJoin, Notes, Window},
+    wire::control::Envelope,
+    wire::message::{Break, DialOutcome, DialReply, FromAgent, FromHub, FromJoin, Notes, Window},
     *,
 };
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use quinn::{IdleTimeout, TransportConfig, VarInt};
 
-use crate::{congestion::ModelFactory, credit::TunnelMemory, discovery, mtu::Mtu};
+use crate::{congestion::ModelFactory, socket::discovery, socket::mtu::Mtu, stream::credit::TunnelMemory};
 
 /// A peer that has not been heard of for this long is gone. Tunnels are watched (`liveness.rs`) and end before; this is for
 /// joins, whose end is nobody's loss.

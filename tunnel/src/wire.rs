@@ -1,5 +1,10 @@
 //! Framing: one Protocol Buffers message behind a 4-byte big-endian length, at most [`MESSAGE_LIMIT`] bytes.
 
+pub(crate) mod code;
+pub(crate) mod control;
+pub(crate) mod export;
+pub(crate) mod message;
+
 use std::io;
 
 use bytes::{Bytes, BytesMut};

@@ -28,10 +28,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::Body;
 use crate::{
-    dial::{DialError, Dialer},
     policy::Policy,
-    service_tls::{self, TlsError},
     target::Target,
+    target::dial::{DialError, Dialer},
+    target::service_tls::{self, TlsError},
 };
 
 /// How long connecting may take, with the TLS handshake.

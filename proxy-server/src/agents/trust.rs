@@ -7,7 +7,7 @@ use registry::AgentTrust;
 use tunnel::{CloseReason, HubControl, HubMessage, Roots, Trusts};
 
 use super::{AgentIdentity, Agents};
-use crate::tunnels::LiveTunnel;
+use crate::agents::tunnels::LiveTunnel;
 
 /// Agents that are to renew their certificates at the same time do so over a while: each costs a signature and the agent a
 /// write. At this many a second, 10,000 are done in less than two minutes.

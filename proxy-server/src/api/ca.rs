@@ -18,7 +18,7 @@ use super::{
     failure::{Failure, bad_request, failure},
     json, named,
 };
-use crate::{authorities::StepError, http_port::Origin, rotation::TakeError};
+use crate::{api::http_port::Origin, api::rotation::TakeError, authorities::StepError};
 
 /// What the right is about.
 const RESOURCE: &str = "certificateauthorities";

@@ -17,7 +17,7 @@ use super::{
     failure::{bad_request, failure},
     json, named,
 };
-use crate::{caller::Credentials, http_port::Origin};
+use crate::{api::http_port::Origin, proxy::caller::Credentials};
 
 impl Api {
     /// Issues a certificate to who asks, for a key of its own.

@@ -11,7 +11,7 @@ use super::{
     failure::{bad_request, failure},
     nothing,
 };
-use crate::http_port::Origin;
+use crate::api::http_port::Origin;
 
 impl Api {
     /// Decides; the asker's right has been checked. `decision` is the path behind the cluster's name.

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use registry::{ClusterError, NewTokenError, NewUserError, TokenError, UserError, api::ApiError};
 
-use crate::{bodies::BodyFault, discovery::DiscoveryError};
+use crate::{api::discovery::DiscoveryError, limits::bodies::BodyFault};
 
 /// An answer that is no success.
 #[derive(Debug)]

@@ -19,13 +19,13 @@ use tokio_util::task::TaskTracker;
 
 use super::{Api, json};
 use crate::{
+    api::http_port::{Body, Origin, whole},
     audit::{self, Text, Who},
-    caller::CallerError,
-    client::Peer,
+    frontend::client::Peer,
     gateway,
-    http_port::{Body, Origin, whole},
     outcome::Outcome,
-    record::{Recorder, RequestRecord},
+    proxy::caller::CallerError,
+    proxy::record::{Recorder, RequestRecord},
 };
 
 /// Answers and records the requests of the API.

@@ -17,7 +17,7 @@ use super::{
     failure::{Failure, bad_request, failure},
     json, lacking, nothing,
 };
-use crate::http_port::Origin;
+use crate::api::http_port::Origin;
 
 impl Api {
     /// Serves what is below a user's name. A user sees and deletes its own tokens; others need the right.

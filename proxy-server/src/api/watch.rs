@@ -14,9 +14,9 @@ use tokio::time::{Interval, interval};
 
 use super::{Api, kube_status};
 use crate::{
+    api::http_port::{Body, streamed},
     authorities::Authorities,
-    http_port::{Body, streamed},
-    shares::Share,
+    limits::shares::Share,
 };
 
 /// How soon a watch is ended whose asker's token has.

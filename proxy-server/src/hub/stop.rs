@@ -11,10 +11,10 @@ use tunnel::{CloseReason, Steering};
 
 use super::{CUT_TIMEOUT, Hub, Phases};
 use crate::{
-    feed,
-    layout::Layout,
-    ports::ENDING,
-    succession::{Flag, LOOK, RaisedFlag},
+    hub::feed,
+    hub::layout::Layout,
+    hub::ports::ENDING,
+    hub::succession::{Flag, LOOK, RaisedFlag},
 };
 
 /// How long clients that came at the very end may take to be answered.

@@ -167,6 +167,25 @@ fn module_name(line: &str) -> Option<&str> {
     (words.next()? == "mod").then(|| words.next().map(|name| name.trim_end_matches([';', '{'])))?
 }
 
+/// A walk names files relative to the folder that its line begins with, other texts by the end of their paths.
+#[test]
+fn every_source_file_that_a_document_names_exists() -> Result<()> {
+    let sources = sources()?;
+    let exists = |name: &Path| match name.components().count() > 2 && root().join(name.iter().next().unwrap()).is_dir()
+    {
+        true => sources.iter().any(|source| source == name),
+        false => sources.iter().any(|source| source.ends_with(name)),
+    };
+    for file in files()?.into_iter().filter(|file| file.extension().is_some_and(|extension| extension == "md")) {
+        let text = fs::read_to_string(root().join(&file))?;
+        let quoted = text.split('`').skip(1).step_by(2).filter(|quoted| quoted.ends_with(".rs"));
+        let missing: Vec<&str> =
+            quoted.filter(|name| !name.contains(['{', '*', ' ']) && !exists(Path::new(name))).collect();
+        assert!(missing.is_empty(), "{} names files that are not there: {missing:?}", file.display());
+    }
+    Ok(())
+}
+
 fn sources() -> Result<Vec<PathBuf>> {
     let mut files = files()?;
     files.retain(|file| file.extension().is_some_and(|extension| extension == "rs"));

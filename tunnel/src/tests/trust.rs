@@ -4,7 +4,7 @@ use prost::Message as _;
 
 use crate::{
     AgentMessage, Hello, HubMessage, Roots, Trusts,
-    message::{FromAgent, FromHub},
+    wire::message::{FromAgent, FromHub},
 };
 
 fn of_agent(message: AgentMessage) -> Vec<u8> {
