@@ -21,6 +21,7 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 use tokio::time::timeout;
 
 use logging::chain;
@@ -64,6 +65,17 @@ pub(crate) enum EntryError {
     #[error("the credentials cannot be used for TLS")]
     Tls(#[source] TlsError),
 }
+
+/// A change of an object.
+#[derive(Debug)]
+pub(crate) enum Patch {
+    /// RFC 6902: operations, which may test what they change.
+    Json(Vec<Value>),
+    /// RFC 7396: the fields that change.
+    Merge(Value),
+}
+
+const JSON: &str = "application/json";
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -124,20 +136,30 @@ impl Api {
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CallError> {
-        self.call(Method::GET, path, Bytes::new()).await.and_then(|answer| answer.parse())
+        self.call(Method::GET, path, "", Bytes::new()).await.and_then(|answer| answer.parse())
     }
 
     pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, CallError> {
         let body = serde_json::to_vec(body).expect("the API's messages are JSON");
-        self.call(Method::POST, path, body.into()).await.and_then(|answer| answer.parse())
+        self.call(Method::POST, path, JSON, body.into()).await.and_then(|answer| answer.parse())
+    }
+
+    /// Changes an object of the Kubernetes API.
+    pub(crate) async fn patch(&self, path: &str, patch: &Patch) -> Result<(), CallError> {
+        let (content_type, body) = match patch {
+            Patch::Json(operations) => ("application/json-patch+json", serde_json::to_vec(operations)),
+            Patch::Merge(fields) => ("application/merge-patch+json", serde_json::to_vec(fields)),
+        };
+        let body = body.expect("values are JSON");
+        self.call(Method::PATCH, path, content_type, body.into()).await.map(drop)
     }
 
     pub(crate) async fn delete(&self, path: &str) -> Result<(), CallError> {
-        self.call(Method::DELETE, path, Bytes::new()).await.map(drop)
+        self.call(Method::DELETE, path, "", Bytes::new()).await.map(drop)
     }
 
-    async fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Answer, CallError> {
-        let answer = self.call_once(method, path, body).await;
+    async fn call(&self, method: Method, path: &str, content_type: &str, body: Bytes) -> Result<Answer, CallError> {
+        let answer = self.call_once(method, path, content_type, body).await;
         // Whatever it has answered: it has shown that it is the hub.
         if self.behind.load(Ordering::Relaxed) {
             self.follow().await;
@@ -152,13 +174,19 @@ impl Api {
         path: &str,
         body: Option<Bytes>,
     ) -> Result<T, CallError> {
-        self.call_once(method, path, body.unwrap_or_default()).await.and_then(|answer| answer.parse())
+        self.call_once(method, path, JSON, body.unwrap_or_default()).await.and_then(|answer| answer.parse())
     }
 
-    async fn call_once(&self, method: Method, path: &str, body: Bytes) -> Result<Answer, CallError> {
+    async fn call_once(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: Bytes,
+    ) -> Result<Answer, CallError> {
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, &self.address);
         if !body.is_empty() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
+            request = request.header(header::CONTENT_TYPE, content_type);
         }
         let request = request.body(Full::new(body)).expect("paths are made of names, which are URI-safe");
         // Boxed: a TLS connection's state is large.

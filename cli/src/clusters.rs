@@ -5,14 +5,11 @@ use std::{collections::BTreeMap, time::Duration};
 use certs::ClusterName;
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
-use registry::{
-    AcceptanceStatus, AgentPhase, ClusterAgent,
-    api::{ClusterList, ClusterView},
-    condition,
-};
+use registry::{AcceptanceStatus, AgentPhase, ClusterAgent, condition};
 
 use crate::{
-    api::{Api, CallError},
+    api::Api,
+    cluster_view::{ClusterList, ClusterView, list},
     failure::{Failure, complain},
     output::{self, note, print, print_json},
     quantity,
@@ -120,11 +117,6 @@ impl Clusters {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
-}
-
-/// Every cluster of the hub.
-pub(crate) async fn list(api: &Api) -> Result<ClusterList, CallError> {
-    api.get("/v1/clusters").await
 }
 
 /// What `--watch` waits for a change of: not the numbers that always move.
@@ -288,7 +280,7 @@ mod tests {
             version: "0.1.0".into(),
             ca: None,
         });
-        ClusterView { cluster, tunnel }
+        ClusterView::new(cluster, tunnel, serde_json::Value::Null)
     }
 
     fn plain(table: &Table) -> Vec<String> {
@@ -304,6 +296,7 @@ mod tests {
             bytes_to_cluster: 2048,
             bytes_from_cluster: 5,
             last_seen: Some(second(100)),
+            agents_last_seen: BTreeMap::new(),
             available: true,
         };
         let down = TunnelView { last_seen: Some(second(40)), ..TunnelView::default() };

@@ -1,15 +1,15 @@
 //! `accept`, `deny`, `revoke`, `delete`: what an administrator decides about clusters and their agents.
 
-use certs::ClusterName;
+use certs::{AgentName, ClusterName};
 use clap::Args;
+use http::StatusCode;
 use jiff::Timestamp;
-use registry::{
-    AgentPhase, ClusterAgent,
-    api::{ClusterView, ShownAgents},
-};
+use registry::{AcceptanceStatus, AgentPhase, ClusterAgent, ManagedCluster, ShownAgent, condition};
+use serde_json::{Value, json};
 
 use crate::{
-    api::{Api, CallError},
+    api::{Api, CallError, Patch},
+    cluster_view::{self, ClusterView},
     clusters,
     failure::{Exit, Failure, complain},
     output::{note, print},
@@ -68,15 +68,15 @@ impl Accept {
     }
 
     async fn accept(&self, api: &Api, subject: &Subject) -> Result<(), Failure> {
-        let clusters = clusters::list(api).await?;
+        let clusters = cluster_view::list(api).await?;
         let view = cluster(&clusters, &subject.cluster)?;
         let chosen = self.choose(view, subject)?;
         let now = Timestamp::now();
         for agent in &chosen {
             note(clusters::describe(&subject.cluster, agent, now));
         }
-        let agents = chosen.iter().map(|agent| agent.shown()).collect();
-        decide(api, &subject.cluster, "accept", &ShownAgents { agents }).await?;
+        let agents: Vec<ShownAgent> = chosen.iter().map(|agent| agent.shown()).collect();
+        accept(api, &subject.cluster, &agents).await?;
         let chosen: Vec<_> = chosen.iter().map(|agent| agent.name.as_ref()).collect();
         match chosen.as_slice() {
             [] => print(format!("managedcluster/{} accepted", subject.cluster)),
@@ -132,7 +132,8 @@ fn chosen<'v>(answer: &str, waiting: &[&'v ClusterAgent]) -> Result<Vec<&'v Clus
 impl Deny {
     pub(crate) async fn run(&self, api: &Api) -> Result<(), Failure> {
         each(&self.names, async |name| {
-            decide(api, name, "deny", &()).await?;
+            let clusters = cluster_view::list(api).await?;
+            deny(api, cluster(&clusters, name)?).await?;
             print(format!("managedcluster/{name} denied"))
         })
         .await
@@ -145,7 +146,7 @@ impl Revoke {
     }
 
     async fn revoke(&self, api: &Api, name: &OneAgent) -> Result<(), Failure> {
-        let clusters = clusters::list(api).await?;
+        let clusters = cluster_view::list(api).await?;
         let agent = agent(cluster(&clusters, &name.cluster)?, &name.agent)?;
         if !self.yes {
             note(clusters::describe(&name.cluster, agent, Timestamp::now()));
@@ -159,7 +160,7 @@ impl Revoke {
                 }
             }
         }
-        decide(api, &name.cluster, "revoke", &ShownAgents { agents: vec![agent.shown()] }).await?;
+        decide(api, &name.cluster, &[agent.shown()], Decision::Phase(AgentPhase::Denied)).await?;
         note(format!("an agent in its place joins by: cluster-proxy join-command {}", name.cluster));
         print(format!("agent/{name} revoked"))
     }
@@ -168,15 +169,16 @@ impl Revoke {
 impl Delete {
     pub(crate) async fn run(&self, api: &Api) -> Result<(), Failure> {
         each(&self.names, async |subject| {
-            let Subject { cluster, agent } = subject;
-            match agent {
-                Some(agent) => {
-                    api.delete(&format!("/v1/clusters/{cluster}/agents/{agent}")).await?;
+            let clusters = cluster_view::list(api).await?;
+            let view = cluster(&clusters, &subject.cluster)?;
+            match &subject.agent {
+                Some(name) => {
+                    decide(api, &subject.cluster, &[agent(view, name)?.shown()], Decision::Forget).await?;
                     print(format!("agent/{subject} deleted"))
                 }
                 None => {
-                    api.delete(&format!("/v1/clusters/{cluster}")).await?;
-                    print(format!("managedcluster/{cluster} deleted"))
+                    api.delete(&cluster_view::path(&subject.cluster)).await?;
+                    print(format!("managedcluster/{} deleted", subject.cluster))
                 }
             }
         })
@@ -184,9 +186,116 @@ impl Delete {
     }
 }
 
-async fn decide(api: &Api, name: &ClusterName, decision: &str, body: &impl serde::Serialize) -> Result<(), CallError> {
-    let decided: Result<ClusterView, CallError> = api.post(&format!("/v1/clusters/{name}/{decision}"), body).await;
-    decided.map(drop)
+/// What becomes of an agent.
+#[derive(Clone, Copy, Debug)]
+enum Decision {
+    Phase(AgentPhase),
+    Forget,
+}
+
+/// Why nothing was decided.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DecisionError {
+    #[error("no cluster {cluster} is registered; list them: cluster-proxy clusters")]
+    Unknown { cluster: ClusterName },
+    #[error(
+        "agent {agent} of cluster {cluster} is not there any more with the key that was shown; look again: \
+         cluster-proxy clusters -o agents"
+    )]
+    OtherAgent { cluster: ClusterName, agent: AgentName },
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+/// How often a decision is made anew because the cluster has changed meanwhile.
+const ATTEMPTS: usize = 8;
+
+/// Lets a cluster in, and of its agents these and nobody else.
+pub(crate) async fn accept(api: &Api, cluster: &ClusterName, shown: &[ShownAgent]) -> Result<(), DecisionError> {
+    decide(api, cluster, shown, Decision::Phase(AgentPhase::Accepted)).await?;
+    let accept = Patch::Merge(json!({"spec": {"hubAcceptsClient": true}}));
+    Ok(api.patch(&cluster_view::path(cluster), &accept).await?)
+}
+
+/// Shuts a cluster out. One that asks to join is not let in anyway: that it was denied is said by a condition.
+async fn deny(api: &Api, view: &ClusterView) -> Result<(), CallError> {
+    let path = cluster_view::path(view.cluster.name());
+    match view.cluster.acceptance() {
+        AcceptanceStatus::Accepted => {
+            api.patch(&path, &Patch::Merge(json!({"spec": {"hubAcceptsClient": false}}))).await
+        }
+        AcceptanceStatus::Denied => Ok(()),
+        AcceptanceStatus::Pending => {
+            let mut conditions = view.object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            conditions.push(json!({
+                "type": condition::HUB_ACCEPTED, "status": "False", "reason": "HubClusterAdminDenied", "message": "",
+                "lastTransitionTime": Timestamp::now().to_string(),
+            }));
+            let version = &view.object["metadata"]["resourceVersion"];
+            let status = json!({"metadata": {"resourceVersion": version}, "status": {"conditions": conditions}});
+            api.patch(&format!("{path}/approval"), &Patch::Merge(status)).await
+        }
+    }
+}
+
+/// Decides about agents as they were shown: one with another key is another agent.
+async fn decide(
+    api: &Api,
+    cluster: &ClusterName,
+    shown: &[ShownAgent],
+    decision: Decision,
+) -> Result<(), DecisionError> {
+    if shown.is_empty() {
+        return Ok(());
+    }
+    let path = cluster_view::path(cluster);
+    let mut attempts = ATTEMPTS;
+    loop {
+        let object: ManagedCluster = match api.get(&path).await {
+            Err(CallError::Refused { status: StatusCode::NOT_FOUND, .. }) => {
+                return Err(DecisionError::Unknown { cluster: cluster.clone() });
+            }
+            found => found?,
+        };
+        let mut places = Vec::with_capacity(shown.len());
+        for agent in shown {
+            let place = object.status.agents.iter().position(|known| known.shown() == *agent);
+            let other = || DecisionError::OtherAgent { cluster: cluster.clone(), agent: agent.name.clone() };
+            places.push((place.ok_or_else(other)?, agent));
+        }
+        // The last first: what is forgotten moves those behind it.
+        places.sort_by_key(|(place, _)| std::cmp::Reverse(*place));
+        let patch = Patch::Json(places.iter().flat_map(|(place, agent)| operations(*place, agent, decision)).collect());
+        attempts -= 1;
+        match api.patch(&format!("{path}/approval"), &patch).await {
+            Err(CallError::Refused { status: StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY, .. })
+                if attempts > 0 => {}
+            decided => return Ok(decided?),
+        }
+    }
+}
+
+/// Changes the agent at its place in the status, if it is there.
+fn operations(place: usize, agent: &ShownAgent, decision: Decision) -> Vec<Value> {
+    let path = format!("/status/agents/{place}");
+    let change = match decision {
+        Decision::Phase(phase) => json!({"op": "replace", "path": format!("{path}/phase"), "value": phase}),
+        Decision::Forget => json!({"op": "remove", "path": path}),
+    };
+    vec![
+        json!({"op": "test", "path": format!("{path}/name"), "value": agent.name}),
+        json!({"op": "test", "path": format!("{path}/key"), "value": agent.key}),
+        change,
+    ]
+}
+
+impl From<DecisionError> for Failure {
+    fn from(error: DecisionError) -> Self {
+        match error {
+            DecisionError::Call(error) => error.into(),
+            error @ (DecisionError::Unknown { .. } | DecisionError::OtherAgent { .. }) => Self::new(Exit::Other, error),
+        }
+    }
 }
 
 /// One name's failure does not keep the others from being decided; the last failure is the command's.

@@ -8,15 +8,13 @@ use std::{
 
 use certs::{ClusterName, write_secret};
 use clap::Args;
-use registry::{
-    AcceptanceStatus,
-    api::{ClusterList, ClusterView},
-};
+use registry::AcceptanceStatus;
 use serde_json::Value;
 
 use crate::{
     api::{Api, CallError},
-    clusters, config,
+    cluster_view::{self, ClusterList, ClusterView},
+    config,
     credentials::Located,
     failure::{Exit, Failure},
     output::{note, print},
@@ -148,7 +146,7 @@ fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
 impl Chosen {
     /// The clusters that are meant, of those that the user may see.
     async fn clusters(&self, api: &Api) -> Result<Vec<ClusterName>, Failure> {
-        let visible = clusters::list(api).await?;
+        let visible = cluster_view::list(api).await?;
         let mut sets = Vec::new();
         for name in &self.set {
             sets.push(set(api, name).await?);
@@ -211,7 +209,7 @@ mod tests {
             let mut cluster = ManagedCluster::new(name.parse().unwrap(), "u".into(), Timestamp::UNIX_EPOCH);
             cluster.metadata.labels = [("cluster.open-cluster-management.io/clusterset".into(), set.into())].into();
             cluster.spec.hub_accepts_client = accepted;
-            ClusterView { cluster, tunnel: TunnelView::default() }
+            ClusterView::new(cluster, TunnelView::default(), Value::Null)
         };
         ClusterList { items: vec![cluster("a", "x", true), cluster("b", "y", true), cluster("c", "x", false)] }
     }

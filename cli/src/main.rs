@@ -5,6 +5,7 @@ use std::process::ExitCode;
 mod api;
 mod backup;
 mod ca;
+mod cluster_view;
 mod clusters;
 mod command;
 mod completion;

@@ -3,12 +3,10 @@
 use std::{fmt, str::FromStr};
 
 use certs::{AgentName, ClusterName};
-use registry::{
-    ClusterAgent,
-    api::{ClusterList, ClusterView},
-};
+use registry::ClusterAgent;
 
 use crate::{
+    cluster_view::{ClusterList, ClusterView},
     failure::{Exit, Failure},
     suggestion::nearest,
 };
@@ -109,9 +107,9 @@ mod tests {
     #[test]
     fn a_name_that_is_not_known_is_answered_with_the_nearest() {
         let now = jiff::Timestamp::UNIX_EPOCH;
-        let view = |name: &str| ClusterView {
-            cluster: ManagedCluster::new(name.parse().unwrap(), String::new(), now),
-            tunnel: TunnelView::default(),
+        let view = |name: &str| {
+            let cluster = ManagedCluster::new(name.parse().unwrap(), String::new(), now);
+            ClusterView::new(cluster, TunnelView::default(), serde_json::Value::Null)
         };
         let clusters = ClusterList { items: vec![view("edge-1"), view("prod")] };
         let said = |name: &str| cluster(&clusters, &name.parse().unwrap()).unwrap_err().line();

@@ -7,7 +7,6 @@ pub(crate) mod rotation;
 mod backup;
 mod ca;
 mod credential;
-mod decision;
 mod failure;
 mod overview;
 mod recorded;
@@ -240,26 +239,16 @@ impl Api {
                 let query = request.uri().query().unwrap_or_default();
                 Ok(json(StatusCode::OK, &self.discovery.targets(query, asker)?))
             }
-            (&Method::GET, ["v1", "clusters"]) => {
+            (&Method::GET, ["v1", "tunnels"]) => {
                 let visible = self.visible_clusters(asker);
                 if visible.is_empty() {
                     self.require(asker, "list", CLUSTER_GROUP, "managedclusters", "")?;
                 }
-                Ok(json(StatusCode::OK, &self.clusters(&visible)))
+                Ok(json(StatusCode::OK, &self.tunnels(&visible)))
             }
-            (&Method::GET, ["v1", "clusters", name]) => {
+            (&Method::GET, ["v1", "tunnels", name]) => {
                 self.require(asker, "get", CLUSTER_GROUP, "managedclusters", name)?;
-                self.cluster(name)
-            }
-            (&Method::DELETE, ["v1", "clusters", name]) => {
-                self.require(asker, "delete", CLUSTER_GROUP, "managedclusters", name)?;
-                self.registry.delete_cluster(&cluster_name(name)?).await?;
-                tracing::info!(administrator, cluster = name, "cluster deleted");
-                Ok(nothing())
-            }
-            (_, ["v1", "clusters", name, decision @ ..]) => {
-                self.require(asker, "update", REGISTER, "managedclusters/accept", name)?;
-                self.decide(asker, origin, name, decision, request, now).await
+                self.tunnels_of(name)
             }
             (&Method::GET, ["v1", "tokens"]) => {
                 self.require(asker, "list", REGISTER, "jointokens", "")?;
@@ -309,7 +298,7 @@ impl Api {
             }
             (
                 _,
-                ["v1", "status" | "clusters" | "tokens" | "users" | "credential" | "backup", ..]
+                ["v1", "status" | "tunnels" | "tokens" | "users" | "credential" | "backup", ..]
                 | ["prometheus", "targets"],
             ) => {
                 let message = format!("{} is not served at {path}", request.method());

@@ -112,7 +112,7 @@ mod tests {
         assert_eq!(decide(Some(&cluster), "a1", 1), "ClusterNotAccepted");
         assert_eq!(decide(Some(&cluster), "a1", 2), "OtherKey");
         assert_eq!(decide(Some(&cluster), "a2", 1), "UnknownAgent");
-        cluster.accept(now);
+        cluster.accept();
         assert_eq!(decide(Some(&cluster), "a1", 1), "AgentNotAccepted");
         let shown = cluster.status.agents[0].shown();
         assert!(cluster.decide_agent(&shown, AgentPhase::Accepted));

@@ -1,13 +1,9 @@
-//! The messages of the hub's HTTPS admin API, spoken by the server and the command line. JSON, camelCase.
+//! The messages of the hub's own HTTPS API below `/v1`, for what is no Kubernetes resource. JSON, camelCase.
 //!
 //! | method and path | body | answer |
 //! |---|---|---|
-//! | `GET /v1/clusters` | – | [`ClusterList`] |
-//! | `GET /v1/clusters/NAME` | – | [`ClusterView`] |
-//! | `POST /v1/clusters/NAME/accept`, `…/revoke` | [`ShownAgents`] | [`ClusterView`] |
-//! | `POST /v1/clusters/NAME/deny` | – | [`ClusterView`] |
-//! | `DELETE /v1/clusters/NAME/agents/AGENT` | – | – |
-//! | `DELETE /v1/clusters/NAME` | – | – |
+//! | `GET /v1/tunnels` | – | [`TunnelList`] |
+//! | `GET /v1/tunnels/CLUSTER` | – | [`TunnelView`] |
 //! | `POST /v1/tokens` | [`NewToken`] | [`TokenCreated`] |
 //! | `GET /v1/tokens` | – | [`TokenList`] |
 //! | `DELETE /v1/tokens/ID` | – | – |
@@ -25,42 +21,23 @@
 
 mod ca;
 
-use certs::{ClusterName, GroupName, UserName};
+use std::collections::BTreeMap;
+
+use certs::{AgentName, ClusterName, GroupName, UserName};
 use jiff::Timestamp;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
-use crate::cluster::{ManagedCluster, ShownAgent};
-use crate::kube::sets::Rule;
 use crate::token::{JoinToken, TokenUse};
 use crate::user::{ClusterScope, Role, User, UserToken};
 
 pub use ca::{CaAgent, CaPhase, CaRoot, CaRoots, CaStatus, CaUser, StepTaken, TakeStep};
 
-/// Every cluster, sorted by name.
+/// The tunnels of every cluster that the asker may see.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ClusterList {
-    pub items: Vec<ClusterView>,
-}
-
-/// A cluster and its tunnel: the ManagedCluster's own fields with `tunnel` beside them.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ClusterView {
-    #[serde(flatten)]
-    pub cluster: ManagedCluster,
-    pub tunnel: TunnelView,
-}
-
-impl ClusterView {
-    /// Whether it is in `set`, a ManagedClusterSet.
-    pub fn is_in(&self, set: &Value) -> bool {
-        let labels = self.cluster.metadata.labels.iter();
-        let labels: Map<String, Value> = labels.map(|(key, value)| (key.clone(), value.as_str().into())).collect();
-        Rule::of(set).holds(Some(&labels))
-    }
+pub struct TunnelList {
+    pub items: BTreeMap<ClusterName, TunnelView>,
 }
 
 /// What the hub sees of a cluster's tunnels at this moment.
@@ -81,15 +58,11 @@ pub struct TunnelView {
     /// Now while a tunnel is up, else when the last one ended; absent if there never was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<Timestamp>,
+    /// When each agent that is connected now was last heard of.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub agents_last_seen: BTreeMap<AgentName, Timestamp>,
     /// Whether a connection to the cluster would find a tunnel.
     pub available: bool,
-}
-
-/// The agents that a decision is about, as they were shown to who decides. Accepting lets in these and nobody else.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ShownAgents {
-    pub agents: Vec<ShownAgent>,
 }
 
 /// Asks for a join token.
@@ -386,20 +359,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cluster_view_is_the_ocm_object_with_a_tunnel_beside_it() {
-        let view = ClusterView {
-            cluster: ManagedCluster::new("c1".parse().unwrap(), "u-1".to_owned(), Timestamp::UNIX_EPOCH),
-            tunnel: TunnelView { agents: 1, rtt_milliseconds: Some(1.5), ..TunnelView::default() },
-        };
-        let json = serde_json::to_value(&view).unwrap();
-        assert_eq!(json["kind"], "ManagedCluster");
-        assert_eq!(json["metadata"]["name"], "c1");
-        assert_eq!(json["tunnel"]["rttMilliseconds"], 1.5);
-        assert_eq!(json["tunnel"]["bytesToCluster"], 0);
-        assert_eq!(serde_json::from_value::<ClusterView>(json).unwrap(), view);
-    }
-
-    #[test]
     fn a_new_token_needs_no_field_and_takes_no_unknown_one() {
         let least: NewToken = serde_json::from_value(json!({})).unwrap();
         assert_eq!((least.cluster, least.auto_accept, least.reusable, least.ttl_seconds), (None, false, false, 3600));
@@ -412,17 +371,6 @@ mod tests {
         let new: NewUser = serde_json::from_value(json).unwrap();
         assert_eq!(new.csr, [1, 2, 3]);
         assert_eq!(serde_json::to_value(&new).unwrap()["csr"], "AQID");
-    }
-
-    #[test]
-    fn a_cluster_is_in_the_set_that_its_label_names_and_in_those_that_select_it() {
-        let cluster = ManagedCluster::new("c1".parse().unwrap(), "u-1".to_owned(), Timestamp::UNIX_EPOCH);
-        let view = ClusterView { cluster, tunnel: TunnelView::default() };
-        let set = |name: &str, selector: Value| json!({"metadata": {"name": name}, "spec": selector});
-        assert!(view.is_in(&set("default", json!({}))));
-        assert!(!view.is_in(&set("other", json!({}))));
-        let everything = json!({"clusterSelector": {"selectorType": "LabelSelector", "labelSelector": {}}});
-        assert!(view.is_in(&set("global", everything)));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The managed cluster: OCM's resource with our agents in its status, and what it says about itself.
+//! The managed cluster: what the hub itself reads of OCM's resource, with our agents in its status. Everything else of the stored
+//! object is the Kubernetes API's alone.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -6,10 +7,8 @@ use std::net::IpAddr;
 use certs::{AgentName, ClusterName, KeyFingerprint};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
 
 use crate::condition::{self, Condition, ConditionStatus, Fact};
-use crate::kube::sets::{CLUSTER_SET_LABEL, DEFAULT_SET};
 use crate::trust::AgentTrust;
 
 /// `cluster.open-cluster-management.io/v1` ManagedCluster, as OCM's clients read and write it.
@@ -25,7 +24,7 @@ pub struct ManagedCluster {
     pub status: ClusterStatus,
 }
 
-/// The part of Kubernetes' ObjectMeta that is stored; `resourceVersion` is the store's revision and not repeated here.
+/// The part of Kubernetes' ObjectMeta that the hub reads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Metadata {
@@ -40,9 +39,6 @@ pub struct Metadata {
     /// Grows with each change of the spec.
     #[serde(default)]
     pub generation: u64,
-    /// What only the Kubernetes API works with, like finalizers.
-    #[serde(flatten)]
-    pub other: Map<String, Value>,
 }
 
 /// What the hub's admin wants of a cluster.
@@ -52,9 +48,6 @@ pub struct ClusterSpec {
     pub hub_accepts_client: bool,
     /// Kept for OCM's clients. Liveness here comes from the tunnel, not from leases.
     pub lease_duration_seconds: i32,
-    /// What only the Kubernetes API works with, like taints.
-    #[serde(flatten)]
-    pub other: Map<String, Value>,
 }
 
 /// What is known of a cluster. The agents and `lastSeen` are our additions to OCM's status.
@@ -67,9 +60,6 @@ pub struct ClusterStatus {
     /// When an agent of the cluster last connected or disconnected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<Timestamp>,
-    /// What only the Kubernetes API works with, like cluster claims.
-    #[serde(flatten)]
-    pub other: Map<String, Value>,
 }
 
 /// One agent of a cluster: the name in its certificate and the only key that may carry it.
@@ -133,15 +123,12 @@ pub const MAX_AGENTS: usize = 64;
 /// Of these, agents that wait for an admin: whoever has a token may be one.
 pub const MAX_WAITING: usize = 32;
 
-/// OCM's taint of clusters that are not known to be available.
-const UNREACHABLE: &str = "cluster.open-cluster-management.io/unreachable";
-
 /// OCM's default, in seconds.
 const LEASE_DURATION_SECONDS: i32 = 60;
 
 impl Default for ClusterSpec {
     fn default() -> Self {
-        Self { hub_accepts_client: false, lease_duration_seconds: LEASE_DURATION_SECONDS, other: Map::new() }
+        Self { hub_accepts_client: false, lease_duration_seconds: LEASE_DURATION_SECONDS }
     }
 }
 
@@ -155,8 +142,6 @@ impl ClusterAgent {
 impl ManagedCluster {
     /// A cluster that has just asked to join: not accepted, no agents, no conditions.
     pub fn new(name: ClusterName, uid: String, now: Timestamp) -> Self {
-        let mut spec = Map::new();
-        taint(&mut spec, false, now);
         Self {
             api_version: "cluster.open-cluster-management.io/v1".to_owned(),
             kind: "ManagedCluster".to_owned(),
@@ -164,12 +149,11 @@ impl ManagedCluster {
                 name,
                 uid,
                 creation_timestamp: whole_second(now),
-                labels: BTreeMap::from([(CLUSTER_SET_LABEL.to_owned(), DEFAULT_SET.to_owned())]),
+                labels: BTreeMap::new(),
                 annotations: BTreeMap::new(),
                 generation: 1,
-                other: Map::new(),
             },
-            spec: ClusterSpec { other: spec, ..ClusterSpec::default() },
+            spec: ClusterSpec::default(),
             status: ClusterStatus::default(),
         }
     }
@@ -194,9 +178,8 @@ impl ManagedCluster {
     }
 
     /// Lets the cluster in; its agents keep their phase.
-    pub(crate) fn accept(&mut self, now: Timestamp) {
+    pub(crate) fn accept(&mut self) {
         self.spec.hub_accepts_client = true;
-        condition::set(&mut self.status.conditions, Fact::Accepted, whole_second(now));
     }
 
     /// The agents that wait for an admin.
@@ -228,6 +211,7 @@ impl ManagedCluster {
     }
 
     /// Shuts the cluster out. Its agents stay listed, so that a later accept brings them back.
+    #[cfg(test)]
     pub(crate) fn deny(&mut self, now: Timestamp) {
         self.spec.hub_accepts_client = false;
         condition::set(&mut self.status.conditions, Fact::Denied, whole_second(now));
@@ -269,29 +253,12 @@ impl ManagedCluster {
             let fact = if available { Fact::Available } else { Fact::Unreachable };
             condition::set(&mut self.status.conditions, fact, whole_second(at));
         }
-        let available = self.is_available();
-        taint(&mut self.spec.other, available, at);
     }
 
     /// Whether the registry believes that the cluster can be reached.
     pub fn is_available(&self) -> bool {
         condition::find(&self.status.conditions, condition::AVAILABLE)
             .is_some_and(|condition| condition.status == ConditionStatus::True)
-    }
-}
-
-/// Keeps OCM's taint of clusters that are not known to be available: its placements look for it.
-pub(crate) fn taint(spec: &mut Map<String, Value>, available: bool, now: Timestamp) {
-    let taints = spec.entry("taints").or_insert_with(|| json!([]));
-    let Some(taints) = taints.as_array_mut() else { return };
-    let ours = |taint: &Value| taint["key"] == UNREACHABLE;
-    if available {
-        taints.retain(|taint| !ours(taint));
-    } else if !taints.iter().any(ours) {
-        taints.push(json!({"key": UNREACHABLE, "effect": "NoSelect", "timeAdded": whole_second(now).to_string()}));
-    }
-    if taints.is_empty() {
-        spec.remove("taints");
     }
 }
 
@@ -326,34 +293,14 @@ mod tests {
     }
 
     #[test]
-    fn the_json_has_ocms_shape() {
-        let cluster =
-            ManagedCluster::new("c1".parse().unwrap(), "u-1".to_owned(), "2026-01-02T03:04:05.6Z".parse().unwrap());
-        assert_eq!(
-            serde_json::to_value(&cluster).unwrap(),
-            serde_json::json!({
-                "apiVersion": "cluster.open-cluster-management.io/v1",
-                "kind": "ManagedCluster",
-                "metadata": {"name": "c1", "uid": "u-1", "creationTimestamp": "2026-01-02T03:04:05Z", "generation": 1,
-                    "labels": {"cluster.open-cluster-management.io/clusterset": "default"}},
-                "spec": {"hubAcceptsClient": false, "leaseDurationSeconds": 60, "taints": [{
-                    "key": "cluster.open-cluster-management.io/unreachable", "effect": "NoSelect",
-                    "timeAdded": "2026-01-02T03:04:05Z",
-                }]},
-                "status": {"conditions": [], "agents": []},
-            })
-        );
-    }
-
-    #[test]
-    fn standing_follows_accept_and_deny() {
+    fn acceptance_follows_accept_and_deny() {
         let mut cluster = cluster();
         assert_eq!(cluster.acceptance(), AcceptanceStatus::Pending);
-        cluster.accept(at(1));
+        cluster.accept();
         assert_eq!(cluster.acceptance(), AcceptanceStatus::Accepted);
         cluster.deny(at(2));
         assert_eq!(cluster.acceptance(), AcceptanceStatus::Denied);
-        cluster.accept(at(3));
+        cluster.accept();
         assert_eq!(cluster.acceptance(), AcceptanceStatus::Accepted);
         assert_eq!(cluster.status.conditions.len(), 1);
     }
@@ -386,29 +333,11 @@ mod tests {
         };
         cluster.record_available(true, at(1));
         assert_eq!(said(&cluster), None);
-        cluster.accept(at(1));
+        cluster.accept();
         cluster.record_available(true, at(2));
         assert_eq!((said(&cluster), cluster.is_available()), (Some(ConditionStatus::True), true));
         cluster.deny(at(3));
         cluster.record_available(false, at(4));
         assert_eq!((said(&cluster), cluster.is_available()), (Some(ConditionStatus::Unknown), false));
-    }
-
-    #[test]
-    fn a_cluster_is_tainted_while_it_is_not_available_and_other_taints_stay() {
-        let mut cluster = cluster();
-        let tainted = |cluster: &ManagedCluster| {
-            let taints = cluster.spec.other.get("taints").and_then(Value::as_array).cloned().unwrap_or_default();
-            taints.into_iter().map(|taint| taint["key"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
-        };
-        assert_eq!(tainted(&cluster), [UNREACHABLE]);
-        cluster.accept(at(1));
-        cluster.record_available(true, at(2));
-        assert!(tainted(&cluster).is_empty());
-        cluster.spec.other.insert("taints".to_owned(), json!([{"key": "mine"}]));
-        cluster.record_available(false, at(3));
-        assert_eq!(tainted(&cluster), ["mine", UNREACHABLE]);
-        cluster.record_available(true, at(4));
-        assert_eq!(tainted(&cluster), ["mine"]);
     }
 }

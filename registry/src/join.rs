@@ -278,7 +278,7 @@ fn enter(
         });
     }
     if vouched_for {
-        cluster.accept(now);
+        cluster.accept();
         // This agent alone: others that wait came by tokens that do not vouch for them.
         for agent in cluster.status.agents.iter_mut().filter(|agent| agent.name == ask.agent) {
             agent.phase = AgentPhase::Accepted;

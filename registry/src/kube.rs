@@ -32,7 +32,7 @@ pub mod schema;
 mod selection;
 pub mod selector;
 pub mod server;
-pub(crate) mod sets;
+pub mod sets;
 mod source;
 pub mod status;
 mod strategy;

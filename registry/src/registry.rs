@@ -14,7 +14,7 @@ use certs::{AgentName, ClusterName, KeyFingerprint};
 use jiff::Timestamp;
 use parking_lot::RwLock;
 use secrecy::{ExposeSecret, SecretString};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use thiserror::Error;
 use tokio::sync::broadcast;
@@ -25,13 +25,15 @@ pub use self::users::{NewUserError, TokenRefusal, UserError, new_uid};
 use crate::admit::{AgentRefusal, admit};
 use crate::cluster::{AgentPhase, ManagedCluster, ShownAgent, whole_second};
 use crate::join::{self, JoinAsk, JoinRefusal, Joined};
+use crate::kube::object;
 use crate::kube::rbac::{Attributes, Caller, Decision, Denial, Policy, REGISTER_GROUP};
 use crate::kube::sets::Rule;
+use crate::kube::write::own::{self, Outcome};
 use crate::rights_queue::{RightsQueue, RightsTurn};
 use crate::secret::{DrawnToken, PresentedToken, TokenKind};
 #[cfg(test)]
 use crate::store::tests::faults::{self, Fault};
-use crate::store::{Backend, CommitError, Event, Observer, OpenError, Store, Txn, Versioned};
+use crate::store::{Backend, CommitError, Event, Observer, OpenError, Revision, Store, Txn, Versioned};
 use crate::token::{JoinToken, MAX_TIME_TO_LIVE, NewToken};
 use crate::view::{Change, View, is_set};
 
@@ -46,6 +48,14 @@ pub struct Registry {
     changes: broadcast::Sender<Change>,
     /// Held from the decision on what a write hands out until it is stored.
     pub(crate) turns: RightsQueue,
+}
+
+/// A cluster as it is stored, and what the hub reads of it.
+#[derive(Debug)]
+pub(crate) struct StoredCluster {
+    object: Value,
+    revision: Revision,
+    pub(crate) cluster: ManagedCluster,
 }
 
 /// Why a cluster was not changed.
@@ -289,21 +299,6 @@ impl Registry {
         }
     }
 
-    /// Accepts a cluster, and lets in those of its agents that were shown to who accepts, and nobody else.
-    pub async fn accept(
-        &self,
-        cluster: &ClusterName,
-        shown: &[ShownAgent],
-        now: Timestamp,
-    ) -> Result<(), ClusterError> {
-        self.update_cluster(cluster, |cluster| {
-            shown.iter().try_for_each(|agent| decide(cluster, agent, AgentPhase::Accepted))?;
-            cluster.accept(now);
-            Ok(())
-        })
-        .await
-    }
-
     /// Lets agents of a cluster in, or sends them away: their tunnels are cut and their keys stay out. One that is let in
     /// may serve once its cluster is accepted.
     pub async fn decide_agents(
@@ -311,36 +306,24 @@ impl Registry {
         cluster: &ClusterName,
         shown: &[ShownAgent],
         phase: AgentPhase,
+        now: Timestamp,
     ) -> Result<(), ClusterError> {
-        self.update_cluster(cluster, |cluster| shown.iter().try_for_each(|agent| decide(cluster, agent, phase))).await
+        self.update_cluster(cluster, now, |cluster| shown.iter().try_for_each(|agent| decide(cluster, agent, phase)))
+            .await
     }
 
     /// Forgets an agent of a cluster. It comes back only with a join token.
-    pub async fn remove_agent(&self, cluster: &ClusterName, shown: &ShownAgent) -> Result<(), ClusterError> {
-        self.update_cluster(cluster, |cluster| match cluster.remove_agent(shown) {
+    pub async fn remove_agent(
+        &self,
+        cluster: &ClusterName,
+        shown: &ShownAgent,
+        now: Timestamp,
+    ) -> Result<(), ClusterError> {
+        self.update_cluster(cluster, now, |cluster| match cluster.remove_agent(shown) {
             true => Ok(()),
             false => Err(not_as_shown(cluster, shown)),
         })
         .await
-    }
-
-    /// Shuts a cluster out until it is accepted (again).
-    pub async fn deny(&self, cluster: &ClusterName, now: Timestamp) -> Result<(), ClusterError> {
-        self.update_cluster(cluster, |cluster| {
-            cluster.deny(now);
-            Ok(())
-        })
-        .await
-    }
-
-    /// Forgets a cluster and its agents. They come back only with a join token.
-    pub async fn delete_cluster(&self, cluster: &ClusterName) -> Result<(), ClusterError> {
-        if self.cluster(cluster).is_none() {
-            return Err(ClusterError::Unknown { cluster: cluster.clone() });
-        }
-        let key = Change::Cluster(cluster.clone()).key();
-        let committed = self.store.commit(Txn::new().delete(key)).await;
-        committed.map(|_| ()).map_err(|source| ClusterError::Store { cluster: cluster.clone(), source })
     }
 
     /// The join rule on what is registered now, and the transaction that writes its decision if nothing changed since.
@@ -351,62 +334,78 @@ impl Registry {
     ) -> Result<(Option<Txn>, Joined, Option<KeyFingerprint>), JoinRefusal> {
         let presented =
             PresentedToken::parse(TokenKind::Join, ask.token.expose_secret()).ok_or(JoinRefusal::UnknownToken)?;
-        let view = self.view.read();
-        let token = view.tokens.get(presented.id).ok_or(JoinRefusal::UnknownToken)?;
+        let token = self.view.read().tokens.get(presented.id).cloned().ok_or(JoinRefusal::UnknownToken)?;
         if !presented.matches(&token.value.hash) {
             return Err(JoinRefusal::UnknownToken);
         }
         let name = join::cluster_name(&token.value, ask, now)?;
-        let cluster = view.clusters.get(&name);
-        let known = cluster.map(|cluster| &*cluster.value);
+        let stored = self.stored_cluster(&name);
+        let known = stored.as_ref().map(|stored| &stored.cluster);
         let decision = join::decide(&token.value, name.clone(), known, ask, random_uuid, now)?;
         if decision.cluster.is_none() && decision.token.is_none() {
             return Ok((None, decision.joined, None));
         }
         if let Some(new) = &decision.cluster {
-            join::check_room(&view.join_counts, &token.value, known, new, ask)?;
+            join::check_room(&self.view.read().join_counts, &token.value, known, new, ask)?;
         }
         let (token_key, cluster_key) = (Change::Token(token.value.id.clone()).key(), Change::Cluster(name).key());
         let mut txn = Txn::new().expect(&token_key, token.modified);
-        txn = match cluster {
-            Some(cluster) => txn.expect(&cluster_key, cluster.modified),
-            None => txn.expect_absent(&cluster_key),
+        txn = match (&decision.cluster, &stored) {
+            (Some(new), stored) => StoredCluster::put(stored.as_ref(), new, txn, now),
+            (None, Some(stored)) => txn.expect(&cluster_key, stored.revision),
+            (None, None) => txn.expect_absent(&cluster_key),
         };
-        if let Some(cluster) = &decision.cluster {
-            txn = txn.put(cluster_key, json(cluster));
-        }
         if let Some(token) = &decision.token {
             txn = txn.put(token_key, json(token));
         }
         Ok((Some(txn), decision.joined, decision.replaced))
     }
 
-    async fn update_cluster(
+    pub(crate) fn stored_cluster(&self, name: &ClusterName) -> Option<StoredCluster> {
+        let stored = self.store.get(&Change::Cluster(name.clone()).key())?;
+        let object = object::read(&stored)?;
+        let cluster = ManagedCluster::deserialize(&object).ok()?;
+        Some(StoredCluster { object, revision: stored.modified, cluster })
+    }
+
+    pub(crate) async fn update_cluster(
         &self,
         name: &ClusterName,
+        now: Timestamp,
         change: impl Fn(&mut ManagedCluster) -> Result<(), ClusterError>,
     ) -> Result<(), ClusterError> {
-        let key = Change::Cluster(name.clone()).key();
         let mut attempts = ATTEMPTS;
         loop {
-            let found = self.view.read().clusters.get(name).cloned();
-            let found = found.ok_or_else(|| ClusterError::Unknown { cluster: name.clone() })?;
-            let mut new = ManagedCluster::clone(&found.value);
+            let stored = self.stored_cluster(name).ok_or_else(|| ClusterError::Unknown { cluster: name.clone() })?;
+            let mut new = stored.cluster.clone();
             change(&mut new)?;
-            if new == *found.value {
+            if new == stored.cluster {
                 return Ok(());
             }
-            if new.spec != found.value.spec {
-                new.metadata.generation += 1;
-            }
             attempts -= 1;
-            match self.store.commit(Txn::new().expect(&key, found.modified).put(&key, json(&new))).await {
+            match self.store.commit(StoredCluster::put(Some(&stored), &new, Txn::new(), now)).await {
                 Ok(_) => return Ok(()),
                 Err(CommitError::Conflict { .. }) if attempts > 0 => {}
                 Err(source) => {
                     return Err(ClusterError::Store { cluster: name.clone(), source });
                 }
             }
+        }
+    }
+}
+
+impl StoredCluster {
+    /// Adds to `txn` what becomes of a stored cluster, or a new one, that is to be as `new` says.
+    pub(crate) fn put(before: Option<&Self>, new: &ManagedCluster, txn: Txn, now: Timestamp) -> Txn {
+        let key = Change::Cluster(new.name().clone()).key();
+        let txn = match before {
+            Some(before) => txn.expect(&key, before.revision),
+            None => txn.expect_absent(&key),
+        };
+        match own::outcome(before.map(|before| &before.object), new, now) {
+            Outcome::Same => txn,
+            Outcome::Put(object) => txn.put(&key, object::write(&object)),
+            Outcome::Gone(_) => txn.delete(&key),
         }
     }
 }

@@ -62,7 +62,7 @@ mod tests {
             cluster.status.agents.push(serde_json::from_value(agent).unwrap());
         }
         assert_eq!(cluster.admitted().count(), 0, "nobody of a cluster that is not accepted");
-        cluster.accept(Timestamp::UNIX_EPOCH);
+        cluster.accept();
         let names: Vec<_> = cluster.admitted().map(|agent| agent.name.to_string()).collect();
         assert_eq!(names, ["in"]);
         let (name, trust) = ("in".parse().unwrap(), AgentTrust::new(Some(pin(2)), vec![pin(2), pin(1), pin(2)]));

@@ -16,7 +16,7 @@ use crate::client::{Client, Entry};
 use crate::credentials::Credentials;
 use crate::{Finished, Process, Program, loopback};
 
-pub use admin::{ClusterAccess, JoinTerms};
+pub use admin::{CLUSTERS, ClusterAccess, JoinTerms};
 
 /// How long a start may take on a loaded machine: keys and certificates are made at the first.
 const START: Duration = Duration::from_secs(30);

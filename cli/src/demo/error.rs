@@ -6,6 +6,7 @@ use certs::{ClusterName, CredentialsError, FingerprintError};
 
 use crate::{
     api::{CallError, EntryError},
+    decision::DecisionError,
     failure::{Exit, Failure},
     port_forward::TargetError,
     user::CreateError,
@@ -25,6 +26,8 @@ pub(super) enum DemoError {
     Entry(EntryError),
     #[error("the hub's API refuses what the demonstration asks")]
     Call(#[source] CallError),
+    #[error("the hub does not let a cluster in")]
+    Decision(#[source] DecisionError),
     #[error("the user is not made")]
     User(#[source] CreateError),
     #[error("a spoke's service does not start")]

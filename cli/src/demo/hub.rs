@@ -10,7 +10,7 @@ use certs::{AgentName, ClusterName, Credentials};
 use proxy_server::{Config, RunError};
 use registry::{
     ClusterAgent, ClusterScope,
-    api::{ClusterView, HubStatus, NewToken, ShownAgents, TokenCreated},
+    api::{HubStatus, NewToken, TokenCreated},
 };
 use tokio::{
     task::JoinHandle,
@@ -21,7 +21,8 @@ use tokio_util::sync::CancellationToken;
 use super::{DemoError, Stage};
 use crate::{
     api::{Api, CallError},
-    clusters, token, user,
+    cluster_view::{self, ClusterView},
+    clusters, decision, token, user,
 };
 
 /// Between two looks at a cluster.
@@ -71,12 +72,10 @@ impl Hub {
     /// Lets in a cluster as soon as its agent has asked to join.
     pub(super) async fn accept(&self, cluster: &ClusterName, agent: &AgentName) -> Result<(), DemoError> {
         self.wait_for(cluster, |view| view.cluster.agent(agent).is_some()).await?;
-        let list = clusters::list(&self.api).await.map_err(DemoError::Call)?;
+        let list = cluster_view::list(&self.api).await.map_err(DemoError::Call)?;
         let waiting = list.items.iter().filter(|view| view.cluster.name() == cluster);
-        let agents = waiting.flat_map(|view| view.cluster.waiting().map(ClusterAgent::shown)).collect();
-        let accepted: Result<ClusterView, CallError> =
-            self.api.post(&format!("/v1/clusters/{cluster}/accept"), &ShownAgents { agents }).await;
-        accepted.map(drop).map_err(DemoError::Call)
+        let agents: Vec<_> = waiting.flat_map(|view| view.cluster.waiting().map(ClusterAgent::shown)).collect();
+        decision::accept(&self.api, cluster, &agents).await.map_err(DemoError::Decision)
     }
 
     /// Waits until the cluster can be reached.
@@ -99,14 +98,14 @@ impl Hub {
 
     /// The table of 'cluster-proxy clusters'.
     pub(super) async fn table(&self) -> Result<String, DemoError> {
-        let list = clusters::list(&self.api).await.map_err(DemoError::Call)?;
+        let list = cluster_view::list(&self.api).await.map_err(DemoError::Call)?;
         Ok(clusters::table(&list.items, jiff::Timestamp::now()).render())
     }
 
     async fn wait_for(&self, cluster: &ClusterName, reached: impl Fn(&ClusterView) -> bool) -> Result<(), DemoError> {
         let deadline = Instant::now() + CLUSTER_DEADLINE;
         loop {
-            let list = clusters::list(&self.api).await.map_err(DemoError::Call)?;
+            let list = cluster_view::list(&self.api).await.map_err(DemoError::Call)?;
             if list.items.iter().any(|view| view.cluster.name() == cluster && reached(view)) {
                 return Ok(());
             }

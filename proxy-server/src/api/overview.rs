@@ -1,12 +1,12 @@
 //! What the hub shows of itself and of its clusters, with what their tunnels say at this moment.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use http::StatusCode;
 use jiff::Timestamp;
 use registry::{
     AcceptanceStatus, ManagedCluster,
-    api::{ClusterCounts, ClusterList, ClusterView, HubStatus, TunnelView},
+    api::{ClusterCounts, HubStatus, TunnelList, TunnelView},
     kube::rbac::{self, CLUSTER_GROUP, ReadVerb, Scope, Visibility, VisibilityQuery},
 };
 
@@ -50,13 +50,13 @@ impl Api {
         self.registry.with_policy(|policy| policy.visible(&asker.user, &asker.groups, &asked))
     }
 
-    pub(super) fn clusters(&self, visible: &Visibility) -> ClusterList {
+    pub(super) fn tunnels(&self, visible: &Visibility) -> TunnelList {
         let clusters = self.registry.clusters();
         let seen = clusters.iter().filter(|cluster| visible.contains("", cluster.name().as_ref()));
-        ClusterList { items: seen.map(|cluster| self.view(cluster)).collect() }
+        TunnelList { items: seen.map(|cluster| (cluster.name().clone(), self.view(cluster))).collect() }
     }
 
-    pub(super) fn cluster(&self, name: &str) -> Answered {
+    pub(super) fn tunnels_of(&self, name: &str) -> Answered {
         let name = cluster_name(name)?;
         match self.registry.cluster(&name) {
             Some(cluster) => Ok(json(StatusCode::OK, &self.view(&cluster))),
@@ -67,25 +67,20 @@ impl Api {
         }
     }
 
-    /// A cluster with what its tunnels say at this moment.
-    pub(super) fn view(&self, cluster: &Arc<ManagedCluster>) -> ClusterView {
+    /// What a cluster's tunnels say at this moment.
+    fn view(&self, cluster: &ManagedCluster) -> TunnelView {
         let summary = self.tunnels.summary(cluster.name());
-        let available = summary.tunnels > 0;
         let now = Timestamp::now();
         let seen = |unheard: &Duration| now.checked_sub(*unheard).unwrap_or(now);
-        let tunnel = TunnelView {
+        TunnelView {
             agents: u32::try_from(summary.agents.len()).unwrap_or(u32::MAX),
             rtt_milliseconds: summary.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
             streams: summary.streams as u64,
             bytes_to_cluster: summary.bytes_to_cluster,
             bytes_from_cluster: summary.bytes_from_cluster,
             last_seen: summary.agents.values().min().map(seen).or_else(|| self.presence.last_seen(cluster)),
-            available,
-        };
-        let mut cluster = ManagedCluster::clone(cluster);
-        for agent in &mut cluster.status.agents {
-            agent.last_seen = summary.agents.get(&agent.name).map(seen).or(agent.last_seen);
+            agents_last_seen: summary.agents.iter().map(|(agent, unheard)| (agent.clone(), seen(unheard))).collect(),
+            available: summary.tunnels > 0,
         }
-        ClusterView { cluster, tunnel }
     }
 }

@@ -192,17 +192,12 @@ impl<'a> RequestInfo<'a> {
         let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
         if let ["v1", resource, rest @ ..] = segments.as_slice() {
             let resource = match *resource {
-                "clusters" => "managedclusters",
                 "tokens" => "jointokens",
                 "credential" => "credentials",
                 "ca" => "certificateauthorities",
                 resource => resource,
             };
-            // `/v1/clusters/NAME/accept` is a verb, `/v1/clusters/NAME/agents/AGENT` a part.
             let (verb, resource, name) = match rest {
-                [name, action @ ("accept" | "deny" | "revoke")] if !reads => {
-                    (*action, resource.to_owned(), (*name).to_owned())
-                }
                 // `/v1/ca/STEP` is a verb, but for the certificate that a user gets.
                 [step] if resource == "certificateauthorities" && !reads && *step != "certificate" => {
                     (*step, resource.to_owned(), String::new())
@@ -241,17 +236,17 @@ mod tests {
     fn every_change_is_told_by_verb_resource_and_name() {
         let group = "cluster.open-cluster-management.io";
         let sets = format!("/apis/{group}/v1beta2/managedclustersets");
+        let cluster = format!("/apis/{group}/v1/managedclusters/c1");
+        let approval_of_cluster = format!("{cluster}/approval");
         let binding = "/apis/rbac.authorization.k8s.io/v1/namespaces/n/rolebindings/b";
         let approval = "/apis/certificates.k8s.io/v1/certificatesigningrequests/c1.a1/approval";
         for (method, path, expected) in [
-            (Method::POST, "/v1/clusters/c1/accept", ["accept", "managedclusters", "", "c1"]),
-            (Method::POST, "/v1/clusters/c1/deny", ["deny", "managedclusters", "", "c1"]),
-            (Method::DELETE, "/v1/clusters/c1", ["delete", "managedclusters", "", "c1"]),
-            (Method::DELETE, "/v1/clusters/c1/agents/a1", ["delete", "managedclusters/agents", "", "c1/a1"]),
             (Method::POST, "/v1/tokens", ["create", "jointokens", "", ""]),
             (Method::POST, "/v1/users/u/tokens", ["create", "users/tokens", "", "u"]),
             (Method::DELETE, "/v1/users/u", ["delete", "users", "", "u"]),
             (Method::POST, "/v1/credential", ["create", "credentials", "", ""]),
+            (Method::PATCH, &cluster, ["patch", &format!("managedclusters.{group}"), "", "c1"]),
+            (Method::PATCH, &approval_of_cluster, ["patch", &format!("managedclusters.{group}/approval"), "", "c1"]),
             (Method::POST, &sets, ["create", &format!("managedclustersets.{group}"), "", ""]),
             (Method::DELETE, &sets, ["deletecollection", &format!("managedclustersets.{group}"), "", ""]),
             (Method::PATCH, binding, ["patch", "rolebindings.rbac.authorization.k8s.io", "n", "b"]),
@@ -268,7 +263,7 @@ mod tests {
     fn reads_reviews_and_what_is_no_resource_change_nothing() {
         let review = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
         for (method, path) in [
-            (Method::GET, "/v1/clusters"),
+            (Method::GET, "/v1/tunnels"),
             (Method::GET, "/api/v1/namespaces/n"),
             (Method::HEAD, "/api/v1/namespaces"),
             (Method::POST, review),

@@ -165,7 +165,7 @@ fn cluster(s: Situation) -> Option<ManagedCluster> {
     match s.cluster {
         Cluster::Absent => return None,
         Cluster::Pending => {}
-        Cluster::Accepted => cluster.accept(at(2)),
+        Cluster::Accepted => cluster.accept(),
         Cluster::Denied => cluster.deny(at(2)),
     }
     cluster.status.agents.push(agent("waiting", 9, AgentPhase::Pending));

@@ -1,6 +1,7 @@
 //! Admission: what is added to an object before it is stored, and what its author needs rights for, kind by kind.
 
-mod cluster;
+mod agents;
+pub(crate) mod cluster;
 mod core;
 mod roles;
 mod sets;

@@ -100,7 +100,7 @@ macro_rules! resource {
 
 static RESOURCES: &[Resource] = &[
     resource!(CLUSTER, "v1", "ManagedCluster", "managedclusters", "managedcluster",
-        short_names: &["mcl", "mcls"], subresources: &[STATUS], columns: column::MANAGED_CLUSTER, names: NameRule::Label),
+        short_names: &["mcl", "mcls"], subresources: &[APPROVAL, STATUS], columns: column::MANAGED_CLUSTER, names: NameRule::Label),
     resource!(CLUSTER, "v1beta2", "ManagedClusterSet", "managedclustersets", "managedclusterset",
         short_names: &["mclset", "mclsets"], subresources: &[STATUS], columns: column::MANAGED_CLUSTER_SET),
     resource!(CLUSTER, "v1beta2", "ManagedClusterSetBinding", "managedclustersetbindings", "managedclustersetbinding",

@@ -36,7 +36,7 @@ pub(crate) fn set_label(labels: Option<&Map<String, Value>>) -> &str {
 
 /// Which clusters a set holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Rule {
+pub enum Rule {
     /// Those whose label names this set.
     Named(String),
     Selected(LabelSelector),
@@ -44,7 +44,7 @@ pub(crate) enum Rule {
 
 impl Rule {
     /// Of a ManagedClusterSet. One that cannot be read holds nothing.
-    pub(crate) fn of(set: &Value) -> Self {
+    pub fn of(set: &Value) -> Self {
         let selector = &set["spec"]["clusterSelector"];
         match selector["selectorType"].as_str() {
             None | Some("ExclusiveClusterSetLabel") => Self::Named(object::name(set).to_owned()),
@@ -66,7 +66,7 @@ impl Rule {
     }
 
     /// Whether a cluster with these labels is in the set.
-    pub(crate) fn holds(&self, labels: Option<&Map<String, Value>>) -> bool {
+    pub fn holds(&self, labels: Option<&Map<String, Value>>) -> bool {
         match self {
             Self::Named(set) => {
                 let label = set_label(labels);

@@ -3,6 +3,7 @@
 
 mod approval;
 mod namespace;
+pub(crate) mod own;
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -324,10 +325,11 @@ impl Write<'_> {
             let (before, revision) = self.stored(name)?;
             let sent = decide(&before)?;
             strategy::check(self.resource, name, &before, &sent)?;
-            if self.subresource == Some("approval") {
-                return self.approve(name, &before, &sent).await;
-            }
-            let after = strategy::prepare_for_update(self.resource, self.subresource, &before, sent);
+            let after = match (self.resource.plural, self.subresource) {
+                ("certificatesigningrequests", Some("approval")) => return self.approve(name, &before, &sent).await,
+                ("managedclusters", Some("approval")) => self.admission().decide(&before, &sent)?,
+                _ => strategy::prepare_for_update(self.resource, self.subresource, &before, sent),
+            };
             let after = self.settled(Some(&before), after, by)?;
             let outcome = match (self.resource.plural, self.subresource) {
                 ("namespaces", Some("finalize")) => namespace::finalize(self.info.registry, &before, after),

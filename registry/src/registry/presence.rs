@@ -16,12 +16,11 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use super::{ATTEMPTS, Registry, json};
+use super::{ATTEMPTS, Registry, StoredCluster};
 use crate::backoff::Backoff;
 use crate::cluster::ManagedCluster;
 use crate::store::{CommitError, Txn};
 use crate::trust::AgentTrust;
-use crate::view::Change;
 
 /// What is queued and not yet written.
 pub struct Presence {
@@ -177,17 +176,10 @@ impl Presence {
 
     /// Adds what this makes of its cluster as it is now. One that is not registered any more needs no record.
     fn decide(&self, txn: Txn, cluster: &ClusterName, status: &PendingStatus) -> Txn {
-        let Some(found) = self.registry.view.read().clusters.get(cluster).cloned() else { return txn };
-        let mut new = ManagedCluster::clone(&found.value);
-        status.apply(&mut new, (self.available)(cluster), Timestamp::now());
-        if new == *found.value {
-            return txn;
-        }
-        if new.spec != found.value.spec {
-            new.metadata.generation += 1;
-        }
-        let key = Change::Cluster(cluster.clone()).key();
-        txn.expect(&key, found.modified).put(&key, json(&new))
+        let Some(stored) = self.registry.stored_cluster(cluster) else { return txn };
+        let (mut new, now) = (stored.cluster.clone(), Timestamp::now());
+        status.apply(&mut new, (self.available)(cluster), now);
+        if new == stored.cluster { txn } else { StoredCluster::put(Some(&stored), &new, txn, now) }
     }
 
     fn queue(&self, cluster: &ClusterName, add: impl FnOnce(&mut PendingStatus)) {

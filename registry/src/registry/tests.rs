@@ -21,6 +21,32 @@ struct Fixture {
     registry: Arc<Registry>,
 }
 
+/// What an administrator does through the Kubernetes API.
+impl Registry {
+    async fn accept(&self, name: &ClusterName, shown: &[ShownAgent], now: Timestamp) -> Result<(), ClusterError> {
+        let accept = |cluster: &mut ManagedCluster| {
+            shown.iter().try_for_each(|agent| decide(cluster, agent, AgentPhase::Accepted))?;
+            cluster.accept();
+            Ok(())
+        };
+        self.update_cluster(name, now, accept).await
+    }
+
+    async fn deny(&self, name: &ClusterName, now: Timestamp) -> Result<(), ClusterError> {
+        let deny = |cluster: &mut ManagedCluster| {
+            cluster.deny(now);
+            Ok(())
+        };
+        self.update_cluster(name, now, deny).await
+    }
+
+    async fn delete_cluster(&self, name: &ClusterName) -> Result<(), ClusterError> {
+        let known = self.cluster(name).ok_or_else(|| ClusterError::Unknown { cluster: name.clone() })?;
+        let deleted = self.store.commit(Txn::new().delete(Change::Cluster(known.name().clone()).key())).await;
+        deleted.map(drop).map_err(|source| ClusterError::Store { cluster: name.clone(), source })
+    }
+}
+
 impl Fixture {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();

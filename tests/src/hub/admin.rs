@@ -11,6 +11,9 @@ use super::Hub;
 use crate::credentials::{Credentials, HUB_NAME};
 use crate::{Answer, Fetch};
 
+/// Where the Kubernetes API has clusters.
+pub const CLUSTERS: &str = "/apis/cluster.open-cluster-management.io/v1/managedclusters";
+
 /// The terms of a join token.
 #[derive(Debug, Clone)]
 pub struct JoinTerms {
@@ -52,14 +55,23 @@ impl Hub {
         text(&created, "token")
     }
 
-    /// The cluster as the hub sees it: OCM's ManagedCluster with `tunnel` beside its fields.
+    /// The cluster as the hub sees it: OCM's ManagedCluster with `tunnel`, its tunnels, beside its fields, and its agents as
+    /// they are seen now.
     pub async fn cluster(&self, name: &str) -> Result<Value> {
-        self.ask(Fetch::get(format!("/v1/clusters/{name}"))).await?.success()?.json()
+        let mut cluster = self.ask(Fetch::get(format!("{CLUSTERS}/{name}"))).await?.success()?.json()?;
+        let tunnel = self.ask(Fetch::get(format!("/v1/tunnels/{name}"))).await?.success()?.json()?;
+        for agent in cluster["status"]["agents"].as_array_mut().into_iter().flatten() {
+            if let Some(seen) = agent["name"].as_str().and_then(|name| tunnel["agentsLastSeen"].get(name)) {
+                agent["lastSeen"] = seen.clone();
+            }
+        }
+        cluster["tunnel"] = tunnel;
+        Ok(cluster)
     }
 
     /// The names of all clusters.
     pub async fn cluster_names(&self) -> Result<Vec<String>> {
-        let list = self.ask(Fetch::get("/v1/clusters")).await?.success()?.json()?;
+        let list = self.ask(Fetch::get(CLUSTERS)).await?.success()?.json()?;
         let items = list["items"].as_array().with_context(|| format!("no items in {list}"))?;
         items.iter().map(|item| text(&item["metadata"], "name")).collect()
     }
@@ -72,7 +84,7 @@ impl Hub {
     /// Accepts a cluster and the agents that wait.
     pub async fn accept(&self, cluster: &str) -> Result<()> {
         let shown = self.waiting(cluster).await?;
-        self.decide(cluster, "accept", &shown).await
+        self.accept_agents(cluster, &shown).await
     }
 
     /// The agents of a cluster that wait, as an administrator is shown them.
@@ -83,20 +95,51 @@ impl Hub {
         Ok(waiting.map(|agent| json!({"name": agent["name"], "key": agent["key"]})).collect())
     }
 
-    /// Accepts a cluster with the agents that were shown, or revokes those.
-    pub async fn decide(&self, cluster: &str, decision: &str, shown: &[Value]) -> Result<()> {
-        let request = Fetch::new(Method::POST, format!("/v1/clusters/{cluster}/{decision}"));
-        self.ask(request.json(&json!({"agents": shown}))).await?.success().map(drop)
+    /// Accepts a cluster with the agents that were shown.
+    pub async fn accept_agents(&self, cluster: &str, shown: &[Value]) -> Result<()> {
+        self.decide(cluster, shown, "Accepted").await?;
+        self.patch(cluster, "", "merge-patch", &json!({"spec": {"hubAcceptsClient": true}})).await
     }
 
-    /// Denies a cluster.
+    /// Lets agents in that were shown, or sends them away.
+    pub async fn decide(&self, cluster: &str, shown: &[Value], phase: &str) -> Result<()> {
+        if shown.is_empty() {
+            return Ok(());
+        }
+        let known = self.cluster(cluster).await?["status"]["agents"].as_array().cloned().unwrap_or_default();
+        let mut operations = Vec::new();
+        for agent in shown {
+            let place = known.iter().position(|known| known["name"] == agent["name"]).context("no such agent")?;
+            let path = format!("/status/agents/{place}");
+            operations.push(json!({"op": "test", "path": format!("{path}/key"), "value": agent["key"]}));
+            operations.push(json!({"op": "replace", "path": format!("{path}/phase"), "value": phase}));
+        }
+        self.patch(cluster, "/approval", "json-patch", &json!(operations)).await
+    }
+
+    /// Denies a cluster, whether it was accepted or only asks to join.
     pub async fn deny(&self, cluster: &str) -> Result<()> {
-        self.ask(Fetch::new(Method::POST, format!("/v1/clusters/{cluster}/deny"))).await?.success().map(drop)
+        let object = self.cluster(cluster).await?;
+        if object["spec"]["hubAcceptsClient"] == true {
+            return self.patch(cluster, "", "merge-patch", &json!({"spec": {"hubAcceptsClient": false}})).await;
+        }
+        let denied = json!({
+            "type": "HubAcceptedManagedCluster", "status": "False", "reason": "Denied", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        });
+        let add = json!([{"op": "add", "path": "/status/conditions/-", "value": denied}]);
+        self.patch(cluster, "/approval", "json-patch", &add).await
     }
 
     /// Deletes a cluster.
     pub async fn delete_cluster(&self, cluster: &str) -> Result<()> {
-        self.ask(Fetch::new(Method::DELETE, format!("/v1/clusters/{cluster}"))).await?.success().map(drop)
+        self.ask(Fetch::new(Method::DELETE, format!("{CLUSTERS}/{cluster}"))).await?.success().map(drop)
+    }
+
+    async fn patch(&self, cluster: &str, part: &str, kind: &str, patch: &Value) -> Result<()> {
+        let request = Fetch::new(Method::PATCH, format!("{CLUSTERS}/{cluster}{part}")).body(patch.to_string());
+        let request = request.header("content-type", format!("application/{kind}+json"));
+        self.ask(request).await?.success().map(drop)
     }
 
     /// Makes a user who is no administrator, good for a day, and gives the credentials.

@@ -11,6 +11,7 @@ use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tests::client::{Client, Connection, DialError, Entry as Entrance};
+use tests::hub::CLUSTERS;
 use tests::pattern::Pattern;
 use tests::{Fetch, HUB_NAME};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -341,13 +342,16 @@ async fn request(doors: &Doors, log: &Log) {
 async fn ask(doors: Arc<Doors>, log: Log) {
     loop {
         let at = Instant::now();
-        let fetch = Fetch::get(format!("/v1/clusters/{}", doors.cluster)).bearer(&doors.token);
-        let answer = fetch.tls(doors.api, HUB_NAME, doors.authority.clone()).await;
-        if let Ok(cluster) = answer.and_then(|answer| answer.success()?.json()) {
+        let ask = async |path: String| {
+            let answer = Fetch::get(path).bearer(&doors.token).tls(doors.api, HUB_NAME, doors.authority.clone()).await;
+            answer.and_then(|answer| answer.success()?.json())
+        };
+        let cluster = ask(format!("{CLUSTERS}/{}", doors.cluster)).await;
+        if let (Ok(cluster), Ok(tunnel)) = (cluster, ask(format!("/v1/tunnels/{}", doors.cluster)).await) {
             let conditions = cluster["status"]["conditions"].as_array().into_iter().flatten();
             let mut conditions = conditions.filter(|said| said["type"] == "ManagedClusterConditionAvailable");
             let condition = conditions.any(|said| said["status"] == "True");
-            let available = cluster["tunnel"]["available"] == true;
+            let available = tunnel["available"] == true;
             log.lines().said.push(Said { at, answered: Instant::now(), available, condition });
         }
         sleep(ASKED).await;

@@ -49,7 +49,7 @@ impl Day {
 
     /// A question to the API and a connection to the target, each on a connection of its own; and the hub's health.
     async fn work(&self) -> Result<()> {
-        self.hub.ask(Fetch::get("/v1/clusters/c1")).await?.success()?;
+        self.hub.ask(Fetch::get("/v1/tunnels/c1")).await?.success()?;
         self.dial(&self.hub.client("c1")?).await?;
         Fetch::get("/readyz").plain(self.hub.addresses().metrics).await?.success()?;
         Ok(())

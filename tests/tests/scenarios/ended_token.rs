@@ -62,7 +62,7 @@ async fn a_token_that_has_ended_opens_nothing_and_what_it_opened_is_cut() -> Res
     let basic = format!("Basic {}", base64::Engine::encode(&base64::prelude::BASE64_STANDARD, format!("a:{brief}")));
     let absolute = Fetch::get("http://target/").header("proxy-authorization", basic).plain(proxy).await?;
     ensure!(absolute.status == 407 && absolute.text().contains("ended at"), "{}", absolute.text());
-    for path in ["/v1/clusters", "/apis/cluster.open-cluster-management.io/v1/managedclusters", "/clusters/a/version"] {
+    for path in ["/v1/tunnels", "/apis/cluster.open-cluster-management.io/v1/managedclusters", "/clusters/a/version"] {
         let asked = Fetch::get(path).bearer(&brief);
         let refused = asked.tls(hub.addresses().api, HUB_NAME, hub.credentials().tls()?).await?;
         ensure!(refused.status == 401 && refused.text().contains("ended at"), "{path}: {}", refused.text());
@@ -111,7 +111,7 @@ async fn the_command_makes_lists_and_deletes_tokens_within_80_columns() -> Resul
     // A renewed certificate works, with the user's rights.
     hub.command(["user", "renew", "alice", "--out", out, "--validity", "1d"]).await?.success()?;
     let alice = tests::Credentials::at(out);
-    let seen = Fetch::get("/v1/clusters").tls(hub.addresses().api, HUB_NAME, alice.mutual_tls()?).await?;
+    let seen = Fetch::get("/v1/tunnels").tls(hub.addresses().api, HUB_NAME, alice.mutual_tls()?).await?;
     ensure!(seen.status == 200, "{}", seen.text());
     // A user makes no credentials for itself: a stolen certificate would never end.
     let new = json!({"name": "more", "validitySeconds": 60});

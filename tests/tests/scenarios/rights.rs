@@ -74,8 +74,8 @@ async fn a_user_reaches_the_clusters_that_were_named_and_no_other() -> Result<()
     }
     // Of the clusters she sees her own.
     let seen =
-        Fetch::get("/v1/clusters").bearer(&token).tls(hub.addresses().api, HUB_NAME, alice.tls()?).await?.json()?;
-    let names: Vec<_> = seen["items"].as_array().into_iter().flatten().map(|item| &item["metadata"]["name"]).collect();
+        Fetch::get("/v1/tunnels").bearer(&token).tls(hub.addresses().api, HUB_NAME, alice.tls()?).await?.json()?;
+    let names: Vec<_> = seen["items"].as_object().into_iter().flatten().map(|(name, _)| name).collect();
     assert_eq!(names, ["a"]);
     Ok(())
 }

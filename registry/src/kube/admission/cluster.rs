@@ -1,14 +1,13 @@
-//! Clusters: OCM's rules for who accepts them and who moves them from set to set.
+//! Clusters: what follows from what is written of them, and OCM's rules for who accepts them and who moves them from set to set.
 
 use std::collections::BTreeSet;
 
 use http::uri::Scheme;
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use super::{Admission, labels_mut, set_condition};
-use crate::cluster;
-use crate::condition::Fact;
+use crate::condition::{AVAILABLE, Fact};
 use crate::kube::{
     object,
     rbac::{Gain, REGISTER_GROUP},
@@ -17,30 +16,24 @@ use crate::kube::{
     strategy,
 };
 
+/// OCM's taint of clusters that are not known to be available.
+const UNREACHABLE: &str = "cluster.open-cluster-management.io/unreachable";
+
 impl Admission<'_> {
     pub(super) fn admit_cluster(&self, before: Option<&Value>, after: &mut Value) -> Result<(), Status> {
         let name = object::name(after).to_owned();
         check_urls(after)?;
         stamp_taints(before, after, self.now)?;
-        if before.is_none() {
-            cluster::taint(object::map_mut(&mut after["spec"]), false, self.now);
-        }
-        if sets::set_label(object::labels(after)).is_empty() {
-            labels_mut(after).insert(CLUSTER_SET_LABEL.to_owned(), DEFAULT_SET.into());
-        }
+        derive(before, after, self.now);
         self.check_sets(&name, before, after)?;
-        let (was, is) = (before.is_some_and(accepts), accepts(after));
-        if is && !was {
+        if accepts(after) && !before.is_some_and(accepts) {
             self.check_accept(&name)?;
-        }
-        if is != was {
-            set_condition(after, if is { Fact::Accepted } else { Fact::Denied }, self.now);
         }
         Ok(())
     }
 
     fn check_accept(&self, name: &str) -> Result<(), Status> {
-        if !self.info.may("update", REGISTER_GROUP, "managedclusters/accept", name) {
+        if !self.may_accept(name) {
             let why = format!("user {:?} cannot update the HubAcceptsClient field", self.info.user());
             return Err(self.forbidden(name, &why));
         }
@@ -50,6 +43,10 @@ impl Admission<'_> {
             return Err(self.forbidden(name, &format!("cluster namespace {name:?} is terminating")));
         }
         Ok(())
+    }
+
+    pub(super) fn may_accept(&self, name: &str) -> bool {
+        self.info.may("update", REGISTER_GROUP, "managedclusters/accept", name)
     }
 
     /// Who moves a cluster from set to set needs the right on both, whichever label does it.
@@ -80,7 +77,42 @@ impl Admission<'_> {
     }
 }
 
-fn accepts(cluster: &Value) -> bool {
+/// What follows from a cluster's own fields, whoever writes them: its set, the condition of its acceptance, and OCM's taint.
+pub(crate) fn derive(before: Option<&Value>, after: &mut Value, now: Timestamp) {
+    if sets::set_label(object::labels(after)).is_empty() {
+        labels_mut(after).insert(CLUSTER_SET_LABEL.to_owned(), DEFAULT_SET.into());
+    }
+    let (was, is) = (before.is_some_and(accepts), accepts(after));
+    if is != was {
+        set_condition(after, if is { Fact::Accepted } else { Fact::Denied }, now);
+    }
+    let is_available = is_available(after);
+    if before.is_none_or(|before| self::is_available(before) != is_available) {
+        taint(object::map_mut(&mut after["spec"]), is_available, now);
+    }
+}
+
+/// Keeps OCM's taint of clusters that are not known to be available: its placements look for it.
+fn taint(spec: &mut Map<String, Value>, available: bool, now: Timestamp) {
+    let taints = spec.entry("taints").or_insert_with(|| json!([]));
+    let Some(taints) = taints.as_array_mut() else { return };
+    let ours = |taint: &Value| taint["key"] == UNREACHABLE;
+    if available {
+        taints.retain(|taint| !ours(taint));
+    } else if !taints.iter().any(ours) {
+        taints.push(json!({"key": UNREACHABLE, "effect": "NoSelect", "timeAdded": strategy::seconds(now)}));
+    }
+    if taints.is_empty() {
+        spec.remove("taints");
+    }
+}
+
+fn is_available(cluster: &Value) -> bool {
+    let conditions = cluster["status"]["conditions"].as_array().into_iter().flatten();
+    conditions.filter(|condition| condition["type"] == AVAILABLE).any(|condition| condition["status"] == "True")
+}
+
+pub(super) fn accepts(cluster: &Value) -> bool {
     cluster["spec"]["hubAcceptsClient"].as_bool().unwrap_or_default()
 }
 

@@ -68,7 +68,9 @@ impl Fixture {
                 let name: ClusterName = format!("c{n}").parse().unwrap();
                 let now = Timestamp::UNIX_EPOCH;
                 let mut cluster = crate::cluster::ManagedCluster::new(name.clone(), "u".to_owned(), now);
-                cluster.accept(now);
+                cluster.accept();
+                cluster.metadata.labels =
+                    [("cluster.open-cluster-management.io/clusterset".into(), "default".into())].into();
                 self.commit(put(Change::Cluster(name).key(), &serde_json::to_value(cluster).unwrap()));
             }
             Step::Delete(n) => self.commit(Txn::new().delete(format!("/managedclustersets/s{n}"))),

@@ -112,7 +112,7 @@ fn what_go_clients_leave_empty_is_no_fault() {
 fn our_own_cluster_passes_unchanged() {
     let now = jiff::Timestamp::from_second(1_700_000_000).unwrap();
     let mut cluster = crate::ManagedCluster::new("c1".parse().unwrap(), "u".to_owned(), now);
-    cluster.accept(now);
+    cluster.accept();
     let written = serde_json::to_value(&cluster).unwrap();
     let mut object = written.clone();
     assert_eq!(schema("ManagedCluster").prune(&mut object), [""; 0]);

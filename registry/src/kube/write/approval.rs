@@ -43,7 +43,7 @@ impl Write<'_> {
             return Err(Status::forbidden(self.resource, name, &why));
         }
         let phase = if wanted == Some("Approved") { AgentPhase::Accepted } else { AgentPhase::Denied };
-        let decided = registry.decide_agents(&cluster, &[agent], phase).await;
+        let decided = registry.decide_agents(&cluster, &[agent], phase, self.now).await;
         decided.map_err(|error| self.undecided(name, error))?;
         Ok((self.stored(name)?.0, Effect::Changed))
     }
@@ -56,7 +56,7 @@ impl Write<'_> {
             return Err(unknown());
         };
         if !self.options.dry_run {
-            let removed = self.info.registry.remove_agent(&cluster, &agent).await;
+            let removed = self.info.registry.remove_agent(&cluster, &agent, self.now).await;
             removed.map_err(|error| self.undecided(name, error))?;
         }
         Ok(Written { object: before, effect: Effect::Gone, warnings: Vec::new() })

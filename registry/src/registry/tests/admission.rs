@@ -19,7 +19,7 @@ async fn who_accepts_lets_in_what_was_shown_and_nobody_who_came_since() {
     assert!(matches!(refused, Err(ClusterError::OtherAgent { .. })), "{refused:?}");
     // One who was sent away is not let in by an old look.
     let shown = fixture.waiting("c1");
-    fixture.registry.decide_agents(&c1, &shown, AgentPhase::Denied).await.unwrap();
+    fixture.registry.decide_agents(&c1, &shown, AgentPhase::Denied, at(21)).await.unwrap();
     let refused = fixture.registry.accept(&c1, &shown, at(22)).await;
     assert!(matches!(refused, Err(ClusterError::OtherAgent { .. })), "{refused:?}");
 }
@@ -32,19 +32,19 @@ async fn an_agent_that_was_sent_away_or_removed_is_out_and_its_name_is_free() {
     let join = async |n| fixture.join(&fixture.token(bound.clone()).await, "c1", "a1", n).await;
     join(1).await.unwrap();
     let first = fixture.registry.cluster(&c1).unwrap().status.agents[0].shown();
-    fixture.registry.decide_agents(&c1, std::slice::from_ref(&first), AgentPhase::Denied).await.unwrap();
+    fixture.registry.decide_agents(&c1, std::slice::from_ref(&first), AgentPhase::Denied, at(21)).await.unwrap();
     assert!(!fixture.admitted("c1", "a1", 1));
     assert_eq!(join(1).await.unwrap_err().reason(), "AgentDenied");
     join(2).await.unwrap();
     assert!(fixture.admitted("c1", "a1", 2) && !fixture.admitted("c1", "a1", 1));
     // A late word about the first one does not concern the second.
-    let late = fixture.registry.remove_agent(&c1, &first).await;
+    let late = fixture.registry.remove_agent(&c1, &first, at(21)).await;
     assert!(matches!(late, Err(ClusterError::OtherAgent { .. })), "{late:?}");
     let second = ShownAgent { key: key(2), ..first };
-    fixture.registry.remove_agent(&c1, &second).await.unwrap();
+    fixture.registry.remove_agent(&c1, &second, at(21)).await.unwrap();
     assert!(!fixture.admitted("c1", "a1", 2));
     assert!(fixture.registry.cluster(&c1).unwrap().status.agents.is_empty());
-    let gone = fixture.registry.remove_agent(&c1, &second).await;
+    let gone = fixture.registry.remove_agent(&c1, &second, at(21)).await;
     assert!(matches!(gone, Err(ClusterError::UnknownAgent { .. })), "{gone:?}");
 }
 
@@ -99,6 +99,6 @@ async fn a_lost_token_fills_nothing() {
     fixture.join(&other, "other", "a", 1).await.unwrap();
     let vouched = fixture.token(NewToken { cluster: Some(name("one")), auto_accept: true, ..plain() }).await;
     fixture.join(&vouched, "one", "own", 200).await.unwrap();
-    fixture.registry.decide_agents(&name("one"), &fixture.waiting("one"), AgentPhase::Denied).await.unwrap();
+    fixture.registry.decide_agents(&name("one"), &fixture.waiting("one"), AgentPhase::Denied, at(21)).await.unwrap();
     fixture.join(&lost, "one", "b", 201).await.unwrap();
 }

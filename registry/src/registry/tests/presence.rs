@@ -20,7 +20,9 @@ async fn filled(registry: &Registry, clusters: usize) {
         let put = |txn: Txn, n: &usize| {
             let name: ClusterName = name(&format!("c{n}"));
             let mut cluster = ManagedCluster::new(name.clone(), format!("u{n}"), at(0));
-            cluster.accept(at(0));
+            cluster.accept();
+            cluster.metadata.labels =
+                [("cluster.open-cluster-management.io/clusterset".into(), "default".into())].into();
             cluster.status.agents.push(ClusterAgent {
                 name: "a".parse().unwrap(),
                 key: key(1),

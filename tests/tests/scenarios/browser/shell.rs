@@ -95,7 +95,7 @@ async fn an_origin_is_refused_wherever_it_is_not_the_services_own() -> Result<()
         "/one/api/v1/namespaces/default/pods",
         "/one/api/v1/namespaces/mon/services/web:80/proxy/",
         "/apis/cluster.open-cluster-management.io/v1/managedclusters",
-        "/v1/clusters",
+        "/v1/tunnels",
         "/prometheus/targets",
         "/version",
     ] {
@@ -128,7 +128,7 @@ async fn a_name_that_is_not_the_hubs_reaches_nothing() -> Result<()> {
     let pages = Pages::empty().await?;
     let (api, user) = (site.hub.addresses().api, site.hub.credentials());
     let service = format!("/clusters/one/services/mon/web:{}/", pages.port());
-    for path in [service.as_str(), "/version", "/v1/clusters", "/clusters/one/api/v1/namespaces/default/pods"] {
+    for path in [service.as_str(), "/version", "/v1/tunnels", "/clusters/one/api/v1/namespaces/default/pods"] {
         for (name, known) in [
             (EVIL, false),
             (HUB_NAME, true),

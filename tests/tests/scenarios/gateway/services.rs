@@ -104,7 +104,7 @@ async fn what_the_hub_says_is_no_clients_to_take_out() -> Result<()> {
 #[tokio::test]
 async fn nobody_is_spoken_for_where_it_would_not_be_told() -> Result<()> {
     let site = Site::start().await?;
-    for path in [site.url("web", &site.web, "/"), "/v1/clusters".into(), "/prometheus/targets".into()] {
+    for path in [site.url("web", &site.web, "/"), "/v1/tunnels".into(), "/prometheus/targets".into()] {
         for field in ["Impersonate-User", "Impersonate-Group", "Impersonate-Extra-Scopes"] {
             let answer = site.fetch(Fetch::get(&path).header(field, "bob")).await?;
             ensure!(answer.status == StatusCode::BAD_REQUEST, "{path} {field}: {} {}", answer.status, answer.text());

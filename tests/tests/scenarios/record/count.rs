@@ -189,7 +189,7 @@ async fn every_failed_handshake_and_login_is_one_event() -> Result<()> {
         site.say(&Entry::Plain(address), garbage, Leaving::Never, &failed).await?;
     }
     let before = site.events()?.len();
-    for path in ["/v1/clusters", "/api/v1/namespaces", "/v1/status"] {
+    for path in ["/v1/tunnels", "/api/v1/namespaces", "/v1/status"] {
         for _ in 0..N {
             let wrong = Fetch::get(path).bearer("cpu-wrong.wrong");
             let answer = wrong.tls(api, HUB_NAME, site.hub.credentials().tls()?).await?;
@@ -200,7 +200,7 @@ async fn every_failed_handshake_and_login_is_one_event() -> Result<()> {
     site.wait_for_events(&login, 3 * N).await?;
     // What everybody may read, and what was read by right, is no event.
     Fetch::get("/version").tls(api, HUB_NAME, site.hub.credentials().tls()?).await?.success()?;
-    site.hub.ask(Fetch::get("/v1/clusters")).await?.success()?;
+    site.hub.ask(Fetch::get("/v1/tunnels")).await?.success()?;
     assert_eq!(site.events()?.len(), before + 3 * N);
     Ok(())
 }
@@ -256,9 +256,11 @@ async fn every_change_of_the_registry_is_one_event_with_its_end() -> Result<()> 
     // Our own API.
     let alice = hub.create_user("alice", &tests::hub::ClusterAccess::All).await?;
     hub.accept("a").await?;
-    for (verb, resource, name) in
-        [("create", "users", "alice"), ("accept", "managedclusters", "a"), ("create", "jointokens", "")]
-    {
+    for (verb, resource, name) in [
+        ("create", "users", "alice"),
+        ("patch", "managedclusters.cluster.open-cluster-management.io", "a"),
+        ("create", "jointokens", ""),
+    ] {
         let mut fields = vec![("event", "request"), ("verb", verb), ("resource", resource), ("result", "ok")];
         if !name.is_empty() {
             fields.push(("name", name));

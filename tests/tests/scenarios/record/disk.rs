@@ -174,9 +174,10 @@ async fn a_hub_that_must_record_refuses_what_it_cannot() -> Result<()> {
         matches!(&refused, Err(DialError::Status { status: 503, body, .. }) if body.contains("audit log")),
         "{refused:?}"
     );
-    let changed = hub.ask(Fetch::new(Method::DELETE, "/v1/clusters/a")).await?;
+    let changed =
+        hub.ask(Fetch::new(Method::DELETE, "/apis/cluster.open-cluster-management.io/v1/managedclusters/a")).await?;
     assert_eq!(changed.status.as_u16(), 503, "{}", changed.text());
-    assert_eq!(hub.ask(Fetch::get("/v1/clusters")).await?.status.as_u16(), 200, "reading is no change");
+    assert_eq!(hub.ask(Fetch::get("/v1/tunnels")).await?.status.as_u16(), 200, "reading is no change");
     Ok(())
 }
 
