@@ -1,6 +1,6 @@
 //! The etcd back end: what etcd holds for this store, how it is reached, and how its thread is started.
 //!
-//! etcd 3.4 or newer is spoken to by its JSON gateway, with linearizable requests only. What is in memory comes from etcd's
+//! etcd 3.4 or newer is spoken to by gRPC, with linearizable requests only. What is in memory comes from etcd's
 //! watch and from nowhere else (`feed`), also what this store itself has committed: so several hubs on one etcd see the same.
 //!
 //! Every transaction also writes a marker, whether its preconditions hold or not, and is answered when the watch shows that
@@ -16,6 +16,7 @@ mod connection;
 mod feed;
 mod layout;
 mod message;
+mod proto;
 mod tls;
 mod writer;
 
@@ -140,7 +141,7 @@ async fn serve(
     };
     snapshot.forget_dead_writers(&client, &layout).await;
     let state = Arc::new(RwLock::new(snapshot.state(&layout)));
-    let (publish, published) = latest::channel(Revision(snapshot.revision));
+    let (publish, published) = latest::channel(snapshot.revision);
     let (feed, shown) = Feed::new(Arc::clone(&client), Arc::clone(&layout), identity, snapshot.revision);
     let writer = Writer::new(client, layout, Arc::clone(&state), publish, observer, feed);
     if started.send(Ok((state, published))).is_ok() {
@@ -166,7 +167,7 @@ async fn load(client: &Client, layout: &Layout) -> Result<(Identity, Snapshot), 
 
 async fn read(client: &Client, layout: &Layout) -> Result<(Identity, Snapshot), LoadError> {
     let created = message::create(&layout.store(), &Identity::draw().to_json());
-    client.call::<message::TxnAnswer>("kv/txn", &created).await.map_err(LoadError::Call)?;
+    client.call(&created).await.map_err(LoadError::Call)?;
     let snapshot = Snapshot::read(client, layout).await.map_err(LoadError::Call)?;
     let foreign = || LoadError::Foreign(layout.store());
     let identity = snapshot.identity(layout).ok_or_else(foreign)?;
@@ -174,4 +175,15 @@ async fn read(client: &Client, layout: &Layout) -> Result<(Identity, Snapshot), 
         return Err(LoadError::Newer(identity.format));
     }
     Ok((identity, snapshot))
+}
+
+#[cfg(test)]
+impl Etcd {
+    /// Lets etcd forget everything before now.
+    pub(super) async fn forget(&self) {
+        let client = Client::new(self).unwrap();
+        let now = message::revision(client.call(&message::get("a")).await.unwrap().header);
+        let compaction = proto::etcdserverpb::CompactionRequest { revision: now.0.cast_signed(), physical: true };
+        client.call(&compaction).await.unwrap();
+    }
 }

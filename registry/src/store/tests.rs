@@ -1,10 +1,11 @@
 //! Tests of the store on a healthy disk. (`conformance`: what holds in a file and in etcd; `faults`: on a failing disk;
-//! `damage`: on a damaged file; `etcd`: on an etcd that fails, or that others use; `tests/kill.rs`: with `kill -9`.)
+//! `damage`: on a damaged file; `etcd`: on an etcd that fails, or that others use, behind `forwarder`; `tests/kill.rs`: with `kill -9`.)
 
 mod conformance;
 mod damage;
 mod etcd;
 pub(crate) mod faults;
+mod forwarder;
 #[allow(dead_code, unreachable_pub, reason = "shared with other tests, each of which uses a part")]
 #[path = "../../tests/etcd/process.rs"]
 mod process;
@@ -13,6 +14,7 @@ use std::future::Future;
 
 use tempfile::TempDir;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
 
 use self::process::EtcdProcess;
 use super::*;
@@ -71,6 +73,15 @@ fn content(store: &Store) -> Vec<(String, String)> {
 /// No step of these tests takes longer, unless it hangs.
 async fn soon<T>(step: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(30), step).await.expect("a step of the test hangs")
+}
+
+/// Waits until it holds.
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what} did not come true");
+        sleep(Duration::from_millis(10)).await;
+    }
 }
 
 #[tokio::test]

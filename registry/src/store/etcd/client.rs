@@ -5,28 +5,37 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
-use hyper::{Request, Response, StatusCode};
-use parking_lot::Mutex;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use futures_util::StreamExt;
+use futures_util::stream;
+use http::uri::PathAndQuery;
+use prost::Message;
 use thiserror::Error;
 use tokio::time::timeout;
-use tokio_util::task::TaskTracker;
+use tonic::client::Grpc;
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Request, Response, Status, Streaming};
+use tonic_prost::ProstCodec;
 
-use super::connection::{Endpoint, Lines, Requests};
-use super::message::Failure;
+use super::connection::{Endpoint, Requests, SendError};
 use super::{Etcd, OptionsError, tls};
 
-/// Requests to etcd. Connections are kept for the next request.
+/// Requests to etcd.
 pub(super) struct Client {
     endpoints: Vec<Endpoint>,
     /// The endpoint that answered last, or comes after one that did not.
     preferred: AtomicUsize,
-    idle: Mutex<Vec<(usize, Requests)>>,
-    connections: TaskTracker,
+}
+
+/// A request that has one answer.
+pub(super) trait Ask: Message + Clone + 'static {
+    type Answer: Message + Default + 'static;
+    const PATH: &'static str;
+}
+
+/// A request that others may follow, as answers do.
+pub(super) trait Converse: Message + 'static {
+    type Answer: Message + Default + 'static;
+    const PATH: &'static str;
 }
 
 /// Why a request was not answered as hoped.
@@ -40,8 +49,8 @@ pub(super) enum CallError {
         source: Box<dyn Error + Send + Sync>,
     },
     /// It was certainly not done, and trying again does not help.
-    #[error("etcd refused: {message}")]
-    Refused { code: u32, message: String },
+    #[error("{endpoint} refused: {message}; {remedy}")]
+    Refused { endpoint: String, message: String, remedy: &'static str },
     /// It may have been done.
     #[error("{endpoint} gave no answer that tells the outcome")]
     Lost {
@@ -53,25 +62,19 @@ pub(super) enum CallError {
     Silent,
 }
 
-/// etcd said something that is no answer.
+/// etcd has not done it now.
 #[derive(Debug, Error)]
-#[error("etcd answered {status}: {message}")]
-struct Unavailable {
-    status: StatusCode,
-    message: String,
-}
+#[error("etcd says: {0}")]
+struct Said(String);
 
-/// For name, TCP and TLS.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
+/// The connection failed. The status is tonic's own, with a code that nobody has sent.
+#[derive(Debug)]
+struct Broken(Status);
+
 /// etcd itself gives up after about seven seconds without a leader.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(8);
-/// A page of a hundred values of the largest size, in base64.
+/// A page of a hundred values of the largest size.
 const MAX_ANSWER: usize = 256 << 20;
-/// Idle connections kept: about as many as there are transactions at a time.
-const MAX_IDLE: usize = 20;
-
-/// gRPC's codes for what is certainly not done. The others may come from a request that is still under way.
-const CERTAIN: [u32; 9] = [3, 5, 6, 7, 8, 9, 11, 12, 16];
 
 impl Client {
     pub(super) fn new(etcd: &Etcd) -> Result<Self, OptionsError> {
@@ -88,7 +91,7 @@ impl Client {
         }
         // Several hubs spread over the members.
         let preferred = AtomicUsize::new(rand::random_range(0..endpoints.len()));
-        Ok(Self { endpoints, preferred, idle: Mutex::default(), connections: TaskTracker::new() })
+        Ok(Self { endpoints, preferred })
     }
 
     /// The endpoint to ask now.
@@ -103,11 +106,11 @@ impl Client {
     }
 
     /// Asks one endpoint after the other until one can be reached, each once.
-    pub(super) async fn call<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, CallError> {
+    pub(super) async fn call<A: Ask>(&self, request: &A) -> Result<A::Answer, CallError> {
         let mut last = CallError::Silent;
         for _ in &self.endpoints {
             let endpoint = self.preferred();
-            match self.call_at(endpoint, path, body).await {
+            match self.call_at(endpoint, request).await {
                 Err(error @ CallError::Unreachable { .. }) => last = error,
                 outcome => return outcome,
             }
@@ -115,114 +118,170 @@ impl Client {
         Err(last)
     }
 
-    pub(super) async fn call_at<T: DeserializeOwned>(
-        &self,
-        endpoint: usize,
-        path: &str,
-        body: &Value,
-    ) -> Result<T, CallError> {
-        let outcome = self.try_call(endpoint, path, body).await;
+    pub(super) async fn call_at<A: Ask>(&self, endpoint: usize, request: &A) -> Result<A::Answer, CallError> {
+        let outcome = self.within_deadline(endpoint, async |mut grpc| {
+            let codec = ProstCodec::<A, A::Answer>::default();
+            grpc.unary(asked(request.clone()), PathAndQuery::from_static(A::PATH), codec).await
+        });
+        let outcome = outcome.await;
         if let Err(CallError::Unreachable { .. } | CallError::Lost { .. }) = outcome {
             self.avoid(endpoint);
         }
         outcome
     }
 
-    async fn try_call<T: DeserializeOwned>(&self, endpoint: usize, path: &str, body: &Value) -> Result<T, CallError> {
-        let answer = async {
-            let (response, requests) = self.send(endpoint, path, body).await?;
-            let status = response.status();
-            let lost = |source| self.lost(endpoint, source);
-            let content = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(lost)?.to_bytes();
-            self.keep(endpoint, requests);
-            if status == StatusCode::OK {
-                return serde_json::from_slice(&content).map_err(|error| lost(error.into()));
-            }
-            Err(self.failure(endpoint, status, &content))
-        };
-        timeout(ANSWER_DEADLINE, answer).await.unwrap_or_else(|late| Err(self.lost(endpoint, late.into())))
-    }
-
-    /// Asks for an endless answer. The wait for its beginning has a deadline.
-    pub(super) async fn stream(&self, endpoint: usize, path: &str, body: &Value) -> Result<Lines, CallError> {
-        let answer = async {
-            let (response, _) = self.send(endpoint, path, body).await?;
-            match response.status() {
-                StatusCode::OK => Ok(Lines::new(response.into_body())),
-                status => {
-                    let content = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-                    let content = content.map_err(|source| self.lost(endpoint, source))?.to_bytes();
-                    Err(self.failure(endpoint, status, &content))
-                }
-            }
-        };
-        timeout(ANSWER_DEADLINE, answer).await.unwrap_or_else(|late| Err(self.lost(endpoint, late.into())))
-    }
-
-    pub(super) fn lost(&self, endpoint: usize, source: Box<dyn Error + Send + Sync>) -> CallError {
-        CallError::Lost { endpoint: self.endpoints[endpoint].authority(), source }
-    }
-
-    fn failure(&self, endpoint: usize, status: StatusCode, content: &[u8]) -> CallError {
-        let failure: Failure = serde_json::from_slice(content).unwrap_or_default();
-        if CERTAIN.contains(&failure.code) {
-            return CallError::Refused { code: failure.code, message: failure.message };
-        }
-        self.lost(endpoint, Unavailable { status, message: failure.message }.into())
-    }
-
-    /// Sends on a connection that is idle, or on a new one.
-    async fn send(
+    /// Asks for answers without end, which [`Self::failure`] is to be told of. The wait for their beginning has a deadline.
+    pub(super) async fn converse<C: Converse>(
         &self,
         endpoint: usize,
-        path: &str,
-        body: &Value,
-    ) -> Result<(Response<Incoming>, Requests), CallError> {
+        request: C,
+    ) -> Result<Streaming<C::Answer>, CallError> {
+        self.within_deadline(endpoint, async |mut grpc| {
+            // What is asked first is all, and does not end what is answered.
+            let requests = stream::iter([request]).chain(stream::pending());
+            let codec = ProstCodec::<C, C::Answer>::default();
+            grpc.streaming(asked(requests), PathAndQuery::from_static(C::PATH), codec).await
+        })
+        .await
+    }
+
+    async fn within_deadline<T>(
+        &self,
+        endpoint: usize,
+        send: impl AsyncFnOnce(Grpc<Requests>) -> Result<Response<T>, Status>,
+    ) -> Result<T, CallError> {
         let at = &self.endpoints[endpoint];
-        let unreachable = |source| CallError::Unreachable { endpoint: at.authority(), source };
-        let mut request = Request::post(format!("/v3/{path}"))
-            .header("host", at.authority())
-            .header("content-type", "application/json")
-            // An endpoint that has lost the others ends a watch then, instead of going quiet.
-            .header("grpc-metadata-hasleader", "true")
-            .body(Full::new(Bytes::from(body.to_string())))
-            .map_err(|error| unreachable(error.into()))?;
-        while let Some(mut requests) = self.take(endpoint) {
-            match requests.try_send_request(request).await {
-                Ok(response) => return Ok((response, requests)),
-                Err(mut failed) => match failed.take_message() {
-                    // The connection had ended before.
-                    Some(unsent) => request = unsent,
-                    None => return Err(self.lost(endpoint, failed.into_error().into())),
+        let answer = async {
+            let unreachable = |source| CallError::Unreachable { endpoint: at.authority(), source };
+            let requests = at.requests().await.map_err(|error| unreachable(error.into()))?;
+            let grpc = Grpc::with_origin(requests, at.origin()).max_decoding_message_size(MAX_ANSWER);
+            send(grpc).await.map(Response::into_inner).map_err(|status| self.failure(endpoint, status))
+        };
+        timeout(ANSWER_DEADLINE, Box::pin(answer)).await.unwrap_or_else(|late| Err(self.lost(endpoint, late)))
+    }
+
+    pub(super) fn lost(&self, endpoint: usize, source: impl Into<Box<dyn Error + Send + Sync>>) -> CallError {
+        CallError::Lost { endpoint: self.endpoints[endpoint].authority(), source: source.into() }
+    }
+
+    pub(super) fn failure(&self, endpoint: usize, status: Status) -> CallError {
+        if let Some(source) = status.source() {
+            return match source.downcast_ref() {
+                Some(SendError::Unsent(_)) => CallError::Unreachable {
+                    endpoint: self.endpoints[endpoint].authority(),
+                    source: Broken(status).into(),
                 },
-            }
+                Some(SendError::Broken(_)) | None => self.lost(endpoint, Broken(status)),
+            };
         }
-        let connected = timeout(CONNECT_DEADLINE, at.connect(&self.connections)).await;
-        let connected = connected.unwrap_or_else(|late| Err(late.into()));
-        let mut requests = connected.map_err(unreachable)?;
-        match requests.send_request(request).await {
-            Ok(response) => Ok((response, requests)),
-            Err(error) => Err(self.lost(endpoint, error.into())),
+        let message = status.message().to_owned();
+        match remedy(status.code()) {
+            Some(remedy) => CallError::Refused { endpoint: self.endpoints[endpoint].authority(), message, remedy },
+            None => self.lost(endpoint, Said(message)),
         }
     }
+}
 
-    fn take(&self, endpoint: usize) -> Option<Requests> {
-        let mut idle = self.idle.lock();
-        idle.retain(|(_, requests)| !requests.is_closed());
-        let found = idle.iter().rposition(|(at, requests)| *at == endpoint && requests.is_ready())?;
-        Some(idle.swap_remove(found).1)
-    }
+fn asked<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    // An endpoint that has lost the others ends a watch then, instead of going quiet.
+    request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+    request
+}
 
-    fn keep(&self, endpoint: usize, requests: Requests) {
-        let mut idle = self.idle.lock();
-        if idle.len() < MAX_IDLE {
-            idle.push((endpoint, requests));
+/// What to do about a code that etcd answers only when it certainly has not done what it was asked.
+fn remedy(code: Code) -> Option<&'static str> {
+    match code {
+        Code::Unauthenticated | Code::PermissionDenied => {
+            Some("let the client certificate's user of etcd read and write everything below the prefix")
         }
+        Code::ResourceExhausted => {
+            Some("if `etcdctl alarm list` shows NOSPACE, compact and defragment etcd and disarm the alarm; else retry")
+        }
+        Code::InvalidArgument => Some(
+            "leave etcd's --max-request-bytes and --max-txn-ops at their defaults or higher, and where its auth is enabled \
+             give a client certificate of one of its users",
+        ),
+        Code::NotFound | Code::AlreadyExists | Code::FailedPrecondition | Code::OutOfRange | Code::Unimplemented => {
+            Some("see etcd's log, and that it is 3.4 or newer")
+        }
+        Code::Ok
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::DeadlineExceeded
+        | Code::Aborted
+        | Code::Internal
+        | Code::Unavailable
+        | Code::DataLoss => None,
+    }
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the request broke off")
+    }
+}
+
+impl Error for Broken {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
     }
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn failure(status: Status) -> CallError {
+        let endpoints = vec!["http://etcd-0".to_owned()];
+        let etcd = Etcd { endpoints, ca: None, identity: None, prefix: Etcd::PREFIX.to_owned() };
+        Client::new(&etcd).unwrap().failure(0, status)
+    }
+
+    #[test]
+    fn what_etcd_refuses_is_told_in_its_words_and_with_what_to_do() {
+        for code in [Code::ResourceExhausted, Code::PermissionDenied, Code::InvalidArgument, Code::OutOfRange] {
+            let error = failure(Status::new(code, "no"));
+            assert!(matches!(error, CallError::Refused { .. }), "{error}");
+            assert!(error.to_string().starts_with("etcd-0:2379 refused: no; "), "{error}");
+        }
+        let error = failure(Status::unavailable("no leader"));
+        assert!(matches!(error, CallError::Lost { .. }), "{error}");
+        assert_eq!(error.source().unwrap().to_string(), "etcd says: no leader");
+    }
+
+    #[test]
+    fn a_code_of_tonics_own_is_no_refusal() {
+        // As tonic says when HTTP/2 itself is told to be calm.
+        let mut status = Status::resource_exhausted("enhance your calm");
+        status.set_source(Arc::new(io::Error::other("GOAWAY")));
+        let error = failure(status);
+        assert!(matches!(error, CallError::Lost { .. }), "{error}");
+        assert_eq!(error.source().unwrap().source().unwrap().to_string(), "GOAWAY");
+    }
+
+    #[tokio::test]
+    async fn a_request_on_a_connection_that_has_ended_was_not_sent() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = Endpoint::parse(&format!("http://{}", listener.local_addr().unwrap()), None).unwrap();
+        let requests = at.requests().await.unwrap();
+        drop(listener.accept().await.unwrap());
+        let mut grpc = Grpc::new(requests);
+        while grpc.ready().await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        let codec = ProstCodec::<(), ()>::default();
+        let status = grpc.unary(asked(()), PathAndQuery::from_static("/"), codec).await.unwrap_err();
+        let error = failure(status);
+        assert!(matches!(error, CallError::Unreachable { .. }), "{error}");
     }
 }

@@ -1,46 +1,85 @@
-//! One HTTP/1.1 connection to one endpoint of etcd, and the lines of an endless answer.
+//! The HTTP/2 connection to one endpoint of etcd: made when it is needed, and anew when it has ended.
 
-use std::error::Error;
 use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
-use http_body_util::{BodyExt, Full};
-use hyper::Uri;
+use http::{Request, Response, Uri};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper::rt::Executor;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
-use socket2::{SockRef, TcpKeepalive};
+use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_util::task::TaskTracker;
+use tonic::body::Body;
+use tower_service::Service;
 
-/// Where a member of etcd is.
+/// Where a member of etcd is, and the connection to it.
 pub(super) struct Endpoint {
     host: String,
     port: u16,
     /// With TLS: how, and the name that the certificate must have.
     tls: Option<(TlsConnector, ServerName<'static>)>,
+    /// What came of the last attempt, which is made by one for all who wait.
+    last: Mutex<Option<Result<Requests, Failed>>>,
+    tasks: Tasks,
 }
 
-pub(super) type Requests = SendRequest<Full<Bytes>>;
+/// Sends requests on a connection.
+#[derive(Clone, Debug)]
+pub(super) struct Requests(SendRequest<Body>);
 
-/// Lines of an answer as they come.
-pub(super) struct Lines {
-    body: Incoming,
-    read: BytesMut,
-    /// How much of `read` holds no end of a line.
-    searched: usize,
+struct Failed {
+    at: Instant,
+    error: Arc<ConnectError>,
 }
+
+/// Why there is no connection.
+#[derive(Debug, Error)]
+pub(super) enum ConnectError {
+    #[error("no TCP connection")]
+    Tcp(#[source] io::Error),
+    #[error("no TLS; check etcd's certificate, and the CA and the certificate that are given for it")]
+    Tls(#[source] io::Error),
+    #[error("no HTTP/2 over its TLS; name etcd itself, or let what stands before it pass gRPC on")]
+    Alpn,
+    #[error("no HTTP/2")]
+    Http(#[source] hyper::Error),
+    #[error("no connection in time")]
+    Late,
+}
+
+/// Why a request has no answer.
+#[derive(Debug, Error)]
+pub(super) enum SendError {
+    /// The connection had ended before.
+    #[error("it was not sent")]
+    Unsent(#[source] hyper::Error),
+    #[error("it may have been sent")]
+    Broken(#[source] hyper::Error),
+}
+
+/// Owns the tasks of connections.
+#[derive(Clone, Default)]
+struct Tasks(TaskTracker);
 
 /// etcd's own, when an endpoint names none.
 const PORT: u16 = 2379;
-
-/// A line is at most one fragment of a watch: twice etcd's largest request, in base64, with room for an etcd whose
-/// operator allows larger ones.
-const MAX_LINE: usize = 64 << 20;
+/// For name, TCP and TLS.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
+/// After so long without a byte a connection in use is pinged. etcd ends those that do it every 5 s
+/// (`--grpc-keepalive-min-time`), or while nothing is asked.
+const PING_AFTER: Duration = Duration::from_secs(7);
+/// How long a ping's answer may take.
+const PING_DEADLINE: Duration = Duration::from_secs(5);
 
 impl Endpoint {
     /// `None` when `text` is no endpoint, or needs TLS and there is none.
@@ -56,10 +95,10 @@ impl Endpoint {
             "https" => Some((tls?.clone(), ServerName::try_from(host.clone()).ok()?)),
             _ => return None,
         };
-        Some(Self { host, port: uri.port_u16().unwrap_or(PORT), tls })
+        Some(Self { host, port: uri.port_u16().unwrap_or(PORT), tls, last: Mutex::default(), tasks: Tasks::default() })
     }
 
-    /// What the `Host` header says.
+    /// Host and port.
     pub(super) fn authority(&self) -> String {
         if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
@@ -68,59 +107,78 @@ impl Endpoint {
         }
     }
 
-    pub(super) async fn connect(&self, tasks: &TaskTracker) -> Result<Requests, Box<dyn Error + Send + Sync>> {
-        let stream = TcpStream::connect((&*self.host, self.port)).await?;
-        stream.set_nodelay(true)?;
-        // A watch may be quiet for long: this notices when the machine at the other end is gone.
-        let keepalive = TcpKeepalive::new()
-            .with_time(Duration::from_secs(10))
-            .with_interval(Duration::from_secs(5))
-            .with_retries(3);
-        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-        match &self.tls {
-            None => handshake(stream, tasks).await,
-            Some((connector, name)) => handshake(connector.connect(name.clone(), stream).await?, tasks).await,
+    /// What a request's path is added to.
+    pub(super) fn origin(&self) -> Uri {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let origin = Uri::builder().scheme(scheme).authority(self.authority()).path_and_query("/").build();
+        origin.expect("host and port were parsed")
+    }
+
+    pub(super) async fn requests(&self) -> Result<Requests, Arc<ConnectError>> {
+        let since = Instant::now();
+        let mut last = self.last.lock().await;
+        match &*last {
+            Some(Ok(requests)) if !requests.0.is_closed() => return Ok(requests.clone()),
+            Some(Err(failed)) if failed.at >= since => return Err(Arc::clone(&failed.error)),
+            Some(_) | None => {}
         }
+        let connected = timeout(CONNECT_DEADLINE, self.connect()).await.unwrap_or(Err(ConnectError::Late));
+        let connected = connected.map_err(Arc::new);
+        *last = Some(connected.clone().map_err(|error| Failed { at: Instant::now(), error }));
+        connected
+    }
+
+    async fn connect(&self) -> Result<Requests, ConnectError> {
+        let stream = TcpStream::connect((&*self.host, self.port)).await.map_err(ConnectError::Tcp)?;
+        stream.set_nodelay(true).map_err(ConnectError::Tcp)?;
+        let Some((connector, name)) = &self.tls else { return self.handshake(stream).await };
+        let stream = connector.connect(name.clone(), stream).await.map_err(ConnectError::Tls)?;
+        if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+            return Err(ConnectError::Alpn);
+        }
+        self.handshake(stream).await
+    }
+
+    async fn handshake(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    ) -> Result<Requests, ConnectError> {
+        let (requests, connection) = Builder::new(self.tasks.clone())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_AFTER)
+            .keep_alive_timeout(PING_DEADLINE)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(ConnectError::Http)?;
+        // Ends with the last of `requests` and answers; its errors are told to those.
+        self.tasks.execute(async move { drop(connection.await) });
+        Ok(Requests(requests))
     }
 }
 
-async fn handshake(
-    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    tasks: &TaskTracker,
-) -> Result<Requests, Box<dyn Error + Send + Sync>> {
-    let (requests, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // Ends with the last of `requests` and answers; its errors are told to those.
-    tasks.spawn(async move { drop(connection.await) });
-    Ok(requests)
-}
+impl Service<Request<Body>> for Requests {
+    type Response = Response<Incoming>;
+    type Error = SendError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, SendError>> + Send>>;
 
-impl Lines {
-    pub(super) fn new(body: Incoming) -> Self {
-        Self { body, read: BytesMut::new(), searched: 0 }
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        self.0.poll_ready(context).map_err(SendError::Unsent)
     }
 
-    /// The next line without its end; `None` when the answer has ended. Loses nothing when it is cancelled.
-    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Box<dyn Error + Send + Sync>> {
-        loop {
-            if let Some(end) = self.read[self.searched..].iter().position(|byte| *byte == b'\n') {
-                let line = self.read.split_to(self.searched + end).freeze();
-                self.read.advance(1);
-                self.searched = 0;
-                return Ok(Some(line));
-            }
-            self.searched = self.read.len();
-            if self.searched > MAX_LINE {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "a line of etcd's watch is too long").into());
-            }
-            match self.body.frame().await {
-                None => return Ok(None),
-                Some(frame) => {
-                    if let Ok(data) = frame?.into_data() {
-                        self.read.extend_from_slice(&data);
-                    }
-                }
-            }
-        }
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let answer = self.0.try_send_request(request);
+        Box::pin(async move {
+            answer.await.map_err(|mut failed| match failed.take_message() {
+                Some(_) => SendError::Unsent(failed.into_error()),
+                None => SendError::Broken(failed.into_error()),
+            })
+        })
+    }
+}
+
+impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Tasks {
+    fn execute(&self, task: F) {
+        self.0.spawn(task);
     }
 }
 
@@ -130,7 +188,11 @@ mod tests {
 
     #[test]
     fn an_endpoint_is_a_url_with_a_host() {
-        let shown = |text: &str| Endpoint::parse(text, None).map(|endpoint| endpoint.authority());
+        let shown = |text: &str| {
+            let endpoint = Endpoint::parse(text, None)?;
+            assert_eq!(endpoint.origin().to_string(), format!("http://{}/", endpoint.authority()));
+            Some(endpoint.authority())
+        };
         assert_eq!(shown("http://etcd-0:1234").unwrap(), "etcd-0:1234");
         assert_eq!(shown("http://[::1]/").unwrap(), "[::1]:2379");
         for wrong in ["etcd-0:2379", "https://etcd-0:2379", "ftp://etcd-0", "http://etcd-0/v3", "", "http://"] {

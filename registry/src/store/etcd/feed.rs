@@ -8,15 +8,15 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
+use bytes::Bytes;
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, timeout};
+use tonic::Streaming;
 
 use super::client::{CallError, Client};
-use super::connection::Lines;
 use super::layout::{Identity, Layout, Marker, Place};
-use super::message::{self, KeyValue, RangeAnswer, WatchAnswer, WatchEvent, WatchLine};
+use super::message::{self, KeyValue, RangeRequest, WatchEvent, WatchResponse};
 use crate::backoff::Backoff;
 use crate::store::log::EventLog;
 use crate::store::state::State;
@@ -36,14 +36,14 @@ pub(super) enum Shown {
 /// What happened in one revision.
 #[derive(Debug)]
 pub(super) struct Changes {
-    pub(super) revision: u64,
+    pub(super) revision: Revision,
     pub(super) events: Vec<WatchEvent>,
 }
 
 /// Every key below the prefix.
 #[derive(Debug)]
 pub(super) struct Snapshot {
-    pub(super) revision: u64,
+    pub(super) revision: Revision,
     pub(super) keys: Vec<KeyValue>,
 }
 
@@ -58,7 +58,7 @@ pub(super) enum Stranger {
         "etcd has gone back from revision {seen} to {found}, as after a backup was restored; restart this process to go \
          on from there"
     )]
-    WentBack { seen: u64, found: u64 },
+    WentBack { seen: Revision, found: Revision },
 }
 
 pub(super) struct Feed {
@@ -66,7 +66,7 @@ pub(super) struct Feed {
     layout: Arc<Layout>,
     identity: Identity,
     /// Everything up to here has been told.
-    seen: u64,
+    seen: Revision,
     /// The place at `seen` has been compacted.
     reread: bool,
     shown: mpsc::Sender<Shown>,
@@ -108,7 +108,7 @@ impl Feed {
         client: Arc<Client>,
         layout: Arc<Layout>,
         identity: Identity,
-        seen: u64,
+        seen: Revision,
     ) -> (Self, mpsc::Receiver<Shown>) {
         let (shown, receiver) = mpsc::channel(QUEUE);
         (Self { client, layout, identity, seen, reread: false, shown, stuck: Arc::default() }, receiver)
@@ -169,10 +169,10 @@ impl Feed {
             self.reread = false;
         }
         let (first, end) = self.layout.range();
-        let request = message::watch(&first, &end, self.seen + 1);
-        let mut lines = self.client.stream(endpoint, "watch", &request).await.map_err(FeedEnd::Lost)?;
-        let begun = timeout(BEGIN_DEADLINE, self.line(endpoint, &mut lines)).await;
-        let begun = begun.map_err(|late| FeedEnd::Lost(self.client.lost(endpoint, late.into())))??;
+        let request = message::watch(&first, &end, self.seen.next());
+        let mut answers = self.client.converse(endpoint, request).await.map_err(FeedEnd::Lost)?;
+        let begun = timeout(BEGIN_DEADLINE, self.next(endpoint, &mut answers)).await;
+        let begun = begun.map_err(|late| FeedEnd::Lost(self.client.lost(endpoint, late)))??;
         check(&begun)?;
         let client = Arc::clone(&self.client);
         let probe = probe(&client, endpoint, message::get(&self.layout.store()));
@@ -181,7 +181,7 @@ impl Feed {
         let mut events = Vec::new();
         loop {
             let answer = tokio::select! {
-                answer = self.line(endpoint, &mut lines) => answer?,
+                answer = self.next(endpoint, &mut answers) => answer?,
                 error = &mut probe => return Err(FeedEnd::Lost(error)),
             };
             check(&answer)?;
@@ -192,38 +192,36 @@ impl Feed {
     /// Makes sure that this is still the same etcd and that it has not lost what was seen.
     async fn identify(&self, endpoint: usize) -> Result<(), FeedEnd> {
         let store = message::get(&self.layout.store());
-        let found: RangeAnswer = self.client.call_at(endpoint, "kv/range", &store).await.map_err(FeedEnd::Lost)?;
+        let found = self.client.call_at(endpoint, &store).await.map_err(FeedEnd::Lost)?;
         let identity = found.kvs.first().and_then(|key| Identity::from_json(&key.value));
         if identity.as_ref() != Some(&self.identity) {
             return Err(FeedEnd::Stranger(Stranger::Other));
         }
-        let found = found.header.revision;
+        let found = message::revision(found.header);
         if found < self.seen {
             return Err(FeedEnd::Stranger(Stranger::WentBack { seen: self.seen, found }));
         }
         Ok(())
     }
 
-    async fn line(&self, endpoint: usize, lines: &mut Lines) -> Result<WatchAnswer, FeedEnd> {
-        let lost = |source| FeedEnd::Lost(self.client.lost(endpoint, source));
-        let line = lines.next().await.map_err(lost)?.ok_or_else(|| FeedEnd::Ended("the answer is over".to_owned()))?;
-        let line: WatchLine = serde_json::from_slice(&line).map_err(|error| lost(error.into()))?;
-        let failed = || FeedEnd::Ended(line.error.unwrap_or_default().message);
-        line.result.ok_or_else(failed)
+    async fn next(&self, endpoint: usize, answers: &mut Streaming<WatchResponse>) -> Result<WatchResponse, FeedEnd> {
+        let answer = answers.message().await;
+        let answer = answer.map_err(|status| FeedEnd::Lost(self.client.failure(endpoint, status)))?;
+        answer.ok_or_else(|| FeedEnd::Ended("the answer is over".to_owned()))
     }
 
     /// Tells the revisions that are complete. Large answers come in fragments, which may end within a revision.
-    async fn take(&mut self, answer: WatchAnswer, events: &mut Vec<WatchEvent>) -> Result<(), FeedEnd> {
+    async fn take(&mut self, answer: WatchResponse, events: &mut Vec<WatchEvent>) -> Result<(), FeedEnd> {
         if answer.events.is_empty() && events.is_empty() {
             // Told of progress: nothing of ours has happened up to here.
-            self.seen = self.seen.max(answer.header.revision);
+            self.seen = self.seen.max(message::revision(answer.header));
             return Ok(());
         }
-        events.extend(answer.events);
-        let newest = events.last().map_or(0, |event| event.kv.mod_revision);
-        let mut revisions: BTreeMap<u64, Vec<WatchEvent>> = BTreeMap::new();
+        events.extend(answer.events.into_iter().map(WatchEvent::from));
+        let newest = events.last().map_or(Revision::ZERO, |event| event.kv.modified());
+        let mut revisions: BTreeMap<Revision, Vec<WatchEvent>> = BTreeMap::new();
         for event in events.drain(..) {
-            revisions.entry(event.kv.mod_revision).or_default().push(event);
+            revisions.entry(event.kv.modified()).or_default().push(event);
         }
         if answer.fragment {
             *events = revisions.remove(&newest).unwrap_or_default();
@@ -241,7 +239,7 @@ impl Feed {
 }
 
 /// Whether the watch goes on.
-fn check(answer: &WatchAnswer) -> Result<(), FeedEnd> {
+fn check(answer: &WatchResponse) -> Result<(), FeedEnd> {
     if answer.compact_revision > 0 {
         return Err(FeedEnd::Compacted);
     }
@@ -252,10 +250,10 @@ fn check(answer: &WatchAnswer) -> Result<(), FeedEnd> {
 }
 
 /// Ends when the endpoint does not answer, or not for a majority.
-async fn probe(client: &Client, endpoint: usize, request: Value) -> CallError {
+async fn probe(client: &Client, endpoint: usize, request: RangeRequest) -> CallError {
     loop {
         sleep(PROBE_INTERVAL).await;
-        if let Err(error) = client.call_at::<RangeAnswer>(endpoint, "kv/range", &request).await {
+        if let Err(error) = client.call_at(endpoint, &request).await {
             return error;
         }
     }
@@ -265,18 +263,18 @@ impl Snapshot {
     /// Reads all pages at one revision. Refused if etcd compacts that meanwhile.
     pub(super) async fn read(client: &Client, layout: &Layout) -> Result<Self, CallError> {
         let (first, end) = layout.range();
-        let mut first = first.into_bytes();
-        let mut snapshot = Self { revision: 0, keys: Vec::new() };
+        let mut first = Bytes::from(first);
+        let mut snapshot = Self { revision: Revision::ZERO, keys: Vec::new() };
         loop {
-            let request = message::range(&first, &end, PAGE, snapshot.revision);
-            let page: RangeAnswer = client.call("kv/range", &request).await?;
-            if snapshot.revision == 0 {
-                snapshot.revision = page.header.revision;
+            let request = message::range(first, &end, PAGE, snapshot.revision);
+            let page = client.call(&request).await?;
+            if snapshot.revision == Revision::ZERO {
+                snapshot.revision = message::revision(page.header);
             }
             snapshot.keys.extend(page.kvs);
             match snapshot.keys.last() {
                 // The key right after it.
-                Some(last) if page.more => first = [&*last.key, b"\0"].concat(),
+                Some(last) if page.more => first = [&*last.key, b"\0"].concat().into(),
                 _ => return Ok(snapshot),
             }
         }
@@ -284,7 +282,7 @@ impl Snapshot {
 
     pub(super) fn identity(&self, layout: &Layout) -> Option<Identity> {
         let store = layout.store();
-        let found = self.keys.iter().find(|found| found.key == store.as_bytes())?;
+        let found = self.keys.iter().find(|found| *found.key == *store.as_bytes())?;
         Identity::from_json(&found.value)
     }
 
@@ -294,32 +292,28 @@ impl Snapshot {
             Place::Content(key) => Some((Arc::from(key), versioned(found))),
             Place::Marker { .. } | Place::Other => None,
         });
-        State::restored(entries.collect(), EventLog::after(Revision(self.revision)))
+        State::restored(entries.collect(), EventLog::after(self.revision))
     }
 
     /// Deletes markers that processes have left behind. Does nothing if etcd does not want it now.
     pub(super) async fn forget_dead_writers(&self, client: &Client, layout: &Layout) {
-        let dead: Vec<(&str, u64)> = self
+        let dead: Vec<(&str, Revision)> = self
             .keys
             .iter()
             .filter(|found| matches!(layout.place(&found.key), Place::Marker { .. }) && Marker::is_dead(&found.value))
-            .filter_map(|found| Some((str::from_utf8(&found.key).ok()?, found.mod_revision)))
+            .filter_map(|found| Some((str::from_utf8(&found.key).ok()?, found.modified())))
             .take(MAX_DEAD)
             .collect();
         if dead.is_empty() {
             return;
         }
         let request = message::delete_unchanged(dead.iter().copied());
-        if let Err(error) = client.call::<message::TxnAnswer>("kv/txn", &request).await {
+        if let Err(error) = client.call(&request).await {
             tracing::debug!(error = &error as &dyn Error, "old markers stay in etcd");
         }
     }
 }
 
 pub(super) fn versioned(found: &KeyValue) -> Versioned<Arc<[u8]>> {
-    Versioned {
-        value: found.value.as_slice().into(),
-        created: Revision(found.create_revision),
-        modified: Revision(found.mod_revision),
-    }
+    Versioned { value: (*found.value).into(), created: found.created(), modified: found.modified() }
 }

@@ -45,7 +45,7 @@ pub(super) fn connector(etcd: &Etcd) -> Result<TlsConnector, TlsFilesError> {
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(TlsFilesError::Identity)?
         .with_root_certificates(roots);
-    let config = match &etcd.identity {
+    let mut config = match &etcd.identity {
         None => builder.with_no_client_auth(),
         Some((chain, key)) => {
             let key_der = PrivateKeyDer::from_pem_file(key)
@@ -53,6 +53,7 @@ pub(super) fn connector(etcd: &Etcd) -> Result<TlsConnector, TlsFilesError> {
             builder.with_client_auth_cert(certificates(chain)?, key_der).map_err(TlsFilesError::Identity)?
         }
     };
+    config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(TlsConnector::from(Arc::new(config)))
 }
 

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::RwLock;
-use serde_json::Value;
 use tokio::sync::{Notify, mpsc, oneshot, watch as latest};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
@@ -18,7 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use super::client::{CallError, Client};
 use super::feed::{Changes, Feed, Shown, Snapshot, Stranger, versioned};
 use super::layout::{Layout, Marker, Outcome, Place};
-use super::message::{self, EventKind, KeyValue, TxnAnswer};
+use super::message::{self, EventType, KeyValue, TxnRequest};
 use crate::backoff::Backoff;
 use crate::store::state::State;
 use crate::store::writer::Request;
@@ -61,7 +60,7 @@ struct Sent {
     pending: Pending,
     number: u64,
     /// What the fence compares.
-    slot_modified: u64,
+    slot_modified: Revision,
     phase: Phase,
 }
 
@@ -78,8 +77,8 @@ enum Phase {
 #[derive(Debug, Default)]
 struct Slots {
     next: u64,
-    /// Slot, and the revision at which its marker was last put (0: never).
-    idle: BTreeMap<u64, u64>,
+    /// Slot, and the revision at which its marker was last put (zero: never).
+    idle: BTreeMap<u64, Revision>,
 }
 
 /// A marker that was shown, and what the state said of its transaction's preconditions then.
@@ -164,7 +163,7 @@ impl Writer {
         }
         let markers = message::delete_below(&self.layout.writer(&self.id));
         // What stays is deleted at a later start.
-        let _ = timeout(Duration::from_secs(1), self.client.call::<TxnAnswer>("kv/deleterange", &markers)).await;
+        let _ = timeout(Duration::from_secs(1), self.client.call(&markers)).await;
     }
 
     fn take(&mut self, request: Request) {
@@ -269,10 +268,9 @@ impl Writer {
         let (mut commits, mut settled) = (Vec::new(), Vec::new());
         let mut state = self.state.write();
         for Changes { revision, events } in revisions {
-            let revision = Revision(revision);
             let (mut changes, mut markers) = (Vec::new(), Vec::new());
             for event in &events {
-                let put = (event.kind == EventKind::Put).then_some(&event.kv);
+                let put = (event.kind == EventType::Put).then_some(&event.kv);
                 match self.layout.place(&event.kv.key) {
                     Place::Content(key) => changes.extend(change(&state, key, put)),
                     Place::Marker { writer, slot } if writer == self.id => markers.push((slot, put)),
@@ -299,7 +297,7 @@ impl Writer {
     /// is different, as one commit.
     fn replace(&mut self, snapshot: &Snapshot) {
         let new = snapshot.state(&self.layout);
-        let revision = Revision(snapshot.revision);
+        let revision = snapshot.revision;
         let mut state = self.state.write();
         let mut events: Vec<Event> = new
             .entries()
@@ -327,11 +325,10 @@ impl Writer {
             }
         }
         for (slot, modified) in &mut self.slots.idle {
-            *modified = markers.get(slot).map_or(0, |found| found.mod_revision);
+            *modified = markers.get(slot).map_or(Revision::ZERO, |found| found.modified());
         }
-        let settled = markers
-            .into_iter()
-            .map(|(slot, found)| settle(&self.sent, &state, slot, Revision(found.mod_revision), Some(found)));
+        let settled =
+            markers.into_iter().map(|(slot, found)| settle(&self.sent, &state, slot, found.modified(), Some(found)));
         let settled = settled.collect();
         let changes = events.len();
         if changes > 0 {
@@ -354,11 +351,11 @@ impl Writer {
     fn settle(&mut self, settled: Settled) {
         let Settled { slot, revision, marker, conflict } = settled;
         let Some(marker) = marker else {
-            self.slots.idle.entry(slot).and_modify(|modified| *modified = 0);
+            self.slots.idle.entry(slot).and_modify(|modified| *modified = Revision::ZERO);
             return;
         };
         let Some(sent) = self.sent.remove(&slot) else {
-            self.slots.idle.entry(slot).and_modify(|modified| *modified = revision.0);
+            self.slots.idle.entry(slot).and_modify(|modified| *modified = revision);
             return;
         };
         if sent.number != marker.number {
@@ -367,7 +364,7 @@ impl Writer {
         }
         // Behind a fence the slot may be written late: another one is taken then.
         if sent.pending.failure.is_none() {
-            self.slots.idle.insert(slot, revision.0);
+            self.slots.idle.insert(slot, revision);
         }
         let pending = sent.pending;
         match (marker.outcome, conflict) {
@@ -405,10 +402,10 @@ fn settle(sent: &BTreeMap<u64, Sent>, state: &State, slot: u64, revision: Revisi
 }
 
 /// Sends a transaction once, as soon as an endpoint can be reached.
-async fn deliver(client: &Client, request: &Value, deadline: Instant) -> Result<(), CallError> {
+async fn deliver(client: &Client, request: &TxnRequest, deadline: Instant) -> Result<(), CallError> {
     let mut backoff = Backoff::default();
     loop {
-        match client.call::<TxnAnswer>("kv/txn", request).await {
+        match client.call(request).await {
             Err(CallError::Unreachable { .. }) if Instant::now() < deadline => sleep(backoff.next()).await,
             outcome => return outcome.map(drop),
         }
@@ -416,9 +413,9 @@ async fn deliver(client: &Client, request: &Value, deadline: Instant) -> Result<
 }
 
 /// Sends a fence until etcd has taken it, which may be more than once.
-async fn insist(client: &Client, request: &Value) -> Result<(), CallError> {
+async fn insist(client: &Client, request: &TxnRequest) -> Result<(), CallError> {
     let mut backoff = Backoff::default();
-    while let Err(error) = client.call::<TxnAnswer>("kv/txn", request).await {
+    while let Err(error) = client.call(request).await {
         tracing::debug!(error = &error as &dyn Error, "a fence is sent to etcd again");
         sleep(backoff.next()).await;
     }
@@ -443,10 +440,10 @@ impl Pending {
 }
 
 impl Slots {
-    fn take(&mut self) -> (u64, u64) {
+    fn take(&mut self) -> (u64, Revision) {
         self.idle.pop_first().unwrap_or_else(|| {
             self.next += 1;
-            (self.next, 0)
+            (self.next, Revision::ZERO)
         })
     }
 }

@@ -1,143 +1,33 @@
 //! The store in etcd: an etcd that fails, one that others use, and one that forgets.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
-use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
+use super::forwarder::Forwarder;
 use super::*;
 
-/// Forwards to an etcd, and cuts what it is told to. Its tests need a second thread: opening a store blocks.
-struct Forwarder {
-    port: u16,
-    faults: Arc<Faults>,
-    _tasks: JoinSet<()>,
-}
-
-#[derive(Default)]
-struct Faults {
-    /// So many transactions reach etcd, but not their answers: the connection is cut instead.
-    lost_answers: AtomicUsize,
-    /// So many transactions reach etcd only after this time; their connections are cut at once.
-    late: AtomicUsize,
-    /// Nothing comes through.
-    away: Mutex<bool>,
-    /// Connections now.
-    open: AtomicUsize,
-}
-
-/// How late a late transaction is.
-const LATE: Duration = Duration::from_millis(800);
-
-impl Forwarder {
-    async fn to(etcd: SocketAddrV4) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let own = listener.local_addr().unwrap().port();
-        let faults = Arc::new(Faults::default());
-        let mut tasks = JoinSet::new();
-        let shared = Arc::clone(&faults);
-        tasks.spawn(async move {
-            let mut connections = JoinSet::new();
-            loop {
-                let (client, _) = listener.accept().await.unwrap();
-                let shared = Arc::clone(&shared);
-                connections.spawn(async move {
-                    shared.open.fetch_add(1, Ordering::SeqCst);
-                    forward(client, etcd, &shared).await;
-                    shared.open.fetch_sub(1, Ordering::SeqCst);
-                });
-            }
-        });
-        Self { port: own, faults, _tasks: tasks }
-    }
-
-    /// Cuts everything off; when this returns, nothing comes through any more.
-    async fn cut(&self) {
-        *self.faults.away.lock() = true;
-        until("the cut", || self.faults.open.load(Ordering::SeqCst) == 0).await;
-    }
-
-    fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
-    }
-}
-
-impl Faults {
-    fn strikes(count: &AtomicUsize) -> bool {
-        count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
-    }
-}
-
-/// Requests are small enough to come in one or a few reads; etcd waits for the rest of one anyway.
-async fn forward(mut client: TcpStream, etcd: SocketAddrV4, faults: &Faults) {
-    let Ok(mut server) = TcpStream::connect(etcd).await else { return };
-    let (mut from_client, mut from_server) = (vec![0; 64 << 10], vec![0; 64 << 10]);
-    let mut cut_answer = false;
-    loop {
-        let away = async {
-            while !*faults.away.lock() {
-                sleep(Duration::from_millis(10)).await;
-            }
-        };
-        tokio::select! {
-            biased;
-            () = away => return,
-            read = client.read(&mut from_client) => {
-                let Ok(read @ 1..) = read else { return };
-                let transaction = from_client.starts_with(b"POST /v3/kv/txn");
-                if transaction && Faults::strikes(&faults.late) {
-                    drop(client);
-                    sleep(LATE).await;
-                    let _ = server.write_all(&from_client[..read]).await;
-                    let _ = server.read(&mut from_server).await;
-                    return;
-                }
-                cut_answer = cut_answer || transaction && Faults::strikes(&faults.lost_answers);
-                if server.write_all(&from_client[..read]).await.is_err() {
-                    return;
-                }
-            }
-            read = server.read(&mut from_server) => {
-                let Ok(read @ 1..) = read else { return };
-                if cut_answer || client.write_all(&from_server[..read]).await.is_err() {
-                    return;
-                }
-            }
-        }
-    }
-}
-
-/// Lets etcd forget everything before now.
-async fn compact_etcd(options: &Etcd) {
-    let host = options.endpoints[0].strip_prefix("http://").unwrap();
-    let now = post(host, "kv/range", &json!({ "key": "YQ==" })).await;
-    let revision = now["header"]["revision"].clone();
-    post(host, "kv/compaction", &json!({ "revision": revision, "physical": true })).await;
-}
-
-async fn post(host: &str, path: &str, body: &serde_json::Value) -> serde_json::Value {
-    let body = body.to_string();
-    let head = format!("POST /v3/{path} HTTP/1.0\r\nHost: {host}\r\nContent-Length: {}\r\n\r\n", body.len());
-    let mut stream = TcpStream::connect(host).await.unwrap();
-    stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-    serde_json::from_str(body).unwrap()
-}
-
-/// Waits until it holds.
-async fn until(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what} did not come true");
-        sleep(Duration::from_millis(10)).await;
-    }
+/// The connections of this process to that etcd, by the inodes of their sockets.
+fn connections(etcd: SocketAddrV4) -> BTreeSet<String> {
+    let sockets: BTreeSet<String> = fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|file| {
+            let target = fs::read_link(file.ok()?.path()).ok()?;
+            Some(target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())
+        })
+        .collect();
+    let remote = format!("{:08X}:{:04X}", u32::from_ne_bytes(etcd.ip().octets()), etcd.port());
+    let all = fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let to_etcd = all.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        (fields[2] == remote).then(|| fields[9].to_owned())
+    });
+    to_etcd.filter(|inode| sockets.contains(inode)).collect()
 }
 
 fn number(store: &Store, key: &str) -> u64 {
@@ -222,8 +112,8 @@ async fn while_etcd_is_away_reads_go_on_and_commits_fail_and_then_work_again() {
     let store = Store::connect(&etcd.options()).unwrap();
     let first = store.commit(put("/a", "1")).await.unwrap();
     etcd.kill();
-    // A commit sent before the store's connections are seen to end would have an open outcome, and wait for etcd.
-    sleep(Duration::from_millis(500)).await;
+    // A commit sent before the store's connection is seen to end would have an open outcome, and wait for etcd.
+    until("the end of the connection", || connections(etcd.address()).is_empty()).await;
     let started = Instant::now();
     let refusal = soon(store.commit(put("/a", "2"))).await.unwrap_err();
     assert!(matches!(refusal, CommitError::Etcd { .. }), "{refusal}");
@@ -237,14 +127,16 @@ async fn while_etcd_is_away_reads_go_on_and_commits_fail_and_then_work_again() {
 }
 
 #[tokio::test]
-async fn a_hanging_etcd_is_waited_for_when_the_outcome_is_open() {
+async fn a_hanging_etcd_is_noticed_and_waited_for_when_the_outcome_is_open() {
     let etcd = EtcdProcess::start();
     let store = Store::connect(&etcd.options()).unwrap();
     store.commit(put("/a", "1")).await.unwrap();
+    let before = connections(etcd.address());
+    assert_eq!(before.len(), 1, "watch and transactions share one");
     etcd.freeze(true);
     let commit = store.commit(put("/a", "2").expect("/a", store.revision()));
     let thaw = async {
-        sleep(Duration::from_secs(9)).await;
+        until("the end of the silent connection", || connections(etcd.address()).is_disjoint(&before)).await;
         etcd.freeze(false);
     };
     let (outcome, ()) = soon(async { tokio::join!(commit, thaw) }).await;
@@ -261,13 +153,14 @@ async fn a_lost_answer_leaves_nothing_open() {
     let other = Store::connect(&options).unwrap();
     let mut acknowledged = 0;
     for round in 0..12 {
-        let fault = if round % 2 == 0 { &forwarder.faults.lost_answers } else { &forwarder.faults.late };
-        fault.store(1 + round % 3, Ordering::Relaxed);
+        let faults = &forwarder.faults;
+        let fault = [&faults.lost_answers, &faults.late, &faults.reset_answers][round % 3];
+        fault.store(1 + round / 3 % 3, Ordering::Relaxed);
         // The other one writes the very same values, so only the marker can tell whose it was.
         let (one, two) = soon(async { tokio::join!(increment(&store, "/n"), increment(&other, "/n")) }).await;
         acknowledged += u64::from(one) + u64::from(two);
     }
-    sleep(LATE * 2).await;
+    forwarder.late_ones_have_come().await;
     assert_eq!(acknowledged, 24, "a retry within the deadline hides each fault");
     for store in [&store, &other, &Store::connect(&options).unwrap()] {
         until("the sum", || number(store, "/n") == acknowledged).await;
@@ -284,7 +177,7 @@ async fn a_transaction_that_reaches_etcd_late_does_not_undo_a_later_one() {
     forwarder.faults.late.store(1, Ordering::Relaxed);
     soon(store.commit(put("/a", "1"))).await.unwrap();
     let second = soon(store.commit(put("/a", "2"))).await.unwrap();
-    sleep(LATE * 2).await;
+    forwarder.late_ones_have_come().await;
     for store in [&store, &Store::connect(&options).unwrap()] {
         assert_eq!((text(store, "/a").as_deref(), store.get("/a").unwrap().modified), (Some("2"), second));
     }
@@ -328,7 +221,7 @@ async fn what_etcd_compacts_while_the_watch_is_lost_is_read_again() {
     other.commit(put("/changed", "2")).await.unwrap();
     other.commit(Txn::new().delete("/gone")).await.unwrap();
     let last = other.commit(put("/new", "2")).await.unwrap();
-    compact_etcd(&options).await;
+    options.forget().await;
     *forwarder.faults.away.lock() = false;
 
     let end = soon(watch.next()).await.unwrap_err();
@@ -358,10 +251,9 @@ async fn an_outcome_is_known_also_when_it_was_compacted_before_it_was_seen() {
         forwarder.faults.late.store(1, Ordering::Relaxed);
         let commit = store.commit(put("/n", &n.to_string()));
         let fault = async {
-            sleep(Duration::from_millis(50)).await;
-            *forwarder.faults.away.lock() = true;
-            sleep(LATE * 2).await;
-            compact_etcd(&options).await;
+            until("the transaction", || !forwarder.faults.on_their_way.is_empty()).await;
+            forwarder.cut().await;
+            options.forget().await;
             *forwarder.faults.away.lock() = false;
         };
         let (outcome, ()) = soon(async { tokio::join!(commit, fault) }).await;
@@ -396,6 +288,44 @@ async fn many_keys_are_read_page_by_page() {
     assert_eq!(store.list("").0.len(), 505);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_of_many_mebibytes_are_read() {
+    let etcd = EtcdProcess::shared();
+    let options = etcd.own_options();
+    let forwarder = Forwarder::to(etcd.address()).await;
+    let watching = Store::connect(&Etcd { endpoints: vec![forwarder.endpoint()], ..options.clone() }).unwrap();
+    let store = Store::connect(&options).unwrap();
+    forwarder.cut().await;
+    let mut last = Revision::ZERO;
+    for n in 0..6 {
+        last = store.commit(Txn::new().put(format!("/{n}"), vec![n; 1_400_000])).await.unwrap();
+    }
+    // In one answer of a watch that has missed them, and in one page.
+    *forwarder.faults.away.lock() = false;
+    until("the watch", || watching.revision() == last).await;
+    assert_eq!(watching.list(""), store.list(""));
+    assert_eq!(Store::connect(&options).unwrap().list("").0, store.list("").0);
+}
+
+#[tokio::test]
+async fn an_etcd_without_space_is_told_in_its_own_words_and_with_what_to_do() {
+    let host = EtcdProcess::own_host();
+    let full = ["--quota-backend-bytes=4000000".into()];
+    let etcd = EtcdProcess::start_at(host, tempfile::tempdir().unwrap(), "http", &full);
+    let store = Store::connect(&etcd.options()).unwrap();
+    let refusal = loop {
+        if let Err(refusal) = soon(store.commit(Txn::new().put("/a", vec![0; 1_400_000]))).await {
+            break refusal;
+        }
+    };
+    let CommitError::Etcd { source } = &refusal else { panic!("{refusal}") };
+    let told = source.to_string();
+    for part in [etcd.address().to_string().as_str(), "database space exceeded", "etcdctl alarm"] {
+        assert!(told.contains(part), "{told}");
+    }
+    soon(store.commit(put("/b", "1"))).await.unwrap_err();
+}
+
 #[test]
 fn an_etcd_that_is_not_there_is_told_with_its_endpoints() {
     let options = |endpoint: &str| Etcd {
@@ -417,12 +347,12 @@ fn write_certificates(folder: &Path, name: &str, host: Ipv4Addr) {
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     let mut params = CertificateParams::new([host.to_string()]).unwrap();
-    // etcd's gateway shows its own certificate to itself.
+    // The store and etcd show the same one to each other.
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     let key = KeyPair::generate().unwrap();
     let leaf = params.signed_by(&key, &ca).unwrap();
     for (file, pem) in [("-ca.crt", ca.pem()), (".crt", leaf.pem()), (".key", key.serialize_pem())] {
-        std::fs::write(folder.join(format!("{name}{file}")), pem).unwrap();
+        fs::write(folder.join(format!("{name}{file}")), pem).unwrap();
     }
 }
 
