@@ -8,7 +8,7 @@ pub(crate) mod faults;
 mod forwarder;
 #[allow(dead_code, unreachable_pub, reason = "shared with other tests, each of which uses a part")]
 #[path = "../../tests/etcd/process.rs"]
-mod process;
+pub(crate) mod process;
 
 use std::future::Future;
 

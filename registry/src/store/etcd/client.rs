@@ -239,7 +239,12 @@ mod tests {
     use std::io;
     use std::sync::Arc;
 
+    use tokio::time::sleep;
+
     use super::*;
+    use crate::store::Revision;
+    use crate::store::etcd::message;
+    use crate::store::tests::process::EtcdProcess;
 
     fn failure(status: Status) -> CallError {
         let endpoints = vec!["http://etcd-0".to_owned()];
@@ -283,5 +288,32 @@ mod tests {
         let status = grpc.unary(asked(()), PathAndQuery::from_static("/"), codec).await.unwrap_err();
         let error = failure(status);
         assert!(matches!(error, CallError::Unreachable { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_member_that_has_lost_the_others_ends_its_watches() {
+        let [a, b] = [EtcdProcess::own_host(), EtcdProcess::own_host()];
+        let cluster = format!("--initial-cluster=a=http://{a}:2380,b=http://{b}:2380");
+        let [member, other] = [(a, "a"), (b, "b")].map(|(host, name)| {
+            let arguments = [format!("--name={name}").into(), cluster.clone().into()];
+            EtcdProcess::start_at(host, tempfile::tempdir().unwrap(), "http", &arguments)
+        });
+        let client = Client::new(&member.options()).unwrap();
+        let lost = |error: &CallError| error.source().unwrap().to_string() == "etcd says: etcdserver: no leader";
+        let watch = async {
+            let mut answers = loop {
+                match client.converse(0, message::watch("/", "0", Revision(1))).await {
+                    Ok(answers) => break answers,
+                    Err(_) => sleep(Duration::from_millis(100)).await,
+                }
+            };
+            assert!(answers.message().await.unwrap().unwrap().created);
+            other.freeze(true);
+            client.failure(0, answers.message().await.unwrap_err())
+        };
+        let end = timeout(Duration::from_secs(60), watch).await.unwrap();
+        assert!(lost(&end), "{end:?}");
+        let refused = client.call(&message::get("a")).await.unwrap_err();
+        assert!(lost(&refused), "{refused:?}");
     }
 }

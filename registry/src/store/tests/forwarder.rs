@@ -136,6 +136,7 @@ async fn answer(
     faults: &Faults,
     cut: &CancellationToken,
 ) -> Result<Response<Incoming>, Struck> {
+    assert_eq!(request.headers()["hasleader"], "true");
     let transaction = request.uri().path() == TRANSACTION;
     if transaction && Faults::strikes(&faults.late) {
         let (head, body) = request.into_parts();
