@@ -28,7 +28,7 @@ pub(super) struct Endpoint {
     port: u16,
     /// With TLS: how, and the name that the certificate must have.
     tls: Option<(TlsConnector, ServerName<'static>)>,
-    /// What came of the last attempt, which is made by one for all who wait.
+    /// The outcome of the last attempt. One caller connects, and those who wait meanwhile share what comes of it.
     last: Mutex<Option<Result<Requests, Failed>>>,
     tasks: Tasks,
 }
@@ -75,10 +75,10 @@ struct Tasks(TaskTracker);
 const PORT: u16 = 2379;
 /// For name, TCP and TLS.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
-/// After so long without a byte a connection in use is pinged. etcd ends those that do it every 5 s
-/// (`--grpc-keepalive-min-time`), or while nothing is asked.
+/// A connection with requests is pinged when nothing has been received for so long. etcd closes a connection that is pinged
+/// more often than every 5 s (`--grpc-keepalive-min-time`), or without requests.
 const PING_AFTER: Duration = Duration::from_secs(7);
-/// How long a ping's answer may take.
+/// How long etcd may take to acknowledge a ping.
 const PING_DEADLINE: Duration = Duration::from_secs(5);
 
 impl Endpoint {
