@@ -161,6 +161,7 @@ async fn a_lost_answer_leaves_nothing_open() {
         acknowledged += u64::from(one) + u64::from(two);
     }
     forwarder.late_ones_have_come().await;
+    assert!(forwarder.faults.struck.load(Ordering::Relaxed) >= 12, "in each round");
     assert_eq!(acknowledged, 24, "a retry within the deadline hides each fault");
     for store in [&store, &other, &Store::connect(&options).unwrap()] {
         until("the sum", || number(store, "/n") == acknowledged).await;
@@ -177,6 +178,7 @@ async fn a_transaction_that_reaches_etcd_late_does_not_undo_a_later_one() {
     forwarder.faults.late.store(1, Ordering::Relaxed);
     soon(store.commit(put("/a", "1"))).await.unwrap();
     let second = soon(store.commit(put("/a", "2"))).await.unwrap();
+    assert_eq!(forwarder.faults.struck.load(Ordering::Relaxed), 1);
     forwarder.late_ones_have_come().await;
     for store in [&store, &Store::connect(&options).unwrap()] {
         assert_eq!((text(store, "/a").as_deref(), store.get("/a").unwrap().modified), (Some("2"), second));

@@ -41,6 +41,8 @@ pub(super) struct Faults {
     pub(super) late: AtomicUsize,
     /// Transactions that are late now.
     pub(super) on_their_way: TaskTracker,
+    /// Transactions that one of these has befallen.
+    pub(super) struck: AtomicUsize,
     /// Nothing comes through.
     pub(super) away: Mutex<bool>,
     /// Connections now.
@@ -99,8 +101,10 @@ impl Forwarder {
 }
 
 impl Faults {
-    fn strikes(count: &AtomicUsize) -> bool {
-        count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+    fn strikes(&self, count: &AtomicUsize) -> bool {
+        let strikes = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+        self.struck.fetch_add(strikes.into(), Ordering::Relaxed);
+        strikes
     }
 }
 
@@ -138,15 +142,15 @@ async fn answer(
 ) -> Result<Response<Incoming>, Struck> {
     assert_eq!(request.headers()["hasleader"], "true");
     let transaction = request.uri().path() == TRANSACTION;
-    if transaction && Faults::strikes(&faults.late) {
+    if transaction && faults.strikes(&faults.late) {
         let (head, body) = request.into_parts();
         let request = Request::from_parts(head, Full::new(body.collect().await.map_err(|_| Struck)?.to_bytes()));
         faults.on_their_way.spawn(deliver_late(request, etcd));
         cut.cancel();
         return Err(Struck);
     }
-    let lost = transaction && Faults::strikes(&faults.lost_answers);
-    let reset = transaction && !lost && Faults::strikes(&faults.reset_answers);
+    let lost = transaction && faults.strikes(&faults.lost_answers);
+    let reset = transaction && !lost && faults.strikes(&faults.reset_answers);
     let answer = requests.send_request(request).await.map_err(|_| Struck)?;
     if !lost && !reset {
         return Ok(answer);
