@@ -23,7 +23,7 @@ use rustls::{
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::timeout;
 
-use logging::chain;
+use process::chain;
 
 use crate::{
     credentials::Located,

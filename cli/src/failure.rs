@@ -72,7 +72,7 @@ impl Failure {
 pub(crate) fn complain(line: &str) {
     use io::Write;
     // With standard error closed there is nobody left to tell.
-    let _ = writeln!(anstream::stderr(), "{ERROR}error:{ERROR:#} {}", logging::Escaped(line));
+    let _ = writeln!(anstream::stderr(), "{ERROR}error:{ERROR:#} {}", process::Escaped(line));
 }
 
 /// Help and version are wishes fulfilled; anything else clap says is a wrong command line.

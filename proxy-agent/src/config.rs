@@ -14,7 +14,7 @@ use std::{
 
 use certs::{AgentName, ClusterName, Pin};
 pub use cli::Cli;
-use logging::LogFormat;
+use process::LogFormat;
 use secrecy::SecretString;
 
 use crate::{

@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         Ok(resolved) => resolved,
         Err(error) => return failed(&error, EX_USAGE),
     };
-    let _log = match logging::init(format) {
+    let _log = match process::init(format) {
         Ok(log) => log,
         Err(error) => return failed(&error, EX_SOFTWARE),
     };
@@ -153,6 +153,6 @@ fn raise_file_limit() {
 }
 
 fn failed(error: &dyn Error, code: u8) -> ExitCode {
-    eprintln!("error: {}", logging::Escaped(logging::chain(error)));
+    eprintln!("error: {}", process::Escaped(process::chain(error)));
     code.into()
 }

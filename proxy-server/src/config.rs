@@ -13,8 +13,8 @@ use std::{
 
 use certs::ClusterName;
 use clap::{Args, Parser};
-use logging::LogFormat;
 use nix::unistd::Uid;
+use process::LogFormat;
 use registry::store::Etcd;
 use serde::{Deserialize, Deserializer, de};
 use tunnel::{Mtu, TunnelMemory};

@@ -31,14 +31,14 @@ fn main() -> ExitCode {
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", logging::Escaped(logging::chain(&*error)));
+            eprintln!("error: {}", process::Escaped(process::chain(&*error)));
             ExitCode::FAILURE
         }
     }
 }
 
 fn run(config: Config) -> Result<(), Box<dyn Error>> {
-    let _log = logging::init(config.log_format)?;
+    let _log = process::init(config.log_format)?;
     raise_open_files();
     // A long list of the registry must not hold up what goes through the gateway.
     let runtime =

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, str::FromStr};
 
-use logging::LogFormat;
+use process::LogFormat;
 
 /// Where audit events go.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,9 +1,6 @@
-//! The log on standard error, errors as one line of it, and the text of others, which must not pass for more than that.
-
-mod escape;
+//! The log on standard error.
 
 use std::{
-    error::Error,
     fmt,
     io::{self, IsTerminal},
     str::FromStr,
@@ -22,7 +19,7 @@ use tracing_subscriber::{
     util::{SubscriberInitExt, TryInitError},
 };
 
-pub use self::escape::{Escaped, Escaping, JsonLines, is_hidden, write_json};
+use crate::escape::{Escaping, JsonLines};
 
 /// The shape of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -80,41 +77,4 @@ pub fn init(format: LogFormat) -> Result<Log, TryInitError> {
     };
     tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()?;
     Ok(Log(guard))
-}
-
-/// An error and its causes, in one line.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_chain_names_every_cause() {
-        #[derive(Debug)]
-        struct Outer(io::Error);
-
-        impl fmt::Display for Outer {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("no hub")
-            }
-        }
-
-        impl Error for Outer {
-            fn source(&self) -> Option<&(dyn Error + 'static)> {
-                Some(&self.0)
-            }
-        }
-
-        assert_eq!(chain(&Outer(io::Error::other("no such name"))), "no hub: no such name");
-    }
 }
