@@ -2,6 +2,9 @@
 
 use std::error::Error;
 
+/// Exit code of a wrong command line or configuration (sysexits.h).
+pub const EX_USAGE: u8 = 64;
+
 /// An error and its causes, in one line.
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();

@@ -3,9 +3,9 @@
 use std::{
     fmt,
     io::{self, IsTerminal},
-    str::FromStr,
 };
 
+use clap::ValueEnum;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     EnvFilter, Layer,
@@ -22,7 +22,7 @@ use tracing_subscriber::{
 use crate::escape::{Escaping, JsonLines};
 
 /// The shape of a log line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, ValueEnum)]
 pub enum LogFormat {
     /// For people.
     #[default]
@@ -38,18 +38,6 @@ struct EscapedFields;
 impl<'a> FormatFields<'a> for EscapedFields {
     fn format_fields<R: RecordFields>(&self, mut writer: Writer<'a>, fields: R) -> fmt::Result {
         DefaultFields::new().format_fields(Writer::new(&mut Escaping(&mut writer)), fields)
-    }
-}
-
-impl FromStr for LogFormat {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err(format!("{text:?} is no format; use 'text' or 'json'")),
-        }
     }
 }
 

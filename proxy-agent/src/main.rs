@@ -2,19 +2,16 @@
 
 use std::{error::Error, process::ExitCode, time::Duration};
 
-use clap::Parser;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use proxy_agent::{
     Agent, Config, JoinError, RunError,
-    config::{Cli, Command, JoinConfig},
+    config::{Command, JoinConfig},
     join,
     progress::ProgressDisplay,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Wrong command line or configuration (sysexits.h).
-const EX_USAGE: u8 = 64;
 /// No hub decided about the join in time.
 const EX_UNAVAILABLE: u8 = 69;
 /// Something that should not happen.
@@ -28,17 +25,9 @@ const EX_INTERRUPTED: u8 = 130;
 const RUNTIME_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => {
-            // Help and version go to standard output; a closed pipe is the reader's choice.
-            let _ = error.print();
-            return if error.use_stderr() { EX_USAGE.into() } else { ExitCode::SUCCESS };
-        }
-    };
-    let (command, format) = match cli.resolve() {
-        Ok(resolved) => resolved,
-        Err(error) => return failed(&error, EX_USAGE),
+    let (command, format) = match Command::read(std::env::args_os()) {
+        Ok(read) => read,
+        Err(stop) => return stop.tell(),
     };
     let _log = match process::init(format) {
         Ok(log) => log,

@@ -6,27 +6,14 @@ use nix::sys::{
     resource::{Resource, getrlimit, setrlimit},
     signal::Signal,
 };
-use proxy_server::{
-    Addresses, Audit, Config, Hub,
-    config::{ConfigError, EX_USAGE},
-};
+use proxy_server::{Addresses, Audit, Config, Hub};
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
-    let config = match Config::parse(std::env::args_os()) {
+    let config = match Config::read(std::env::args_os()) {
         Ok(config) => config,
-        Err(ConfigError::CommandLine(error)) => {
-            // Help and version go to standard output; a closed pipe is the reader's choice.
-            let _ = error.print();
-            return if error.use_stderr() { EX_USAGE.into() } else { ExitCode::SUCCESS };
-        }
-        Err(ConfigError::Problems(problems)) => {
-            for problem in problems {
-                eprintln!("error: {problem}");
-            }
-            return EX_USAGE.into();
-        }
+        Err(stop) => return stop.tell(),
     };
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
