@@ -1,6 +1,8 @@
 //! How an error is told: with its causes, in one line.
 
-use std::error::Error;
+use std::{error::Error, process::ExitCode};
+
+use crate::Escaped;
 
 /// Exit code of a wrong command line or configuration (sysexits.h).
 pub const EX_USAGE: u8 = 64;
@@ -15,6 +17,12 @@ pub fn chain(error: &dyn Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// Tells why the process ends, and gives its exit code.
+pub fn fail(error: &dyn Error, code: u8) -> ExitCode {
+    eprintln!("error: {}", Escaped(chain(error)));
+    code.into()
 }
 
 #[cfg(test)]

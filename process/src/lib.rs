@@ -1,16 +1,20 @@
-//! What every process of ours does in the same way: settings, log, folders, and how it tells of errors.
+//! What every process of ours does in the same way: settings, log, signals, limits, and how it tells of errors.
 
 mod environment;
 mod escape;
 mod failure;
 mod folders;
 mod log;
+mod open_files;
 pub mod settings;
+mod signals;
 
 pub use self::{
     environment::environment,
     escape::{Escaped, Escaping, JsonLines, is_hidden, write_json},
-    failure::{EX_USAGE, chain},
+    failure::{EX_USAGE, chain, fail},
     folders::Folders,
     log::{Log, LogFormat, init},
+    open_files::raise_open_files,
+    signals::{Hangup, Signals},
 };
