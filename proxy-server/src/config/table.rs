@@ -135,9 +135,10 @@ fn lifetime(text: &str) -> Result<Duration, String> {
 }
 
 fn domain_name(text: &str) -> Result<String, String> {
-    let label = |label: &str| {
-        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') && label.len() < 64
-    };
     let domain = text.trim_matches('.').to_ascii_lowercase();
-    if domain.split('.').all(label) { Ok(domain) } else { Err("is no DNS domain".into()) }
+    if domain.len() <= 253 && domain.split('.').all(certs::is_dns_label) {
+        Ok(domain)
+    } else {
+        Err("is no DNS domain".into())
+    }
 }
