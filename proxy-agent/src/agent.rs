@@ -11,7 +11,7 @@ use crate::{
     current::CurrentIdentity,
     dial::Dialer,
     exports::{ExportConfig, Services},
-    health::Health,
+    health::HealthPort,
     hub::HubAddress,
     identity::IdentityError,
     keeper::Keeper,
@@ -159,7 +159,7 @@ impl Agent {
         let probes = TaskTracker::new();
         let probes_end = CancellationToken::new();
         if let Some(listener) = listener {
-            let health = Arc::new(Health { metrics, status, drain: drain.clone() });
+            let health = HealthPort { metrics, status, drain: drain.clone() };
             parts.spawn(health.serve(listener, probes.clone(), probes_end.clone()));
         }
         tokio::select! {

@@ -51,9 +51,6 @@ const LINES: Rate = Rate { every: Duration::from_secs(60), burst: 1 };
 /// How long one that is told may take: it is in the way of others.
 pub(crate) const TELLING: Duration = Duration::from_secs(2);
 
-/// How long accepting pauses where nobody can be told: it would fail again at once.
-pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 /// What a client is told.
 const NONE_LEFT: &str =
     "the hub has no file descriptor left; try again in a moment, and raise its limit (LimitNOFILE=, ulimit -n)";

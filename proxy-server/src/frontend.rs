@@ -18,7 +18,7 @@ use crate::{
     client::{Client, Peer, Transport},
     config::Plaintext,
     connect,
-    descriptors::{ACCEPT_PAUSE, Reserve, Spent, TELLING},
+    descriptors::{Reserve, Spent, TELLING},
     forward,
     head::{self, Head},
     konnectivity::Konnectivity,
@@ -243,10 +243,10 @@ impl Frontends {
         accept: impl Fn() -> F,
     ) -> Option<(Spent, T)> {
         let Some(spent) = self.reserve.spend(error) else {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
+            tokio::time::sleep(process::ACCEPT_PAUSE).await;
             return None;
         };
-        let accepted = tokio::time::timeout(ACCEPT_PAUSE, accept()).await.ok()?.ok()?;
+        let accepted = tokio::time::timeout(process::ACCEPT_PAUSE, accept()).await.ok()?.ok()?;
         Some((spent, accepted))
     }
 

@@ -42,7 +42,7 @@ use crate::{
     exports::Exports,
     frontend::{Frontends, Until},
     gateway::Gateway,
-    health::Health,
+    health,
     http_port::{HttpPort, Origin},
     joins::Joins,
     layout::Layout,
@@ -419,9 +419,9 @@ impl Hub {
             end: end.clone(),
         };
         let (metrics_registry, browsers) = (self.metrics.clone(), self.browsers.clone());
-        let health = Health { metrics: metrics_registry, stopping: stop.clone(), audit: self.audit(), browsers };
+        let health = health::answers(metrics_registry, stop.clone(), self.audit(), browsers);
         let answer =
-            move |request: Request<Incoming>, origin: Origin| std::future::ready(health.answer(&request, origin.peer));
+            move |request: Request<Incoming>, origin: Origin| std::future::ready(health(&request, origin.peer));
         // Twice as many as guests: who makes room needs a moment to leave.
         let health_port = port(HEALTH_PORT, metrics, None, 2 * HEALTH.guests, Lobby::new(HEALTH, HEALTH.guests), None);
         let here = Handle::current();
