@@ -9,6 +9,7 @@ use std::{
     any::TypeId,
     error::Error,
     ffi::{OsStr, OsString},
+    fmt,
     io::{self, Write as _},
     path::PathBuf,
     process::ExitCode,
@@ -43,7 +44,6 @@ pub struct Settings {
 }
 
 /// One line of the table.
-#[derive(Debug)]
 struct Setting {
     name: String,
     shape: Shape,
@@ -366,6 +366,13 @@ fn reason(error: &clap::Error) -> String {
         },
         _ if error.kind() == ErrorKind::InvalidValue => "is empty; say a value, or leave it out".into(),
         _ => error.kind().to_string(),
+    }
+}
+
+/// Without the values: one may be a secret.
+impl fmt::Debug for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Setting").field("name", &self.name).field("origin", &self.origin).finish_non_exhaustive()
     }
 }
 

@@ -189,6 +189,8 @@ fn help_shows_the_defaults_and_the_words_and_nothing_of_the_environment() {
         }
         assert!(!help.contains("99") && !help.contains("98") && !help.contains("topsecret"), "{help}");
     }
+    let (_, settings) = read_as::<Table>(&[], &[("CLUSTER_PROXY_TOKEN", "topsecret")], "").unwrap();
+    assert!(!format!("{settings:?}").contains("topsecret"), "{settings:?}");
     assert!(matches!(read_as::<Table>(&["--sice", "1"], &[], ""), Err(Stop::CommandLine(_))));
 }
 
