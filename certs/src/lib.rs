@@ -41,7 +41,7 @@ pub use file::{give_to_owner, guard_folder, guard_secret, write_public, write_se
 pub use identity::{Identity, IdentityError};
 pub use issue::{IssueError, Issued, SERVER_VALIDITY, ends_at, issued_at};
 pub use key::{CsrError, PrivateKey, PrivateKeyError};
-pub use name::{AgentName, ClusterName, GroupName, NameError, UserName, is_field_text};
+pub use name::{AgentName, ClusterName, GroupName, NameError, UserName, is_dns_label, is_field_text, is_host_name};
 pub use pin::{FingerprintError, KeyFingerprint, Pin};
 pub use pinned_tls::{PinMismatch, pinned_tls};
 pub use reload::{Reload, ReloadOutcome};

@@ -74,12 +74,12 @@ macro_rules! name {
 
 name! {
     /// A cluster's name: a DNS label (RFC 1123), since Open Cluster Management makes a namespace of it.
-    ClusterName, is_label, Label
+    ClusterName, is_dns_label, Label
 }
 
 name! {
     /// An agent's name, unique in its cluster: a DNS label (RFC 1123).
-    AgentName, is_label, Label
+    AgentName, is_dns_label, Label
 }
 
 name! {
@@ -100,9 +100,18 @@ pub fn is_field_text(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| matches!(byte, b' '..=b'~')) && text.trim_matches(' ') == text
 }
 
-fn is_label(text: &str) -> bool {
+/// Whether `text` is a DNS label (RFC 1123) as Kubernetes writes it: in lower case.
+pub fn is_dns_label(text: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=63).contains(&text.len()) && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-')
+}
+
+/// Whether `text` may be a host's name in DNS, in any case and without the root's dot. The underscore is not of RFC 1123, but names
+/// of services use it (RFC 2782), and people dial them.
+pub fn is_host_name(text: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(inner);
+    text.len() <= 253 && text.split('.').all(is_label)
 }
 
 fn is_user(text: &str) -> bool {
@@ -137,6 +146,16 @@ mod tests {
         }
         for bad in ["", "-a", "a-", "A", "a.b", "a_b", "a b", "a:b", "\u{e9}", "a\n", &"a".repeat(64)] {
             assert!(bad.parse::<ClusterName>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_named_in_any_case_and_with_underscores() {
+        for good in ["a", "A-b_c", "_http._tcp.web", "-", &"a".repeat(63), &["a"; 127].join(".")] {
+            assert!(is_host_name(good), "{good:?}");
+        }
+        for bad in ["", ".", "a.", ".a", "a..b", "a b", "a:b", "\u{e9}", &"a".repeat(64), &["a"; 128].join(".")] {
+            assert!(!is_host_name(bad), "{bad:?}");
         }
     }
 

@@ -24,7 +24,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use tokio::time::timeout;
 
-use logging::chain;
+use process::chain;
 
 use crate::{
     credentials::Located,

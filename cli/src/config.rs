@@ -1,27 +1,22 @@
 //! The environment: where credentials and kubeconfigs may be when nobody says where they are, and what others ask for in it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use nix::unistd::Uid;
-
-/// What the environment says about folders.
-#[derive(Debug, Default)]
-struct Homes {
-    home: Option<PathBuf>,
-    /// `XDG_CONFIG_HOME`
-    config: Option<PathBuf>,
-    /// `XDG_STATE_HOME`
-    state: Option<PathBuf>,
-}
+use process::Folders;
 
 /// The folders to look into, best first: one's own, then that of the hub on this machine.
 pub(crate) fn credential_folders() -> Vec<PathBuf> {
-    homes().credential_folders()
+    credential_folders_of(&Folders::of_process())
 }
 
 /// The state folder of the hub on this machine.
 pub(crate) fn hub_state() -> Option<PathBuf> {
-    homes().hub_state()
+    Folders::of_process().hub_state()
+}
+
+fn credential_folders_of(folders: &Folders) -> Vec<PathBuf> {
+    let hub = folders.hub_state().map(|state| state.join("admin"));
+    folders.config("cluster-proxy").into_iter().chain(hub).collect()
 }
 
 /// The kubeconfig that kubectl changes: the first of `KUBECONFIG`, else the one in the home folder.
@@ -39,38 +34,13 @@ pub(crate) fn browser() -> Option<PathBuf> {
     variable("BROWSER")
 }
 
-fn homes() -> Homes {
-    // A job of the machine has no HOME.
-    let home = variable("HOME").or_else(|| Uid::effective().is_root().then(|| "/root".into()));
-    Homes { home, config: variable("XDG_CONFIG_HOME"), state: variable("XDG_STATE_HOME") }
-}
-
 fn kubeconfig_of(list: Option<PathBuf>, home: Option<PathBuf>) -> Option<PathBuf> {
     let listed = list.and_then(|list| std::env::split_paths(&list).find(|path| !path.as_os_str().is_empty()));
     listed.or_else(|| home.map(|home| home.join(".kube/config")))
 }
 
-impl Homes {
-    fn credential_folders(&self) -> Vec<PathBuf> {
-        let own = self.config.clone().or_else(|| self.home.as_ref().map(|home| home.join(".config")));
-        let own = own.map(|folder| folder.join("cluster-proxy"));
-        own.into_iter().chain(self.hub_state().map(|state| state.join("admin"))).collect()
-    }
-
-    /// Where 'proxy-server' keeps its state unless told otherwise. Said here again, since only the demonstration may
-    /// know the server; its test holds the two together.
-    fn hub_state(&self) -> Option<PathBuf> {
-        if self.home.as_deref() == Some(Path::new("/root")) {
-            return Some("/var/lib/cluster-proxy".into());
-        }
-        let states = self.state.clone().or_else(|| self.home.as_ref().map(|home| home.join(".local/state")));
-        states.map(|states| states.join("cluster-proxy"))
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "this is the file that reads the environment")]
 fn variable(name: &str) -> Option<PathBuf> {
-    std::env::var(name).ok().filter(|text| !text.is_empty()).map(PathBuf::from)
+    process::environment(name).filter(|text| !text.is_empty()).map(PathBuf::from)
 }
 
 #[cfg(test)]
@@ -87,9 +57,13 @@ mod tests {
     }
 
     fn folders(home: &str, config: Option<&str>, state: Option<&str>) -> Vec<String> {
-        let path = |text: &str| Some(PathBuf::from(text)).filter(|path| !path.as_os_str().is_empty());
-        let homes = Homes { home: path(home), config: config.and_then(path), state: state.and_then(path) };
-        homes.credential_folders().iter().map(|folder| folder.display().to_string()).collect()
+        let environment = |name: &str| match name {
+            "HOME" => Some(home.into()),
+            "XDG_CONFIG_HOME" => config.map(Into::into),
+            _ => state.map(Into::into),
+        };
+        let folders = credential_folders_of(&Folders::new(&environment, false));
+        folders.iter().map(|folder| folder.display().to_string()).collect()
     }
 
     #[test]

@@ -47,12 +47,7 @@ impl Failure {
 
     /// The cause with its causes, then what to do next: one line.
     pub(crate) fn line(&self) -> String {
-        let mut line = self.cause.to_string();
-        let mut source = self.cause.source();
-        while let Some(cause) = source {
-            line = format!("{line}: {cause}");
-            source = cause.source();
-        }
+        let mut line = process::chain(&*self.cause);
         if !self.next.is_empty() {
             line = format!("{line}; {}", self.next);
         }
@@ -72,7 +67,7 @@ impl Failure {
 pub(crate) fn complain(line: &str) {
     use io::Write;
     // With standard error closed there is nobody left to tell.
-    let _ = writeln!(anstream::stderr(), "{ERROR}error:{ERROR:#} {}", logging::Escaped(line));
+    let _ = writeln!(anstream::stderr(), "{ERROR}error:{ERROR:#} {}", process::Escaped(line));
 }
 
 /// Help and version are wishes fulfilled; anything else clap says is a wrong command line.

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use anstyle::Style;
-use logging::Escaped;
+use process::Escaped;
 
 use crate::output::HEADING;
 

@@ -9,7 +9,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     config::Config,
     exports::{ExportConfig, Services},
-    health::Health,
+    health::HealthPort,
     hub::HubAddress,
     hub::supervisor::Supervisor,
     identity::IdentityError,
@@ -159,7 +159,7 @@ impl Agent {
         let probes = TaskTracker::new();
         let probes_end = CancellationToken::new();
         if let Some(listener) = listener {
-            let health = Arc::new(Health { metrics, status, drain: drain.clone() });
+            let health = HealthPort { metrics, status, drain: drain.clone() };
             parts.spawn(health.serve(listener, probes.clone(), probes_end.clone()));
         }
         tokio::select! {

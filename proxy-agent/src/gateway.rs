@@ -65,7 +65,7 @@ impl Default for GatewayConfig {
 }
 
 /// With whose rights requests reach the kube-apiserver.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum GatewayMode {
     /// The hub's user is impersonated by the agent's service account.
     #[default]
@@ -272,18 +272,5 @@ impl GatewayError {
         *response.status_mut() = code;
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         response
-    }
-}
-
-impl std::str::FromStr for GatewayMode {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "impersonate" => Ok(Self::Impersonate),
-            "token" => Ok(Self::Token),
-            "off" => Ok(Self::Off),
-            _ => Err(format!("{text:?} is no way for the gateway; use 'impersonate', 'token' or 'off'")),
-        }
     }
 }

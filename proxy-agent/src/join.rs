@@ -9,7 +9,7 @@ use certs::{
     AgentName, ClusterName, CsrError, Distrust, HubTls, KeyFingerprint, Pin, PinMismatch, PrivateKey,
     certificate_blocks, follow_roots, pinned_tls, pins_in,
 };
-use logging::chain;
+use process::chain;
 use secrecy::ExposeSecret;
 use tokio::time::{Instant, timeout_at};
 use tunnel::{ALPN_JOIN, Issued, JoinAnswers, JoinReply, JoinRequest, Reason, Refusal};

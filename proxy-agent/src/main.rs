@@ -1,19 +1,14 @@
 //! The binary `proxy-agent`: configuration, signals, exit codes.
 
-use std::{error::Error, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
-use clap::Parser;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use process::{Hangup, Signals, fail};
 use proxy_agent::{
     Agent, Config, JoinError, ProgressDisplay, RunError,
-    config::{Cli, Command, JoinConfig},
+    config::{Command, JoinConfig},
     join,
 };
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
-/// Wrong command line or configuration (sysexits.h).
-const EX_USAGE: u8 = 64;
 /// No hub decided about the join in time.
 const EX_UNAVAILABLE: u8 = 69;
 /// Something that should not happen.
@@ -27,25 +22,17 @@ const EX_INTERRUPTED: u8 = 130;
 const RUNTIME_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => {
-            // Help and version go to standard output; a closed pipe is the reader's choice.
-            let _ = error.print();
-            return if error.use_stderr() { EX_USAGE.into() } else { ExitCode::SUCCESS };
-        }
+    let (command, format) = match Command::read(std::env::args_os()) {
+        Ok(read) => read,
+        Err(stop) => return stop.tell(),
     };
-    let (command, format) = match cli.resolve() {
-        Ok(resolved) => resolved,
-        Err(error) => return failed(&error, EX_USAGE),
-    };
-    let _log = match logging::init(format) {
+    let _log = match process::init(format) {
         Ok(log) => log,
-        Err(error) => return failed(&error, EX_SOFTWARE),
+        Err(error) => return fail(&error, EX_SOFTWARE),
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return failed(&error, EX_SOFTWARE),
+        Err(error) => return fail(&error, EX_SOFTWARE),
     };
     let code = runtime.block_on(execute(command));
     runtime.shutdown_timeout(RUNTIME_TIMEOUT);
@@ -53,18 +40,16 @@ fn main() -> ExitCode {
 }
 
 async fn execute(command: Command) -> ExitCode {
-    let signals =
-        signal(SignalKind::terminate()).and_then(|terminate| Ok((terminate, signal(SignalKind::interrupt())?)));
-    let (mut terminate, mut interrupt) = match signals {
+    let mut signals = match Signals::listen() {
         Ok(signals) => signals,
-        Err(error) => return failed(&error, EX_SOFTWARE),
+        Err(error) => return fail(&error, EX_SOFTWARE),
     };
     let config = match command {
         Command::Run(config) => config,
         Command::Join { join, then_run } => {
             let joined = tokio::select! {
                 joined = join_hub(&join, then_run.is_some()) => joined,
-                () = either(&mut terminate, &mut interrupt) => Err(EX_INTERRUPTED.into()),
+                () = signals.told() => Err(EX_INTERRUPTED.into()),
             };
             match (joined, then_run) {
                 (Ok(()), Some(config)) => config,
@@ -73,11 +58,7 @@ async fn execute(command: Command) -> ExitCode {
             }
         }
     };
-    match run(config, terminate, interrupt).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error @ RunError::Start(_)) => failed(&error, 1),
-        Err(error @ RunError::Ended) => failed(&error, EX_SOFTWARE),
-    }
+    run(config, signals).await
 }
 
 #[expect(clippy::print_stdout, reason = "the result of the command")]
@@ -92,7 +73,7 @@ async fn join_hub(config: &JoinConfig, runs: bool) -> Result<(), ExitCode> {
             JoinError::Csr(_) | JoinError::BadAnswer(_) | JoinError::Identity(_) => EX_SOFTWARE,
             JoinError::State(_) => 1,
         };
-        failed(&error, code)
+        fail(&error, code)
     })?;
     println!("joined as agent {} of cluster {}", membership.agent, membership.cluster);
     if !runs {
@@ -102,56 +83,25 @@ async fn join_hub(config: &JoinConfig, runs: bool) -> Result<(), ExitCode> {
     Ok(())
 }
 
-async fn run(config: Config, mut terminate: Signal, mut interrupt: Signal) -> Result<(), RunError> {
-    raise_file_limit();
+async fn run(config: Config, signals: Signals) -> ExitCode {
+    process::raise_open_files();
     // From here on: a join that somebody waits for may end with its terminal.
-    let hangup = signal(SignalKind::hangup()).ok();
-    let agent = Agent::bind(config).await?;
-    let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
-    // The first signal drains, the second cuts.
-    let signals = async {
-        for token in [&stop, &abort] {
-            either(&mut terminate, &mut interrupt).await;
-            token.cancel();
-        }
-        std::future::pending().await
+    let hangup = match Hangup::listen() {
+        Ok(hangup) => hangup,
+        Err(error) => return fail(&error, EX_SOFTWARE),
     };
-    tokio::select! {
-        ended = agent.run(stop.clone(), abort.clone()) => ended,
-        () = signals => Ok(()),
-        () = hung_up(hangup) => Ok(()),
-    }
-}
-
-/// Tells that there is nothing to be opened again. Never returns.
-async fn hung_up(mut hangup: Option<Signal>) {
-    while let Some(signal) = &mut hangup
-        && signal.recv().await.is_some()
-    {
+    let reopen = || {
         tracing::info!(
             "SIGHUP: the log is standard error, and the files of the identity are watched; nothing to reopen"
         );
+    };
+    let ended = match Agent::bind(config).await {
+        Ok(agent) => signals.govern(hangup, reopen, |stop, abort| agent.run(stop, abort)).await,
+        Err(error) => Err(error.into()),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error @ RunError::Start(_)) => fail(&error, 1),
+        Err(error @ RunError::Ended) => fail(&error, EX_SOFTWARE),
     }
-    std::future::pending().await
-}
-
-async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-}
-
-/// Every connection needs a descriptor, and the usual soft limit is 1024.
-fn raise_file_limit() {
-    let raised =
-        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(error) = raised {
-        tracing::warn!(%error, "cannot raise the limit of open files");
-    }
-}
-
-fn failed(error: &dyn Error, code: u8) -> ExitCode {
-    eprintln!("error: {}", logging::Escaped(logging::chain(error)));
-    code.into()
 }

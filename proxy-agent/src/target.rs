@@ -11,9 +11,6 @@ use std::{fmt, net::IpAddr};
 /// The longest host name (RFC 1035 section 2.3.4), without the trailing dot.
 const NAME_LIMIT: usize = 253;
 
-/// The longest label of a host name.
-const LABEL_LIMIT: usize = 63;
-
 /// A TCP target, as the hub named it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -91,11 +88,7 @@ impl std::str::FromStr for Host {
             return Ok(Self::Address(address));
         }
         let name = text.strip_suffix('.').unwrap_or(text);
-        if name.len() <= NAME_LIMIT && name.split('.').all(is_label) {
-            Ok(Self::Name(name.to_ascii_lowercase()))
-        } else {
-            Err(bad_host(text))
-        }
+        if certs::is_host_name(name) { Ok(Self::Name(name.to_ascii_lowercase())) } else { Err(bad_host(text)) }
     }
 }
 
@@ -125,12 +118,6 @@ impl fmt::Display for Host {
             Self::Name(name) | Self::Full(name) => f.write_str(name),
         }
     }
-}
-
-/// The underscore is not of RFC 1123, but service names in DNS use it (RFC 2782).
-fn is_label(label: &str) -> bool {
-    (1..=LABEL_LIMIT).contains(&label.len())
-        && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
 }
 
 /// The text goes into an answer and into a log: never more of it than a name may be long.

@@ -17,8 +17,8 @@ use std::{
 };
 
 use jiff::Timestamp;
-use logging::LogFormat;
 use parking_lot::{Condvar, Mutex};
+use process::LogFormat;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use tokio_util::sync::CancellationToken;
 

@@ -25,7 +25,7 @@ use crate::{
     frontend::client::{Client, Peer, Transport},
     frontend::head::Head,
     frontend::konnectivity::Konnectivity,
-    limits::descriptors::{ACCEPT_PAUSE, Reserve, Spent, TELLING},
+    limits::descriptors::{Reserve, Spent, TELLING},
     limits::lobby::{Guest, Lobby},
     metrics::Frontend,
     outcome::Outcome,
@@ -247,10 +247,10 @@ impl Frontends {
         accept: impl Fn() -> F,
     ) -> Option<(Spent, T)> {
         let Some(spent) = self.reserve.spend(error) else {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
+            tokio::time::sleep(process::ACCEPT_PAUSE).await;
             return None;
         };
-        let accepted = tokio::time::timeout(ACCEPT_PAUSE, accept()).await.ok()?.ok()?;
+        let accepted = tokio::time::timeout(process::ACCEPT_PAUSE, accept()).await.ok()?.ok()?;
         Some((spent, accepted))
     }
 

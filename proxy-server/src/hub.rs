@@ -55,7 +55,6 @@ use crate::{
     frontend::{Frontends, Shutdown},
     gateway::Gateway,
     gateway::browser::Browsers,
-    hub::health::Health,
     hub::layout::Layout,
     hub::ports::{Bound, ListenError, Ports},
     hub::services::{RunError, Services},
@@ -429,9 +428,9 @@ impl Hub {
             end: end.clone(),
         };
         let (metrics_registry, browsers) = (self.metrics.clone(), self.browsers.clone());
-        let health = Health { metrics: metrics_registry, stopping: stop.clone(), audit: self.audit(), browsers };
+        let health = health::answers(metrics_registry, stop.clone(), self.audit(), browsers);
         let answer =
-            move |request: Request<Incoming>, origin: Origin| std::future::ready(health.answer(&request, origin.peer));
+            move |request: Request<Incoming>, origin: Origin| std::future::ready(health(&request, origin.peer));
         // Twice as many as guests: who makes room needs a moment to leave.
         let health_port = port(HEALTH_PORT, metrics, None, 2 * HEALTH.guests, Lobby::new(HEALTH, HEALTH.guests), None);
         let here = Handle::current();

@@ -15,43 +15,38 @@ use std::{
     },
 };
 
+use clap::Args;
 use dashmap::DashMap;
+use process::settings::value;
 
 use crate::proxy::caller::Caller;
 
 /// The caps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
 pub struct Caps {
-    /// Connections to one cluster, dialling ones included.
+    /// Connections to one cluster at a time
+    // Dialling ones included. An agent allows 4096 streams in one tunnel (tunnel/src/transport.rs); leave it some room.
+    #[arg(long = "max-connections-per-cluster", value_name = "N", default_value = "4000", value_parser = value::count)]
     pub connections_per_cluster: usize,
-    /// Dials to one cluster that have no answer yet.
+    /// Unanswered dials to one cluster at a time
+    // A dial takes at most 10 s: a cluster that answers nothing holds no more than this.
+    #[arg(long = "max-pending-per-cluster", value_name = "N", default_value = "1024", value_parser = value::count)]
     pub pending_per_cluster: usize,
-    /// Connections of one user, dialling ones included.
+    /// Connections of one user at a time
+    // As many clusters as that can a user fill its part of.
+    #[arg(long = "max-connections-per-user", value_name = "N", default_value = "8000", value_parser = value::count)]
     pub connections_per_user: usize,
-    /// Dials of one user that have no answer yet.
+    /// Unanswered dials of one user at a time
+    #[arg(long = "max-pending-per-user", value_name = "N", default_value = "2048", value_parser = value::count)]
     pub pending_per_user: usize,
-    /// Connections of one user to one cluster, dialling ones included.
+    /// Connections of one user to one cluster at a time
+    // A quarter of the cluster's: one user, or three, leave room for others.
+    #[arg(long = "max-connections-per-user-per-cluster", value_name = "N", default_value = "1000", value_parser = value::count)]
     pub connections_per_user_per_cluster: usize,
-    /// Dials of one user to one cluster that have no answer yet.
+    /// Unanswered dials of one user to one cluster at a time
+    // Half: a client with hundreds of connections makes them at once, and who dials what does not answer leaves as much.
+    #[arg(long = "max-pending-per-user-per-cluster", value_name = "N", default_value = "512", value_parser = value::count)]
     pub pending_per_user_per_cluster: usize,
-}
-
-impl Default for Caps {
-    fn default() -> Self {
-        Self {
-            // An agent allows 4096 streams in one tunnel (tunnel/src/transport.rs); leave it some room.
-            connections_per_cluster: 4000,
-            // A dial takes at most 10 s: a cluster that answers nothing holds no more than this.
-            pending_per_cluster: 1024,
-            // As many clusters as that can a user fill its part of.
-            connections_per_user: 8000,
-            pending_per_user: 2048,
-            // A quarter of the cluster's: one user, or three, leave room for others.
-            connections_per_user_per_cluster: 1000,
-            // Half: a client with hundreds of connections makes them at once, and who dials what does not answer leaves as much.
-            pending_per_user_per_cluster: 512,
-        }
-    }
 }
 
 /// Counts against the caps.

@@ -99,6 +99,7 @@ async fn kill_writers(backend: &Backend, rounds: usize) {
 /// The child process: commits in a loop and prints each acknowledgement, until it is killed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "the other test runs it as a child process"]
+#[expect(clippy::disallowed_methods, reason = "a test's own environment")]
 async fn writer() {
     let place = std::env::var_os(STORE).expect("only the other tests run this one");
     let backend = match place.to_str() {

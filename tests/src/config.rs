@@ -51,6 +51,7 @@ pub(crate) fn tools_folder() -> Result<PathBuf> {
 }
 
 /// `PATH` as child processes get it: this process' own, then `target/tools/bin`.
+#[expect(clippy::disallowed_methods, reason = "a test's own environment")]
 pub(crate) fn search_path() -> Result<OsString> {
     let inherited = env::var_os("PATH").unwrap_or_default();
     let tools = tools_folder()?.join("bin");

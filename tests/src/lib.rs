@@ -34,6 +34,7 @@ mod spoke;
 pub mod tool;
 mod wait;
 
+pub use self::process::{Lines, Process};
 pub use browser::Browser;
 pub use client::Client;
 pub use credentials::{Credentials, HUB_NAME};
@@ -46,7 +47,6 @@ pub use link::Link;
 pub use nat::Nat;
 pub use open_files::allow_open_files;
 pub use path::{Path, Weather};
-pub use process::{Lines, Process};
 pub use program::{Finished, Program};
 pub use service::Service;
 pub use spoke::{Spoke, SpokeBuilder};

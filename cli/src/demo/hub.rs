@@ -116,12 +116,3 @@ impl Hub {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_command_looks_for_credentials_where_the_hub_puts_them() {
-        let hub = proxy_server::config::default_state().map(|state| state.join("admin"));
-        assert_eq!(crate::config::credential_folders().last(), hub.as_ref());
-    }
-}

@@ -7,10 +7,10 @@ use http::{Request, Response};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use process::Acceptor;
 use tokio::{
     io,
     net::{TcpListener, TcpStream},
-    time::sleep,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -18,9 +18,6 @@ use super::Stage;
 
 /// For the head of a request.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
-
-/// After an error of accept.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// What the service of `cluster` answers to every path but `/metrics`.
 pub(super) fn greeting(cluster: &str) -> String {
@@ -43,19 +40,16 @@ pub(super) async fn start(cluster: &str, stage: &Stage) -> io::Result<SocketAddr
 }
 
 async fn serve(listener: TcpListener, greeting: String, tasks: TaskTracker, stop: CancellationToken) {
+    let mut clients = Acceptor::new(listener, "demonstration");
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let (greeting, stop) = (greeting.clone(), stop.clone());
-                tasks.spawn(async move {
-                    tokio::select! {
-                        () = answer(stream, greeting) => {}
-                        () = stop.cancelled() => {}
-                    }
-                });
+        let (stream, _) = clients.next().await;
+        let (greeting, stop) = (greeting.clone(), stop.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = answer(stream, greeting) => {}
+                () = stop.cancelled() => {}
             }
-            Err(_) => sleep(ACCEPT_PAUSE).await,
-        }
+        });
     }
 }
 

@@ -1,9 +1,10 @@
 //! Serving the local ports: each connection accepted is one opened through the hub.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
 use futures_util::future::join_all;
-use tokio::{io::Interest, net::TcpStream, sync::Semaphore, time::sleep};
+use process::Acceptor;
+use tokio::{io::Interest, net::TcpStream, sync::Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -16,9 +17,6 @@ use super::{
 
 /// Connections of one port at a time; more wait in the listener's backlog.
 const CONNECTIONS: usize = 1024;
-
-/// After an error of accept, as when the process has no file descriptor left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// What local ports lead to, and who is told of it.
 #[derive(Clone, Debug)]
@@ -52,12 +50,10 @@ pub(crate) async fn serve(locals: Vec<Local>, service: Service, tasks: &TaskTrac
 
 async fn accept(listener: tokio::net::TcpListener, port: Arc<Port>, tasks: &TaskTracker, stop: &CancellationToken) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut clients = Acceptor::new(listener, "forwarded");
     // The semaphore is never closed, so there is always a permit to wait for.
     while let Ok(permit) = room.clone().acquire_owned().await {
-        let Ok((local, _)) = listener.accept().await else {
-            sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
+        let (local, _) = clients.next().await;
         let (port, stop) = (port.clone(), stop.clone());
         tasks.spawn(async move {
             let _permit = permit;

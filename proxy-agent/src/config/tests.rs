@@ -1,16 +1,19 @@
 //! The configuration as operators write it.
 
-use clap::Parser;
 use secrecy::ExposeSecret;
 
 use super::*;
 
 const PIN: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
-fn resolve(line: &str, environment: &[(&str, &str)]) -> Result<(Command, LogFormat), ConfigError> {
-    let cli = Cli::try_parse_from(std::iter::once("proxy-agent").chain(line.split_whitespace())).unwrap();
-    let variable = |name: &str| environment.iter().find(|(own, _)| *own == name).map(|(_, value)| (*value).to_owned());
-    cli.resolve_with(&variable, false, "Node_1.example", "search a.svc.b.c svc.b.c b.c\n")
+fn resolve(line: &str, environment: &[(&str, &str)]) -> Result<(Command, LogFormat), Stop> {
+    let around = Surroundings {
+        environment: &|name| environment.iter().find(|(own, _)| *own == name).map(|(_, value)| value.into()),
+        is_root: false,
+        host_name: "Node_1.example",
+        resolv_conf: "search a.svc.b.c svc.b.c b.c\n",
+    };
+    Command::read_with(std::iter::once("proxy-agent").chain(line.split_whitespace()).map(OsString::from), &around)
 }
 
 fn run(line: &str, environment: &[(&str, &str)]) -> Config {
@@ -21,9 +24,9 @@ fn run(line: &str, environment: &[(&str, &str)]) -> Config {
 }
 
 fn errors(line: &str, environment: &[(&str, &str)]) -> Vec<String> {
-    match resolve(line, environment).unwrap_err() {
-        ConfigError::Settings(errors) => errors.0,
-        other @ (ConfigError::File { .. } | ConfigError::Toml { .. }) => panic!("{other}"),
+    match resolve(line, environment) {
+        Err(Stop::Problems(problems)) => problems,
+        other => panic!("{other:?}"),
     }
 }
 
@@ -31,8 +34,8 @@ fn errors(line: &str, environment: &[(&str, &str)]) -> Vec<String> {
 fn the_defaults_need_nothing_but_a_home() {
     let config = run("run", &[("HOME", "/home/me")]);
     assert_eq!(config.state, Path::new("/home/me/.local/state/cluster-proxy-agent"));
-    assert_eq!(config.metrics_listen, Some(DEFAULT_METRICS.parse().unwrap()));
-    assert_eq!(config.drain_timeout, DEFAULT_DRAIN);
+    assert_eq!(config.metrics_listen, Some("127.0.0.1:8093".parse().unwrap()));
+    assert_eq!(config.drain_timeout, Duration::from_secs(30));
     assert_eq!(config.kube_api, KubeApi::Assumed("kubernetes.default.svc:443".parse().unwrap()));
     assert!(config.hubs.is_empty());
 }
@@ -50,22 +53,6 @@ fn what_is_open_without_a_rule_depends_on_where_the_agent_runs() {
     assert!(inside.judge_address(&api, "10.96.0.1".parse().unwrap(), &[]).is_ok());
     assert!(errors("run --allow @cluster", &pod[..1])[0].contains("KUBERNETES_SERVICE_HOST"));
     assert!(errors("run --deny @cluster:80", &pod)[0].contains("names no host"));
-}
-
-#[test]
-fn the_state_folder_follows_the_user() {
-    let state = |environment: &[(&str, &str)], root| {
-        let lookup =
-            |name: &str| environment.iter().find(|(own, _)| *own == name).map(|(_, value)| (*value).to_owned());
-        default_state(&lookup, root)
-    };
-    assert_eq!(state(&[], true), Some("/var/lib/cluster-proxy-agent".into()));
-    assert_eq!(state(&[("XDG_STATE_HOME", "/x"), ("HOME", "/h")], false), Some("/x/cluster-proxy-agent".into()));
-    assert_eq!(
-        state(&[("XDG_STATE_HOME", "relative"), ("HOME", "/h")], false),
-        Some("/h/.local/state/cluster-proxy-agent".into())
-    );
-    assert_eq!(state(&[], false), None);
 }
 
 #[test]
@@ -137,21 +124,16 @@ fn a_missing_or_broken_file_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("agent.toml");
     let line = format!("run --state /s --config {}", file.display());
-    assert!(resolve(&line, &[]).unwrap_err().to_string().contains("agent.toml"));
+    let told = errors(&line, &[]);
+    assert!(told.len() == 1 && told[0].starts_with("--config: cannot read /") && told[0].contains("agent.toml"));
     fs::write(&file, "hub = ").unwrap();
-    assert!(matches!(resolve(&line, &[]), Err(ConfigError::Toml { .. })));
+    let told = errors(&line, &[]);
+    assert!(told.len() == 1 && told[0].contains("agent.toml is no TOML"), "{told:?}");
     fs::write(&file, "hubs = [\"a\"]").unwrap();
-    assert_eq!(errors(&line, &[]), ["'hubs' in the file of --config is no setting of this command"]);
-}
-
-#[test]
-fn lengths_of_time_are_written_as_usual() {
-    for (text, seconds) in [("30s", 30), ("10m", 600), ("1h30m", 5400), ("1m 30s", 90), ("0s", 0)] {
-        assert_eq!(text.parse::<Span>().unwrap().0, Duration::from_secs(seconds), "{text}");
-    }
-    for text in ["", "5", "-1s", "soon", "9999999999h"] {
-        assert!(text.parse::<Span>().is_err(), "{text}");
-    }
+    assert_eq!(
+        errors(&line, &[]),
+        ["'hubs' in the file of --config is no setting of this command; did you mean 'hub'?"]
+    );
 }
 
 #[test]
@@ -163,5 +145,29 @@ fn host_names_become_agent_names() {
 
 #[test]
 fn the_command_line_is_well_formed() {
-    <Cli as clap::CommandFactory>::command().debug_assert();
+    <Table as clap::CommandFactory>::command().debug_assert();
+}
+
+#[test]
+fn what_is_printed_is_a_file_that_says_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (folder.path().join("first.toml"), folder.path().join("second.toml"));
+    let printed =
+        |line: &str, environment: &[(&str, &str)]| match resolve(&format!("{line} --print-config"), environment) {
+            Err(Stop::Printed(text)) => text,
+            other => panic!("{other:?}"),
+        };
+    fs::write(&first, "[[export]]\nname = \"node\"\ntarget = \"node:9100\"\nlabels = { team = \"x\" }").unwrap();
+    let line =
+        format!("join --hub a,b:1 --pin {PIN} --allow 10.0.0.0/8,x --run --state /s --config {}", first.display());
+    let text = printed(&line, &[("CLUSTER_PROXY_TOKEN", "cpj-id.secret")]);
+    assert!(!text.contains("secret\""), "{text}");
+    for shown in
+        ["hub = [\"a\", \"b:1\"] # --hub\n", "agent = \"node-1\" # default\n", "gateway = \"impersonate\" # default\n"]
+    {
+        assert!(text.contains(shown), "{shown} in {text}");
+    }
+    fs::write(&second, &text).unwrap();
+    let again = printed(&format!("join --config {}", second.display()), &[]);
+    assert_eq!(text.parse::<toml::Table>().unwrap(), again.parse().unwrap());
 }

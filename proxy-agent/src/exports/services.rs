@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use logging::chain;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use process::chain;
 use serde::Deserialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;

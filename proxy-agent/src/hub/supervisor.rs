@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use logging::chain;
+use process::chain;
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span};

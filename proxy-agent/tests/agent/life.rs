@@ -194,7 +194,7 @@ async fn an_agent_that_has_not_joined_does_not_start() {
     let folder = tempfile::tempdir().unwrap();
     let error = Agent::bind(Config::new(folder.path())).await.unwrap_err();
     assert!(matches!(error, StartError::Identity(_)));
-    assert!(logging::chain(&error).contains("proxy-agent join --hub"), "{error}");
+    assert!(process::chain(&error).contains("proxy-agent join --hub"), "{error}");
 }
 
 #[tokio::test]

@@ -38,7 +38,7 @@ use crate::{
     frontend::client::Peer,
     frontend::handshake_outcome,
     limits::bodies::Room,
-    limits::descriptors::{ACCEPT_PAUSE, Reserve, TELLING},
+    limits::descriptors::{Reserve, TELLING},
     limits::lobby::{Guest, Lobby},
     outcome::Outcome,
     proxy::caller::PresentedCredentials,
@@ -192,10 +192,10 @@ impl HttpPort {
                 Ok(accepted) => (self.reserve.lacks(), accepted),
                 Err(error) => {
                     let Some(spent) = self.reserve.spend(&error) else {
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        tokio::time::sleep(process::ACCEPT_PAUSE).await;
                         continue;
                     };
-                    match tokio::time::timeout(ACCEPT_PAUSE, self.listener.accept()).await {
+                    match tokio::time::timeout(process::ACCEPT_PAUSE, self.listener.accept()).await {
                         Ok(Ok(accepted)) => (Some(spent), accepted),
                         Ok(Err(_)) | Err(_) => continue,
                     }

@@ -20,7 +20,7 @@
 use std::fmt::{self, Write as _};
 
 use jiff::Timestamp;
-use logging::write_json;
+use process::write_json;
 
 use crate::outcome::Outcome;
 
@@ -370,7 +370,7 @@ mod tests {
         fn no_target_makes_a_line_or_a_field(target in "(?s).{0,40}|\\PC{0,20}[\n\r\u{1b}\u{9b}\u{2028}\u{202e}\"\\\\=]{1,5}") {
             let (json, text) = (written(&to(&target), Form::Json), written(&to(&target), Form::Text));
             for line in [&json, &text] {
-                prop_assert_eq!(line.find(logging::is_hidden), Some(line.len() - 1), "{:?}", line);
+                prop_assert_eq!(line.find(process::is_hidden), Some(line.len() - 1), "{:?}", line);
             }
             let read: Json = serde_json::from_str(&json).unwrap();
             prop_assert_eq!(&read["target"], &Json::from(target));

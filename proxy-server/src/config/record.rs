@@ -1,8 +1,9 @@
 //! Where audit events go, and what is done while they cannot go there.
 
-use std::{path::PathBuf, str::FromStr};
+use std::path::PathBuf;
 
-use logging::LogFormat;
+use clap::ValueEnum;
+use process::LogFormat;
 
 /// Where audit events go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,22 +17,10 @@ pub enum AuditTo {
 }
 
 /// What the hub does while audit events cannot be written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum AuditFailure {
     /// It goes on, and tells.
     Continue,
     /// It refuses connections and changes.
     Refuse,
-}
-
-impl FromStr for AuditFailure {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "continue" => Ok(Self::Continue),
-            "refuse" => Ok(Self::Refuse),
-            _ => Err("must be continue or refuse"),
-        }
-    }
 }

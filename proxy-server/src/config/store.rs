@@ -1,71 +1,43 @@
 //! Where the registry is kept: a file in the state folder, or etcd.
 
-use std::path::PathBuf;
-
+use process::settings::Settings;
 use registry::store::Etcd;
 
-use super::Problems;
+use super::table::{StoreKind, Table};
 
-/// What flags, environment and file say about it together.
-pub(super) struct StoreSettings {
-    pub(super) kind: Option<String>,
-    pub(super) endpoints: Vec<String>,
-    pub(super) ca: Option<PathBuf>,
-    pub(super) cert: Option<PathBuf>,
-    pub(super) key: Option<PathBuf>,
-    pub(super) prefix: Option<String>,
-}
-
-impl StoreSettings {
-    /// The etcd, if it is to be one. What is wrong is added to `problems`.
-    pub(super) fn resolve(self, problems: &mut Problems) -> Option<Etcd> {
-        let Self { kind, endpoints, ca, cert, key, prefix } = self;
-        let mut wrong = |problem: &str| problems.0.push(problem.to_owned());
-        match kind.as_deref() {
-            Some("etcd") => {}
-            None | Some("redb") => {
-                if !endpoints.is_empty() || ca.is_some() || cert.is_some() || key.is_some() || prefix.is_some() {
-                    wrong("store: etcd is described but not used; add --store etcd");
-                }
-                return None;
-            }
-            Some(other) => {
-                wrong(&format!("store: {other:?}: must be redb or etcd"));
-                return None;
-            }
+/// The etcd, if it is to be one. What is wrong between the settings that describe it is noted.
+pub(super) fn resolve(table: &Table, settings: &mut Settings) -> Option<Etcd> {
+    let Table { store, etcd_endpoint, etcd_ca, etcd_cert, etcd_key, etcd_prefix, .. } = table;
+    if *store == StoreKind::Redb {
+        let described = ["etcd-endpoint", "etcd-ca", "etcd-cert", "etcd-key", "etcd-prefix"];
+        if described.iter().any(|name| settings.is_given(name)) && !settings.is_wrong("store") {
+            settings.reject("--store: etcd is described but not used; add --store etcd");
         }
-        if endpoints.is_empty() {
-            wrong("etcd-endpoint: none is given; name at least one, like https://etcd-0:2379");
-        }
-        for endpoint in &endpoints {
-            // Not shown: it is a secret.
-            if endpoint.contains('@') {
-                wrong("etcd-endpoint: a user and a password in it are not taken; use --etcd-cert and --etcd-key");
-                continue;
-            }
-            if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
-                wrong(&format!("etcd-endpoint: {endpoint:?}: must begin with http:// or https://"));
-            }
-        }
-        if ca.is_none() && endpoints.iter().any(|endpoint| endpoint.starts_with("https://")) {
-            wrong("etcd-ca: an https endpoint needs the CA of etcd's certificate");
-        }
-        let identity = match (cert, key) {
-            (Some(cert), Some(key)) => Some((cert, key)),
-            (None, None) => None,
-            (Some(_), None) => {
-                wrong("etcd-key: etcd-cert needs its key");
-                None
-            }
-            (None, Some(_)) => {
-                wrong("etcd-cert: etcd-key needs its certificate");
-                None
-            }
-        };
-        let prefix = prefix.unwrap_or_else(|| Etcd::PREFIX.to_owned());
-        if prefix.len() > Etcd::MAX_PREFIX {
-            wrong(&format!("etcd-prefix: is longer than {} bytes", Etcd::MAX_PREFIX));
-        }
-        Some(Etcd { endpoints, ca, identity, prefix })
+        return None;
     }
+    settings.demand("etcd-endpoint", "name at least one, like https://etcd-0:2379");
+    for endpoint in etcd_endpoint {
+        // Not shown: it is a secret.
+        if endpoint.contains('@') {
+            settings
+                .reject("--etcd-endpoint: a user and a password in it are not taken; use --etcd-cert and --etcd-key");
+        } else if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
+            settings.reject(format!("--etcd-endpoint: {endpoint:?}: must begin with http:// or https://"));
+        }
+    }
+    if etcd_endpoint.iter().any(|endpoint| endpoint.starts_with("https://")) {
+        settings.demand("etcd-ca", "an https endpoint needs the CA of etcd's certificate");
+    }
+    if etcd_cert.is_some() {
+        settings.demand("etcd-key", "--etcd-cert needs its key");
+    }
+    if etcd_key.is_some() {
+        settings.demand("etcd-cert", "--etcd-key needs its certificate");
+    }
+    Some(Etcd {
+        endpoints: etcd_endpoint.clone(),
+        ca: etcd_ca.clone(),
+        identity: etcd_cert.clone().zip(etcd_key.clone()),
+        prefix: etcd_prefix.clone().unwrap_or_else(|| Etcd::PREFIX.to_owned()),
+    })
 }

@@ -2,8 +2,16 @@
 
 use super::*;
 
-fn parse(arguments: &[&str]) -> Result<Config, ConfigError> {
-    Config::parse(std::iter::once("proxy-server").chain(arguments.iter().copied()).map(OsString::from))
+fn parse(arguments: &[&str]) -> Result<Config, Stop> {
+    let line = std::iter::once("proxy-server").chain(arguments.iter().copied()).map(OsString::from);
+    Config::read_with(line, &|_| None, None)
+}
+
+fn problems(arguments: &[&str]) -> Vec<String> {
+    match parse(arguments) {
+        Err(Stop::Problems(problems)) => problems,
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
@@ -42,10 +50,9 @@ fn the_store_is_a_file_unless_it_is_etcd() {
         (&["--store", "etcd", "--etcd-endpoint", "http://a", "--etcd-cert", "c"], "etcd-key"),
         (&["--store", "etcd", "--etcd-endpoint", "http://a", "--etcd-prefix", &"p".repeat(129)], "etcd-prefix"),
     ] {
-        let Err(ConfigError::Problems(problems)) = parse(&[&["--state", "/s"], wrong].concat()) else {
-            panic!("{wrong:?} is taken")
-        };
-        assert!(problems.iter().any(|problem| problem.starts_with(&format!("{named}: "))), "{problems:?}");
+        let problems = problems(&[&["--state", "/s"], wrong].concat());
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].starts_with(&format!("--{named}")), "{problems:?}");
     }
 }
 
@@ -68,11 +75,11 @@ fn every_problem_is_told_at_once() {
         "--clusters-domain",
         "a..b",
     ];
-    let Err(ConfigError::Problems(problems)) = parse(&arguments) else { panic!("problems") };
-    let all = problems.join("\n");
+    let all = problems(&arguments).join("\n");
     for name in ["surprise", "proxy-listen", "dial-timeout", "log-format", "max-pending-per-user", "clusters-domain"] {
         assert!(all.contains(name), "{name} in {all}");
     }
+    assert!(all.contains("--state is missing: neither XDG_STATE_HOME nor HOME"), "{all}");
 }
 
 #[test]
@@ -80,4 +87,31 @@ fn clear_text_is_for_this_machine_by_default() {
     let plaintext = parse(&["--state", "/s"]).unwrap().plaintext;
     assert!(plaintext.allows("::ffff:127.0.0.1".parse().unwrap()));
     assert!(!plaintext.allows("192.0.2.1".parse().unwrap()));
+}
+
+#[test]
+fn what_is_printed_is_a_file_that_says_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hub.toml");
+    let printed = |line: &[&str]| match parse(&[line, &["--print-config"]].concat()) {
+        Err(Stop::Printed(text)) => text,
+        other => panic!("{other:?}"),
+    };
+    let line =
+        ["--state", "/s", "--advertise", "a,b", "--store", "etcd", "--etcd-endpoint", "http://c", "--workers", "3"];
+    let socket = ["--proxy-socket", "/run/a=edge", "--agent-certificate-lifetime", "87600h", "--print-addresses"];
+    let line = [&line[..], &socket].concat();
+    let first = printed(&line);
+    for shown in ["workers = 3 # --workers\n", "dial-timeout = \"10s\" # default\n", "max-mtu = 9000 # default\n"] {
+        assert!(first.contains(shown), "{shown} in {first}");
+    }
+    std::fs::write(&path, &first).unwrap();
+    let file = ["--config", path.to_str().unwrap()];
+    assert_eq!(first.parse::<toml::Table>().unwrap(), printed(&file).parse().unwrap());
+    assert_eq!(parse(&line).unwrap(), parse(&file).unwrap());
+}
+
+#[test]
+fn the_command_line_is_well_formed() {
+    <Table as clap::CommandFactory>::command().debug_assert();
 }

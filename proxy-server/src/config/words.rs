@@ -1,9 +1,11 @@
 //! Settings that are one of a few words.
 
-use std::{net::IpAddr, str::FromStr};
+use std::net::IpAddr;
+
+use clap::ValueEnum;
 
 /// From where clients may speak without TLS: their credentials cross that network in clear.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Plaintext {
     /// From this machine.
     Loopback,
@@ -12,7 +14,7 @@ pub enum Plaintext {
 }
 
 /// Who may reach services by their URLs at the API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ServiceUrls {
     All,
     /// All services share one origin in a browser.
@@ -20,7 +22,7 @@ pub enum ServiceUrls {
 }
 
 /// What becomes of an agent whose certificate has ended, and whose cluster and key are still accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum EndedAgents {
     /// It gets a new one.
     Renew,
@@ -35,43 +37,6 @@ impl Plaintext {
             Self::Loopback => address.to_canonical().is_loopback(),
             Self::Any => true,
             Self::Never => false,
-        }
-    }
-}
-
-impl FromStr for Plaintext {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "loopback" => Ok(Self::Loopback),
-            "any" => Ok(Self::Any),
-            "never" => Ok(Self::Never),
-            _ => Err("must be loopback, any or never"),
-        }
-    }
-}
-
-impl FromStr for EndedAgents {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "renew" => Ok(Self::Renew),
-            "refuse" => Ok(Self::Refuse),
-            _ => Err("must be renew or refuse"),
-        }
-    }
-}
-
-impl FromStr for ServiceUrls {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "all" => Ok(Self::All),
-            "no-browsers" => Ok(Self::NoBrowsers),
-            _ => Err("must be all or no-browsers"),
         }
     }
 }

@@ -102,10 +102,10 @@ fn named(namespace: &str, text: &str, tls: bool) -> Result<Service, PathError> {
     // A number's sign would be taken by its parser.
     let digits = Some(port).filter(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
     let port = digits.and_then(|port| port.parse().ok()).filter(|port| *port != 0).ok_or_else(service)?;
-    if !is_label(name) {
+    if !certs::is_dns_label(name) {
         return Err(service());
     }
-    if !is_label(namespace) {
+    if !certs::is_dns_label(namespace) {
         return Err(PathError::Namespace(namespace.to_owned()));
     }
     Ok(Service { namespace: namespace.to_owned(), name: name.to_owned(), port, tls })
@@ -123,12 +123,6 @@ impl Service {
     pub(super) fn host(&self) -> String {
         format!("{}.{}.svc", self.name, self.namespace)
     }
-}
-
-/// A name of Kubernetes' services and namespaces (RFC 1123).
-fn is_label(text: &str) -> bool {
-    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    (1..=63).contains(&text.len()) && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-')
 }
 
 /// The first segment, and what follows it: nothing, or from the next `/` or `?` on.

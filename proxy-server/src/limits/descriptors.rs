@@ -3,10 +3,7 @@
 
 use std::{fs::File, io, sync::Arc, time::Duration};
 
-use nix::{
-    errno::Errno,
-    sys::resource::{Resource, getrlimit, setrlimit},
-};
+use nix::errno::Errno;
 use parking_lot::Mutex;
 
 use crate::limits::rates::{Lines, Rate};
@@ -53,9 +50,6 @@ const LINES: Rate = Rate { every: Duration::from_secs(60), burst: 1 };
 
 /// How long one that is told may take: it is in the way of others.
 pub(crate) const TELLING: Duration = Duration::from_secs(2);
-
-/// How long accepting pauses where nobody can be told: it would fail again at once.
-pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a client is told.
 const NONE_LEFT: &str =
@@ -130,10 +124,7 @@ impl Drop for Spent {
 impl Descriptors {
     /// Has the kernel allow as many as it will, and shares them out.
     pub(crate) fn claim() -> Self {
-        // A hub that may not ask gets along with what there is. A shell's 1024 is for programs that use select(2).
-        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
-        let raised = setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
-        Self::of(usize::try_from(if raised { hard } else { soft }).unwrap_or(usize::MAX))
+        Self::of(process::raise_open_files())
     }
 
     /// A third of what is not reserved is for the API, and the rest for clients: neither port can take from the other, nor

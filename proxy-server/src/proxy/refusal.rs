@@ -3,7 +3,7 @@
 use certs::ClusterName;
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp, Unit};
-use logging::Escaped;
+use process::Escaped;
 use registry::kube::rbac::Denied;
 use tunnel::{DialError, Reason, Refusal};
 

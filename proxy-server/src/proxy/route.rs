@@ -109,13 +109,7 @@ fn bare_host(host: &str) -> Result<String, RouteError> {
         return Ok(address.to_string());
     }
     let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
-    // Underscores are no host names, but they are in service names that people dial.
-    let label = |label: &str| {
-        !label.is_empty()
-            && label.len() <= 63
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
-    };
-    if name.len() <= 253 && name.split('.').all(label) { Ok(name) } else { Err(RouteError::BadHost) }
+    if certs::is_host_name(&name) { Ok(name) } else { Err(RouteError::BadHost) }
 }
 
 /// `<host>.<cluster>.<domain>` or `<cluster>.<domain>`: the cluster, and the host if there is one.

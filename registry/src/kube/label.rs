@@ -1,5 +1,7 @@
 //! The syntax of labels: what is wrong with a key or a value, in the words of Kubernetes.
 
+use super::name::{is_qualified, is_subdomain};
+
 const NAME: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
 const VALUE: &str = "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?";
 const SUBDOMAIN: &str = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
@@ -42,7 +44,7 @@ pub fn key_errors(key: &str) -> Vec<String> {
     } else if name.len() > MAX_NAME {
         errors.push(format!("name part must be no more than {MAX_NAME} bytes"));
     }
-    if !is_name(name) {
+    if !is_qualified(name) {
         errors.push(format!(
             "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \
              alphanumeric character {}",
@@ -58,7 +60,7 @@ pub fn value_errors(value: &str) -> Vec<String> {
     if value.len() > MAX_NAME {
         errors.push(format!("must be no more than {MAX_NAME} bytes"));
     }
-    if !value.is_empty() && !is_name(value) {
+    if !value.is_empty() && !is_qualified(value) {
         errors.push(format!(
             "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must \
              start and end with an alphanumeric character {}",
@@ -66,18 +68,6 @@ pub fn value_errors(value: &str) -> Vec<String> {
         ));
     }
     errors
-}
-
-fn is_name(name: &str) -> bool {
-    let ends_well = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
-    let bytes = name.as_bytes();
-    ends_well(bytes.first())
-        && ends_well(bytes.last())
-        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
-}
-
-fn is_subdomain(name: &str) -> bool {
-    name.split('.').all(|part| is_name(part) && !part.bytes().any(|byte| byte == b'_' || byte.is_ascii_uppercase()))
 }
 
 /// Two spaces after each comma but the last: so Kubernetes writes it.

@@ -136,6 +136,7 @@ impl Drop for EtcdProcess {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "a test's own environment")]
 fn find() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let tools = std::env::current_exe().unwrap().ancestors().map(|folder| folder.join("tools/bin")).collect::<Vec<_>>();

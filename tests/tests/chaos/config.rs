@@ -36,6 +36,7 @@ pub(crate) fn soak_seed() -> u64 {
     read("SOAK_SEED").unwrap_or(SEED)
 }
 
+#[expect(clippy::disallowed_methods, reason = "a test's own environment")]
 fn read<T: FromStr>(name: &str) -> Option<T> {
     env::var_os(name).filter(|value| !value.is_empty())?.to_str()?.parse().ok()
 }

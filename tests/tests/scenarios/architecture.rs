@@ -9,14 +9,15 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 /// Which of our crates each may import. `tests`, `bench` and `fuzz` stand above all and may import anything.
-const ARROWS: [(&str, &[&str]); 7] = [
+const ARROWS: [(&str, &[&str]); 8] = [
     ("certs", &[]),
     ("links", &[]),
+    ("process", &[]),
     ("tunnel", &[]),
     ("registry", &["certs"]),
-    ("proxy-server", &["registry", "tunnel", "certs"]),
-    ("proxy-agent", &["tunnel", "certs"]),
-    ("cli", &["certs", "registry", "tunnel", "proxy-server", "proxy-agent"]),
+    ("proxy-server", &["registry", "tunnel", "certs", "process"]),
+    ("proxy-agent", &["tunnel", "certs", "process"]),
+    ("cli", &["certs", "registry", "tunnel", "process", "proxy-server", "proxy-agent"]),
 ];
 const ABOVE_ALL: [&str; 3] = ["bench", "fuzz", "tests"];
 /// Names that say nothing about what is inside.

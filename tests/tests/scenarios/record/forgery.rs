@@ -55,7 +55,7 @@ async fn nobody_writes_lines_or_fields_of_a_record_in_json() -> Result<()> {
     assert_eq!(events.iter().filter(|event| event["address"] == FORGED).count(), 1);
     assert!(events.iter().all(|event| event["version"] == 1 && event["result"] != "forged"));
     let text = std::fs::read_to_string(site.log())?;
-    assert!(!text.contains(|letter: char| letter != '\n' && logging::is_hidden(letter)), "{text:?}");
+    assert!(!text.contains(|letter: char| letter != '\n' && process::is_hidden(letter)), "{text:?}");
     Ok(())
 }
 
@@ -74,7 +74,7 @@ async fn nobody_writes_lines_of_a_log_in_text() -> Result<()> {
     assert_eq!(audit.len(), 5, "{lines:#?}");
     for line in &lines {
         assert!(line.starts_with("20"), "a line of somebody else: {line:?}");
-        assert!(!line.contains(logging::is_hidden), "{line:?}");
+        assert!(!line.contains(process::is_hidden), "{line:?}");
     }
     Ok(())
 }

@@ -1,14 +1,11 @@
-//! The log on standard error, errors as one line of it, and the text of others, which must not pass for more than that.
-
-mod escape;
+//! The log on standard error.
 
 use std::{
-    error::Error,
     fmt,
     io::{self, IsTerminal},
-    str::FromStr,
 };
 
+use clap::ValueEnum;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     EnvFilter, Layer,
@@ -22,10 +19,10 @@ use tracing_subscriber::{
     util::{SubscriberInitExt, TryInitError},
 };
 
-pub use self::escape::{Escaped, Escaping, JsonLines, is_hidden, write_json};
+use crate::escape::{Escaping, JsonLines};
 
 /// The shape of a log line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, ValueEnum)]
 pub enum LogFormat {
     /// For people.
     #[default]
@@ -41,18 +38,6 @@ struct EscapedFields;
 impl<'a> FormatFields<'a> for EscapedFields {
     fn format_fields<R: RecordFields>(&self, mut writer: Writer<'a>, fields: R) -> fmt::Result {
         DefaultFields::new().format_fields(Writer::new(&mut Escaping(&mut writer)), fields)
-    }
-}
-
-impl FromStr for LogFormat {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err(format!("{text:?} is no format; use 'text' or 'json'")),
-        }
     }
 }
 
@@ -80,41 +65,4 @@ pub fn init(format: LogFormat) -> Result<Log, TryInitError> {
     };
     tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()?;
     Ok(Log(guard))
-}
-
-/// An error and its causes, in one line.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_chain_names_every_cause() {
-        #[derive(Debug)]
-        struct Outer(io::Error);
-
-        impl fmt::Display for Outer {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("no hub")
-            }
-        }
-
-        impl Error for Outer {
-            fn source(&self) -> Option<&(dyn Error + 'static)> {
-                Some(&self.0)
-            }
-        }
-
-        assert_eq!(chain(&Outer(io::Error::other("no such name"))), "no hub: no such name");
-    }
 }
