@@ -4,10 +4,10 @@ use std::path::Path;
 
 use anyhow::Result;
 use jiff::Timestamp;
-use registry::store::Txn;
 use registry::{ClusterScope, MAX_USER_VALIDITY, NewUser, Registry, Role, new_uid};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
+use store::Txn;
 
 use crate::fleet::Fleet;
 

@@ -2,13 +2,13 @@
 
 use std::{ffi::OsString, net::SocketAddr, num::NonZeroU8, path::PathBuf, str::FromStr, time::Duration};
 
+use ::store::Etcd;
 use certs::{ClusterName, NameError};
 use clap::Parser as _;
 use process::{
     Folders, LogFormat,
     settings::{self, Environment, Stop},
 };
-use registry::store::Etcd;
 
 use crate::hub::workers::default_count;
 

@@ -16,7 +16,7 @@ use thiserror::Error;
 
 pub use self::restore::{RestoreError, Restored, files, restore};
 use crate::registry::Registry;
-use crate::store::{Entries, OpenError, Revision, Store, Versioned};
+use store::{Entries, OpenError, Revision, Store, Versioned};
 
 /// A backup as it is sent and kept. A secret: it holds the CA's key.
 #[derive(Serialize, Deserialize)]
@@ -180,7 +180,7 @@ fn checksum(content: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::store::Txn;
+    use store::Txn;
 
     use super::*;
 

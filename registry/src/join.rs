@@ -13,8 +13,8 @@ use crate::cluster::{
     AcceptanceStatus, AgentPhase, ClusterAgent, MAX_AGENTS, MAX_WAITING, ManagedCluster, whole_second,
 };
 use crate::join_counts::JoinCounts;
-use crate::store::CommitError;
 use crate::token::{JoinToken, TokenUse};
+use store::CommitError;
 
 /// What an agent says when it asks to join. It has proven to hold the key.
 #[derive(Clone, Debug)]

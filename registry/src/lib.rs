@@ -1,12 +1,11 @@
 //! The hub's registry: which clusters exist, who let them in, and who may reach them.
 //!
-//! [`Registry`] is the way in: it keeps clusters, join tokens and users in a [`store`] and asks the pure rules (joining,
+//! [`Registry`] is the way in: it keeps clusters, join tokens and users in a [`store`](::store) and asks the pure rules (joining,
 //! admitting, [`kube::rbac`]) what may be done. [`kube`] serves all of it as a Kubernetes-style API; [`api`] is the JSON that
 //! the hub and the command line speak about joins and users.
 
 mod admit;
 pub mod api;
-mod backoff;
 pub mod backup;
 mod cluster;
 pub mod condition;
@@ -16,7 +15,6 @@ pub mod kube;
 mod registry;
 mod rights_queue;
 mod secret;
-pub mod store;
 mod token;
 mod trust;
 mod user;

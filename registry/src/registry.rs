@@ -31,11 +31,11 @@ use crate::kube::sets::Rule;
 use crate::kube::write::own::{self, Outcome};
 use crate::rights_queue::{RightsQueue, RightsTurn};
 use crate::secret::{DrawnToken, PresentedToken, TokenKind};
-#[cfg(test)]
-use crate::store::tests::faults::{self, Fault};
-use crate::store::{Backend, CommitError, Event, Observer, OpenError, Revision, Store, Txn, Versioned};
 use crate::token::{JoinToken, MAX_TIME_TO_LIVE, NewToken};
 use crate::view::{Change, View, is_set};
+#[cfg(test)]
+use store::faults::Fault;
+use store::{Backend, CommitError, Event, Observer, OpenError, Revision, Store, Txn, Versioned};
 
 /// Clusters, join tokens and users. Cheap to ask from any task; share it in an `Arc`.
 ///
@@ -136,8 +136,13 @@ impl Registry {
     /// A registry in a file whose disk fails as it is told to.
     #[cfg(test)]
     pub(crate) fn on_failing(path: &Path) -> (Self, Arc<parking_lot::Mutex<Fault>>) {
-        let (disk, state, fault) = faults::open(path);
-        (Self::over(path.to_owned(), |observer| Store::start(disk, state, observer)).unwrap(), fault)
+        let mut switch = None;
+        let open = |observer| {
+            let (store, fault) = Store::on_failing(path, observer)?;
+            switch = Some(fault);
+            Ok(store)
+        };
+        (Self::over(path.to_owned(), open).unwrap(), switch.unwrap())
     }
 
     /// Finishes what is being written, and lets go of the file, for another process to open it. Changes end with an error then.

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::{MutexGuard, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use crate::store::{CommitError, Revision, Store, Txn};
+use store::{CommitError, Revision, Store, Txn};
 
 /// Where each change of rights leaves its mark, so that hubs that share an etcd see each other's.
 const MARK: &str = "/rights";

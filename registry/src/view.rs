@@ -14,9 +14,9 @@ use crate::cluster::ManagedCluster;
 use crate::join_counts::JoinCounts;
 use crate::kube::rbac::{self, Kind, Policy};
 use crate::kube::sets::Rule;
-use crate::store::{Event, Versioned};
 use crate::token::JoinToken;
 use crate::user::User;
+use store::{Event, Versioned};
 
 /// One resource, by kind and name: what changed, and in the store its key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -1,7 +1,7 @@
 //! Where the registry is kept: a file in the state folder, or etcd.
 
+use ::store::Etcd;
 use process::settings::Settings;
-use registry::store::Etcd;
 
 use super::table::{StoreKind, Table};
 

@@ -2,9 +2,9 @@
 
 use std::{net::SocketAddr, num::NonZeroU8, path::PathBuf, time::Duration};
 
+use ::store::Etcd;
 use clap::Parser;
 use process::{LogFormat, settings::value};
-use registry::store::Etcd;
 use tunnel::{Mtu, TunnelMemory};
 
 use super::{AuditFailure, Caps, EndedAgents, Plaintext, ProxySocket, ServiceUrls};

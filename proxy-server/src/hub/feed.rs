@@ -14,11 +14,9 @@ use std::{
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt, stream::FuturesUnordered};
 use nix::unistd::Uid;
-use registry::{
-    Registry,
-    store::{News, Revision},
-};
+use registry::Registry;
 use serde::{Deserialize, Serialize};
+use store::{News, Revision};
 use tokio::{
     net::{UnixListener, UnixStream},
     sync::{Notify, broadcast::error::RecvError, watch},
@@ -190,7 +188,7 @@ fn path(folder: &Path) -> io::Result<(File, PathBuf)> {
 
 #[cfg(test)]
 mod tests {
-    use registry::store::Txn;
+    use store::Txn;
 
     use super::*;
 

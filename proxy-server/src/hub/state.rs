@@ -22,12 +22,11 @@ use std::{
 use certs::{Authority, AuthorityError, Credentials, CredentialsError, HubEntry, IssueError, PrivateKey, UserName};
 use jiff::Timestamp;
 use registry::{
-    ClusterScope, MAX_USER_VALIDITY, NewUser, NewUserError, Registry, Role, User, UserError,
-    kube::rbac::MASTERS,
+    ClusterScope, MAX_USER_VALIDITY, NewUser, NewUserError, Registry, Role, User, UserError, kube::rbac::MASTERS,
     new_uid,
-    store::{Backend, CommitError, Etcd, OpenError},
 };
 use secrecy::SecretString;
+use store::{Backend, CommitError, Etcd, OpenError};
 use tunnel::RESET_KEY_LENGTH;
 
 /// The first administrator.

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use registry::store::OpenError;
+use store::OpenError;
 use tokio::time::{Instant, sleep};
 
 use crate::{

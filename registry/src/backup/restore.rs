@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use thiserror::Error;
 
 use super::{Backup, BackupError, RestoreRegistryError, Sealed};
-use crate::store::{OpenError, check_unused};
+use store::{OpenError, check_unused};
 
 /// Why a backup was not restored. The state folder is as it was.
 #[derive(Debug, Error)]
@@ -157,7 +157,7 @@ mod tests {
 
     use super::*;
     use crate::registry::Registry;
-    use crate::store::Revision;
+    use store::Revision;
 
     async fn backed_up() -> (tempfile::TempDir, Sealed) {
         let folder = tempfile::tempdir().unwrap();

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::source::Source;
-use crate::store::{Commit, Event, Revision};
+use store::{Commit, Event, Revision};
 
 /// An object that several watchers are told of.
 #[derive(Debug)]
@@ -134,7 +134,7 @@ mod tests {
 
     use super::*;
     use crate::kube::resource;
-    use crate::store::Versioned;
+    use store::Versioned;
 
     fn commit(revision: u64, before: Option<&Value>, after: Option<&Value>) -> Commit {
         let revision = Revision(revision);

@@ -15,12 +15,12 @@ use tokio::time::{Instant, interval, sleep_until};
 
 use self::event_recorder::{EventRecorder, PendingEvents};
 use super::{admission, object, projection::CLUSTER_LABEL, rbac::builtin, sets::CLUSTER_SET_LABEL};
-use crate::backoff::Backoff;
 use crate::cluster::AcceptanceStatus;
 use crate::condition::Fact;
 use crate::registry::{Registry, bootstrap};
-use crate::store::{CommitError, Txn};
 use crate::view::Change;
+use store::Backoff;
+use store::{CommitError, Txn};
 
 /// How long changes gather, so that a thousand clusters that come at once are counted once.
 const GATHERED: Duration = Duration::from_millis(50);
@@ -87,7 +87,7 @@ impl Controller {
                             if !std::mem::replace(&mut behind, true) {
                                 tracing::warn!(%error, "the registry's conditions are behind; they are tried again");
                             }
-                            Some(Instant::now() + backoff.next())
+                            Some(Instant::now() + backoff.next_wait())
                         }
                     };
                 }

@@ -15,7 +15,7 @@ use super::{
     status::Status,
 };
 use crate::registry::Registry;
-use crate::store::{Revision, Store, Versioned, WatchEnd};
+use store::{Revision, Store, Versioned, WatchEnd};
 
 /// One page of a list.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::resource::Resource;
-use crate::store::{Revision, Versioned};
+use store::{Revision, Versioned};
 
 /// Where an object is kept. Plurals are unique among all groups that are served.
 pub(crate) fn key(resource: &Resource, namespace: Option<&str>, name: &str) -> String {

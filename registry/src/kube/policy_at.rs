@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::object;
-use crate::store::{Event, Revision, Store, Versioned, WatchEnd};
 use crate::view::View;
+use store::{Event, Revision, Store, Versioned, WatchEnd};
 
 /// Roles and bindings.
 const ROLES: [&str; 4] = ["/clusterroles/", "/clusterrolebindings/", "/roles/", "/rolebindings/"];

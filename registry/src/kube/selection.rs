@@ -12,7 +12,7 @@ use super::{
     status::Status,
 };
 use crate::registry::Registry;
-use crate::store::Commit;
+use store::Commit;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Selection {

@@ -12,7 +12,7 @@ use super::{
     resource::Resource,
     selection::Selection,
 };
-use crate::store::{Revision, Store, Versioned};
+use store::{Revision, Store, Versioned};
 
 /// All objects of a resource, or those of one namespace.
 #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ use super::patch::PatchError;
 use super::rbac::{BindError, RBAC_GROUP, RoleKind, RoleRef};
 use super::resource::Resource;
 use super::selector::SelectorError;
-use crate::store::CommitError;
+use store::CommitError;
 
 /// Why a request failed. Clients act on `code` and `reason`; kubectl prints `message`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -20,8 +20,8 @@ use super::{
     status::Status,
 };
 use crate::registry::Registry;
-use crate::store::{Commit, Revision, Watch, WatchEnd};
 use crate::view::View;
+use store::{Commit, Revision, Watch, WatchEnd};
 
 /// What a watcher is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -302,7 +302,7 @@ mod tests {
 
     use super::*;
     use crate::kube::{object, rbac::review::Caller, resource};
-    use crate::store::Txn;
+    use store::Txn;
 
     const GROUP: &str = "cluster.open-cluster-management.io";
 

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::registry::random_uuid;
 use crate::rights_queue::{Rights, RightsTurn, mark};
-use crate::store::{CommitError, Revision, Txn};
+use store::{CommitError, Revision, Txn};
 
 /// One write request on objects of one resource.
 #[derive(Clone, Copy, Debug)]

@@ -11,7 +11,7 @@ use crate::kube::{
     resource,
     sets::{self, DEFAULT_SET, GLOBAL_SET},
 };
-use crate::store::{CommitError, Txn};
+use store::{CommitError, Txn};
 
 impl Registry {
     /// Makes what is missing. What an admin has changed of it is kept; the permanent sets cannot be changed.

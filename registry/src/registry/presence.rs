@@ -17,10 +17,10 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::{ATTEMPTS, Registry, StoredCluster};
-use crate::backoff::Backoff;
 use crate::cluster::ManagedCluster;
-use crate::store::{CommitError, Txn};
 use crate::trust::AgentTrust;
+use store::Backoff;
+use store::{CommitError, Txn};
 
 /// What is queued and not yet written.
 pub struct Presence {
@@ -109,7 +109,7 @@ impl Presence {
                     tracing::warn!(error = &error as &dyn Error, "when agents were seen cannot be written; it is kept");
                 }
                 behind = true;
-                sleep(backoff.next()).await;
+                sleep(backoff.next_wait()).await;
             }
             backoff = Backoff::default();
             if std::mem::take(&mut behind) {

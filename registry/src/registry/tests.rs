@@ -13,8 +13,8 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::cluster::{AcceptanceStatus, ClusterAgent};
-use crate::store::Revision;
 use crate::user::{ClusterScope, Login, MAX_USER_VALIDITY, NewUser, Role};
+use store::Revision;
 
 struct Fixture {
     folder: TempDir,

@@ -17,9 +17,9 @@ use crate::kube::{
 };
 use crate::rights_queue::mark;
 use crate::secret::{DrawnToken, PresentedToken, TokenKind};
-use crate::store::{CommitError, Txn};
 use crate::user::{ClusterScope, Login, MAX_USER_TOKENS, MAX_USER_VALIDITY, NewUser, Role, User, UserToken};
 use crate::view::Change;
+use store::{CommitError, Txn};
 
 /// Why a user was not made.
 #[derive(Debug, Error)]

@@ -9,13 +9,14 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 /// Which of our crates each may import. `tests`, `bench` and `fuzz` stand above all and may import anything.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("certs", &[]),
     ("links", &[]),
     ("process", &[]),
     ("tunnel", &[]),
-    ("registry", &["certs"]),
-    ("proxy-server", &["registry", "tunnel", "certs", "process"]),
+    ("store", &["certs"]),
+    ("registry", &["store", "certs"]),
+    ("proxy-server", &["registry", "store", "tunnel", "certs", "process"]),
     ("proxy-agent", &["tunnel", "certs", "process"]),
     ("cli", &["certs", "registry", "tunnel", "process", "proxy-server", "proxy-agent"]),
 ];

@@ -10,7 +10,7 @@ use crate::cluster::{AgentPhase, ManagedCluster};
 use crate::condition::{AVAILABLE, Condition, ConditionStatus, HUB_ACCEPTED, JOINED, find};
 use crate::kube::{object, strategy};
 use crate::registry::{Registry, random_uuid};
-use crate::store::{CommitError, Txn};
+use store::{CommitError, Txn};
 
 const PREFIX: &str = "/events/";
 

@@ -9,7 +9,7 @@ use tokio::time::advance;
 
 use super::*;
 use crate::kube::object::write;
-use crate::store::tests::faults::Fault;
+use store::faults::Fault;
 
 /// Longer than the controller ever waits before it tries again.
 const PATIENCE: Duration = Duration::from_secs(10);

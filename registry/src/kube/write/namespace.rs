@@ -11,7 +11,7 @@ use crate::kube::{
     strategy::{self, Outcome},
 };
 use crate::registry::Registry;
-use crate::store::{CommitError, Revision, Txn};
+use store::{CommitError, Revision, Txn};
 
 const PREFIX: &str = "/namespaces/";
 

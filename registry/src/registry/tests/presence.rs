@@ -8,8 +8,8 @@ use tokio::time::{advance, sleep};
 
 use super::*;
 use crate::cluster::ManagedCluster;
-use crate::store::tests::faults::Fault;
 use crate::trust::AgentTrust;
+use store::faults::Fault;
 
 /// Longer than the presence ever waits before it tries again.
 const PATIENCE: Duration = Duration::from_secs(10);

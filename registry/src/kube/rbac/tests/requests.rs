@@ -14,7 +14,7 @@ use super::oracle::{Asker, Oracle};
 use super::world::{MEMBERS, NAMES, NAMESPACES, RESOURCES, SET_NAMES, World, somebody, world};
 use crate::kube::server::{Answer, Server, StillValid};
 use crate::registry::Registry;
-use crate::store::Txn;
+use store::Txn;
 
 #[derive(Clone, Debug)]
 struct Asked {

@@ -1,7 +1,7 @@
 //! Deletions: finalizers, preconditions, collections, and namespaces, which end when they are empty.
 
 use super::*;
-use crate::store::Txn;
+use store::Txn;
 
 fn held(name: &str, finalizers: &[&str]) -> Value {
     let mut cluster = cluster(name, json!({}));

@@ -1,7 +1,7 @@
 //! Ten thousand clusters: pages, a hundred watchers, and one that does not read.
 
 use super::*;
-use crate::store::Txn;
+use store::Txn;
 
 const CLUSTER_COUNT: usize = 10_000;
 const GROUP: &str = "cluster.open-cluster-management.io";

@@ -1,40 +1,12 @@
 //! The store on a disk that fails: what is acknowledged stays, what is refused never happened, and it works again after.
 
 use std::fs::File;
-use std::io;
-use std::ops::Bound;
 
+use redb::Database;
 use redb::backends::FileBackend;
-use redb::{BackendError, Database, StorageBackend};
 
 use super::*;
-
-/// What goes wrong with the next operations that change the file.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Fault {
-    Healthy,
-    /// Nothing can be written.
-    ReadOnly,
-    /// The file cannot grow, and nothing can be written past this offset.
-    Full {
-        end: u64,
-    },
-    /// So many operations still succeed; then one fails.
-    OneAfter(u32),
-    /// So many operations still succeed; then all fail.
-    AllAfter(u32),
-    /// So many operations still succeed; then half of one is done, and all later ones fail.
-    TornAfter(u32),
-    /// So many operations still succeed; then one panics, as redb itself might.
-    PanicAfter(u32),
-}
-
-/// A file whose disk fails as it is told to.
-#[derive(Debug)]
-struct FaultyFile {
-    file: FileBackend,
-    fault: Arc<Mutex<Fault>>,
-}
+use crate::faults::{Fault, FaultyFile};
 
 /// A store on such a file, and the switch.
 struct Faulty {
@@ -43,25 +15,10 @@ struct Faulty {
     fault: Arc<Mutex<Fault>>,
 }
 
-/// Opens a file whose disk fails as it is told to.
-pub(crate) fn open(path: &Path) -> (Disk, State, Arc<Mutex<Fault>>) {
-    drop(Store::open(path).unwrap());
-    let fault = Arc::new(Mutex::new(Fault::Healthy));
-    let switch = Arc::clone(&fault);
-    let reopen = Box::new(move |path: &Path| {
-        let file = File::options().read(true).write(true).open(path)?;
-        let file = FaultyFile { file: FileBackend::new(file)?, fault: Arc::clone(&switch) };
-        Database::builder().create_with_backend(file)
-    });
-    let (disk, state) = Disk::open_with(path, reopen).unwrap();
-    (disk, state, fault)
-}
-
 impl Faulty {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (disk, state, fault) = open(&folder.path().join("registry.redb"));
-        let store = Store::start(disk, state, Box::new(|_| ())).unwrap();
+        let (store, fault) = Store::on_failing(&folder.path().join("registry.redb"), Box::new(|_| ())).unwrap();
         Self { folder, store, fault }
     }
 
@@ -77,83 +34,8 @@ impl Faulty {
     fn reopened(self) -> Fixture {
         let Self { folder, store, .. } = self;
         drop(store);
-        let store = super::open(&folder.path().join("registry.redb")).unwrap();
+        let store = open(&folder.path().join("registry.redb")).unwrap();
         Fixture { folder, store }
-    }
-}
-
-impl FaultyFile {
-    /// Whether the next operation, on the file up to `end`, succeeds.
-    fn check(&self, end: u64, torn: impl FnOnce()) -> io::Result<()> {
-        let mut fault = self.fault.lock();
-        let failed = |kind: io::ErrorKind| Err(io::Error::new(kind, "injected"));
-        match &mut *fault {
-            Fault::Healthy => Ok(()),
-            Fault::ReadOnly => failed(io::ErrorKind::ReadOnlyFilesystem),
-            Fault::Full { end: limit } if end > *limit => failed(io::ErrorKind::StorageFull),
-            Fault::Full { .. } => Ok(()),
-            Fault::OneAfter(0) => {
-                *fault = Fault::Healthy;
-                failed(io::ErrorKind::Other)
-            }
-            Fault::AllAfter(0) => failed(io::ErrorKind::Other),
-            Fault::TornAfter(0) => {
-                torn();
-                *fault = Fault::AllAfter(0);
-                failed(io::ErrorKind::Other)
-            }
-            Fault::PanicAfter(0) => {
-                *fault = Fault::Healthy;
-                drop(fault);
-                panic!("injected");
-            }
-            Fault::OneAfter(left) | Fault::AllAfter(left) | Fault::TornAfter(left) | Fault::PanicAfter(left) => {
-                *left -= 1;
-                Ok(())
-            }
-        }
-    }
-}
-
-impl StorageBackend for FaultyFile {
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.check(len, || ())?;
-        self.file.set_len(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.check(0, || ())?;
-        self.file.sync_data()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let half = || self.file.write(offset, &data[..data.len() / 2]).unwrap();
-        self.check(offset + data.len() as u64, half)?;
-        self.file.write(offset, data)
-    }
-
-    fn close(&self) -> io::Result<()> {
-        self.file.close()
-    }
-
-    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.file.try_lock_range(start, end)
-    }
-
-    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.file.try_lock_shared_range(start, end)
-    }
-
-    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.file.unlock_range(start, end)
     }
 }
 
@@ -238,7 +120,7 @@ async fn when_a_group_fails_each_of_its_transactions_is_told() {
     *faulty.fault.lock() = Fault::Healthy;
     soon(store.commit(put("/a", "1"))).await.unwrap();
     soon(store.close()).await;
-    let reopened = super::open(&faulty.folder.path().join("registry.redb")).unwrap();
+    let reopened = open(&faulty.folder.path().join("registry.redb")).unwrap();
     assert_eq!(content(&reopened), [("/a".to_owned(), "1".to_owned())]);
 }
 

@@ -19,9 +19,9 @@ use super::feed::{Changes, Feed, Shown, Snapshot, Stranger, versioned};
 use super::layout::{Layout, Marker, Outcome, Place};
 use super::message::{self, EventType, KeyValue, TxnRequest};
 use crate::backoff::Backoff;
-use crate::store::state::State;
-use crate::store::writer::Request;
-use crate::store::{Commit, CommitError, Event, Observer, Revision, Txn};
+use crate::state::State;
+use crate::writer::Request;
+use crate::{Commit, CommitError, Event, Observer, Revision, Txn};
 
 /// Is the only one to change the state.
 pub(super) struct Writer {
@@ -406,7 +406,7 @@ async fn deliver(client: &Client, request: &TxnRequest, deadline: Instant) -> Re
     let mut backoff = Backoff::default();
     loop {
         match client.call(request).await {
-            Err(CallError::Unreachable { .. }) if Instant::now() < deadline => sleep(backoff.next()).await,
+            Err(CallError::Unreachable { .. }) if Instant::now() < deadline => sleep(backoff.next_wait()).await,
             outcome => return outcome.map(drop),
         }
     }
@@ -417,7 +417,7 @@ async fn insist(client: &Client, request: &TxnRequest) -> Result<(), CallError> 
     let mut backoff = Backoff::default();
     while let Err(error) = client.call(request).await {
         tracing::debug!(error = &error as &dyn Error, "a fence is sent to etcd again");
-        sleep(backoff.next()).await;
+        sleep(backoff.next_wait()).await;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Makes the registry's `src/store/etcd/proto/` of etcd's messages, without protoc.
+//! Makes the store's `src/etcd/proto/` of etcd's messages, without protoc.
 
 use std::fs;
 use std::path::Path;
@@ -19,7 +19,7 @@ impl ServiceGenerator for Methods {
             let path = format!("/{}.{}/{}", service.package, service.proto_name, method.proto_name);
             let (request, answer) = (&method.input_type, &method.output_type);
             let implementation = format!(
-                "impl crate::store::etcd::client::{kind} for {request} {{ \
+                "impl crate::etcd::client::{kind} for {request} {{ \
                  type Answer = {answer}; const PATH: &'static str = \"{path}\"; }}\n"
             );
             code.push_str(&implementation);
@@ -45,10 +45,10 @@ fn main() -> Result<()> {
         digest.update(&code);
         let digest: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         let text = format!(
-            "//! etcd's messages of this package: made by `registry/proto/generate.rs` of the files beside it, and never edited.\n\
+            "//! etcd's messages of this package: made by `store/proto/generate.rs` of the files beside it, and never edited.\n\
              // SHA-256 of those files and of what follows: {digest}\n{code}"
         );
-        let target = folder.join("../src/store/etcd/proto").join(package);
+        let target = folder.join("../src/etcd/proto").join(package);
         fs::write(&target, text).with_context(|| format!("{} cannot be written", target.display()))?;
     }
     Ok(())

@@ -13,7 +13,7 @@ use super::Etcd;
 
 /// Why TLS cannot be set up.
 #[derive(Debug, Error)]
-pub(in crate::store) enum TlsFilesError {
+pub(crate) enum TlsFilesError {
     #[error("an https endpoint needs the CA of etcd's certificate")]
     NoCa,
     #[error("{path} cannot be read as PEM")]

@@ -1,6 +1,6 @@
-//! etcd's messages, as its `.proto` files in `registry/proto` say, and which request is sent where.
+//! etcd's messages, as its `.proto` files in `store/proto` say, and which request is sent where.
 //!
-//! Made ahead, so that nobody needs a compiler of protobuf: `cargo run --manifest-path registry/proto/Cargo.toml`.
+//! Made ahead, so that nobody needs a compiler of protobuf: `cargo run --manifest-path store/proto/Cargo.toml`.
 
 #![allow(
     clippy::enum_variant_names,
@@ -21,7 +21,7 @@ mod tests {
     use sha2::{Digest as _, Sha256};
 
     const SOURCES: [&[u8]; 2] =
-        [include_bytes!("../../../proto/mvccpb/kv.proto"), include_bytes!("../../../proto/etcdserverpb/rpc.proto")];
+        [include_bytes!("../../proto/mvccpb/kv.proto"), include_bytes!("../../proto/etcdserverpb/rpc.proto")];
 
     #[test]
     fn what_was_made_of_the_proto_files_is_current_and_unedited() {
@@ -31,7 +31,7 @@ mod tests {
             SOURCES.iter().for_each(|source| digest.update(source));
             digest.update(code);
             let digest: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-            assert!(second.ends_with(&digest), "run `cargo run --manifest-path registry/proto/Cargo.toml`");
+            assert!(second.ends_with(&digest), "run `cargo run --manifest-path store/proto/Cargo.toml`");
         }
     }
 }

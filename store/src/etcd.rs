@@ -161,7 +161,7 @@ async fn load(client: &Client, layout: &Layout) -> Result<(Identity, Snapshot), 
             Err(_) => return Err(LoadError::Call(last)),
         }
         tracing::debug!(error = &last as &dyn Error, "etcd is tried again");
-        sleep(backoff.next()).await;
+        sleep(backoff.next_wait()).await;
     }
 }
 

@@ -18,9 +18,9 @@ use super::client::{CallError, Client};
 use super::layout::{Identity, Layout, Marker, Place};
 use super::message::{self, KeyValue, RangeRequest, WatchEvent, WatchResponse};
 use crate::backoff::Backoff;
-use crate::store::log::EventLog;
-use crate::store::state::State;
-use crate::store::{Revision, Versioned};
+use crate::log::EventLog;
+use crate::state::State;
+use crate::{Revision, Versioned};
 
 /// What the feed tells the writer, in the order of the revisions.
 #[derive(Debug)]
@@ -140,7 +140,7 @@ impl Feed {
             if self.seen > before {
                 backoff = Backoff::default();
             }
-            sleep(backoff.next()).await;
+            sleep(backoff.next_wait()).await;
         }
     }
 

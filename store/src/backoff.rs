@@ -7,7 +7,7 @@ const LONGEST: Duration = Duration::from_secs(3);
 
 /// Waits that double up to three seconds, each shortened by chance to no less than half.
 #[derive(Debug)]
-pub(crate) struct Backoff(Duration);
+pub struct Backoff(Duration);
 
 impl Default for Backoff {
     fn default() -> Self {
@@ -16,7 +16,8 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    pub(crate) fn next(&mut self) -> Duration {
+    /// The next wait.
+    pub fn next_wait(&mut self) -> Duration {
         let longest = self.0;
         self.0 = (longest * 2).min(LONGEST);
         rand::random_range(longest / 2..=longest)
@@ -30,7 +31,7 @@ mod tests {
     #[test]
     fn waits_grow_within_their_bounds() {
         let mut backoff = Backoff::default();
-        let waits: Vec<Duration> = (0..20).map(|_| backoff.next()).collect();
+        let waits: Vec<Duration> = (0..20).map(|_| backoff.next_wait()).collect();
         assert!(waits[0] <= SHORTEST && waits[0] >= SHORTEST / 2);
         assert!(waits[19] <= LONGEST && waits[19] >= LONGEST / 2);
     }

@@ -12,7 +12,7 @@ pub(super) use super::proto::etcdserverpb::{
 };
 use super::proto::mvccpb::Event;
 pub(super) use super::proto::mvccpb::{KeyValue, event::EventType};
-use crate::store::{Revision, Txn};
+use crate::{Revision, Txn};
 
 /// What has become of a key.
 #[derive(Debug)]

@@ -242,9 +242,9 @@ mod tests {
     use tokio::time::sleep;
 
     use super::*;
-    use crate::store::Revision;
-    use crate::store::etcd::message;
-    use crate::store::tests::process::EtcdProcess;
+    use crate::Revision;
+    use crate::etcd::message;
+    use crate::tests::process::EtcdProcess;
 
     fn failure(status: Status) -> CallError {
         let endpoints = vec!["http://etcd-0".to_owned()];

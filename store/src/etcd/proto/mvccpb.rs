@@ -1,4 +1,4 @@
-//! etcd's messages of this package: made by `registry/proto/generate.rs` of the files beside it, and never edited.
+//! etcd's messages of this package: made by `store/proto/generate.rs` of the files beside it, and never edited.
 // SHA-256 of those files and of what follows: 15d947af80dabf117e8c2a65ddc66a1511fdf55faee3e040ba038d0339711968
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct KeyValue {

@@ -4,10 +4,10 @@
 mod conformance;
 mod damage;
 mod etcd;
-pub(crate) mod faults;
+mod faults;
 mod forwarder;
 #[allow(dead_code, unreachable_pub, reason = "shared with other tests, each of which uses a part")]
-#[path = "../../tests/etcd/process.rs"]
+#[path = "../tests/etcd/process.rs"]
 pub(crate) mod process;
 
 use std::future::Future;

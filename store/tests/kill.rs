@@ -13,7 +13,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use registry::store::{Backend, CommitError, Etcd, Revision, Store, Txn};
+use store::{Backend, CommitError, Etcd, Revision, Store, Txn};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::task::JoinSet;

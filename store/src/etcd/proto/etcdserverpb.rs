@@ -1,5 +1,5 @@
-//! etcd's messages of this package: made by `registry/proto/generate.rs` of the files beside it, and never edited.
-// SHA-256 of those files and of what follows: 848237ef25e7fe2e30bfd2c80e41c0a7fe63da4de85f781993b1c2f6668d29ad
+//! etcd's messages of this package: made by `store/proto/generate.rs` of the files beside it, and never edited.
+// SHA-256 of those files and of what follows: 63ae0bab0cb1521d40d88517c3fa145e7b6d52dfc768304cd7e7170dcc181525
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ResponseHeader {
     #[prost(uint64, tag = "1")]
@@ -471,14 +471,14 @@ pub struct StatusResponse {
     #[prost(bool, tag = "10")]
     pub is_learner: bool,
 }
-impl crate::store::etcd::client::Ask for RangeRequest { type Answer = RangeResponse; const PATH: &'static str = "/etcdserverpb.KV/Range"; }
-impl crate::store::etcd::client::Ask for PutRequest { type Answer = PutResponse; const PATH: &'static str = "/etcdserverpb.KV/Put"; }
-impl crate::store::etcd::client::Ask for DeleteRangeRequest { type Answer = DeleteRangeResponse; const PATH: &'static str = "/etcdserverpb.KV/DeleteRange"; }
-impl crate::store::etcd::client::Ask for TxnRequest { type Answer = TxnResponse; const PATH: &'static str = "/etcdserverpb.KV/Txn"; }
-impl crate::store::etcd::client::Ask for CompactionRequest { type Answer = CompactionResponse; const PATH: &'static str = "/etcdserverpb.KV/Compact"; }
-impl crate::store::etcd::client::Converse for WatchRequest { type Answer = WatchResponse; const PATH: &'static str = "/etcdserverpb.Watch/Watch"; }
-impl crate::store::etcd::client::Ask for LeaseGrantRequest { type Answer = LeaseGrantResponse; const PATH: &'static str = "/etcdserverpb.Lease/LeaseGrant"; }
-impl crate::store::etcd::client::Ask for LeaseRevokeRequest { type Answer = LeaseRevokeResponse; const PATH: &'static str = "/etcdserverpb.Lease/LeaseRevoke"; }
-impl crate::store::etcd::client::Converse for LeaseKeepAliveRequest { type Answer = LeaseKeepAliveResponse; const PATH: &'static str = "/etcdserverpb.Lease/LeaseKeepAlive"; }
-impl crate::store::etcd::client::Ask for LeaseTimeToLiveRequest { type Answer = LeaseTimeToLiveResponse; const PATH: &'static str = "/etcdserverpb.Lease/LeaseTimeToLive"; }
-impl crate::store::etcd::client::Ask for StatusRequest { type Answer = StatusResponse; const PATH: &'static str = "/etcdserverpb.Maintenance/Status"; }
+impl crate::etcd::client::Ask for RangeRequest { type Answer = RangeResponse; const PATH: &'static str = "/etcdserverpb.KV/Range"; }
+impl crate::etcd::client::Ask for PutRequest { type Answer = PutResponse; const PATH: &'static str = "/etcdserverpb.KV/Put"; }
+impl crate::etcd::client::Ask for DeleteRangeRequest { type Answer = DeleteRangeResponse; const PATH: &'static str = "/etcdserverpb.KV/DeleteRange"; }
+impl crate::etcd::client::Ask for TxnRequest { type Answer = TxnResponse; const PATH: &'static str = "/etcdserverpb.KV/Txn"; }
+impl crate::etcd::client::Ask for CompactionRequest { type Answer = CompactionResponse; const PATH: &'static str = "/etcdserverpb.KV/Compact"; }
+impl crate::etcd::client::Converse for WatchRequest { type Answer = WatchResponse; const PATH: &'static str = "/etcdserverpb.Watch/Watch"; }
+impl crate::etcd::client::Ask for LeaseGrantRequest { type Answer = LeaseGrantResponse; const PATH: &'static str = "/etcdserverpb.Lease/LeaseGrant"; }
+impl crate::etcd::client::Ask for LeaseRevokeRequest { type Answer = LeaseRevokeResponse; const PATH: &'static str = "/etcdserverpb.Lease/LeaseRevoke"; }
+impl crate::etcd::client::Converse for LeaseKeepAliveRequest { type Answer = LeaseKeepAliveResponse; const PATH: &'static str = "/etcdserverpb.Lease/LeaseKeepAlive"; }
+impl crate::etcd::client::Ask for LeaseTimeToLiveRequest { type Answer = LeaseTimeToLiveResponse; const PATH: &'static str = "/etcdserverpb.Lease/LeaseTimeToLive"; }
+impl crate::etcd::client::Ask for StatusRequest { type Answer = StatusResponse; const PATH: &'static str = "/etcdserverpb.Maintenance/Status"; }

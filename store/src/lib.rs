@@ -18,14 +18,17 @@
 //! Beside the file `registry.redb` there is `registry.redb.lock`, which keeps other processes out and may be left behind,
 //! and, while the store is being made, `registry.redb.new`.
 
+mod backoff;
 mod digest;
 mod disk;
 mod etcd;
+#[cfg(any(test, feature = "faults"))]
+pub mod faults;
 mod feed;
 mod log;
 mod state;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 mod txn;
 mod watch;
 mod writer;
@@ -42,6 +45,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch as latest};
 use tokio::time::timeout;
 
+pub use self::backoff::Backoff;
 use self::disk::Disk;
 pub use self::etcd::Etcd;
 pub use self::feed::{Feed, News};
@@ -72,10 +76,10 @@ pub struct Store {
 }
 
 /// Every key with its value.
-pub(crate) type Entries = BTreeMap<Arc<str>, Versioned<Arc<[u8]>>>;
+pub type Entries = BTreeMap<Arc<str>, Versioned<Arc<[u8]>>>;
 
 /// What the writer tells about each commit before it answers the callers. Runs on the writer's thread.
-pub(crate) type Observer = Box<dyn FnMut(&Commit) + Send>;
+pub type Observer = Box<dyn FnMut(&Commit) + Send>;
 
 /// Why a store did not open.
 #[derive(Debug, Error)]
@@ -156,13 +160,13 @@ const QUEUE: usize = 256;
 const QUEUE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Whether no process uses the store in the file `path`, which need not be there.
-pub(crate) fn check_unused(path: &Path) -> Result<(), OpenError> {
+pub fn check_unused(path: &Path) -> Result<(), OpenError> {
     disk::lock(path).map(drop)
 }
 
 impl Backend {
     /// The file, or the prefix in etcd.
-    pub(crate) fn place(&self) -> PathBuf {
+    pub fn place(&self) -> PathBuf {
         match self {
             Self::File(path) => path.clone(),
             Self::Etcd(etcd) => etcd.prefix.clone().into(),
@@ -184,7 +188,7 @@ impl Store {
     }
 
     /// As `open` or `connect`, with an observer of every commit to come, also of other processes' on the same etcd.
-    pub(crate) fn on(backend: &Backend, observer: Observer) -> Result<Self, OpenError> {
+    pub fn on(backend: &Backend, observer: Observer) -> Result<Self, OpenError> {
         match backend {
             Backend::File(path) => Self::open_observed(path, observer),
             Backend::Etcd(etcd) => Self::connect_observed(etcd, observer),
@@ -208,7 +212,7 @@ impl Store {
     }
 
     /// Makes the file `path`, which is not there yet, with these entries, for a later [`Self::open`].
-    pub(crate) fn make(path: &Path, entries: Entries, revision: Revision) -> Result<(), OpenError> {
+    pub fn make(path: &Path, entries: Entries, revision: Revision) -> Result<(), OpenError> {
         Disk::make(path, &State::restored(entries, EventLog::after(revision)))
     }
 
@@ -304,7 +308,7 @@ impl Store {
     }
 
     /// Waits until the writer has ended: it was closed, or it panicked.
-    pub(crate) async fn ended(&self) {
+    pub async fn ended(&self) {
         let mut published = self.published.clone();
         // Ends when the writer drops its sender, which is the last thing it does.
         while published.changed().await.is_ok() {}
