@@ -7,6 +7,7 @@ pub(crate) mod handshake_queue;
 pub(crate) mod handshake_rate;
 pub(crate) mod joins;
 pub(crate) mod pending_joins;
+pub(crate) mod rates;
 pub(crate) mod reset_hints;
 pub(crate) mod tunnels;
 pub(crate) mod watchdog;
@@ -39,11 +40,11 @@ use crate::{
     authorities::Authorities,
     frontend::client::Peer,
     limits::lobby::{Guest, Lobby, Size},
-    limits::rates::{Lines, Rate, Rates},
     metrics::Metrics,
     outcome::Outcome,
     proxy::record::Recorder,
 };
+use rates::{AgentRates, EXPORTS};
 
 /// How long a peer may take to shake hands: two round trips of half a second and two lost packets, which are sent again after one
 /// second and two more.
@@ -70,20 +71,6 @@ const HANDSHAKES_UNVERIFIED: usize = 32;
 /// Tunnels of one agent, from the end of the handshake on: an agent has one, two while it changes hubs or networks, and replicas
 /// that share an identity are a mistake that should not cut them off. The newest wins.
 pub(crate) const TUNNELS: Size = Size { guests: usize::MAX, of_source: 8, grace: Duration::ZERO };
-
-/// Tunnels that one agent may open: each is written down in the registry. An agent that is restarted in a loop begins ten
-/// times a minute.
-const OPENINGS: Rate = Rate { every: Duration::from_secs(2), burst: 30 };
-
-/// Renewals of one agent's certificate, which is one in twenty days; each is a signature.
-const RENEWALS: Rate = Rate { every: Duration::from_secs(10), burst: 10 };
-
-/// New lists of one agent's exports, each of which is checked. An agent looks at its services every thirty seconds.
-const EXPORTS: Rate = Rate { every: Duration::from_secs(2), burst: 5 };
-
-/// Messages of one agent, windows aside: ten times as many as all of the above. More end the tunnel: each is read before it is
-/// known what it is.
-const MESSAGES: Rate = Rate { every: Duration::from_millis(100), burst: 50 };
 
 /// After a start, agents are back within this (an agent notices a lost hub after 12 s).
 const RECONNECT_GRACE: Duration = Duration::from_secs(15);
@@ -117,18 +104,6 @@ pub(crate) struct Agents {
 /// An agent's name everywhere.
 pub(crate) type Agent = (ClusterName, AgentName);
 
-/// How often agents do what costs the hub something.
-#[derive(Debug)]
-pub(crate) struct AgentRates {
-    openings: Rates<Agent>,
-    renewals: Rates<Agent>,
-    exports: Rates<Agent>,
-    messages: Rates<Agent>,
-    /// Lines of the log that anybody can cause, then those of agents.
-    strangers: Lines<()>,
-    agents: Lines<Agent>,
-}
-
 /// An agent as its certificate names it.
 #[derive(Clone, Debug)]
 struct AgentIdentity {
@@ -144,19 +119,6 @@ struct AgentIdentity {
 struct TunnelRefusal {
     reason: CloseReason,
     text: String,
-}
-
-impl Default for AgentRates {
-    fn default() -> Self {
-        Self {
-            openings: Rates::new(OPENINGS),
-            renewals: Rates::new(RENEWALS),
-            exports: Rates::new(EXPORTS),
-            messages: Rates::new(MESSAGES),
-            strangers: Lines::default(),
-            agents: Lines::default(),
-        }
-    }
 }
 
 impl AgentIdentity {

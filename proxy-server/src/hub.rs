@@ -1,5 +1,6 @@
 //! The hub put together: bound first, served later, and stopped in a written order.
 
+pub(crate) mod addresses;
 pub(crate) mod feed;
 pub(crate) mod health;
 pub(crate) mod inherited;
@@ -16,7 +17,6 @@ use std::{
     fs::File,
     io,
     net::SocketAddr,
-    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -44,7 +44,7 @@ use crate::{
     agents::reset_hints::ResetHints,
     agents::tunnels::Tunnels,
     agents::watchdog,
-    agents::{AgentRates, Agents, HANDSHAKES, TUNNELS},
+    agents::{Agents, HANDSHAKES, TUNNELS, rates::AgentRates},
     api::discovery::Discovery,
     api::http_port::{HttpPort, Origin},
     api::rotation::Rotation,
@@ -72,6 +72,7 @@ use crate::{
     proxy::record::Recorder,
     proxy::revocations,
 };
+pub use addresses::Addresses;
 
 /// How long cut connections and closing tunnels may take once their time is up.
 const CUT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -121,19 +122,6 @@ pub struct Hub {
     layout: Option<Layout>,
     /// Another hub has the state folder.
     handed_over: Option<RaisedFlag>,
-}
-
-/// Where a hub really listens.
-#[derive(Clone, Debug)]
-pub struct Addresses {
-    pub proxy: SocketAddr,
-    pub tunnel: SocketAddr,
-    pub api: SocketAddr,
-    pub metrics: SocketAddr,
-    /// The hub's pin.
-    pub pin: certs::Pin,
-    /// Folder of the administrator's credentials.
-    pub admin: PathBuf,
 }
 
 /// The signals and the tasks of the hub's life.
