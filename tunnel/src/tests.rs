@@ -172,10 +172,8 @@ async fn losing_the_tunnel_ends_a_relay_as_lost() {
     while let Some(end) = timeout(SOON, relays.join_next()).await.unwrap() {
         assert_eq!(end.unwrap(), RelayEnd::TunnelLost);
     }
-    assert_eq!(
-        pair.hub.closed().await,
-        ConnectionLost::Closed { reason: CloseReason::AgentStopping, text: "bye".into() }
-    );
+    let stopped = ConnectionLost::Closed { reason: CloseReason::AgentStopping, text: "bye".into() };
+    assert_eq!(pair.hub.closed().await, stopped);
 }
 
 #[tokio::test]
@@ -219,10 +217,8 @@ async fn messages_cross_the_control_stream_both_ways_and_unknown_ones_are_skippe
     assert_eq!(agent_control.receive().await.unwrap(), HubMessage::Drain(Drain {}));
     listener.close(CloseReason::HubStopping, "stop", SOON).await;
     let error = agent_control.receive().await.unwrap_err();
-    assert!(
-        matches!(&error, ControlError::Lost(ConnectionLost::Closed { reason: CloseReason::HubStopping, .. })),
-        "{error:?}"
-    );
+    let ControlError::Lost(lost) = &error else { panic!("{error:?}") };
+    assert!(matches!(lost, ConnectionLost::Closed { reason: CloseReason::HubStopping, .. }), "{error:?}");
 }
 
 #[tokio::test]

@@ -203,7 +203,9 @@ fn files() -> Result<Vec<PathBuf>> {
         for entry in fs::read_dir(&folder)? {
             let entry = entry?;
             let name = entry.file_name();
-            if name.as_encoded_bytes().starts_with(b".") || name == "target" {
+            // A module may have the name of the folder in which cargo builds.
+            let is_built = name == "target" && entry.path().join("CACHEDIR.TAG").exists();
+            if name.as_encoded_bytes().starts_with(b".") || is_built {
                 continue;
             }
             match entry.file_type()?.is_dir() {

@@ -13,7 +13,9 @@ fn every_promise_names_a_test_that_exists() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a member lies in the workspace's folder");
     let text = fs::read_to_string(root.join("SECURITY.md"))?;
     let mut sources = Vec::new();
-    for member in ["certs", "cli", "fuzz", "proxy-agent", "proxy-server", "registry", "tests", "tunnel"] {
+    for member in
+        ["certs", "cli", "fuzz", "process", "proxy-agent", "proxy-server", "registry", "store", "tests", "tunnel"]
+    {
         collect(&root.join(member), &mut sources)?;
     }
     let mut named = 0;
