@@ -24,7 +24,7 @@ pub(crate) enum CaCommand {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  cluster-proxy ca status\n  cluster-proxy ca status --all")]
 pub(crate) struct Status {
-    /// Also who follows already
+    /// Also list agents and users that have already switched
     #[arg(long)]
     all: bool,
     /// Print JSON
@@ -51,7 +51,7 @@ pub(crate) enum RotateCommand {
     /// Go one step back: the old CA signs again; where it does, the new one is dropped
     #[command(after_help = "Example:\n  cluster-proxy ca rotate abort")]
     Abort(Force),
-    /// Drop the old CA at once, after its key has leaked: what it has signed counts for nothing, and what was opened with it is cut
+    /// Revoke the old CA at once, after its key has leaked: its certificates become invalid, their connections are closed
     #[command(after_help = "Example:\n  cluster-proxy ca rotate begin && cluster-proxy ca rotate sign\n  \
         cluster-proxy ca rotate revoke-now\n\n\
         Connected agents follow 'begin' and 'sign' within seconds; who has not followed is named and has to join again.")]
@@ -60,7 +60,7 @@ pub(crate) enum RotateCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct Force {
-    /// Also where somebody is left behind, who has to join again or needs new credentials
+    /// Proceed even if agents have to join again or users need new credentials
     #[arg(long)]
     force: bool,
 }

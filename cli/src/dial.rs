@@ -27,7 +27,7 @@ pub(crate) enum DialError {
     TimedOut { address: String },
     #[error("the hub at {address} broke off the TLS handshake")]
     Handshake { address: String, source: io::Error },
-    #[error("the hub at {address} is the right one, at another time")]
+    #[error("the hub at {address} is genuine, but its certificate is not valid by this machine's clock")]
     WrongClock { address: String, source: io::Error },
     #[error("what answers at {address} is not the hub of these credentials")]
     NotTheHub { address: String, source: io::Error },

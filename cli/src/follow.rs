@@ -30,7 +30,7 @@ pub(crate) enum FollowError {
     #[error("it cannot be used")]
     Entry(#[source] EntryError),
     #[error(
-        "it belongs to the user with the id {owner}, who follows by any command of their own (sudo -u '#{owner}' cluster-proxy …)"
+        "it belongs to the user with the id {owner}; run any command as that user to update it (sudo -u '#{owner}' cluster-proxy …)"
     )]
     Foreign { owner: Uid },
 }

@@ -39,7 +39,7 @@ use file::{FileError, LockedFile};
 pub(crate) struct Kubeconfig {
     #[command(flatten)]
     chosen: Chosen,
-    /// Before the names of the clusters in those of the contexts
+    /// Prefix for the names of the contexts
     #[arg(long, value_name = "PREFIX", default_value = "", hide_default_value = true)]
     prefix: String,
     /// Add the contexts to the first file of KUBECONFIG, or to ~/.kube/config
@@ -71,13 +71,13 @@ enum KubeconfigError {
     UnknownCluster(ClusterName),
     #[error("{0:?} is no name of a cluster set")]
     SetName(String),
-    #[error("no cluster is chosen: there is none in it that you may see and that is accepted")]
+    #[error("no cluster is chosen: you may see no accepted cluster there")]
     None,
     #[error("{} is there already", .0.display())]
     Exists(PathBuf),
     #[error("cannot write {}", .path.display())]
     Write { path: PathBuf, source: io::Error },
-    #[error("nobody knows where this program is")]
+    #[error("cannot determine the path of this program")]
     Program(#[source] io::Error),
     #[error(transparent)]
     Path(PathError),

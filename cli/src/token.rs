@@ -35,7 +35,7 @@ pub(crate) struct Create {
     /// The only cluster that may join with it [default: any name]
     #[arg(long, short, value_name = "NAME")]
     cluster: Option<ClusterName>,
-    /// What joins with it needs no 'cluster-proxy accept' any more
+    /// Accept agents that join with it automatically
     #[arg(long)]
     auto_accept: bool,
     /// Any number of agents may join with it, not one

@@ -50,7 +50,7 @@ pub(crate) struct Create {
     name: UserName,
     #[command(flatten)]
     reach: ReachArgs,
-    /// A group that the user's certificate names; may be given several times
+    /// A group of the user; may be given several times
     #[arg(long, short, value_name = "GROUP")]
     group: Vec<GroupName>,
     /// Folder to make for the credentials [default: ./NAME]

@@ -84,7 +84,7 @@ enum Refusal {
 
 /// Who is spoken for is not asked there.
 #[derive(Debug, thiserror::Error)]
-#[error("whom {0} names is not told to what is asked here; send the request without it")]
+#[error("{0} has no effect at this URL; send the request without it")]
 pub(crate) struct ImpersonationIgnored(HeaderName);
 
 impl Gateway {
@@ -260,8 +260,7 @@ impl Gateway {
             _ => Credentials::default(),
         };
         let presented = PresentedCredentials { credentials, ..origin.presented() };
-        let caller =
-            Caller::authenticate(&presented, &self.proxy.registry, &self.proxy.authorities).map_err(Refusal::Caller)?;
+        let caller = self.proxy.authenticate(&presented).map_err(Refusal::Caller)?;
         record.by(&caller);
         match caller {
             Caller::User(user) => Ok(GatewayUser { user, speaks_to_target }),

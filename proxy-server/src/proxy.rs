@@ -26,7 +26,7 @@ use crate::{
     limits::{Limits, Permit},
     metrics::Metrics,
     outcome::Outcome,
-    proxy::caller::{Caller, CallerError},
+    proxy::caller::{Caller, CallerError, PresentedCredentials},
     proxy::connections::{Connections, Cut, Entry},
     proxy::record::{Record, Recorder},
     proxy::refusal::OpenError,
@@ -88,8 +88,32 @@ pub(crate) struct Proxied {
 type Open = (Stream, Arc<Traffic>, Entry, Permit, StreamGuard);
 
 impl Proxy {
-    /// Opens what `caller` asks for. Dropping the future cancels the dial. `record` tells what became of it, in any case.
+    /// Who has presented these credentials.
+    pub(crate) fn authenticate(&self, presented: &PresentedCredentials) -> Result<Caller, CallerError> {
+        Caller::authenticate(presented, &self.registry, &self.authorities)
+    }
+
+    /// Opens `host` and `port` for who has presented these credentials, if they can be read. Dropping the future cancels the
+    /// dial. `record` tells what became of it, in any case.
     pub(crate) async fn open(
+        &self,
+        record: Record,
+        presented: Result<PresentedCredentials, CallerError>,
+        host: String,
+        port: u16,
+    ) -> Result<(Stream, Proxied), OpenError> {
+        let (caller, proxy_user, listener) = match presented {
+            Ok(mut presented) => {
+                let proxy_user = presented.credentials.name.take();
+                (self.authenticate(&presented), proxy_user, presented.cluster)
+            }
+            Err(unreadable) => (Err(unreadable), None, None),
+        };
+        self.open_as(record, caller, OpenRequest { proxy_user, listener, host, port }).await
+    }
+
+    /// As [`Self::open`], for a caller who is known already.
+    pub(crate) async fn open_as(
         &self,
         mut record: Record,
         caller: Result<Caller, CallerError>,

@@ -28,7 +28,7 @@ pub(crate) struct LockedFile {
 /// Why a kubeconfig was not changed. It is as it was.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FileError {
-    #[error("nobody says where the kubeconfig is: neither KUBECONFIG nor HOME is set")]
+    #[error("there is no path for the kubeconfig: neither KUBECONFIG nor HOME is set")]
     Nowhere,
     #[error("{} is there: another program is changing the kubeconfig, or was killed doing so", .0.display())]
     Locked(PathBuf),
@@ -36,7 +36,7 @@ pub(crate) enum FileError {
     File { path: PathBuf, source: io::Error },
     #[error("{} cannot be understood and is left as it is", .path.display())]
     Damaged { path: PathBuf, source: ParseError },
-    #[error("{} says what cannot be written again, and is left as it is", .0.display())]
+    #[error("{} has content that cannot be preserved, and was not changed", .0.display())]
     Unwritable(PathBuf),
     #[error("{} is left as it is", .path.display())]
     Taken { path: PathBuf, source: TakenError },

@@ -98,7 +98,7 @@ pub(super) struct Running {
     /// Kubernetes API and the Services of the agent's own cluster, or '*'. Without a rule: '@cluster' in a pod, elsewhere nothing.
     #[arg(long, value_name = "RULE", value_delimiter = ',')]
     pub(super) allow: Vec<Rule>,
-    /// Never let the hub reach what such rules name, by none of the names and addresses that it has.
+    /// Deny what such rules match, under every name and address of the target; wins over --allow.
     #[arg(long, value_name = "RULE", value_delimiter = ',')]
     pub(super) deny: Vec<Rule>,
     /// This cluster's API server [default: as for any pod, else kubernetes.default.svc:443].
@@ -133,7 +133,7 @@ pub(super) struct Running {
     /// How long open connections may take to end when the agent stops.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = value::span)]
     pub(super) drain_timeout: Duration,
-    /// The largest IP packet to send to the hub, 1280 to 9000; what the path carries is found out.
+    /// The largest IP packet to send to the hub, 1280 to 9000: the upper limit of path MTU discovery.
     #[arg(long, value_name = "BYTES", default_value_t)]
     pub(super) max_mtu: Mtu,
     /// The most that the streams of one tunnel may hold together, 64MiB or more.

@@ -82,9 +82,9 @@ enum Lent {
 pub(crate) enum UpstreamError {
     #[error("the kube-apiserver at {0} cannot be reached; check the agent's --kube-api")]
     Dial(Target, #[source] DialError),
-    #[error("the kube-apiserver at {0} did not shake hands; check the agent's --kube-api and --kube-ca")]
+    #[error("the TLS handshake with the kube-apiserver at {0} failed; check the agent's --kube-api and --kube-ca")]
     Tls(Target, #[source] TlsError),
-    #[error("the kube-apiserver at {0} did not shake hands within {limit} s; check its load", limit = CONNECT_TIMEOUT.as_secs())]
+    #[error("the kube-apiserver at {0} did not complete the TLS handshake within {limit} s; check its load", limit = CONNECT_TIMEOUT.as_secs())]
     TimedOut(Target),
     #[error("the kube-apiserver at {0} broke off the exchange; look into its log")]
     Broken(Target, #[source] hyper::Error),

@@ -42,8 +42,8 @@ pub(crate) enum DialError {
     PolicyDenied(#[from] Box<Denial>),
     /// The name servers do not say what a denied name resolves to.
     #[error(
-        "whether {target} is {denied}, which the agent denies, cannot be told: no name server answers for {denied}; mend that, \
-         or take the rule away"
+        "cannot check {target} against the rule that denies {denied}: no name server answers for {denied}; fix DNS, or remove \
+         the rule"
     )]
     DenialUntold { target: Target, denied: Host },
     #[error("the name of {0} does not resolve in the cluster of the agent")]

@@ -216,7 +216,7 @@ impl Streams {
                 let message = format!("{target}: {}", with_cause(&error));
                 Err((Refusal::new(Reason::Unspecified, message), "tls_failed"))
             }
-            Err(_) => Err(refuse(Reason::TimedOut, &format!("{target} did not shake hands in time"))),
+            Err(_) => Err(refuse(Reason::TimedOut, &format!("{target} did not complete the TLS handshake in time"))),
         }
     }
 

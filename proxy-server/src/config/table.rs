@@ -104,7 +104,7 @@ pub(super) struct Table {
     pub(super) audit_failure: AuditFailure,
     #[command(flatten)]
     pub(super) caps: Caps,
-    /// The largest IP packet to send to agents, 1280 to 9000; what the path carries is found out
+    /// The largest IP packet to send to agents, 1280 to 9000: the upper limit of path MTU discovery
     #[arg(long, value_name = "BYTES", default_value_t)]
     pub(super) max_mtu: Mtu,
     /// Threads that move bytes, 1 to 255 [default: one for each processor]

@@ -7,9 +7,9 @@ use crate::{
     frontend::head::{HeadError, host_and_port},
     metrics::Frontend,
     outcome::Outcome,
-    proxy::caller::{Caller, Credentials, PresentedCredentials},
+    proxy::Proxy,
+    proxy::caller::PresentedCredentials,
     proxy::refusal::OpenError,
-    proxy::{OpenRequest, Proxy},
 };
 
 /// Exactly 200, and nothing behind the head: the egress selector takes any other 2xx, and any byte read together with
@@ -21,31 +21,25 @@ pub(crate) async fn serve(
     proxy: &Proxy,
     mut client: Client,
     peer: Peer,
-    mut presented: PresentedCredentials,
+    presented: PresentedCredentials,
     authority: &str,
     authorization: Option<Vec<u8>>,
 ) {
-    let credentials = authorization.map_or(Ok(Credentials::default()), |value| Credentials::parse(&value));
     let (host, port) = host_and_port(authority).unwrap_or((authority, 0));
-    let caller = credentials.and_then(|credentials| {
-        presented.credentials = credentials;
-        Caller::authenticate(&presented, &proxy.registry, &proxy.authorities)
-    });
-    let proxy_user = presented.credentials.name.take();
-    let listener = presented.cluster;
     let record = proxy.recorder.connection(Frontend::Connect, peer);
-    let request = OpenRequest { proxy_user, listener, host: host.to_owned(), port };
+    let guest = presented.guest.clone();
+    let presented = presented.with_authorization(authorization.as_deref());
     let opened = tokio::select! {
         // What needs no dial is answered even if the client has half-closed already.
         biased;
-        opened = proxy.open(record, caller, request) => opened,
+        opened = proxy.open(record, presented, host.to_owned(), port) => opened,
         // Nobody is left to be answered; dropping the dial cancels it.
         () = client.left() => return,
     };
     match opened {
         Ok((stream, proxied)) => match client.answer(ESTABLISHED).await {
             Ok(()) => {
-                client.hold_guest(presented.guest);
+                client.hold_guest(guest);
                 proxied.relay(client, stream);
             }
             Err(_) => proxied.close(Outcome::ClientReset),

@@ -19,9 +19,9 @@ use crate::{
     frontend::head::HEAD_LIMIT,
     metrics::Frontend,
     outcome::Outcome,
-    proxy::caller::{Caller, Credentials, PresentedCredentials},
+    proxy::Proxy,
+    proxy::caller::PresentedCredentials,
     proxy::exchange::{Exchange, ExchangeError, Upgradable},
-    proxy::{OpenRequest, Proxy},
 };
 
 /// What konnectivity says to everything but CONNECT (pkg/server/tunnel.go), and what to do about it.
@@ -105,16 +105,9 @@ impl Forwarder {
                 return Err(refusal);
             }
         };
-        let mut presented = self.presented.clone();
-        let credentials = request.headers().get(header::PROXY_AUTHORIZATION);
-        let credentials = credentials.map_or(Ok(Credentials::default()), |value| Credentials::parse(value.as_bytes()));
-        let caller = credentials.and_then(|credentials| {
-            presented.credentials = credentials;
-            Caller::authenticate(&presented, &self.proxy.registry, &self.proxy.authorities)
-        });
-        let (proxy_user, listener) = (presented.credentials.name.take(), presented.cluster);
-        let ask = OpenRequest { proxy_user, listener, host, port };
-        let opened = self.proxy.open(record, caller, ask).await;
+        let authorization = request.headers().get(header::PROXY_AUTHORIZATION).map(HeaderValue::as_bytes);
+        let presented = self.presented.clone().with_authorization(authorization);
+        let opened = self.proxy.open(record, presented, host, port).await;
         let (stream, proxied) = opened.map_err(|error| (error.status(), error.to_string()))?;
         let upgrade = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
         let request = for_target(request, upgrade.is_some())?;

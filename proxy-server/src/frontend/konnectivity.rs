@@ -31,7 +31,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -47,7 +47,7 @@ use crate::{
     metrics::Frontend,
     outcome::Outcome,
     proxy::Proxy,
-    proxy::caller::{Caller, CallerError, Credentials, PresentedCredentials},
+    proxy::caller::PresentedCredentials,
     proxy::record::Record,
 };
 
@@ -211,7 +211,7 @@ impl Session {
 
     fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Response<ResponseBody> {
         let mut record = self.konnectivity.proxy.recorder.connection(Frontend::Konnectivity, self.peer);
-        let grpc = |value: &http::HeaderValue| value.as_bytes().starts_with(b"application/grpc");
+        let grpc = |value: &HeaderValue| value.as_bytes().starts_with(b"application/grpc");
         if !request.headers().get(header::CONTENT_TYPE).is_some_and(grpc) {
             record.refuse(Outcome::Malformed);
             let sentence = "over HTTP/2 this port speaks gRPC only; use HTTP/1.1 for CONNECT and http:// targets";
@@ -236,14 +236,10 @@ impl Session {
         request: &Request<Incoming>,
         record: &mut Record,
     ) -> Result<(RequestContext, Option<OwnedSemaphorePermit>), Status> {
-        let mut presented = self.presented.clone();
-        let credentials = request.headers().get(header::AUTHORIZATION);
-        let credentials = credentials.map_or(Ok(Credentials::default()), |value| Credentials::parse(value.as_bytes()));
-        let caller: Result<Caller, CallerError> = credentials.and_then(|credentials| {
-            presented.credentials = credentials;
-            let proxy = &self.konnectivity.proxy;
-            Caller::authenticate(&presented, &proxy.registry, &proxy.authorities)
-        });
+        let authorization = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+        let presented = self.presented.clone().with_authorization(authorization);
+        let caller = presented.as_ref().map_err(Clone::clone);
+        let caller = caller.and_then(|presented| self.konnectivity.proxy.authenticate(presented));
         let stranger = match &caller {
             Ok(_) => {
                 self.opened.fetch_add(1, Ordering::Relaxed);
@@ -257,7 +253,8 @@ impl Session {
                 })?)
             }
         };
-        let (proxy_user, listener) = (presented.credentials.name.take(), presented.cluster);
+        let (proxy_user, listener) =
+            presented.map(|presented| (presented.credentials.name, presented.cluster)).unwrap_or_default();
         Ok((RequestContext { caller, proxy_user, listener }, stranger))
     }
 
@@ -295,6 +292,6 @@ fn response(body: ResponseBody, status: Option<&Status>) -> Response<ResponseBod
     if let Some(status) = status {
         *response.headers_mut() = status.fields();
     }
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/grpc"));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
 }

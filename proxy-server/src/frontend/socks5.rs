@@ -9,10 +9,10 @@ use crate::{
     frontend::client::{Client, Peer},
     metrics::Frontend,
     outcome::Outcome,
-    proxy::caller::{Caller, CallerError, Credentials, PresentedCredentials},
+    proxy::Proxy,
+    proxy::caller::{CallerError, Credentials, PresentedCredentials},
     proxy::connections::Cut,
     proxy::refusal::OpenError,
-    proxy::{OpenRequest, Proxy},
 };
 
 /// First byte of every SOCKS5 message but the password's.
@@ -81,19 +81,17 @@ pub(crate) async fn serve(
         Ok(Err(broken)) => return record.refuse(broken.outcome()),
         Err(_) => return record.refuse(Outcome::TimedOut),
     };
-    let caller = Caller::authenticate(&presented, &proxy.registry, &proxy.authorities);
-    let proxy_user = presented.credentials.name.take();
-    let ask = OpenRequest { proxy_user, listener: presented.cluster, host, port };
+    let guest = presented.guest.clone();
     let opened = tokio::select! {
         // What needs no dial is answered even if the client has half-closed already.
         biased;
-        opened = proxy.open(record, caller, ask) => opened,
+        opened = proxy.open(record, Ok(presented), host, port) => opened,
         () = client.left() => return,
     };
     match opened {
         Ok((stream, proxied)) => match client.answer(&reply(Reply::Succeeded)).await {
             Ok(()) => {
-                client.hold_guest(presented.guest);
+                client.hold_guest(guest);
                 proxied.relay(client, stream);
             }
             Err(_) => proxied.close(Outcome::ClientReset),

@@ -61,7 +61,7 @@ pub enum StateError {
     File { path: PathBuf, source: io::Error },
     #[error("{0} is in use by another hub; stop that one, or name another folder with --state")]
     InUse(PathBuf),
-    #[error("{0} is damaged; delete it, and every agent takes a moment longer to come back once")]
+    #[error("{0} is damaged; delete it (agents then take a moment longer to reconnect, once)")]
     ResetKey(PathBuf),
     #[error(
         "{registry} is missing beside {ca}: restore a copy of it ('cluster-proxy restore BACKUP --state {folder}'); an empty registry \

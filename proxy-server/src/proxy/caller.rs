@@ -79,6 +79,14 @@ pub(crate) enum CallerError {
     Crowded(usize),
 }
 
+impl PresentedCredentials {
+    /// With what the request's `Proxy-Authorization` or `Authorization` says, if it has one.
+    pub(crate) fn with_authorization(self, value: Option<&[u8]>) -> Result<Self, CallerError> {
+        let credentials = value.map_or(Ok(Credentials::default()), Credentials::parse)?;
+        Ok(Self { credentials, ..self })
+    }
+}
+
 impl CallerError {
     /// What metrics and audit events call it.
     pub(crate) fn outcome(&self) -> Outcome {

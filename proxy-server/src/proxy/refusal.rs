@@ -135,7 +135,7 @@ fn dial_sentence(error: &DialError) -> String {
                 .into()
         }
         DialError::Silent => {
-            "the agent gives no sign of life: it has ended or stands still, or its network is down; 'cluster-proxy clusters' \
+            "the agent does not respond: it has stopped or hangs, or its network is down; 'cluster-proxy clusters' \
              shows when it is back"
                 .into()
         }

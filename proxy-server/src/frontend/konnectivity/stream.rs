@@ -104,7 +104,7 @@ impl<B: Body<Data = Bytes> + Unpin> ProxyStream<B> {
         let request = OpenRequest { proxy_user, listener, host: host.to_owned(), port };
         let opened = tokio::select! {
             biased;
-            opened = self.proxy.open(self.record, caller, request) => opened,
+            opened = self.proxy.open_as(self.record, caller, request) => opened,
             // Dropping the dial cancels it at the agent.
             event = self.requests.next() => return leave(self.responses, event).await,
         };
