@@ -96,6 +96,15 @@ impl Accept {
             return Ok(vec![agent]);
         }
         let waiting: Vec<&ClusterAgent> = view.cluster.waiting().collect();
+        if !self.all && !waiting.is_empty() && is_let_in_again(&view.cluster) {
+            let names: Vec<&str> = waiting.iter().map(|agent| agent.name.as_ref()).collect();
+            let name = names[0];
+            note(format!(
+                "the agents that it had come back; these still wait: {} (cluster-proxy accept {subject}/{name})",
+                names.join(", ")
+            ));
+            return Ok(Vec::new());
+        }
         if self.all || waiting.len() < 2 {
             return Ok(waiting);
         }
@@ -114,6 +123,12 @@ impl Accept {
             Failure::new(Exit::Usage, message).next(next)
         })
     }
+}
+
+/// Whether accepting a cluster takes back its denial: that says nothing about agents that nobody has let in before.
+fn is_let_in_again(cluster: &ManagedCluster) -> bool {
+    let had = cluster.status.agents.iter().any(|agent| agent.phase == AgentPhase::Accepted);
+    had && cluster.acceptance() == AcceptanceStatus::Denied
 }
 
 /// The agents that an answer names.

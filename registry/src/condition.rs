@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 /// Whether a condition holds, as Kubernetes writes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,15 +107,29 @@ pub fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Conditio
 ///
 /// `lastTransitionTime` moves only when the status changes, as in Kubernetes.
 pub fn set(conditions: &mut Vec<Condition>, fact: Fact, now: Timestamp) {
-    let mut new = fact.condition(now);
+    let new = fact.condition(now);
     match conditions.iter_mut().find(|old| old.type_ == new.type_) {
-        Some(old) => {
-            if old.status == new.status {
-                new.last_transition_time = old.last_transition_time;
-            }
-            *old = new;
-        }
+        Some(old) => *old = new.after(old),
         None => conditions.push(new),
+    }
+}
+
+/// The same among conditions as they are stored, of which others have fields of their own.
+pub(crate) fn set_stored(conditions: &mut Vec<Value>, fact: Fact, now: Timestamp) {
+    let new = fact.condition(now);
+    match conditions.iter_mut().find(|old| old["type"] == new.type_.as_str()) {
+        Some(old) => {
+            let new = Condition::deserialize(&*old).map_or_else(|_| new.clone(), |old| new.clone().after(&old));
+            *old = json!(new);
+        }
+        None => conditions.push(json!(new)),
+    }
+}
+
+impl Condition {
+    fn after(self, old: &Self) -> Self {
+        let same = old.status == self.status;
+        Self { last_transition_time: if same { old.last_transition_time } else { self.last_transition_time }, ..self }
     }
 }
 

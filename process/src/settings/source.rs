@@ -1,11 +1,14 @@
 //! Where a setting may come from: a flag, else a variable of the environment, else an entry of the file.
 
-use std::{ffi::OsString, fs, path::Path};
+use std::{ffi::OsString, fs::File, io::Read, path::Path};
 
 use super::Environment;
 
 /// First part of a setting's environment variable.
 const PREFIX: &str = "CLUSTER_PROXY_";
+
+/// Bytes of a file: more than anybody writes by hand.
+const LONGEST: u64 = 1 << 20;
 
 /// Where a value was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,8 +84,12 @@ fn text(value: &toml::Value) -> Option<OsString> {
 
 impl Entries {
     pub(super) fn load(path: &Path) -> Result<Self, String> {
-        let text = fs::read_to_string(path)
-            .map_err(|error| format!("--config: cannot read {}: {error}; check the path", path.display()))?;
+        let mut text = String::new();
+        let read = File::open(path).and_then(|file| file.take(LONGEST + 1).read_to_string(&mut text));
+        read.map_err(|error| format!("--config: cannot read {}: {error}; check the path", path.display()))?;
+        if text.len() as u64 > LONGEST {
+            return Err(format!("--config: {} is longer than {LONGEST} bytes; check the path", path.display()));
+        }
         let table = text.parse().map_err(|error: toml::de::Error| {
             let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
             format!("--config: line {line} of {} is no TOML: {}", path.display(), error.message().replace('\n', ", "))

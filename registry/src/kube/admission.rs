@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::{object, rbac::Gain, request_info::RequestInfo, resource::Resource, status::Status, strategy};
-use crate::condition::{self, Condition, Fact};
+use crate::condition::{self, Fact};
 
 /// A write that is about to be stored.
 pub(crate) struct Admission<'a> {
@@ -70,13 +70,11 @@ impl Admission<'_> {
     }
 }
 
-/// Writes a condition into an object's status.
+/// Writes a condition into an object's status. Those of others stay as they are.
 pub(crate) fn set_condition(object: &mut Value, fact: Fact, now: Timestamp) {
-    // What is not a condition was not written by us, and nothing can be said about it.
-    let mut conditions: Vec<Condition> =
-        serde_json::from_value(object["status"]["conditions"].take()).unwrap_or_default();
-    condition::set(&mut conditions, fact, crate::cluster::whole_second(now));
-    object["status"]["conditions"] = json!(conditions);
+    let mut conditions = object["status"]["conditions"].as_array_mut().map(std::mem::take).unwrap_or_default();
+    condition::set_stored(&mut conditions, fact, crate::cluster::whole_second(now));
+    object["status"]["conditions"] = conditions.into();
 }
 
 /// The labels of an object; made if they are missing.

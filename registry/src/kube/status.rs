@@ -174,6 +174,10 @@ impl Status {
     }
 
     /// 429: the user, or everybody together, has as much under way as may be.
+    pub fn too_large(message: impl Into<String>) -> Self {
+        Self::new(413, "RequestEntityTooLarge", message)
+    }
+
     pub fn too_many_requests(message: impl Into<String>) -> Self {
         Self::new(429, "TooManyRequests", message).about("", "", "").retry_after(1)
     }

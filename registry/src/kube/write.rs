@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
 use super::{
-    admission::Admission,
+    admission::{self, Admission},
     apply,
     body::Body,
     cause::Cause,
@@ -154,6 +154,11 @@ impl Write<'_> {
 
     /// Merges what one manager wants of an object into it, or makes it (server-side apply).
     pub(crate) async fn apply(&self, name: &str, body: Body) -> Result<Written, Status> {
+        if (self.resource.plural, self.subresource) == ("managedclusters", Some("approval")) {
+            return Err(Status::bad_request(
+                "a decision is nobody's field: send a JSON patch or a merge patch instead",
+            ));
+        }
         let turn = self.turn().await?;
         let (wanted, warnings) = self.received(body.object, body.duplicates.messages().collect())?;
         check_name(name, &wanted)?;
@@ -214,7 +219,7 @@ impl Write<'_> {
         match self.info.registry.turn(self.info.user()).await {
             Some(turn) => Ok(Some(turn)),
             None => Err(Status::too_many_requests(
-                "too many changes of rights wait to be stored; try again in a moment, and with fewer at once"
+                "other changes of rights wait to be stored; try again in a moment, and look at the store if it lasts"
                     .to_owned(),
             )),
         }
@@ -300,6 +305,9 @@ impl Write<'_> {
         causes.extend(self.resource.schema().validate(&after));
         if !causes.is_empty() {
             return Err(Status::invalid(self.resource, object::name(&after), causes));
+        }
+        if self.subresource != Some("approval") {
+            admission::cluster::check_size(self.resource, before, &after)?;
         }
         if self.subresource.is_none() {
             self.admission().admit(before, &mut after)?;

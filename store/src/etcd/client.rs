@@ -175,7 +175,9 @@ impl Client {
             };
         }
         let message = status.message().to_owned();
-        match remedy(status.code()) {
+        // What etcd has said came with fields. A status that tonic makes of an answer which it cannot read has none.
+        let certain = remedy(status.code()).filter(|_| !status.metadata().is_empty());
+        match certain {
             Some(remedy) => CallError::Refused { endpoint: self.endpoints[endpoint].authority(), message, remedy },
             None => self.lost(endpoint, Said(message)),
         }
@@ -240,6 +242,7 @@ mod tests {
     use std::sync::Arc;
 
     use tokio::time::sleep;
+    use tonic::metadata::MetadataMap;
 
     use super::*;
     use crate::Revision;
@@ -255,7 +258,7 @@ mod tests {
     #[test]
     fn what_etcd_refuses_is_told_in_its_words_and_with_what_to_do() {
         for code in [Code::ResourceExhausted, Code::PermissionDenied, Code::InvalidArgument, Code::OutOfRange] {
-            let error = failure(Status::new(code, "no"));
+            let error = failure(Status::with_metadata(code, "no", fields()));
             assert!(matches!(error, CallError::Refused { .. }), "{error}");
             assert!(error.to_string().starts_with("etcd-0:2379 refused: no; "), "{error}");
         }
@@ -264,8 +267,18 @@ mod tests {
         assert_eq!(error.source().unwrap().to_string(), "etcd says: no leader");
     }
 
+    /// Of an answer that etcd has sent.
+    fn fields() -> MetadataMap {
+        let mut fields = MetadataMap::new();
+        fields.insert("content-type", MetadataValue::from_static("application/grpc"));
+        fields
+    }
+
     #[test]
     fn a_code_of_tonics_own_is_no_refusal() {
+        // An answer that it cannot read: what was asked may be done.
+        let error = failure(Status::out_of_range("decoded message length too large"));
+        assert!(matches!(error, CallError::Lost { .. }), "{error}");
         // As tonic says when HTTP/2 itself is told to be calm.
         let mut status = Status::resource_exhausted("enhance your calm");
         status.set_source(Arc::new(io::Error::other("GOAWAY")));

@@ -114,6 +114,29 @@ async fn kubectls_hub_accepts_client_alone_lets_in_nobody() -> Result<()> {
 }
 
 #[tokio::test]
+async fn who_takes_a_denial_back_lets_in_nobody_who_only_waits() -> Result<()> {
+    let hub = Hub::start().await?;
+    let token = asking_token(&hub).await?;
+    let (mut good, _) = waiting(&hub, &token, "a", "good").await?;
+    let (_bad, _) = waiting(&hub, &token, "a", "bad").await?;
+    hub.command(["accept", "a/good"]).await?.success()?;
+    good.issued().await?;
+    hub.command(["deny", "a"]).await?.success()?;
+    let again = hub.command(["accept", "a"]).await?;
+    ensure!(again.stderr.contains("still wait: bad (cluster-proxy accept a/bad)"), "{}", again.stderr);
+    again.success()?;
+    ensure!(in_phase(&hub, "a", "Accepted").await? == ["good"] && in_phase(&hub, "a", "Pending").await? == ["bad"]);
+    ensure!(hub.cluster("a").await?["spec"]["hubAcceptsClient"] == true);
+    // A cluster that only asks is denied by a condition, and an unknown one by nobody.
+    let (_new, _) = waiting(&hub, &token, "b", "node").await?;
+    hub.command(["deny", "b"]).await?.success()?;
+    let denied = hub.cluster("b").await?["status"]["conditions"].clone();
+    ensure!(denied[0]["reason"] == "HubClusterAdminDenied" && denied[0]["status"] == "False", "{denied}");
+    hub.command(["deny", "c"]).await?.exited_with(1)?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_revoked_agent_is_cut_its_key_stays_out_and_its_name_is_free() -> Result<()> {
     let hub = Hub::start().await?;
     let [first, beside] = [

@@ -12,9 +12,19 @@ impl Admission<'_> {
     pub(crate) fn decide(&self, before: &Value, sent: &Value) -> Result<Value, Status> {
         let mut after = before.clone();
         let name = object::name(before);
-        let agents = self.decided(name, agents(before), agents(sent))?;
+        let known = agents(before);
+        let status = &sent["status"];
+        let agents = match status.get("agents") {
+            // Who says nothing of them has decided nothing.
+            None if status.is_object() || status.is_null() => known.to_vec(),
+            Some(Value::Array(sent)) => self.decided(name, known, sent)?,
+            other => {
+                let cause = Cause::invalid("status.agents", other.unwrap_or(status), "the agents are a list");
+                return Err(Status::invalid(self.resource, name, vec![cause]));
+            }
+        };
         let denies = is_denied(sent) && !is_denied(before) && !accepts(before);
-        let decides = agents.as_slice() != self::agents(before);
+        let decides = agents != known;
         if !decides && !denies {
             return Ok(after);
         }

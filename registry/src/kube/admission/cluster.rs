@@ -7,10 +7,11 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::{Admission, labels_mut, set_condition};
-use crate::condition::{AVAILABLE, Fact};
+use crate::condition::{AVAILABLE, Fact, OF_CLUSTERS};
 use crate::kube::{
     object,
     rbac::{Gain, REGISTER_GROUP},
+    resource::Resource,
     sets::{self, CLUSTER_SET_LABEL, DEFAULT_SET, GLOBAL_SET},
     status::Status,
     strategy,
@@ -18,6 +19,9 @@ use crate::kube::{
 
 /// OCM's taint of clusters that are not known to be available.
 const UNREACHABLE: &str = "cluster.open-cluster-management.io/unreachable";
+
+/// What clients may write of a cluster, in bytes: two thirds of a transaction.
+const MAX_CLUSTER: usize = 1 << 20;
 
 impl Admission<'_> {
     pub(super) fn admit_cluster(&self, before: Option<&Value>, after: &mut Value) -> Result<(), Status> {
@@ -75,6 +79,30 @@ impl Admission<'_> {
             Ok(())
         }
     }
+}
+
+/// Leaves the hub room: what it must write of a cluster (who is denied, that it is away, that it is being deleted) fits into a
+/// transaction beside what clients have written of it.
+pub(crate) fn check_size(resource: &Resource, before: Option<&Value>, after: &Value) -> Result<(), Status> {
+    let is_decision = before.is_some_and(|before| accepts(before) != accepts(after));
+    if resource.plural != "managedclusters" || is_decision {
+        return Ok(());
+    }
+    let of_clients = |cluster: &Value| {
+        let mut cluster = cluster.clone();
+        for field in ["agents", "conditions"] {
+            object::map_mut(&mut cluster["status"]).remove(field);
+        }
+        let conditions = after["status"]["conditions"].as_array().into_iter().flatten();
+        let theirs = conditions.filter(|condition| !OF_CLUSTERS.iter().any(|kind| condition["type"] == *kind));
+        object::write(&cluster).len() + theirs.map(|condition| condition.to_string().len()).sum::<usize>()
+    };
+    let size = of_clients(after);
+    if size <= MAX_CLUSTER || before.is_some_and(|before| of_clients(before) >= size) {
+        return Ok(());
+    }
+    let message = format!("a cluster has {MAX_CLUSTER} bytes at most, and would have {size}; leave something out");
+    Err(Status::too_large(message))
 }
 
 /// What follows from a cluster's own fields, whoever writes them: its set, the condition of its acceptance, and OCM's taint.

@@ -1,6 +1,7 @@
 //! The server on a real store: what is answered to a request, and what holds afterwards.
 
 mod admission;
+mod decisions;
 mod deletion;
 mod documents;
 mod grants;

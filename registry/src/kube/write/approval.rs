@@ -30,18 +30,16 @@ impl Write<'_> {
             let cause = Cause::forbidden("status.conditions", &why);
             return Err(Status::invalid(self.resource, name, vec![cause]));
         }
-        if was == wanted || self.options.dry_run {
+        if was == wanted {
             return Ok((before.clone(), Effect::Changed));
         }
-        let (registry, info) = (self.info.registry, self.info);
-        if wanted == Some("Approved") && !info.may("update", REGISTER_GROUP, "managedclusters/accept", cluster.as_ref())
-        {
-            let why = format!(
-                "user {:?} cannot let agents into cluster {cluster} (update managedclusters/accept)",
-                info.user()
-            );
-            return Err(Status::forbidden(self.resource, name, &why));
+        if wanted == Some("Approved") {
+            self.require_accept(name, &cluster, "let agents into")?;
         }
+        if self.options.dry_run {
+            return Ok((before.clone(), Effect::Changed));
+        }
+        let registry = self.info.registry;
         let phase = if wanted == Some("Approved") { AgentPhase::Accepted } else { AgentPhase::Denied };
         let decided = registry.decide_agents(&cluster, &[agent], phase, self.now).await;
         decided.map_err(|error| self.undecided(name, error))?;
@@ -52,14 +50,25 @@ impl Write<'_> {
     pub(super) async fn remove_agent(&self, name: &str, before: Value) -> Result<Written, Status> {
         let unknown = || Status::not_found(self.resource, name);
         let (cluster, _) = projection::request_names(name).ok_or_else(unknown)?;
-        let (Ok(cluster), Some(agent)) = (cluster.parse(), projection::shown_agent(&before)) else {
+        let (Ok(cluster), Some(agent)) = (cluster.parse::<ClusterName>(), projection::shown_agent(&before)) else {
             return Err(unknown());
         };
+        // The key of one that was denied would be free again.
+        self.require_accept(name, &cluster, "forget agents of")?;
         if !self.options.dry_run {
             let removed = self.info.registry.remove_agent(&cluster, &agent, self.now).await;
             removed.map_err(|error| self.undecided(name, error))?;
         }
         Ok(Written { object: before, effect: Effect::Gone, warnings: Vec::new() })
+    }
+
+    fn require_accept(&self, name: &str, cluster: &ClusterName, what: &str) -> Result<(), Status> {
+        let info = self.info;
+        if info.may("update", REGISTER_GROUP, "managedclusters/accept", cluster.as_ref()) {
+            return Ok(());
+        }
+        let why = format!("user {:?} cannot {what} cluster {cluster} (update managedclusters/accept)", info.user());
+        Err(Status::forbidden(self.resource, name, &why))
     }
 
     fn undecided(&self, name: &str, error: ClusterError) -> Status {
