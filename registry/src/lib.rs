@@ -1,6 +1,6 @@
 //! The hub's registry: which clusters exist, who let them in, and who may reach them.
 //!
-//! [`Registry`] is the way in: it keeps clusters, join tokens and users in a [`store`](::store) and asks the pure rules (joining,
+//! [`Registry`] is the way in: it keeps clusters, join tokens and users in a [`store`] and asks the pure rules (joining,
 //! admitting, [`kube::rbac`]) what may be done. [`kube`] serves all of it as a Kubernetes-style API; [`api`] is the JSON that
 //! the hub and the command line speak about joins and users.
 
