@@ -127,10 +127,10 @@ impl HubTunnel {
     async fn silent(&self, patience: Duration) {
         let mut looks = tokio::time::interval(SIGN_LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut heard, mut missed) = (self.heard(), 0);
+        let (mut heard, mut missed) = (self.received_frames(), 0);
         loop {
             looks.tick().await;
-            let now = self.heard();
+            let now = self.received_frames();
             missed = if now == heard { missed + 1 } else { 0 };
             heard = now;
             if missed * SIGN_LOOK > patience.max((4 * self.rtt()).min(SIGN_OF_LIFE)) {
@@ -187,7 +187,7 @@ impl HubTunnel {
     }
 
     /// See [`Connection::received_frames`].
-    pub fn heard(&self) -> u64 {
+    pub fn received_frames(&self) -> u64 {
         self.connection.received_frames()
     }
 

@@ -268,11 +268,11 @@ async fn a_peer_whose_messages_nobody_takes_fills_no_memory() {
 async fn a_nudge_is_heard_and_says_nothing() {
     let Pair { hub, mut hub_control, agent, agent_control, listener: _listener } = pair().await;
     for _ in 0..3 {
-        let (of_agent, of_hub) = (hub.heard(), agent.connection.received_frames());
+        let (of_agent, of_hub) = (hub.received_frames(), agent.connection.received_frames());
         hub.nudge();
         agent.nudge();
         let heard = timeout(SOON, async {
-            while hub.heard() == of_agent || agent.connection.received_frames() == of_hub {
+            while hub.received_frames() == of_agent || agent.connection.received_frames() == of_hub {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         });

@@ -112,7 +112,7 @@ pub(crate) struct Summary {
     pub(crate) bytes_from_cluster: u64,
 }
 
-/// What makes a tunnel a member.
+/// A tunnel that is about to be registered, and what is known of it.
 pub(crate) struct NewTunnel {
     pub(crate) cluster: ClusterName,
     pub(crate) agent: AgentName,
@@ -327,7 +327,7 @@ impl LiveTunnel {
 
     /// Resolves when a later instance of the same agent has a tunnel: this one will hardly answer.
     pub(crate) async fn superseded(&self) {
-        // The sender is this member's own: it is there as long as this waits.
+        // The sender is this tunnel's own: it is there as long as this waits.
         let _ = self.superseded.subscribe().wait_for(|superseded| *superseded).await;
     }
 

@@ -56,10 +56,10 @@ fn look(live: &LiveTunnel, now: Instant) {
 
 /// Ends the tunnel unless its agent gives a sign of life: replicas may share an identity, and hints may be forged.
 async fn probe(live: Arc<LiveTunnel>) {
-    let before = live.tunnel.heard();
+    let before = live.tunnel.received_frames();
     live.tunnel.nudge();
     sleep((3 * live.tunnel.rtt() + SIGN).min(LONGEST_SIGN)).await;
-    if live.tunnel.heard() == before {
+    if live.tunnel.received_frames() == before {
         live.close_silent("the agent does not answer any more, and seems to have ended");
     }
 }

@@ -210,7 +210,7 @@ impl Watcher {
         };
         self.tell_difference(before, after);
         if is_new && self.bookmarks {
-            // What came into sight is as old as its last change: from there the client must not go on.
+            // What became visible is as old as its last change: from there the client must not go on.
             self.queue.push_back(WatchEvent::Bookmark { revision: commit.revision, initial: false });
         }
         self.seen = commit.revision;
