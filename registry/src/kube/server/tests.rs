@@ -70,6 +70,27 @@ impl Hub {
         Self { _folder: folder, registry, server }
     }
 
+    /// The agent `a1` asks to join the cluster `c1`, by a token that is bound to it.
+    async fn join_c1(&self, auto_accept: bool) {
+        let new = crate::NewToken {
+            cluster: Some("c1".parse().unwrap()),
+            auto_accept,
+            reusable: false,
+            time_to_live: Duration::from_secs(60),
+            created_by: "root".to_owned(),
+        };
+        let ask = crate::join::JoinAsk {
+            token: self.registry.create_token(new, now()).await.unwrap().1,
+            cluster: None,
+            agent: "a1".parse().unwrap(),
+            key: format!("sha256:{:064x}", 1).parse().unwrap(),
+            version: String::new(),
+            request: Vec::new(),
+            address: None,
+        };
+        self.registry.request_join(ask, now()).await.unwrap();
+    }
+
     fn admin(&self) -> Client<'_> {
         self.client("root", &[MASTERS])
     }

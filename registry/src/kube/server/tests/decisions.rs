@@ -8,23 +8,7 @@ const REQUEST: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests/c
 /// A hub with the cluster `c1`, of which the agent `a1` asks to join.
 async fn with_agent() -> Hub {
     let hub = Hub::new().await;
-    let new = crate::NewToken {
-        cluster: Some("c1".parse().unwrap()),
-        auto_accept: false,
-        reusable: false,
-        time_to_live: Duration::from_secs(60),
-        created_by: "root".to_owned(),
-    };
-    let ask = crate::join::JoinAsk {
-        token: hub.registry.create_token(new, now()).await.unwrap().1,
-        cluster: None,
-        agent: "a1".parse().unwrap(),
-        key: format!("sha256:{:064x}", 1).parse().unwrap(),
-        version: String::new(),
-        request: Vec::new(),
-        address: None,
-    };
-    hub.registry.request_join(ask, now()).await.unwrap();
+    hub.join_c1(false).await;
     hub
 }
 

@@ -411,23 +411,7 @@ async fn a_token_lets_in_only_what_its_maker_may_accept() {
 #[tokio::test]
 async fn a_request_is_approved_only_by_who_may_accept_its_cluster() {
     let hub = Hub::new().await;
-    let new = crate::token::NewToken {
-        cluster: None,
-        auto_accept: false,
-        reusable: false,
-        time_to_live: Duration::from_secs(60),
-        created_by: "root".to_owned(),
-    };
-    let ask = crate::join::JoinAsk {
-        token: hub.registry.create_token(new, now()).await.unwrap().1,
-        cluster: Some("c1".parse().unwrap()),
-        agent: "a1".parse().unwrap(),
-        key: format!("sha256:{:064x}", 1).parse().unwrap(),
-        version: String::new(),
-        request: Vec::new(),
-        address: None,
-    };
-    hub.registry.request_join(ask, now()).await.unwrap();
+    hub.join_c1(false).await;
     let requests = "certificates.k8s.io";
     let approves = rule(requests, &["certificatesigningrequests/approval"], &["update"], &[]);
     let reads = rule(requests, &["certificatesigningrequests"], &["get"], &[]);

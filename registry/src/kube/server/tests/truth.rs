@@ -76,23 +76,7 @@ async fn a_cluster_without_a_tunnel_is_made_available_by_no_write() {
 #[tokio::test]
 async fn a_tunnel_that_is_gone_is_kept_up_by_no_write() {
     let hub = Hub::new().await;
-    let new = crate::token::NewToken {
-        cluster: Some("c1".parse().unwrap()),
-        auto_accept: true,
-        reusable: false,
-        time_to_live: Duration::from_secs(60),
-        created_by: "root".to_owned(),
-    };
-    let ask = crate::join::JoinAsk {
-        token: hub.registry.create_token(new, now()).await.unwrap().1,
-        cluster: None,
-        agent: "a1".parse().unwrap(),
-        key: format!("sha256:{:064x}", 1).parse().unwrap(),
-        version: String::new(),
-        request: Vec::new(),
-        address: None,
-    };
-    hub.registry.request_join(ask, now()).await.unwrap();
+    hub.join_c1(true).await;
     let (name, agent) = ("c1".parse().unwrap(), "a1".parse().unwrap());
     let key = format!("sha256:{:064x}", 1).parse().unwrap();
     let sighting = crate::Sighting { key, at: now(), version: Some("1".to_owned()) };
